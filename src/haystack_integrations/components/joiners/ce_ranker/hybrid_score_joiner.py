@@ -1,0 +1,378 @@
+"""
+The component that joins ranked lists by name: documents in, documents out; the arithmetic is
+`haystack_ce_ranker.fusion`.
+
+It decides where each input's scores come from (a record in the documents' provenance, a ranker's report, or `score`)
+and notes in every document how its score came about.
+"""
+
+import keyword
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from haystack import Document, component, default_from_dict, default_to_dict, logging
+
+from haystack_ce_ranker.fusion import (
+    METHODS,
+    MISSING_RULES,
+    Fused,
+    Normalization,
+    ScoredList,
+    check_weights,
+    fuse,
+    parse_normalization,
+)
+from haystack_ce_ranker.provenance import KEY, raw_score, record, records
+
+logger = logging.getLogger(__name__)
+
+_RESERVED = ("weights", "top_k", "score_threshold", "self")
+_REPORT = "_report"
+_SATURATED = 0.01  # this close to 0 or 1, a sigmoid has lost what the logit said
+_SATURATED_SHARE = 0.5
+_ENOUGH_TO_JUDGE = 5
+
+
+@component
+class HybridScoreJoiner:
+    """
+    Joins ranked lists into one by a weighted sum of their scores, or by their ranks; each list has an input of its
+    name.
+
+    `weights={"cross_encoder": 0.8, "bm25": 0.2}` makes two optional inputs, `cross_encoder` and `bm25`. An input's
+    scores are taken from the record that the stage of that name left in `Document.meta["ce_ranker"]` (the
+    cross-encoder's logit, even where `Document.score` is a probability: joined sigmoid scores ruin a ranking), else
+    from `Document.score`.
+
+    For each input there is a second, `<name>_report`, that takes the `report` of a `CrossEncoderRanker`: with it the
+    documents that the ranker scored but its `top_k` cut count with their true logit. Without it they count with the
+    lowest logit of that run, which the ranker notes in its documents. Neither the order in which lists arrive nor the
+    components' names change the result, and an input that nothing arrives at (a router skipped its branch) gives its
+    weight to the others.
+
+    ```python
+    from haystack import Document
+    from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
+
+    joiner = HybridScoreJoiner(weights={"cross_encoder": 0.8, "bm25": 0.2})
+    result = joiner.run(
+        cross_encoder=[Document(id="a", score=4.1), Document(id="b", score=-2.0)],
+        bm25=[Document(id="b", score=12.5), Document(id="a", score=11.0)],
+    )
+    best = result["documents"][0]
+    print(best.id, best.score, best.meta["ce_ranker"]["hybrid"]["inputs"]["bm25"]["contribution"])
+    ```
+    """
+
+    def __init__(
+        self,
+        weights: dict[str, float],
+        *,
+        method: str = "weighted_sum",
+        normalize: str | dict[str, Any] = "none",
+        missing: str = "min",
+        top_k: int | None = None,
+        score_threshold: float | None = None,
+        rank_constant: float = 60.0,
+        name: str = "hybrid",
+    ) -> None:
+        """
+        Create the joiner and its inputs; nothing is loaded.
+
+        :param weights: The inputs and how much each counts; divided by their sum. An input of weight 0 is left out,
+            unless nothing else arrives.
+        :param method: `weighted_sum`, or `reciprocal_rank`: the sum of weight / (rank_constant + rank).
+        :param normalize: For `weighted_sum`, one normaliser for all inputs, or `{input: normaliser}` (an input that is
+            not named: `none`). A normaliser is a name or `{"name": name, parameters}`: `none` (the default: logits and
+            BM25 scores are both log-odds and add up as they are), `min_max`, `theoretical` (`low`, `high`), `z_score`,
+            `rank` (`k`), `logit` (undoes a sigmoid, for rankers that give only probabilities), `logistic` (`slope`,
+            `intercept`).
+        :param missing: What a document counts with that a list lacks: `min` that list's lowest score, `zero` a
+            normalised value of 0, `impute` what its scores in the other lists suggest, or `drop`: it is left out (and
+            named in the report).
+        :param top_k: The most documents to return; None returns all.
+        :param score_threshold: Return only documents that score at least this; None returns all.
+        :param rank_constant: The k of `reciprocal_rank`.
+        :param name: The key of this joiner's record in `Document.meta["ce_ranker"]`; give two joiners two names.
+        :raises ValueError: If a parameter is out of its range, or the name of an input is reserved: `weights`, `top_k`,
+            `score_threshold`, `self`, the joiner's own `name`, anything that ends in `_report` or is not an identifier.
+        """
+        self.weights = check_weights(weights)
+        for given in weights:
+            _check_input_name(given, own=name)
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, but got {method!r}")
+        if missing not in MISSING_RULES:
+            raise ValueError(f"missing must be one of {', '.join(MISSING_RULES)}, but got {missing!r}")
+        if not _is_number(rank_constant) or rank_constant < 0:
+            raise ValueError(f"rank_constant must be a number >= 0, but got {rank_constant!r}")
+        _check_top_k(top_k)
+        _check_threshold(score_threshold)
+        self.method = method
+        self.normalize = dict(normalize) if isinstance(normalize, Mapping) else normalize
+        self.missing = missing
+        self.top_k = top_k
+        self.score_threshold = score_threshold
+        self.rank_constant = rank_constant
+        self.name = name
+        self._normalizations = _normalizations(normalize, tuple(self.weights))
+        self._warned: set[str] = set()
+        for given in self.weights:
+            component.set_input_type(self, given, list[Document] | None, None)
+            component.set_input_type(self, given + _REPORT, dict[str, Any] | None, None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the component as plain values."""
+        return default_to_dict(
+            self,
+            weights=dict(self.weights),
+            method=self.method,
+            normalize=_copied(self.normalize),
+            missing=self.missing,
+            top_k=self.top_k,
+            score_threshold=self.score_threshold,
+            rank_constant=self.rank_constant,
+            name=self.name,
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "HybridScoreJoiner":
+        """Create the component from what `to_dict` returned."""
+        return default_from_dict(cls, data)
+
+    @component.output_types(documents=list[Document], report=dict[str, Any])
+    def run(
+        self,
+        weights: dict[str, float] | None = None,
+        top_k: int | None = None,
+        score_threshold: float | None = None,
+        **lists: Any,
+    ) -> dict[str, Any]:
+        """
+        Join the lists that arrived.
+
+        :param weights: For this run in place of the joiner's own; must name every input (0.0 switches one off).
+        :param top_k: For this run in place of the joiner's own.
+        :param score_threshold: For this run in place of the joiner's own.
+        :param lists: By input name, a list of documents or None; by `<name>_report`, a ranker's report or None.
+        :returns: `documents`: best first, each with its joined `score` and, under `meta["ce_ranker"][name]`, `score`,
+            `rank` and `inputs`: per input `score` (raw; None where the list lacks the document), `rank` (in that list,
+            from 1; or None), `normalised`, `weight` (its share in this run) and `contribution`; the score is the
+            correctly rounded sum of the contributions. All that other stages noted stays. `report`: `inputs` (per input
+            in use: `documents` that arrived, scores `known`, `lacking` documents, `duplicates`, `unusable` scores,
+            `weight`), `absent` inputs, and how many documents were `dropped` (ids), `below_threshold` and `cut` by
+            `top_k`.
+        :raises ValueError: If a parameter is out of its range or an input is not one of this joiner's.
+        :raises TypeError: If an input is not a list of documents, or a report not a mapping.
+        """
+        used = self.weights if weights is None else check_weights(weights, inputs=list(self.weights))
+        _check_top_k(top_k)
+        _check_threshold(score_threshold)
+        limit = self.top_k if top_k is None else top_k
+        threshold = self.score_threshold if score_threshold is None else score_threshold
+
+        arrived = self._documents(lists)
+        scored = {
+            given: _scored_list(given, documents, lists.get(given + _REPORT)) for given, documents in arrived.items()
+        }
+        for given, (listed, from_provenance) in scored.items():
+            if not from_provenance:
+                self._warn_of_probabilities(given, listed)
+        fused = fuse(
+            {given: listed for given, (listed, _) in scored.items()},
+            used,
+            method=self.method,
+            normalizations=self._normalizations,
+            missing=self.missing,
+            rank_constant=self.rank_constant,
+            candidates=[document.id for documents in arrived.values() for document in documents],
+        )
+        above = len(fused.ids) if threshold is None else sum(score >= threshold for score in fused.scores)
+        count = above if limit is None else min(above, limit)
+        documents = self._joined(fused, arrived, count)
+        report = {
+            "inputs": {
+                given: {
+                    "documents": len(arrived[given]),
+                    "known": len(scored[given][0].ids),
+                    "lacking": int((fused.ranks[row] == 0).sum()),
+                    "duplicates": fused.duplicates.get(given, 0),
+                    "unusable": fused.unusable.get(given, 0),
+                    "weight": fused.weights[given],
+                }
+                for row, given in enumerate(fused.names)
+            },
+            "absent": sorted(given for given in self.weights if given not in fused.names),
+            "dropped": fused.dropped,
+            "below_threshold": len(fused.ids) - above,
+            "cut": above - count,
+        }
+        return {"documents": documents, "report": report}
+
+    @component.output_types(documents=list[Document], report=dict[str, Any])
+    async def run_async(
+        self,
+        weights: dict[str, float] | None = None,
+        top_k: int | None = None,
+        score_threshold: float | None = None,
+        **lists: Any,
+    ) -> dict[str, Any]:
+        """Join the lists that arrived, as `run` does, and on the event loop: it takes less than a change of threads."""
+        return self.run(weights=weights, top_k=top_k, score_threshold=score_threshold, **lists)
+
+    def _documents(self, lists: Mapping[str, Any]) -> dict[str, list[Document]]:
+        """Return, by input, the documents that arrived (none where only a report did), after checking every input."""
+        arrived: dict[str, list[Document]] = {}
+        for given, value in lists.items():
+            base = given.removesuffix(_REPORT)
+            if base not in self.weights:
+                raise ValueError(
+                    f"{given!r} is not an input of this joiner; its inputs: {', '.join(sorted(self.weights))}"
+                )
+            if value is None:
+                continue
+            if given != base:
+                if not isinstance(value, Mapping) or not isinstance(value.get("scored"), Mapping):
+                    raise TypeError(
+                        f"{given} must be the report of a CrossEncoderRanker, with 'scored', but got {value!r:.100}"
+                    )
+                arrived.setdefault(base, [])
+                continue
+            if not isinstance(value, list) or not all(isinstance(document, Document) for document in value):
+                raise TypeError(f"{given} must be a list of Documents, but got {value!r:.100}")
+            arrived[base] = value
+        return arrived
+
+    def _joined(self, fused: Fused, arrived: Mapping[str, list[Document]], count: int) -> list[Document]:
+        heaviest_first = sorted(arrived, key=lambda given: (-fused.weights.get(given, 0.0), given))
+        copies: dict[str, list[tuple[str, Document]]] = {}
+        for given in heaviest_first:
+            for document in arrived[given]:
+                copies.setdefault(document.id, []).append((given, document))
+        weights = [fused.weights[given] for given in fused.names]
+        raw, ranks = fused.raw[:, :count].T.tolist(), fused.ranks[:, :count].T.tolist()
+        normalised, contributions = fused.normalised[:, :count].T.tolist(), fused.contributions[:, :count].T.tolist()
+        documents = []
+        for place in range(count):
+            inputs = {
+                given: {
+                    "score": None if math.isnan(score) else score,
+                    "rank": rank or None,
+                    "normalised": value,
+                    "weight": weight,
+                    "contribution": contribution,
+                }
+                for given, score, rank, value, weight, contribution in zip(
+                    fused.names, raw[place], ranks[place], normalised[place], weights, contributions[place], strict=True
+                )
+            }
+            score = fused.scores[place]
+            base, meta = _merged(copies[fused.ids[place]])
+            meta[KEY][self.name] = {"score": score, "rank": place + 1, "inputs": inputs}
+            documents.append(replace(base, score=score, meta=meta))
+        return documents
+
+    def _warn_of_probabilities(self, given: str, listed: ScoredList) -> None:
+        """Say once per input that its scores look like probabilities of a saturated sigmoid, and what to do."""
+        if (
+            self.method != "weighted_sum"
+            or given in self._warned
+            or self._normalizations[given].name in ("logit", "rank")
+        ):
+            return
+        scores = [score for score in listed.scores if score is not None and math.isfinite(score)]
+        if len(scores) < _ENOUGH_TO_JUDGE or min(scores) < 0.0 or max(scores) > 1.0:
+            return
+        saturated = sum(score < _SATURATED or score > 1.0 - _SATURATED for score in scores)
+        if saturated >= _SATURATED_SHARE * len(scores):
+            self._warned.add(given)
+            logger.warning(
+                "HybridScoreJoiner: {saturated} of {count} scores of input '{given}' are within {margin} of 0 or 1: "
+                "they look like saturated probabilities, whose differences are lost when they are added to other "
+                "scores. Name the input as the CrossEncoderRanker's `name`, so that its logits are used, or let "
+                "another ranker give logits (scale_score=False), or undo its sigmoid with normalize={example}.",
+                saturated=saturated,
+                count=len(scores),
+                given=given,
+                margin=_SATURATED,
+                example=f'{{"{given}": "logit"}}',
+            )
+
+
+def _scored_list(given: str, documents: list[Document], report: Mapping[str, Any] | None) -> tuple[ScoredList, bool]:
+    """Return an input's scores, and whether they are its own stage's raw scores rather than `Document.score`."""
+    ids = [document.id for document in documents]
+    noted = [raw_score(document.meta, given) for document in documents]
+    if report is not None:
+        known = dict(zip(ids, noted, strict=True)) | dict(report["scored"])
+        return ScoredList(list(known), list(known.values()), reranked=True), True
+    if all(score is None for score in noted):
+        return ScoredList(ids, [document.score for document in documents]), False
+    stages = [found for document in documents if (found := record(document.meta, given)) is not None]
+    lowest = [float(stage["lowest"]) for stage in stages if _is_number(stage.get("lowest"))]
+    return ScoredList(ids, noted, min(lowest, default=None), any("logit" in stage for stage in stages)), True
+
+
+def _merged(copies: list[tuple[str, Document]]) -> tuple[Document, dict[str, Any]]:
+    """
+    Return the copy from the heaviest input and a new meta in which the records of all copies stand.
+
+    Copies come from branches: the retriever's carries its own record only, the ranker's both. Where two copies hold a
+    record of the same stage, the copy that came through the input of that name is right about it, else the heavier one.
+    """
+    base = copies[0][1]
+    if len(copies) == 1:
+        return base, {**base.meta, KEY: records(base.meta)}
+    meta: dict[str, Any] = {}
+    stages: dict[str, Any] = {}
+    for _, document in reversed(copies):
+        meta |= document.meta
+        stages |= records(document.meta)
+    for given, document in reversed(copies):
+        own = record(document.meta, given)
+        if own is not None:
+            stages[given] = own
+    return base, {**meta, KEY: stages}
+
+
+def _normalizations(normalize: str | Mapping[str, Any], inputs: tuple[str, ...]) -> dict[str, Normalization]:
+    if isinstance(normalize, str):
+        return dict.fromkeys(inputs, parse_normalization(normalize))
+    if not isinstance(normalize, Mapping):
+        raise ValueError(f"normalize must be a name or {{input: name}}, but got {normalize!r}")
+    unknown = sorted(str(given) for given in normalize if given not in inputs)
+    if unknown:
+        raise ValueError(f"normalize names {', '.join(unknown)}, but the inputs are {', '.join(sorted(inputs))}")
+    return {given: parse_normalization(normalize.get(given, "none"), where=f"normalize[{given!r}]") for given in inputs}
+
+
+def _check_input_name(given: object, *, own: str) -> None:
+    if not isinstance(given, str) or not given.isidentifier() or keyword.iskeyword(given):
+        raise ValueError(f"weights: an input's name must be an identifier, such as 'cross_encoder', but got {given!r}")
+    if given in _RESERVED or given.endswith(_REPORT) or given == own:
+        raise ValueError(
+            f"weights: {given!r} cannot name an input: {', '.join(_RESERVED)}, the joiner's own name {own!r} and names "
+            f"that end in {_REPORT!r} are reserved; choose another, such as {given.removesuffix(_REPORT)}_list"
+        )
+
+
+def _check_top_k(top_k: object) -> None:
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k <= 0):
+        raise ValueError(f"top_k must be > 0 or None, but got {top_k!r}")
+
+
+def _check_threshold(score_threshold: object) -> None:
+    if score_threshold is not None and not _is_number(score_threshold):
+        raise ValueError(f"score_threshold must be a finite number or None, but got {score_threshold!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _copied(normalize: str | dict[str, Any]) -> str | dict[str, Any]:
+    if isinstance(normalize, str):
+        return normalize
+    return {given: dict(spec) if isinstance(spec, Mapping) else spec for given, spec in normalize.items()}

@@ -10,6 +10,7 @@ import keyword
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from haystack import Document, component, default_from_dict, default_to_dict, logging
@@ -24,7 +25,7 @@ from haystack_ce_ranker.fusion import (
     fuse,
     parse_normalization,
 )
-from haystack_ce_ranker.provenance import KEY, raw_score, record, records
+from haystack_ce_ranker.provenance import KEY, raw_score, record
 
 logger = logging.getLogger(__name__)
 
@@ -180,6 +181,7 @@ class HybridScoreJoiner:
         for given, (listed, from_provenance) in scored.items():
             if not from_provenance:
                 self._warn_of_probabilities(given, listed)
+                self._warn_of_cut(given, used, arrived)
         fused = fuse(
             {given: listed for given, (listed, _) in scored.items()},
             used,
@@ -249,12 +251,15 @@ class HybridScoreJoiner:
         heaviest_first = sorted(arrived, key=lambda given: (-fused.weights.get(given, 0.0), given))
         copies: dict[str, list[tuple[str, Document]]] = {}
         for given in heaviest_first:
-            for document in arrived[given]:
+            documents = arrived[given]
+            if given in fused.duplicates:  # of two documents with one id the copy whose score counts goes first
+                documents = sorted(documents, key=partial(_worse, given=given))
+            for document in documents:
                 copies.setdefault(document.id, []).append((given, document))
         weights = [fused.weights[given] for given in fused.names]
         raw, ranks = fused.raw[:, :count].T.tolist(), fused.ranks[:, :count].T.tolist()
         normalised, contributions = fused.normalised[:, :count].T.tolist(), fused.contributions[:, :count].T.tolist()
-        documents = []
+        joined = []
         for place in range(count):
             inputs = {
                 given: {
@@ -271,8 +276,8 @@ class HybridScoreJoiner:
             score = fused.scores[place]
             base, meta = _merged(copies[fused.ids[place]])
             meta[KEY][self.name] = {"score": score, "rank": place + 1, "inputs": inputs}
-            documents.append(replace(base, score=score, meta=meta))
-        return documents
+            joined.append(replace(base, score=score, meta=meta))
+        return joined
 
     def _warn_of_probabilities(self, given: str, listed: ScoredList) -> None:
         """Say once per input that its scores look like probabilities of a saturated sigmoid, and what to do."""
@@ -300,11 +305,39 @@ class HybridScoreJoiner:
                 example=f'{{"{given}": "logit"}}',
             )
 
+    def _warn_of_cut(self, given: str, weights: Mapping[str, float], arrived: Mapping[str, list[Document]]) -> None:
+        """Say once per input that it looks like a ranker's list whose rest was cut."""
+        key = given + _REPORT
+        if (
+            self.method != "weighted_sum"
+            or self.missing in ("drop", "zero")
+            or key in self._warned
+            or not arrived[given]
+        ):
+            return
+        ids = {document.id for document in arrived[given]}
+        for other, documents in arrived.items():
+            if other == given or weights[given] < weights[other] or len(documents) <= len(ids):
+                continue
+            if ids < {document.id for document in documents}:
+                self._warned.add(key)
+                logger.warning(
+                    "HybridScoreJoiner: all {count} documents of input '{given}' are among the {others} of input "
+                    "'{other}'. If a ranker scored those and its top_k cut the rest, the rest counts with its last "
+                    "score, although it scored lower: give that ranker a top_k as large as its candidate list (a "
+                    "CrossEncoderRanker notes what it cut, where the input has its name).",
+                    count=len(ids),
+                    given=given,
+                    others=len(documents),
+                    other=other,
+                )
+                return
+
 
 def _scored_list(given: str, documents: list[Document], report: Mapping[str, Any] | None) -> tuple[ScoredList, bool]:
     """Return an input's scores, and whether they are its own stage's raw scores rather than `Document.score`."""
     ids = [document.id for document in documents]
-    noted = [raw_score(document.meta, given) for document in documents]
+    noted = [raw_score(document.meta, given) if given in _stages(document) else None for document in documents]
     if report is not None:
         known = dict(zip(ids, noted, strict=True)) | dict(report["scored"])
         return ScoredList(list(known), list(known.values()), reranked=True), True
@@ -313,6 +346,19 @@ def _scored_list(given: str, documents: list[Document], report: Mapping[str, Any
     stages = [found for document in documents if (found := record(document.meta, given)) is not None]
     lowest = [float(stage["lowest"]) for stage in stages if _is_number(stage.get("lowest"))]
     return ScoredList(ids, noted, min(lowest, default=None), any("logit" in stage for stage in stages)), True
+
+
+def _worse(document: Document, given: str) -> float:
+    """Return what puts the document first whose score counts for an input."""
+    noted = raw_score(document.meta, given)
+    score = document.score if noted is None else noted
+    return math.inf if score is None or math.isnan(score) else -score
+
+
+def _stages(document: Document) -> dict[str, Any]:
+    """Return the records in a document's meta by stage, to read only: unlike `provenance.records`, not a copy."""
+    found = document.meta.get(KEY)
+    return found if isinstance(found, dict) else {}
 
 
 def _merged(copies: list[tuple[str, Document]]) -> tuple[Document, dict[str, Any]]:
@@ -324,16 +370,17 @@ def _merged(copies: list[tuple[str, Document]]) -> tuple[Document, dict[str, Any
     """
     base = copies[0][1]
     if len(copies) == 1:
-        return base, {**base.meta, KEY: records(base.meta)}
+        return base, {**base.meta, KEY: dict(_stages(base))}
     meta: dict[str, Any] = {}
     stages: dict[str, Any] = {}
-    for _, document in reversed(copies):
-        meta |= document.meta
-        stages |= records(document.meta)
+    own: dict[str, Any] = {}
     for given, document in reversed(copies):
-        own = record(document.meta, given)
-        if own is not None:
-            stages[given] = own
+        noted = _stages(document)
+        meta |= document.meta
+        stages |= noted
+        if given in noted:
+            own[given] = noted[given]
+    stages |= own
     return base, {**meta, KEY: stages}
 
 

@@ -1,0 +1,112 @@
+"""
+The onnxruntime runtime: an exported model (`model.onnx`), float32 or int8, run on packed pairs.
+
+Calls onnxruntime directly; no optimum. Exporting and quantising are in `quantization.py`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haystack_ce_ranker.backends import Batch, load_tokenizer, position_limit
+from haystack_ce_ranker.models import ModelOptions, find_files
+from haystack_ce_ranker.pairs import PairTokenizer
+
+CANDIDATES = ("model.onnx", "model_quantized.onnx", "onnx/model.onnx")
+BESIDE = ("*.json", "*.txt", "*.model")
+BATCH_TOKENS = {"CPUExecutionProvider": 1024, "CUDAExecutionProvider": 65536}
+
+
+class OnnxBackend:
+    """See `Backend`."""
+
+    name = "onnx"
+    query_prompt = ""
+
+    def __init__(self, session: Any, tokenizer: Any, config: Any, *, dtype: str) -> None:
+        self._session = session
+        self._inputs = {item.name for item in session.get_inputs()}
+        provider = session.get_providers()[0]
+        self.device = "cuda" if provider == "CUDAExecutionProvider" else "cpu"
+        self.dtype = dtype
+        self.tokenizer = PairTokenizer(tokenizer)
+        self.max_length = position_limit(config)
+        self.batch_tokens = BATCH_TOKENS.get(provider, BATCH_TOKENS["CPUExecutionProvider"])
+
+    def logits(self, batch: Batch) -> NDArray[np.float32]:
+        """Return the model's raw output for each pair, shape (pairs,)."""
+        feed = {name: array for name, array in batch.padded().items() if name in self._inputs}
+        output = self._session.run(None, feed)[0]
+        return np.asarray(output, dtype=np.float32).reshape(len(batch.pairs), -1)[:, 0]
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Tell whether `error` means that the batch was too large; onnxruntime only says so in words."""
+        message = str(error)
+        return (
+            isinstance(error, MemoryError) or "Failed to allocate memory" in message or "CUDA out of memory" in message
+        )
+
+    def free_memory(self) -> None:
+        """Nothing to give back: onnxruntime's arena is reused by the next, smaller batch."""
+
+
+def load(options: ModelOptions) -> OnnxBackend:
+    """
+    Open an exported model with onnxruntime.
+
+    :raises ImportError: If onnxruntime is not installed.
+    :raises ModelNotFoundError: If the model has no ONNX file.
+    :raises ValueError: If the model has more than one output label.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(
+            "backend='onnx' needs onnxruntime, which is not installed: pip install \"ce-ranker-haystack[onnx]\"."
+        ) from error
+
+    folder, file = find_files(options, _candidates(options), beside=BESIDE)
+    session_options = onnxruntime.SessionOptions()
+    if options.threads is not None:
+        session_options.intra_op_num_threads = options.threads
+    session = onnxruntime.InferenceSession(
+        str(file), session_options, providers=_providers(options.device, onnxruntime.get_available_providers())
+    )
+    labels = session.get_outputs()[0].shape[-1]
+    if isinstance(labels, int) and labels != 1:
+        raise ValueError(
+            f"model {options.model!r} has {labels} output labels; a ranker needs one, "
+            "the relevance of the document to the query."
+        )
+    return OnnxBackend(session, load_tokenizer(str(folder), options), _config(folder, options), dtype=_dtype_of(file))
+
+
+def _candidates(options: ModelOptions) -> Sequence[str]:
+    named = options.model_kwargs.get("file_name")
+    return (str(named),) if named is not None else CANDIDATES
+
+
+def _providers(device: str | None, available: Sequence[str]) -> list[str]:
+    on_gpu = device.startswith("cuda") if device is not None else True
+    wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"] if on_gpu else ["CPUExecutionProvider"]
+    return [provider for provider in wanted if provider in available]
+
+
+def _config(folder: Path, options: ModelOptions) -> Any:
+    """Return the model's configuration, or None where the folder holds none: exported weights often come without."""
+    if not (folder / "config.json").is_file():
+        return None
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(
+        str(folder), trust_remote_code=options.trust_remote_code, **dict(options.config_kwargs)
+    )
+
+
+def _dtype_of(file: Path) -> str:
+    """Name what the weights are stored in, by the tensor types that a quantised export uses."""
+    with file.open("rb") as stream:
+        return "int8" if b"MatMulInteger" in stream.read() else "float32"

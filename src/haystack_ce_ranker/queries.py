@@ -1,0 +1,25 @@
+"""
+The part of a query to keep when it does not fit: token ids in, fewer token ids out, in their order.
+
+`budget.py` decides how many; this file decides which.
+"""
+
+import numpy as np
+
+from haystack_ce_ranker.pairs import Ids
+
+
+def reduce_query(query: Ids, tokens: int) -> Ids:
+    """
+    Return the `tokens` tokens of a query that say most of what it asks for; the query itself if it fits.
+
+    Long queries put their question at the start or at the end, and what stands between explains it: half of the
+    tokens are taken from either side.
+
+    :param query: Token ids; shape (query tokens,).
+    :param tokens: How many may stay, at least 1.
+    """
+    if len(query) <= tokens:
+        return query
+    head = (tokens + 1) // 2
+    return np.concatenate([query[:head], query[len(query) - (tokens - head) :]])

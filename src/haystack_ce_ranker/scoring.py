@@ -1,0 +1,598 @@
+"""
+CrossEncoderScorer: queries with documents in, one logit per document out, in the order they came.
+
+texts -> windows -> budgeted pairs -> batches -> logits -> one score per document. How the tokens are split is decided
+in `budget.py`, what is read in `passages.py`, what goes into one forward pass in `batching.py`; a backend runs it.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haystack_ce_ranker.backends import Backend, Batch
+from haystack_ce_ranker.batching import plan_batches
+from haystack_ce_ranker.budget import room_for_texts, split_budget
+from haystack_ce_ranker.documents import DocumentEncoder, DocumentText, EncodedDocument
+from haystack_ce_ranker.pairs import Ids, PackedPair
+from haystack_ce_ranker.passages import AGGREGATES, STRATEGIES, Piece, Span, WindowSettings, characters
+from haystack_ce_ranker.queries import reduce_query
+
+logger = logging.getLogger(__name__)
+
+MIN_SHARED_WINDOW = 16
+"""Body tokens below which a shared budget leaves a candidate unscored rather than showing the model a scrap of it."""
+
+_learnt_batch_tokens: dict[tuple[str, str, str], int] = {}
+_learnt_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ReadingPolicy:
+    """
+    What the model may read of a query and its documents; names and defaults are those of `CrossEncoderRanker`.
+
+    :ivar max_length: Tokens of a pair, special tokens among them; None for the model's own limit.
+    :ivar max_query_tokens: The most tokens the query may take of a pair; None for the rule of `budget.split_budget`.
+    :ivar max_tokens_per_query: The most tokens of all pairs of a query together, special tokens among them; None for
+        no limit.
+    :raises ValueError: If a value is out of range, or a name is not in its table.
+    """
+
+    max_length: int | None = None
+    max_query_tokens: int | None = None
+    max_tokens_per_query: int | None = None
+    long_documents: str = "best_passages"
+    passage_tokens: int = 128
+    passage_stride: int = 64
+    passages_per_document: int = 4
+    passage_evidence: float = 0.8
+    aggregate: str = "max"
+
+    def __post_init__(self) -> None:
+        for name in ("max_length", "max_query_tokens", "max_tokens_per_query"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be >= 1 or None, but got {value}.")
+        for name in ("passage_tokens", "passage_stride", "passages_per_document"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, but got {getattr(self, name)}.")
+        if self.passage_stride > self.passage_tokens:
+            raise ValueError(
+                f"passage_stride must be <= passage_tokens ({self.passage_tokens}), or windows would leave out what "
+                f"stands between them, but got {self.passage_stride}."
+            )
+        if not 0.0 <= self.passage_evidence <= 1.0:
+            raise ValueError(f"passage_evidence must be between 0 and 1, but got {self.passage_evidence}.")
+        for name, table in (("long_documents", STRATEGIES), ("aggregate", AGGREGATES)):
+            if getattr(self, name) not in table:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(map(repr, table))}, but got {getattr(self, name)!r}."
+                )
+
+    @property
+    def windows(self) -> WindowSettings:
+        """The part of the policy that the choice of windows needs."""
+        return WindowSettings(
+            self.passage_tokens, self.passage_stride, self.passages_per_document, self.passage_evidence
+        )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """
+    What the model read of a document's content in one pair.
+
+    :ivar start: First character; `content[start:end]` is the text.
+    :ivar end: Behind the last character.
+    :ivar logit: What the model said to the pair.
+    """
+
+    start: int
+    end: int
+    logit: float
+
+
+@dataclass(frozen=True)
+class DocumentScore:
+    """
+    The score of one document.
+
+    :ivar logit: The model's raw output, aggregated over the pairs; None if the document was not scored.
+    :ivar read: What was read, the pair with the highest logit first; head and tail of one pair are two entries.
+    :ivar tokens: Tokens of the content.
+    :ivar tokens_read: How many of them the model saw, each counted once.
+    :ivar pairs: Forward passes that it took.
+    """
+
+    logit: float | None
+    read: tuple[Reading, ...] = ()
+    tokens: int = 0
+    tokens_read: int = 0
+    pairs: int = 0
+
+    @property
+    def coverage(self) -> float:
+        """Share of the content's tokens that the model saw; 1.0 for an empty document."""
+        return self.tokens_read / self.tokens if self.tokens else 1.0
+
+
+@dataclass(frozen=True)
+class QueryScores:
+    """
+    The scores of one query's documents.
+
+    :ivar documents: In the order they came.
+    :ivar query_tokens: Tokens of the query, without special tokens.
+    :ivar query_tokens_read: The fewest of them that a pair showed; equal to `query_tokens` if the query was never cut.
+    :ivar tokens: Tokens the model read, special tokens among them and padding not.
+    """
+
+    documents: tuple[DocumentScore, ...]
+    query_tokens: int
+    query_tokens_read: int
+    pairs: int
+    tokens: int
+
+
+@dataclass
+class Stats:
+    """What one call of the scorer cost: seconds per step, pairs, tokens, and the share of padding among token slots."""
+
+    tokenise: float = 0.0
+    select: float = 0.0
+    score: float = 0.0
+    pairs: int = 0
+    tokens: int = 0
+    slots: int = 0
+
+    @property
+    def padding(self) -> float:
+        """Share of the token slots that held padding."""
+        return 1.0 - self.tokens / self.slots if self.slots else 0.0
+
+
+@dataclass
+class _Plan:
+    """A document on its way through the scorer."""
+
+    text: DocumentText
+    document: EncodedDocument
+    pieces: list[Piece]
+    query: Ids
+    logits: list[float] = field(default_factory=list)
+
+
+@dataclass
+class _Pair:
+    """One pair to score, and the plan that it belongs to."""
+
+    plan: _Plan
+    piece: Piece
+    packed: PackedPair
+
+
+class CrossEncoderScorer:
+    """
+    Scores documents for queries with a loaded cross-encoder. Safe from several threads.
+
+    :param backend: The loaded model.
+    :param policy: What the model may read.
+    :param batch_tokens: The most tokens of one forward pass, padding among them; None for the backend's default.
+    :param batch_size: The most pairs of one forward pass; None for no limit.
+    :param model_name: The model's name, under which a batch size learnt from running out of memory is remembered.
+    :param cache_tokens: How many tokens of documents to keep for the next query.
+    :raises ValueError: If a value is out of range, or `policy` leaves no room in the model's pairs.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        policy: ReadingPolicy | None = None,
+        *,
+        batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        model_name: str = "",
+        cache_tokens: int = 2_000_000,
+    ) -> None:
+        self.backend = backend
+        self.policy = policy if policy is not None else ReadingPolicy()
+        self.max_length = self._resolve_max_length()
+        self.batch_size = batch_size
+        self.batch_tokens = batch_tokens if batch_tokens is not None else backend.batch_tokens
+        next(plan_batches([1], batch_tokens=self.batch_tokens, batch_size=batch_size))  # checks both
+        self._learnt_key = (backend.name, backend.device, model_name)
+        self._format = backend.tokenizer.format
+        self._room = room_for_texts(self.max_length, self._format.special_tokens)
+        split_budget(1, 1, room=self._room, window=1, max_query=self.policy.max_query_tokens)  # checks max_query_tokens
+        self._documents = DocumentEncoder(backend.tokenizer, cache_tokens=cache_tokens)
+
+    def __deepcopy__(self, _memo: object) -> "CrossEncoderScorer":
+        """A copied pipeline shares the loaded model: it holds no state of a request."""
+        return self
+
+    def score(
+        self,
+        query: str,
+        documents: Sequence[str | DocumentText],
+        *,
+        top_k: int | None = None,
+        deadline: float | None = None,
+    ) -> tuple[QueryScores, Stats]:
+        """
+        Score the documents of one query.
+
+        :param documents: Texts, or texts with what is embedded around them.
+        :param top_k: How many of the best the caller wants; a shared token budget goes where it can change those.
+        :param deadline: A time of `time.monotonic()` at which to stop: documents are then scored in the order they
+            came, and those that were not reached keep a logit of None.
+        :returns: The scores, and what they cost.
+        :raises ValueError: If what is embedded around a document leaves no room for its content.
+        """
+        texts = [text if isinstance(text, DocumentText) else DocumentText(text) for text in documents]
+        stats = Stats()
+        query_ids = self._encode_queries([query], stats)[0]
+        plans = self._plan(query_ids, texts, stats)
+        if self.policy.max_tokens_per_query is not None:
+            pairs = self._score_shared(plans, top_k if top_k is not None else len(plans), stats, deadline)
+        else:
+            pairs = self._pairs(plans, stats)
+            self._run(pairs, stats, deadline)
+        return self._collect(query_ids, plans, pairs), stats
+
+    def score_many(
+        self,
+        requests: Iterable[tuple[str, Sequence[str | DocumentText]]],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[list[QueryScores], Stats]:
+        """
+        Score the documents of many queries in batches that reach across queries; for evaluation, mining, distilling.
+
+        The scores are those of `score`. A shared token budget per query needs two passes, so with one the queries are
+        scored one after the other.
+
+        :param requests: Queries, each with its documents.
+        :param progress: Called with the pairs scored so far and all pairs.
+        """
+        todo = [(query, list(documents)) for query, documents in requests]
+        total = Stats()
+        if self.policy.max_tokens_per_query is not None:
+            results = []
+            for done, (query, documents) in enumerate(todo, start=1):
+                result, stats = self.score(query, documents)
+                results.append(result)
+                _add(total, stats)
+                if progress is not None:
+                    progress(done, len(todo))
+            return results, total
+        query_ids = self._encode_queries([query for query, _ in todo], total)
+        texts = [[text if isinstance(text, DocumentText) else DocumentText(text) for text in docs] for _, docs in todo]
+        plans = [self._plan(ids, documents, total) for ids, documents in zip(query_ids, texts, strict=True)]
+        pairs = [self._pairs(of_query, total) for of_query in plans]
+        self._run([pair for of_query in pairs for pair in of_query], total, None, progress=progress)
+        return [self._collect(*parts) for parts in zip(query_ids, plans, pairs, strict=True)], total
+
+    def score_pairs(
+        self,
+        queries: Sequence[str],
+        documents: Sequence[str | DocumentText],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float64]:
+        """
+        Score pairs of a query and a document, of as many queries as you like, in one go.
+
+        :param queries: One query per document; repeat it for each of its documents.
+        :param progress: Called with the pairs scored so far and all pairs.
+        :returns: One logit per pair, in the order they came; shape (pairs,).
+        :raises ValueError: If there are not as many queries as documents.
+        """
+        if len(queries) != len(documents):
+            raise ValueError(
+                f"queries and documents must be of one length, but got {len(queries)} and {len(documents)}."
+            )
+        places: dict[str, list[int]] = {}
+        for place, query in enumerate(queries):
+            places.setdefault(query, []).append(place)
+        requests = [(query, [documents[place] for place in of_query]) for query, of_query in places.items()]
+        results, _ = self.score_many(requests, progress=progress)
+        logits = np.full(len(documents), np.nan)
+        for of_query, result in zip(places.values(), results, strict=True):
+            for place, document in zip(of_query, result.documents, strict=True):
+                if document.logit is not None:
+                    logits[place] = document.logit
+        return logits
+
+    def document_lengths(self, documents: Sequence[DocumentText]) -> list[int]:
+        """Return the tokens of each document with what is embedded around it, without special tokens."""
+        return [len(document) for document in self._documents.encode(documents)]
+
+    def pair_limit(self, query: str) -> int:
+        """Return the most tokens a document may have to be read whole with `query`; 0 if the query itself is cut."""
+        tokens = len(self._encode_queries([query], Stats())[0])
+        limit = self.policy.max_query_tokens
+        return 0 if limit is not None and tokens > limit else max(self._room - tokens, 0)
+
+    def _resolve_max_length(self) -> int:
+        limits = [limit for limit in (self.backend.max_length, self.backend.tokenizer.max_length) if limit is not None]
+        own = min(limits) if limits else None
+        asked = self.policy.max_length
+        if asked is not None and own is not None and asked > own:
+            raise ValueError(f"max_length must be at most {own}, the model's own limit, but got {asked}.")
+        if asked is not None:
+            return asked
+        if own is None:
+            raise ValueError("max_length must be given, since neither the model nor its tokenizer names a limit.")
+        return own
+
+    def _encode_queries(self, queries: Sequence[str], stats: Stats) -> list[Ids]:
+        started = time.perf_counter()
+        unique = list(dict.fromkeys(queries))
+        tokens = self.backend.tokenizer.encode([self.backend.query_prompt + query for query in unique])
+        ids = {query: encoded.ids for query, encoded in zip(unique, tokens, strict=True)}
+        stats.tokenise += time.perf_counter() - started
+        return [ids[query] for query in queries]
+
+    def _plan(self, query: Ids, texts: Sequence[DocumentText], stats: Stats) -> list[_Plan]:
+        """Decide for each document what the model is to read of it and of the query."""
+        started = time.perf_counter()
+        documents = self._documents.encode(texts)
+        stats.tokenise += time.perf_counter() - started
+        started = time.perf_counter()
+        plans = []
+        for place, (text, document) in enumerate(zip(texts, documents, strict=True)):
+            budget = split_budget(
+                len(query),
+                len(document),
+                room=self._room,
+                window=self.policy.passage_tokens + document.embedded,
+                max_query=self.policy.max_query_tokens,
+            )
+            kept = reduce_query(query, budget.query)
+            room = self._room - len(kept) - document.embedded
+            if room < 1:
+                raise ValueError(
+                    f"document_prefix, document_suffix and meta_fields_to_embed take {document.embedded} tokens of the "
+                    f"{self._room - len(kept)} that a pair has for document {place}, which leaves none for its "
+                    "content; embed less, or raise max_length."
+                )
+            if len(document.body.ids) <= room:
+                pieces = [Piece((Span(0, len(document.body.ids)),))]
+            else:
+                pieces = STRATEGIES[self.policy.long_documents](document, query, room, self.policy.windows)
+            plans.append(_Plan(text, document, pieces, kept))
+        stats.select += time.perf_counter() - started
+        return plans
+
+    def _pairs(self, plans: Iterable[_Plan], stats: Stats) -> list[_Pair]:
+        started = time.perf_counter()
+        pairs = [self._pair(plan, piece) for plan in plans for piece in plan.pieces]
+        stats.select += time.perf_counter() - started
+        return pairs
+
+    def _pair(self, plan: _Plan, piece: Piece) -> _Pair:
+        document = plan.document
+        body = [document.body.ids[span.start : span.stop] for span in piece.spans]
+        return _Pair(plan, piece, self._format.pack(plan.query, document.header, *body, document.footer))
+
+    def _score_shared(self, plans: list[_Plan], top_k: int, stats: Stats, deadline: float | None) -> list[_Pair]:
+        """
+        Share one token budget among all documents: each gets one piece, what is left goes where it can change the top
+        k.
+
+        The first pieces are cut to equal shares if they do not all fit. Further ones go by the first pass's logits: the
+        second pieces of the best documents, then the second pieces of the others, and so on.
+        """
+        left = self.policy.max_tokens_per_query
+        if left is None:  # pragma: no cover - the caller has checked
+            raise ValueError("max_tokens_per_query must be set to share a budget.")
+        first = self._first_pieces(plans, left)
+        self._run(first, stats, deadline)
+        left -= sum(len(pair.packed.ids) for pair in first)
+        ranked = sorted((plan for plan in plans if plan.logits), key=lambda plan: -plan.logits[0])
+        further = []
+        rounds = max((len(plan.pieces) for plan in plans), default=1)
+        for nth in range(1, rounds):
+            for group in (ranked[: 2 * top_k], ranked[2 * top_k :]):
+                for plan in group:
+                    if nth >= len(plan.pieces):
+                        continue
+                    pair = self._pair(plan, plan.pieces[nth])
+                    if len(pair.packed.ids) <= left:
+                        left -= len(pair.packed.ids)
+                        further.append(pair)
+        self._run(further, stats, deadline)
+        return first + further
+
+    def _first_pieces(self, plans: list[_Plan], budget: int) -> list[_Pair]:
+        """One pair for each document in the order they came, as long as the budget can show a window worth reading."""
+        pairs = [self._pair(plan, plan.pieces[0]) for plan in plans]
+        if sum(len(pair.packed.ids) for pair in pairs) <= budget:
+            return pairs
+        overheads = [len(pair.packed.ids) - pair.piece.tokens for pair in pairs]
+        least = [
+            overhead + min(MIN_SHARED_WINDOW, pair.piece.tokens)
+            for overhead, pair in zip(overheads, pairs, strict=True)
+        ]
+        affordable = int(np.searchsorted(np.cumsum(least), budget, side="right"))
+        pairs, overheads = pairs[:affordable], overheads[:affordable]
+        share = _equal_share([pair.piece.tokens for pair in pairs], budget - sum(overheads))
+        return [self._pair(pair.plan, _shorten(pair.piece, share)) for pair in pairs]
+
+    def _run(
+        self,
+        pairs: Sequence[_Pair],
+        stats: Stats,
+        deadline: float | None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Score pairs and hand each logit to its plan, in the order of the plan's pieces."""
+        started = time.perf_counter()
+        logits = np.full(len(pairs), np.nan)
+        for group in self._groups(pairs, deadline):
+            if not self._in_time(group, pairs, stats, started, deadline):
+                break
+            self._run_group(group, pairs, logits, stats, progress)
+        stats.score += time.perf_counter() - started
+        reached = ~np.isnan(logits)
+        for pair, logit, done in zip(pairs, logits, reached, strict=True):
+            if done:
+                pair.plan.logits.append(float(logit))
+
+    def _groups(self, pairs: Sequence[_Pair], deadline: float | None) -> list[NDArray[np.intp]]:
+        """All pairs at once, or, under a deadline, runs of documents in their order, of about one batch each."""
+        if deadline is None:
+            return [np.arange(len(pairs))]
+        groups: list[list[int]] = []
+        tokens = 0
+        for place, pair in enumerate(pairs):
+            new_document = place == 0 or pairs[place - 1].plan is not pair.plan
+            if not groups or (new_document and tokens + len(pair.packed.ids) > self._batch_tokens()):
+                groups.append([])
+                tokens = 0
+            groups[-1].append(place)
+            tokens += len(pair.packed.ids)
+        return [np.asarray(group, dtype=np.intp) for group in groups]
+
+    def _in_time(
+        self, group: NDArray[np.intp], pairs: Sequence[_Pair], stats: Stats, started: float, deadline: float | None
+    ) -> bool:
+        """Tell whether a group can be expected to be done by the deadline, by the speed so far."""
+        if deadline is None:
+            return True
+        spent = stats.score + time.perf_counter() - started
+        speed = spent / stats.tokens if stats.tokens else 0.0
+        expected = speed * sum(len(pairs[place].packed.ids) for place in group)
+        return time.monotonic() + expected <= deadline
+
+    def _run_group(
+        self,
+        group: NDArray[np.intp],
+        pairs: Sequence[_Pair],
+        logits: NDArray[np.float64],
+        stats: Stats,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        """Score a group of pairs; when memory runs out, halve the batches and go on with what is not scored yet."""
+        lengths = np.asarray([len(pairs[place].packed.ids) for place in group], dtype=np.int64)
+        pending = deque(plan_batches(lengths, batch_tokens=self._batch_tokens(), batch_size=self.batch_size))
+        while pending:
+            batch = pending.popleft()
+            try:
+                values = self.backend.logits(
+                    Batch([pairs[group[place]].packed for place in batch], self.backend.tokenizer.pad_id)
+                )
+            except Exception as error:
+                if not self.backend.is_out_of_memory(error):
+                    raise
+                self._lower_batch_tokens(len(batch), int(lengths[batch].max()), error)
+                left = np.concatenate([batch, *pending])
+                plan = plan_batches(lengths[left], batch_tokens=self._batch_tokens(), batch_size=self.batch_size)
+                pending = deque(left[part] for part in plan)
+                continue
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    f"model returned scores that are not finite for {int((~np.isfinite(values)).sum())} of "
+                    f"{len(values)} pairs in {self.backend.dtype}; try dtype='float32'."
+                )
+            logits[group[batch]] = values
+            stats.pairs += len(batch)
+            stats.tokens += int(lengths[batch].sum())
+            stats.slots += int(lengths[batch].max()) * len(batch)
+            if progress is not None:
+                progress(int(np.count_nonzero(~np.isnan(logits))), len(pairs))
+
+    def _batch_tokens(self) -> int:
+        return min(self.batch_tokens, _learnt_batch_tokens.get(self._learnt_key, self.batch_tokens))
+
+    def _lower_batch_tokens(self, pairs: int, longest: int, error: Exception) -> None:
+        if pairs <= 1:
+            raise MemoryError(
+                f"a single pair of {longest} tokens does not fit into the memory of {self.backend.device}; "
+                "lower max_length, or use a smaller model or dtype."
+            ) from error
+        lower = max(pairs * longest // 2, 1)
+        with _learnt_lock:
+            _learnt_batch_tokens[self._learnt_key] = min(lower, self._batch_tokens())
+        self.backend.free_memory()
+        logger.warning("Out of memory with a batch of %s tokens; going on with %s.", pairs * longest, lower)
+
+    def _collect(self, query: Ids, plans: Sequence[_Plan], pairs: Sequence[_Pair]) -> QueryScores:
+        aggregate = AGGREGATES[self.policy.aggregate]
+        pieces: dict[int, list[Piece]] = {}
+        for pair in pairs:
+            pieces.setdefault(id(pair.plan), []).append(pair.piece)
+        tokens = 0
+        scores = []
+        for plan in plans:
+            of_plan = pieces.get(id(plan), [])[: len(plan.logits)]
+            tokens += sum(self._cost(plan, piece) for piece in of_plan)
+            scores.append(_document_score(plan, of_plan, aggregate))
+        read = [len(plan.query) for plan, score in zip(plans, scores, strict=True) if score.logit is not None]
+        return QueryScores(
+            documents=tuple(scores),
+            query_tokens=len(query),
+            query_tokens_read=min(read, default=len(query)),
+            pairs=sum(score.pairs for score in scores),
+            tokens=tokens,
+        )
+
+    def _cost(self, plan: _Plan, piece: Piece) -> int:
+        return self._format.special_tokens + len(plan.query) + plan.document.embedded + piece.tokens
+
+
+def _document_score(
+    plan: _Plan, pieces: Sequence[Piece], aggregate: Callable[[NDArray[np.float64]], float]
+) -> DocumentScore:
+    tokens = len(plan.document.body.ids)
+    if not pieces:
+        return DocumentScore(logit=None, tokens=tokens)
+    logits = np.asarray(plan.logits)
+    seen = np.zeros(tokens, dtype=bool)
+    readings = []
+    for place in np.argsort(-logits, kind="stable"):
+        for span in pieces[place].spans:
+            seen[span.start : span.stop] = True
+            whole = span.stop - span.start == tokens
+            start, end = (0, len(plan.text.content)) if whole else characters(plan.document, plan.text.content, span)
+            readings.append(Reading(start, end, float(logits[place])))
+    return DocumentScore(
+        logit=aggregate(logits),
+        read=tuple(readings),
+        tokens=tokens,
+        tokens_read=int(np.count_nonzero(seen)),
+        pairs=len(pieces),
+    )
+
+
+def _equal_share(tokens: Sequence[int], budget: int) -> int:
+    """The most tokens each of some documents may take so that all together stay within a budget."""
+    left, open_documents = budget, len(tokens)
+    for length in sorted(tokens):
+        if length * open_documents > left:
+            return left // open_documents
+        left -= length
+        open_documents -= 1
+    return max(tokens, default=0)
+
+
+def _shorten(piece: Piece, tokens: int) -> Piece:
+    spans = []
+    for span in piece.spans:
+        stop = min(span.stop, span.start + max(tokens, 0))
+        tokens -= stop - span.start
+        if stop > span.start:
+            spans.append(Span(span.start, stop))
+    return Piece(tuple(spans), piece.evidence)
+
+
+def _add(total: Stats, stats: Stats) -> None:
+    for name in ("tokenise", "select", "score", "pairs", "tokens", "slots"):
+        setattr(total, name, getattr(total, name) + getattr(stats, name))

@@ -1,0 +1,472 @@
+"""
+CrossEncoderRanker: re-ranks documents with a cross-encoder that is fed within a token budget and says what it read.
+
+Thin: validates, hands texts to the engine (`haystack_ce_ranker.scoring`), and turns its scores into documents and a
+report.
+"""
+
+import asyncio
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from haystack import Document, component, default_from_dict, default_to_dict, logging
+from haystack.utils import ComponentDevice, Secret
+from haystack.utils.hf import deserialize_hf_model_kwargs, serialize_hf_model_kwargs
+
+from haystack_ce_ranker import backends
+from haystack_ce_ranker.documents import DocumentText
+from haystack_ce_ranker.models import ModelOptions
+from haystack_ce_ranker.provenance import KEY, with_record
+from haystack_ce_ranker.scoring import CrossEncoderScorer, DocumentScore, QueryScores, ReadingPolicy, Stats
+
+logger = logging.getLogger(__name__)
+
+_WARM_UP = threading.Lock()  # of the module: a lock on the instance would make copy.deepcopy(component) fail
+_ON_TRUNCATION = ("report", "warn", "error")
+
+
+@component
+class CrossEncoderRanker:
+    """
+    Ranks documents by their relevance to a query with a cross-encoder, and never cuts a text without saying so.
+
+    A document that fits is read whole. One that does not is read by its best windows, each beside the whole query.
+    Every document tells in `meta["ce_ranker"][name]` what was read of it, and the run returns a report.
+
+    The parameters that Haystack's `SentenceTransformersSimilarityRanker` also has mean what they mean there.
+
+    ```python
+    from haystack import Document
+    from haystack_ce_ranker import CrossEncoderRanker
+
+    ranker = CrossEncoderRanker(model="cross-encoder/ms-marco-MiniLM-L6-v2")
+    result = ranker.run(query="City in Germany", documents=[Document(content="Paris"), Document(content="Berlin")])
+    result["documents"][0].content, result["report"]["tokens"]
+    ```
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str | Path = "cross-encoder/ms-marco-MiniLM-L6-v2",
+        device: ComponentDevice | None = None,
+        token: Secret | None = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False),  # noqa: B008
+        revision: str | None = None,
+        top_k: int = 10,
+        query_prefix: str = "",
+        query_suffix: str = "",
+        document_prefix: str = "",
+        document_suffix: str = "",
+        meta_fields_to_embed: list[str] | None = None,
+        embedding_separator: str = "\n",
+        scale_score: bool = True,
+        score_threshold: float | None = None,
+        trust_remote_code: bool = False,
+        model_kwargs: dict[str, Any] | None = None,
+        tokenizer_kwargs: dict[str, Any] | None = None,
+        config_kwargs: dict[str, Any] | None = None,
+        backend: Literal["torch", "onnx"] = "torch",
+        batch_size: int | None = None,
+        batch_tokens: int | None = None,
+        max_length: int | None = None,
+        max_query_tokens: int | None = None,
+        max_tokens_per_query: int | None = None,
+        long_documents: Literal["best_passages", "head", "head_tail", "windows"] = "best_passages",
+        passage_tokens: int = 128,
+        passage_stride: int = 64,
+        passages_per_document: int = 4,
+        passage_evidence: float = 0.8,
+        aggregate: Literal["max", "first", "mean_top2", "logsumexp"] = "max",
+        on_truncation: Literal["report", "warn", "error"] = "report",
+        return_passages: bool = False,
+        name: str = "cross_encoder",
+    ) -> None:
+        """
+        Create the ranker; the model is loaded by `warm_up`, or by the first run.
+
+        :param model: A hub id, a folder, or `package:<name>/<path>` for a folder inside an installed package.
+        :param device: Where the model runs; None for the best device of the machine that runs it.
+        :param token: Access token of the Hugging Face hub.
+        :param revision: Branch, tag or commit of a hub model.
+        :param top_k: How many documents to return. To join the ranking with another one, set it to the number of
+            candidates, or connect `report` to the joiner as well.
+        :param query_prefix: Text before the query.
+        :param query_suffix: Text after the query.
+        :param document_prefix: Text before each document; stands in every window of it.
+        :param document_suffix: Text after each document; stands in every window of it.
+        :param meta_fields_to_embed: Fields of the document's meta to show before its content, in every window.
+        :param embedding_separator: Text between embedded fields and before the content.
+        :param scale_score: Whether `Document.score` is the sigmoid of the logit, between 0 and 1. The logit itself is
+            in the meta either way.
+        :param score_threshold: Return only documents with at least this score.
+        :param trust_remote_code: Whether the model may bring code of its own.
+        :param model_kwargs: For the model's `from_pretrained`. Weights are read as safetensors only. With
+            `backend="onnx"`, `file_name` picks the file.
+        :param tokenizer_kwargs: For the tokenizer's `from_pretrained`.
+        :param config_kwargs: For the configuration's `from_pretrained`.
+        :param backend: What runs the model: `torch`, or `onnx` (onnxruntime, the extra `onnx`).
+        :param batch_size: The most pairs of one forward pass; None for no limit beside `batch_tokens`.
+        :param batch_tokens: The most tokens of one forward pass, padding among them; None for the backend's default.
+        :param max_length: Tokens of a pair, special tokens among them; None for the model's own limit.
+        :param max_query_tokens: The most tokens the query may take of a pair, a hard limit. None: the query stays
+            whole as long as one window of the document fits beside it, and never gives up more than half of the pair.
+        :param max_tokens_per_query: The most tokens of all pairs of a query together; None for no limit. Candidates
+            that it leaves no window worth reading for are not scored and stand below the others, in their order.
+        :param long_documents: How a document that does not fit is read: its `best_passages`, all `windows`, its
+            `head`, or its `head_tail`.
+        :param passage_tokens: Tokens of a window.
+        :param passage_stride: Tokens from the start of one window to the start of the next.
+        :param passages_per_document: The most windows read of one document.
+        :param passage_evidence: Of those, only windows with at least this share of the best one's lexical evidence.
+        :param aggregate: One logit from those of a document's windows.
+        :param on_truncation: When a query or a document is not read whole: `report` it, `warn` in the log once a run,
+            or raise an `error` before any scoring.
+        :param return_passages: Whether the run also returns `passages`: one document per ranked document, with only
+            the passage that the model liked best, and the parent's id in its meta.
+        :param name: Key of this ranker's record in `meta["ce_ranker"]`, so that two rankers do not collide.
+        :raises ValueError: If a value is out of range or not among the choices.
+        """
+        _check_top_k(top_k)
+        if backend not in backends.BACKENDS:
+            choices = ", ".join(map(repr, backends.BACKENDS))
+            raise ValueError(f"backend must be one of {choices}, but got {backend!r}.")
+        if on_truncation not in _ON_TRUNCATION:
+            choices = ", ".join(map(repr, _ON_TRUNCATION))
+            raise ValueError(f"on_truncation must be one of {choices}, but got {on_truncation!r}.")
+        if not name:
+            raise ValueError(f"name must not be empty, but got {name!r}.")
+        for parameter, value in (("batch_size", batch_size), ("batch_tokens", batch_tokens)):
+            if value is not None and value < 1:
+                raise ValueError(f"{parameter} must be >= 1 or None, but got {value}.")
+        self._policy = ReadingPolicy(
+            max_length=max_length,
+            max_query_tokens=max_query_tokens,
+            max_tokens_per_query=max_tokens_per_query,
+            long_documents=long_documents,
+            passage_tokens=passage_tokens,
+            passage_stride=passage_stride,
+            passages_per_document=passages_per_document,
+            passage_evidence=passage_evidence,
+            aggregate=aggregate,
+        )
+        self.model = str(model)
+        self.device = device
+        self.token = token
+        self.revision = revision
+        self.top_k = top_k
+        self.query_prefix = query_prefix
+        self.query_suffix = query_suffix
+        self.document_prefix = document_prefix
+        self.document_suffix = document_suffix
+        self.meta_fields_to_embed = list(meta_fields_to_embed) if meta_fields_to_embed is not None else []
+        self.embedding_separator = embedding_separator
+        self.scale_score = scale_score
+        self.score_threshold = score_threshold
+        self.trust_remote_code = trust_remote_code
+        self.model_kwargs = model_kwargs
+        self.tokenizer_kwargs = tokenizer_kwargs
+        self.config_kwargs = config_kwargs
+        self.backend = backend
+        self.batch_size = batch_size
+        self.batch_tokens = batch_tokens
+        self.max_length = max_length
+        self.max_query_tokens = max_query_tokens
+        self.max_tokens_per_query = max_tokens_per_query
+        self.long_documents = long_documents
+        self.passage_tokens = passage_tokens
+        self.passage_stride = passage_stride
+        self.passages_per_document = passages_per_document
+        self.passage_evidence = passage_evidence
+        self.aggregate = aggregate
+        self.on_truncation = on_truncation
+        self.return_passages = return_passages
+        self.name = name
+        self._scorer: CrossEncoderScorer | None = None
+        outputs: dict[str, Any] = {"documents": list[Document], "report": dict[str, Any]}
+        if return_passages:
+            outputs["passages"] = list[Document]
+        component.set_output_types(self, **outputs)
+
+    def _get_telemetry_data(self) -> dict[str, Any]:
+        return {"model": self.model, "backend": self.backend}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Serialize to plain values; a device of None stays None, so that the machine that loads it decides."""
+        model_kwargs = dict(self.model_kwargs) if self.model_kwargs is not None else None
+        if model_kwargs is not None:
+            serialize_hf_model_kwargs(model_kwargs)
+        return default_to_dict(
+            self,
+            model=self.model,
+            device=self.device.to_dict() if self.device is not None else None,
+            token=self.token.to_dict() if self.token is not None else None,
+            revision=self.revision,
+            top_k=self.top_k,
+            query_prefix=self.query_prefix,
+            query_suffix=self.query_suffix,
+            document_prefix=self.document_prefix,
+            document_suffix=self.document_suffix,
+            meta_fields_to_embed=list(self.meta_fields_to_embed),
+            embedding_separator=self.embedding_separator,
+            scale_score=self.scale_score,
+            score_threshold=self.score_threshold,
+            trust_remote_code=self.trust_remote_code,
+            model_kwargs=model_kwargs,
+            tokenizer_kwargs=_copy(self.tokenizer_kwargs),
+            config_kwargs=_copy(self.config_kwargs),
+            backend=self.backend,
+            batch_size=self.batch_size,
+            batch_tokens=self.batch_tokens,
+            max_length=self.max_length,
+            max_query_tokens=self.max_query_tokens,
+            max_tokens_per_query=self.max_tokens_per_query,
+            long_documents=self.long_documents,
+            passage_tokens=self.passage_tokens,
+            passage_stride=self.passage_stride,
+            passages_per_document=self.passages_per_document,
+            passage_evidence=self.passage_evidence,
+            aggregate=self.aggregate,
+            on_truncation=self.on_truncation,
+            return_passages=self.return_passages,
+            name=self.name,
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "CrossEncoderRanker":
+        """Deserialize; `data` stays as it is."""
+        parameters = dict(data.get("init_parameters", {}))
+        if isinstance(parameters.get("device"), dict):
+            parameters["device"] = ComponentDevice.from_dict(parameters["device"])
+        if isinstance(parameters.get("token"), dict):
+            parameters["token"] = Secret.from_dict(parameters["token"])
+        if parameters.get("model_kwargs") is not None:
+            parameters["model_kwargs"] = dict(parameters["model_kwargs"])
+            deserialize_hf_model_kwargs(parameters["model_kwargs"])
+        ranker: CrossEncoderRanker = default_from_dict(cls, {**data, "init_parameters": parameters})
+        return ranker
+
+    def warm_up(self) -> None:
+        """Load the model, once; safe from several threads."""
+        if self._scorer is not None:
+            return
+        with _WARM_UP:
+            if self._scorer is None:
+                self._scorer = self._load()
+
+    def run(
+        self,
+        query: str,
+        documents: list[Document],
+        top_k: int | None = None,
+        scale_score: bool | None = None,
+        score_threshold: float | None = None,
+    ) -> dict[str, Any]:
+        """
+        Rank documents by their relevance to the query.
+
+        Of documents with one id, that with the highest score stays. Documents with equal scores keep the order in which
+        they came; those that were not scored (see `max_tokens_per_query`) follow in theirs, with a score of None.
+
+        :param query: The query.
+        :param documents: The candidates; they are not changed.
+        :param top_k: Overrides the value of `__init__`.
+        :param scale_score: Overrides the value of `__init__`.
+        :param score_threshold: Overrides the value of `__init__`.
+        :returns: `documents`, best first, and `report`: what ran, what it read and what it cost, with the logit of
+            every
+            scored document under `scored`, also of those that `top_k` cut. With `return_passages` also `passages`.
+        :raises ValueError: If `top_k` is not positive, `query` is not a text, a text does not fit and
+            `on_truncation` is `error`, or what is embedded around a document leaves no room for its content.
+        """
+        if not isinstance(query, str):
+            raise ValueError(f"query must be a text, but got {query!r}.")
+        if top_k is not None:
+            _check_top_k(top_k)
+        top_k = self.top_k if top_k is None else top_k
+        scale_score = self.scale_score if scale_score is None else scale_score
+        score_threshold = self.score_threshold if score_threshold is None else score_threshold
+        candidates = _deduplicate(documents)
+        self.warm_up()
+        scorer = self._scorer
+        if scorer is None:  # pragma: no cover - warm_up either sets it or raises
+            raise RuntimeError("the model was not loaded.")
+        full_query = self.query_prefix + query + self.query_suffix
+        texts = [self._text(document) for document in candidates]
+        if self.on_truncation == "error":
+            _refuse_truncation(scorer, full_query, candidates, texts)
+        scores, stats = scorer.score(full_query, texts, top_k=top_k)
+        order = sorted(range(len(candidates)), key=lambda place: _sort_key(scores.documents[place]))
+        report = self._report(scorer, documents, candidates, scores, stats)
+        if self.on_truncation == "warn":
+            _warn_of_truncation(report)
+        ranked = []
+        for rank, place in enumerate(order, start=1):
+            found = scores.documents[place]
+            score = None if found.logit is None else _sigmoid(found.logit) if scale_score else found.logit
+            if score_threshold is not None and (score is None or score < score_threshold):
+                continue
+            ranked.append((self._ranked(candidates[place], found, score, rank, report), found))
+        ranked = ranked[:top_k]
+        output: dict[str, Any] = {"documents": [document for document, _ in ranked], "report": report}
+        if self.return_passages:
+            output["passages"] = [_passage(document, found, self.name) for document, found in ranked]
+        return output
+
+    async def run_async(
+        self,
+        query: str,
+        documents: list[Document],
+        top_k: int | None = None,
+        scale_score: bool | None = None,
+        score_threshold: float | None = None,
+    ) -> dict[str, Any]:
+        """Do what `run` does, in a thread, so that the event loop goes on."""
+        return await asyncio.to_thread(self.run, query, documents, top_k, scale_score, score_threshold)
+
+    def _load(self) -> CrossEncoderScorer:
+        options = ModelOptions(
+            model=self.model,
+            revision=self.revision,
+            token=self.token.resolve_value() if self.token is not None else None,
+            trust_remote_code=self.trust_remote_code,
+            device=ComponentDevice.resolve_device(self.device).to_torch_str(),
+            model_kwargs=self.model_kwargs if self.model_kwargs is not None else {},
+            tokenizer_kwargs=self.tokenizer_kwargs if self.tokenizer_kwargs is not None else {},
+            config_kwargs=self.config_kwargs if self.config_kwargs is not None else {},
+        )
+        return CrossEncoderScorer(
+            backends.load(self.backend, options),
+            self._policy,
+            batch_tokens=self.batch_tokens,
+            batch_size=self.batch_size,
+            model_name=self.model,
+        )
+
+    def _text(self, document: Document) -> DocumentText:
+        fields = [str(document.meta[key]) for key in self.meta_fields_to_embed if document.meta.get(key) is not None]
+        header = self.document_prefix + "".join(field + self.embedding_separator for field in fields)
+        return DocumentText(_content(document), header, self.document_suffix)
+
+    def _ranked(
+        self, document: Document, found: DocumentScore, score: float | None, rank: int, report: dict[str, Any]
+    ) -> Document:
+        record = {
+            "logit": found.logit,
+            "rank": rank,
+            "read": [{"start": part.start, "end": part.end, "logit": part.logit} for part in found.read],
+            "coverage": found.coverage if found.logit is not None else 0.0,
+            "scored": len(report["scored"]),
+            "lowest": min(report["scored"].values(), default=None),
+        }
+        return replace(document, score=score, meta=with_record(document.meta, self.name, record))
+
+    def _report(
+        self,
+        scorer: CrossEncoderScorer,
+        documents: Sequence[Document],
+        candidates: Sequence[Document],
+        scores: QueryScores,
+        stats: Stats,
+    ) -> dict[str, Any]:
+        found = list(zip(candidates, scores.documents, strict=True))
+        partly = {doc.id: score.coverage for doc, score in found if score.logit is not None and score.coverage < 1.0}
+        return {
+            "name": self.name,
+            "model": self.model,
+            "backend": scorer.backend.name,
+            "dtype": scorer.backend.dtype,
+            "device": scorer.backend.device,
+            "candidates": len(candidates),
+            "duplicates": len(documents) - len(candidates),
+            "pairs": scores.pairs,
+            "tokens": scores.tokens,
+            "padding": stats.padding,
+            "scored": {doc.id: score.logit for doc, score in found if score.logit is not None},
+            "unscored": [doc.id for doc, score in found if score.logit is None],
+            "truncated": {
+                "query": scores.query_tokens_read < scores.query_tokens,
+                "documents": partly,
+                "strategy": self.long_documents,
+            },
+            "query": {"tokens": scores.query_tokens, "tokens_read": scores.query_tokens_read},
+            "seconds": {"tokenise": stats.tokenise, "select": stats.select, "score": stats.score},
+        }
+
+
+def _check_top_k(top_k: int) -> None:
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k <= 0:
+        raise ValueError(f"top_k must be > 0, but got {top_k}")
+
+
+def _copy(values: dict[str, Any] | None) -> dict[str, Any] | None:
+    return dict(values) if values is not None else None
+
+
+def _content(document: Document) -> str:
+    return document.content if document.content is not None else ""
+
+
+def _deduplicate(documents: Sequence[Document]) -> list[Document]:
+    """Of documents with one id keep that with the highest score, in the place of the first; None and NaN are lowest."""
+    best: dict[str, Document] = {}
+    for document in documents:
+        kept = best.get(document.id)
+        if kept is None or _incoming_score(document) > _incoming_score(kept):
+            best[document.id] = document
+    return list(best.values())
+
+
+def _incoming_score(document: Document) -> float:
+    return -math.inf if document.score is None or math.isnan(document.score) else float(document.score)
+
+
+def _sort_key(score: DocumentScore) -> tuple[bool, float]:
+    return (score.logit is None, 0.0 if score.logit is None else -score.logit)
+
+
+def _sigmoid(logit: float) -> float:
+    return 1.0 / (1.0 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1.0 + math.exp(logit))
+
+
+def _refuse_truncation(
+    scorer: CrossEncoderScorer, query: str, documents: Sequence[Document], texts: Sequence[DocumentText]
+) -> None:
+    """Raise before any scoring if a text would not be read whole."""
+    limit = scorer.pair_limit(query)
+    lengths = scorer.document_lengths(texts)
+    too_long = {doc.id: length for doc, length in zip(documents, lengths, strict=True) if length > limit}
+    if too_long:
+        shown = ", ".join(f"{doc_id} ({length} tokens)" for doc_id, length in list(too_long.items())[:5])
+        raise ValueError(
+            f"on_truncation='error': {len(too_long)} of {len(documents)} documents do not fit into the {limit} tokens "
+            f"that a pair of max_length {scorer.max_length} leaves beside the query: {shown}. "
+            "Split them, or set on_truncation='report'."
+        )
+
+
+def _warn_of_truncation(report: dict[str, Any]) -> None:
+    truncated = report["truncated"]
+    if truncated["documents"] or truncated["query"] or report["unscored"]:
+        logger.warning(
+            "{name}: {partly} of {candidates} documents were read in part, {unscored} were not scored; query {query}.",
+            name=report["name"],
+            partly=len(truncated["documents"]),
+            candidates=report["candidates"],
+            unscored=len(report["unscored"]),
+            query="shortened" if truncated["query"] else "read whole",
+        )
+
+
+def _passage(document: Document, found: DocumentScore, name: str) -> Document:
+    """A document with only the passage that the model liked best."""
+    content = _content(document)
+    best = found.read[0] if found.read else None
+    start, end = (best.start, best.end) if best is not None else (0, len(content))
+    meta = {key: value for key, value in document.meta.items() if key != KEY}
+    meta.update({"parent_id": document.id, "passage_start": start, "passage_end": end})
+    record = {"logit": found.logit}
+    return Document(content=content[start:end], meta=with_record(meta, name, record), score=document.score)

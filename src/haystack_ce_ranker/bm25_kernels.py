@@ -1,0 +1,213 @@
+"""
+The inner loops of BM25, compiled by numba: counting terms into postings, adding up scores, selecting the best.
+
+Arrays in, arrays out; nothing here knows what a term or a document is. All signatures are explicit and read-only, so
+that arrays mapped from a file need no second compilation. Compiling takes seconds and is cached on disk by numba;
+importing this module does it, so `bm25.py` imports it at the first build or search and not before.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+
+_I32 = types.Array(types.int32, 1, "C", readonly=True)
+_I64 = types.Array(types.int64, 1, "C", readonly=True)
+_F32 = types.Array(types.float32, 1, "C", readonly=True)
+_U8 = types.Array(types.uint8, 1, "C", readonly=True)
+_U16 = types.Array(types.uint16, 1, "C", readonly=True)
+_U32 = types.Array(types.uint32, 1, "C", readonly=True)
+_OUT_I32, _OUT_F32 = types.int32[::1], types.float32[::1]
+_OUT_I64, _OUT_U32 = types.int64[::1], types.uint32[::1]
+
+
+def _compiled(*signatures: Any) -> Callable[[Any], Any]:
+    """Compile for these signatures, without Python's lock, and from the cache on disk where there is one."""
+
+    def compile_function(function: Any) -> Any:
+        try:
+            return njit(list(signatures), nogil=True, cache=True)(function)
+        except RuntimeError as error:
+            if "cannot cache" not in str(error):  # no folder to write the cache to: compile in every process
+                raise
+            return njit(list(signatures), nogil=True)(function)
+
+    return compile_function
+
+
+UNTOUCHED = np.float32(-1.0)  # no document's score: contributions are never negative
+
+
+@_compiled(types.void(_I32, _I64, _OUT_I64, _OUT_I32))
+def count_documents(numbers, starts, document_counts, lengths):  # type: ignore[no-untyped-def]
+    """Count the documents of each term and the terms of each document; a number below 0 is no term."""
+    last = np.full(len(document_counts), -1, np.int32)
+    for document in range(len(starts) - 1):
+        length = 0
+        for i in range(starts[document], starts[document + 1]):
+            term = numbers[i]
+            if term < 0:
+                continue
+            length += 1
+            if last[term] != document:
+                last[term] = document
+                document_counts[term] += 1
+        lengths[document] = length
+
+
+@_compiled(types.void(_I32, _I64, _I64, types.int32, _OUT_I32, _OUT_U32))
+def fill_postings(numbers, starts, indptr, first, documents, counts):  # type: ignore[no-untyped-def]
+    """Write each term's documents, numbered from `first` and ascending, with how often it occurs in them."""
+    n_terms = len(indptr) - 1
+    head = indptr[:n_terms].copy()
+    last = np.full(n_terms, -1, np.int32)
+    for document in range(len(starts) - 1):
+        for i in range(starts[document], starts[document + 1]):
+            term = numbers[i]
+            if term < 0:
+                continue
+            if last[term] == document:
+                counts[head[term] - 1] += 1
+            else:
+                last[term] = document
+                documents[head[term]] = document + first
+                counts[head[term]] = 1
+                head[term] += 1
+
+
+@_compiled(types.int64(types.int64, types.int64, _I32, _I32))
+def count_present(start, end, documents, positions):  # type: ignore[no-untyped-def]
+    """Count the postings of one term whose document is still there: its position is not below 0."""
+    found = 0
+    for i in range(start, end):
+        if positions[documents[i]] >= 0:
+            found += 1
+    return found
+
+
+def _merge(indptr, documents, counts, terms, positions, head, merged_documents, merged_counts):  # type: ignore[no-untyped-def]
+    """Append a segment's postings of documents still there, under their positions, to those of the merged terms."""
+    for term in range(len(indptr) - 1):
+        target = terms[term]
+        for i in range(indptr[term], indptr[term + 1]):
+            position = positions[documents[i]]
+            if position >= 0:
+                merged_documents[head[target]] = position
+                merged_counts[head[target]] = counts[i]
+                head[target] += 1
+
+
+merge_postings = _compiled(
+    *(types.void(_I64, _I32, counts, _I64, _I32, _OUT_I64, _OUT_I32, _OUT_U32) for counts in (_U16, _U32))
+)(_merge)
+
+
+def _add(  # type: ignore[no-untyped-def]
+    starts, ends, weights, bonuses, p, q, documents, counts, norms, allowed, scores, touched, found
+):
+    """
+    Add the contributions of a query's terms to the scores of the documents that have them.
+
+    A term that occurs `f` times in a document of norm `n` contributes `weight * (f + p n) / (f + q n) + bonus`: every
+    variant of BM25 has this form. Documents that had no score before are appended to `touched`.
+
+    :param allowed: One byte per document, 0 for a document to leave out; empty where all count.
+    :returns: How many documents are in `touched` now.
+    """
+    some = len(allowed) > 0
+    for term in range(len(starts)):
+        weight, bonus = weights[term], bonuses[term]
+        for i in range(starts[term], ends[term]):
+            document = documents[i]
+            if some and allowed[document] == 0:
+                continue
+            norm = norms[document]
+            count = np.float32(counts[i])
+            contribution = weight * ((count + p * norm) / (count + q * norm)) + bonus
+            score = scores[document]
+            if score < np.float32(0.0):
+                touched[found] = document
+                found += 1
+                scores[document] = contribution
+            else:
+                scores[document] = score + contribution
+    return found
+
+
+add_scores = _compiled(
+    *(
+        types.int64(
+            _I64,
+            _I64,
+            _F32,
+            _F32,
+            types.float32,
+            types.float32,
+            _I32,
+            counts,
+            _F32,
+            _U8,
+            _OUT_F32,
+            _OUT_I32,
+            types.int64,
+        )
+        for counts in (_U16, _U32)
+    )
+)(_add)
+
+
+@_compiled(types.boolean(types.float32, types.int32, types.float32, types.int32))
+def _worse(score, position, other_score, other_position):  # type: ignore[no-untyped-def]
+    return score < other_score or (score == other_score and position > other_position)
+
+
+@_compiled(types.void(_OUT_F32, _OUT_I32, types.int64, types.int64))
+def _sift_down(scores, positions, size, parent):  # type: ignore[no-untyped-def]
+    score, position = scores[parent], positions[parent]
+    child = 2 * parent + 1
+    while child < size:
+        if child + 1 < size and _worse(scores[child + 1], positions[child + 1], scores[child], positions[child]):
+            child += 1
+        if not _worse(scores[child], positions[child], score, position):
+            break
+        scores[parent], positions[parent] = scores[child], positions[child]
+        parent, child = child, 2 * child + 1
+    scores[parent], positions[parent] = score, position
+
+
+@_compiled(types.int64(_OUT_F32, _I32, types.int64, _I32, _OUT_F32, _OUT_I32))
+def select_best(scores, touched, found, positions, best_scores, best_positions):  # type: ignore[no-untyped-def]
+    """
+    Take the best of the touched documents, best first, equal scores in the order of their positions.
+
+    `scores` is left as it was before the query: untouched everywhere.
+
+    :param positions: Where each document stands in the collection; below 0 where it has been removed.
+    :returns: How many entries of `best_scores` and `best_positions` were written.
+    """
+    k, size = len(best_scores), 0
+    for i in range(found):
+        document = touched[i]
+        score = scores[document]
+        scores[document] = UNTOUCHED
+        position = positions[document]
+        if position < 0:
+            continue
+        if size < k:
+            best_scores[size], best_positions[size] = score, position
+            size += 1
+            if size == k:
+                for parent in range(k // 2 - 1, -1, -1):
+                    _sift_down(best_scores, best_positions, k, parent)
+        elif _worse(best_scores[0], best_positions[0], score, position):
+            best_scores[0], best_positions[0] = score, position
+            _sift_down(best_scores, best_positions, k, 0)
+    if size < k:
+        for parent in range(size // 2 - 1, -1, -1):
+            _sift_down(best_scores, best_positions, size, parent)
+    for last in range(size - 1, 0, -1):  # heap sort: the worst goes to the end
+        best_scores[0], best_scores[last] = best_scores[last], best_scores[0]
+        best_positions[0], best_positions[last] = best_positions[last], best_positions[0]
+        _sift_down(best_scores, best_positions, last, 0)
+    return size

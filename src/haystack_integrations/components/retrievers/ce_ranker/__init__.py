@@ -1,0 +1,5 @@
+"""Retrievers of ce-ranker-haystack."""
+
+from haystack_integrations.components.retrievers.ce_ranker.bm25_retriever import BM25Retriever
+
+__all__ = ["BM25Retriever"]

@@ -4,6 +4,11 @@ The command line, `haystack-ce-ranker`: reads arguments, calls the package, prin
 Each command imports what it needs when it runs, so that `--help` stays fast.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Re-ranking for Haystack pipelines.")
@@ -12,6 +17,72 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Re-ranking f
 @app.callback()
 def main() -> None:
     """Re-ranking for Haystack pipelines: measure it, tune it, and see what the model reads."""
+
+
+@app.command()
+def demo(
+    examples: Annotated[Path, typer.Option(help="The repository's examples folder.")] = Path("examples"),
+) -> None:
+    """Run BM25 -> cross-encoder -> hybrid on the example collection and show what was read."""
+    from rich.console import Console
+
+    from haystack_ce_ranker.demo import run_demo
+
+    with _clear_errors():
+        run_demo(examples, Console())
+
+
+@app.command()
+def evaluate(
+    collection: Annotated[Path, typer.Argument(help="A folder in BEIR format.")],
+    pipeline: Annotated[list[Path] | None, typer.Option(help="A pipeline's YAML; may be repeated.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A cross-encoder; may be repeated.")] = None,
+    backend: Annotated[str | None, typer.Option(help="What runs the models: torch or onnx.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Fixed candidates (TSV) in place of the first stage.")] = None,
+    depth: Annotated[int, typer.Option(help="How many candidates are re-ranked.")] = 50,
+    queries: Annotated[int | None, typer.Option(help="At most so many queries, drawn at random.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where to write results.json and the run files.")] = None,
+) -> None:
+    """Measure pipelines, or BM25 -> cross-encoder -> hybrid, on a collection."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from haystack_ce_ranker.evaluation import collections, experiments, pipelines, tables
+
+    console = Console()
+    with _clear_errors():
+        loaded = collections.load_collection(collection).sample(queries)
+        path = None if run is None else run if run.exists() else collection / run
+        candidates = None if path is None else collections.load_run(path, collection=loaded, depth=depth)
+        fixed = candidates is not None
+        measured = [pipelines.load_pipeline(file, candidates=fixed) for file in pipeline or []]
+        if not measured or model:
+            named = [(name, backend or "torch") for name in model or []]
+            for name, runtime in named or [experiments.default_model()]:
+                built = experiments.built_in_pipeline(name, runtime, depth=depth)
+                measured.append(pipelines.measured(built, name=Path(name).name, candidates=fixed))
+        systems = [
+            system
+            for one in measured
+            for system in experiments.evaluate(
+                one, loaded, run=candidates, track=lambda ids: track(ids, description="queries", console=console)
+            )
+        ]
+        found = experiments.results(loaded, systems, notes=[note for one in measured for note in one.notes])
+        console.print(tables.results_table(found))
+        if output is not None:
+            for written in experiments.write(output, found, systems):
+                console.print(f"wrote {written}")
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Print what a user can mend as one line, without a traceback."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(2) from error
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Evaluation: collections, runs and measures, systems and what they cost, the verdict, the report. Submodules only."""

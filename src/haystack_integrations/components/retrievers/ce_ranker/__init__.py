@@ -1,4 +1,4 @@
-"""Retrievers of ce-ranker-haystack."""
+"""The retriever of `ce-ranker-haystack`."""
 
 from haystack_integrations.components.retrievers.ce_ranker.bm25_retriever import BM25Retriever
 

@@ -1,63 +1,88 @@
 """
-BM25Retriever: BM25 over the documents of any Haystack document store, in process.
+`BM25Retriever`: BM25 over the documents of any Haystack document store, as a component.
 
-Thin: fetches documents, keeps an index of them up to date, and turns hits into documents. How texts are analysed and
-scored is in `haystack_ce_ranker.bm25` and `bm25_tokens`.
+Finds out whether the index still fits the store (`freshness.py`), turns filters into masks, hands the query to the index
+(`haystack_ce_ranker.bm25`) or to the store's own engine (`native.py`), and notes the scores. No arithmetic of its own.
 """
 
 import asyncio
-import json
+import copy
 import math
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
-from haystack import Document, component, default_from_dict, default_to_dict
-from haystack.document_stores.types import DocumentStore, FilterPolicy, apply_filter_policy
+from haystack import Document, component, default_from_dict, default_to_dict, logging
+from haystack.document_stores.types import DocumentStore, FilterPolicy
+from haystack.document_stores.types.filter_policy import apply_filter_policy
 
+from haystack_ce_ranker import provenance
 from haystack_ce_ranker.bm25 import Allowed, BM25Index, Scoring
-from haystack_ce_ranker.bm25_tokens import Analysis
-from haystack_ce_ranker.provenance import with_record
+from haystack_ce_ranker.bm25_tokens import DEFAULT_TOKENIZATION_REGEX, Analysis
+from haystack_integrations.components.retrievers.ce_ranker import freshness, native
 
-NAME = "bm25"
-"""The key of this retriever's record under `meta["ce_ranker"]`."""
+logger = logging.getLogger(__name__)
 
-_SCALE = 8.0  # as Haystack's in-memory store scales BM25 scores to 0..1
-_KEPT_FILTERS = 32
-_REFRESH = threading.Lock()  # of the module: a lock on the instance would make copy.deepcopy(component) fail
+RECORD = "bm25"
+_SCALING = 8.0  # as Haystack's in-memory, Elasticsearch and OpenSearch stores scale BM25 scores
+_ENGINES = ("auto", "bm25s", "native")
+_REFRESH = ("auto", "every_run", "manual")
+_MAX_MASKS = 64
 
 
-@dataclass(frozen=True)
-class _Generation:
-    """The documents of one moment and their index, which belong together; a refresh makes another one."""
+class _Lock:
+    """A lock that a copy of its owner does not share and that does not prevent the copy."""
 
-    documents: Sequence[Document]
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Lock":
+        return _Lock()
+
+    def __reduce__(self) -> tuple[type["_Lock"], tuple[()]]:
+        return _Lock, ()
+
+
+class _State(NamedTuple):
+    """An index and the documents it was made of: what one run uses throughout, whatever is refreshed meanwhile."""
+
     index: BM25Index
-    allowed: dict[str, Allowed] = field(default_factory=dict)
+    reading: freshness.Reading
+    masks: dict[str, Allowed]
 
 
 @component
 class BM25Retriever:
     """
-    Retrieves documents by BM25, from any document store, with an index of its own.
-
-    The index is built by `warm_up` or the first run, and brought up to date by the next run after the store's documents
-    have changed; only new texts are analysed. Follows Haystack's `TextRetriever` protocol.
-
-    What it costs: each run asks the store for its documents, to see whether they have changed. The in-memory store
-    hands over the objects it has, which costs next to nothing; any other store sends all of its documents.
+    Retrieve documents by BM25 from any Haystack document store, fast: the index is in memory and reads only the postings
+    of the query's words.
 
     ```python
     from haystack import Document
     from haystack.document_stores.in_memory import InMemoryDocumentStore
-    from haystack_ce_ranker import BM25Retriever
+    from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
 
     store = InMemoryDocumentStore()
-    store.write_documents([Document(content="Paris is in France."), Document(content="Berlin is in Germany.")])
-    BM25Retriever(store).run(query="Where is Berlin?")["documents"][0].content
+    store.write_documents([Document(content="Foxes jump over dogs."), Document(content="Dogs sleep.")])
+    retriever = BM25Retriever(store, top_k=10)
+    documents = retriever.run("a jumping fox")["documents"]
     ```
+
+    Every document comes back as the store has it, with `score` and with
+    `meta["ce_ranker"]["bm25"] = {"score": ..., "rank": ...}`: the raw score and the rank from 1. Equal scores keep the
+    store's order. A query none of whose words is in the collection finds nothing, as does one of stop words alone.
+
+    The index holds about 6 bytes per distinct word of each document. The documents stay with the store where that is
+    in-memory: the component refers to them. Of any other store it keeps a copy of all documents in memory, embeddings
+    included, because a search must not wait for the store.
     """
 
     def __init__(
@@ -69,74 +94,134 @@ class BM25Retriever:
         top_k: int = 50,
         scale_score: bool = False,
         language: str | None = "english",
+        tokenization_regex: str = DEFAULT_TOKENIZATION_REGEX,
         method: Literal["lucene", "robertson", "atire", "bm25l", "bm25plus"] = "lucene",
         k1: float = 1.2,
         b: float = 0.75,
         delta: float | None = None,
+        meta_fields_to_index: list[str] | None = None,
+        index_path: str | None = None,
+        refresh: Literal["auto", "every_run", "manual"] = "auto",
+        engine: Literal["auto", "bm25s", "native"] = "auto",
+        native_parameters: dict[str, Any] | None = None,
     ) -> None:
         """
-        Create the retriever; the index is built by `warm_up`, or by the first run.
+        Create the retriever; nothing is read before `warm_up` or the first run.
 
-        :param document_store: Any Haystack document store; only `filter_documents` is asked of it.
-        :param filters: Haystack filters; they mean what they mean in the store.
-        :param filter_policy: `replace` or `merge`: what filters of a run do with these.
+        :param document_store: Where the documents are.
+        :param filters: Haystack filters that a document must pass.
+        :param filter_policy: Whether filters given to `run` `"replace"` these or are `"merge"`d with them.
         :param top_k: The most documents to return.
-        :param scale_score: Whether `Document.score` is scaled to 0..1 as Haystack's in-memory store does it; the BM25
-            score itself is in the meta either way.
-        :param language: Whose stemmer and stop words to use (PyStemmer's names); None for neither.
-        :param method: The variant of BM25.
-        :param k1: How slowly repetitions of a term saturate.
-        :param b: How much a document's length counts, 0 to 1.
-        :param delta: The bound of `bm25l` and `bm25plus`; None for their defaults.
-        :raises ValueError: If a value is out of range.
+        :param scale_score: Put `1 / (1 + exp(-score / 8))` into `Document.score`, as Haystack does, instead of the score.
+        :param language: Whose stemmer and stop words to use; None for neither. See `bm25_tokens.languages()`.
+        :param tokenization_regex: What a word looks like, in lower-case NFC text.
+        :param method: The variant of BM25; see `haystack_ce_ranker.bm25.Scoring`, also for the next three.
+        :param k1: How slowly repetitions saturate.
+        :param b: How much a document's length counts.
+        :param delta: The lower bound of `bm25l` and `bm25plus`.
+        :param meta_fields_to_index: Meta fields that are searched with the content, as further lines of it.
+        :param index_path: A folder to keep the index in, so that a restart opens it instead of building it. An index there
+            that does not fit the store or these parameters, or is damaged, is replaced, with a warning.
+        :param refresh: When to look for changes in the store: `"auto"` at every run, at the cost stated in `freshness.py`;
+            `"every_run"` the same, comparing all texts; `"manual"` only when `refresh_index()` is called.
+        :param engine: `"bm25s"` for the index of this package, `"native"` for the engine of the store, `"auto"` for the
+            latter where the store has one. `language` to `refresh` do not apply to a native engine: its index says how it
+            analyses and scores.
+        :param native_parameters: Further init parameters of the store's own BM25 retriever, for example `fuzziness`.
+        :raises ValueError: If a parameter has a value it cannot have.
         """
+        for name, value, choices in (("refresh", refresh, _REFRESH), ("engine", engine, _ENGINES)):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, but got {value!r}")
         _check_top_k(top_k)
-        self._analysis = Analysis(language=language)
-        self._scoring = Scoring(method=method, k1=k1, b=b, delta=delta)
+        if isinstance(meta_fields_to_index, str):
+            raise ValueError(f"meta_fields_to_index must be a list of names, but got {meta_fields_to_index!r}")
         self.document_store = document_store
         self.filters = filters
-        self.filter_policy = (
-            filter_policy if isinstance(filter_policy, FilterPolicy) else FilterPolicy.from_str(filter_policy)
-        )
+        self.filter_policy = FilterPolicy.from_str(filter_policy) if isinstance(filter_policy, str) else filter_policy
         self.top_k = top_k
         self.scale_score = scale_score
         self.language = language
+        self.tokenization_regex = tokenization_regex
         self.method = method
         self.k1 = k1
         self.b = b
         self.delta = delta
-        self._generation: _Generation | None = None
+        self.meta_fields_to_index = list(meta_fields_to_index) if meta_fields_to_index is not None else None
+        self.index_path = None if index_path is None else str(index_path)
+        self.refresh = refresh
+        self.engine = engine
+        self.native_parameters = native_parameters
 
-    def _get_telemetry_data(self) -> dict[str, Any]:
-        return {"document_store": type(self.document_store).__name__}
+        self._analysis = Analysis(language=language, tokenization_regex=tokenization_regex)
+        self._scoring = Scoring(method=method, k1=k1, b=b, delta=delta)
+        self._meta_fields: tuple[str, ...] = tuple(meta_fields_to_index or ())
+        self._uses_native = engine == "native" or (engine == "auto" and native.has_engine(document_store))
+        if self._uses_native and self._meta_fields:
+            raise ValueError(
+                "meta_fields_to_index does not apply to a store's own engine: map the fields in the store's index, pass a "
+                "custom query in native_parameters, or use engine='bm25s'"
+            )
+        if native_parameters is not None and not self._uses_native:
+            raise ValueError("native_parameters needs a store with its own engine, and engine='native' or 'auto'")
+        self._native: Any = (
+            native.make_retriever(document_store, native_parameters or {}) if self._uses_native else None
+        )
+        self._probe = freshness.probe_of(document_store)
+        self._state: _State | None = None
+        self._lock = _Lock()
+        self._warned = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "BM25Retriever":
+        """Copy the component; the copy reads the same document store, which is not copied."""
+        shared = ("document_store", "_native", "_state")
+        clone = type(self).__new__(type(self))
+        memo[id(self)] = clone
+        for name, value in self.__dict__.items():
+            clone.__dict__[name] = value if name in shared else copy.deepcopy(value, memo)
+        return clone
 
     def to_dict(self) -> dict[str, Any]:
-        """Serialize to plain values."""
+        """Serialize the component to plain values."""
         return default_to_dict(
             self,
             document_store=self.document_store.to_dict(),
-            filters=self.filters,
+            filters=copy.deepcopy(self.filters),
             filter_policy=self.filter_policy.value,
             top_k=self.top_k,
             scale_score=self.scale_score,
             language=self.language,
+            tokenization_regex=self.tokenization_regex,
             method=self.method,
             k1=self.k1,
             b=self.b,
             delta=self.delta,
+            meta_fields_to_index=copy.copy(self.meta_fields_to_index),
+            index_path=self.index_path,
+            refresh=self.refresh,
+            engine=self.engine,
+            native_parameters=copy.deepcopy(self.native_parameters),
         )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "BM25Retriever":
-        """Deserialize; `data` stays as it is."""
-        retriever: BM25Retriever = default_from_dict(
-            cls, {**data, "init_parameters": dict(data.get("init_parameters", {}))}
-        )
-        return retriever
+        """Make the component from what `to_dict` returned; `data` stays as it is."""
+        return default_from_dict(cls, copy.deepcopy(data))
 
     def warm_up(self) -> None:
-        """Build the index, or bring it up to date; safe from several threads."""
-        self._fresh()
+        """Build or open the index, once; the first run does it otherwise."""
+        if not self._uses_native:
+            self._ready()
+
+    def refresh_index(self) -> None:
+        """Read the store and bring the index up to date, whatever `refresh` says; all texts are compared."""
+        if self._uses_native:
+            return
+        with self._lock:
+            if self._state is None:
+                self._ready()
+            else:
+                self._advance(self._state, self._probe.read(self.document_store), trust_identity=False)
 
     @component.output_types(documents=list[Document])
     def run(
@@ -145,40 +230,27 @@ class BM25Retriever:
         filters: dict[str, Any] | None = None,
         top_k: int | None = None,
         scale_score: bool | None = None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, list[Document]]:
         """
         Retrieve the best documents of a query.
 
-        Only documents that have one of the query's terms are returned: a query of stop words, or of words that no
-        document has, finds none. Equal scores come in the store's order.
-
-        :param query: The query.
-        :param filters: Replaces the filters of `__init__`, or is merged with them; see `filter_policy`.
-        :param top_k: Overrides the value of `__init__`.
-        :param scale_score: Overrides the value of `__init__`.
-        :returns: `documents`, best first, each with its `score` and a record of score and rank under
-            `meta["ce_ranker"]["bm25"]`.
-        :raises ValueError: If `top_k` is not positive or `query` is not a text.
+        :param query: The text to look for.
+        :param filters: Haystack filters; see `filter_policy`.
+        :param top_k: The most documents to return; None for the component's.
+        :param scale_score: See the component's; None for that.
+        :returns: `documents`, best first. Fewer than `top_k` only if no others have a word of the query and pass the
+            filters.
+        :raises ValueError: If `top_k` is not positive.
         """
-        if not isinstance(query, str):
-            raise ValueError(f"query must be a text, but got {query!r}.")
-        if top_k is not None:
-            _check_top_k(top_k)
-        top_k = self.top_k if top_k is None else top_k
-        scale_score = self.scale_score if scale_score is None else scale_score
+        top_k, scale_score = self._resolve(query, top_k, scale_score)
         filters = apply_filter_policy(self.filter_policy, self.filters, filters)
-        generation = self._fresh()
-        allowed = self._allowed(generation, filters) if filters else None
-        hits = generation.index.search(query, top_k, allowed=allowed)
-        without_embedding = getattr(self.document_store, "return_embedding", True) is False
-        found = []
-        for rank, (position, value) in enumerate(zip(hits.positions, hits.scores, strict=True), start=1):
-            document, score = generation.documents[position], float(value)
-            meta = with_record(document.meta, NAME, {"score": score, "rank": rank})
-            shown = 1.0 / (1.0 + math.exp(-score / _SCALE)) if scale_score else score
-            embedding = None if without_embedding else document.embedding
-            found.append(replace(document, score=shown, meta=meta, embedding=embedding))
-        return {"documents": found}
+        if not query.strip():
+            return {"documents": []}
+        if self._uses_native:
+            found = self._native.run(query=query, filters=filters, top_k=top_k)["documents"]
+            return {"documents": _noted_native(found, scale_score)}
+        state = self._ready()
+        return {"documents": self._search(state, query, self._allowed(state, filters), top_k, scale_score)}
 
     @component.output_types(documents=list[Document])
     async def run_async(
@@ -187,67 +259,135 @@ class BM25Retriever:
         filters: dict[str, Any] | None = None,
         top_k: int | None = None,
         scale_score: bool | None = None,
-    ) -> dict[str, Any]:
-        """Do what `run` does, in a thread, so that the event loop goes on."""
-        return await asyncio.to_thread(self.run, query, filters, top_k, scale_score)
+    ) -> dict[str, list[Document]]:
+        """
+        Retrieve the best documents of a query without blocking the event loop; see `run`.
 
-    def _fresh(self) -> _Generation:
-        """Return an index of the documents that the store has now. A run goes on with the generation it began with."""
-        documents = self._stored()
-        current = self._generation
-        if current is not None and _same(current.documents, documents):
-            return current
-        with _REFRESH:
-            current = self._generation
-            if current is not None and _same(current.documents, documents):
-                return current
-            self._generation = fresh = self._next(current, documents)
-        return fresh
+        :param query: The text to look for.
+        :param filters: Haystack filters; see `filter_policy`.
+        :param top_k: The most documents to return; None for the component's.
+        :param scale_score: See the component's; None for that.
+        :returns: `documents`, best first.
+        """
+        if not self._uses_native:
+            result: dict[str, list[Document]] = await asyncio.to_thread(self.run, query, filters, top_k, scale_score)
+            return result
+        top_k, scale_score = self._resolve(query, top_k, scale_score)
+        filters = apply_filter_policy(self.filter_policy, self.filters, filters)
+        if not query.strip():
+            return {"documents": []}
+        found = (await self._native.run_async(query=query, filters=filters, top_k=top_k))["documents"]
+        return {"documents": _noted_native(found, scale_score)}
 
-    def _stored(self) -> list[Document]:
-        storage = getattr(self.document_store, "storage", None)
-        if isinstance(storage, dict):  # the in-memory store's own objects, without the copies filter_documents makes
-            return list(storage.values())
-        return self.document_store.filter_documents()
+    def run_batch(
+        self,
+        queries: Sequence[str],
+        filters: dict[str, Any] | None = None,
+        top_k: int | None = None,
+        scale_score: bool | None = None,
+    ) -> dict[str, list[list[Document]]]:
+        """
+        Retrieve for many queries, for evaluation: the store is looked at once, and all see the same index.
 
-    def _next(self, current: _Generation | None, documents: list[Document]) -> _Generation:
-        if current is None:
-            texts = (_content(document) for document in documents)
-            return _Generation(documents, BM25Index.build(texts, analysis=self._analysis, scoring=self._scoring))
-        known = {document.id: place for place, document in enumerate(current.documents)}
-        previous = []
-        for document in documents:
-            place = known.get(document.id, -1)
-            same_text = place >= 0 and _content(current.documents[place]) == _content(document)
-            previous.append(place if same_text else -1)
-        new = [_content(doc) for doc, place in zip(documents, previous, strict=True) if place < 0]
-        return _Generation(documents, current.index.update(previous, new))
+        :param queries: The texts to look for.
+        :param filters: As in `run`, for all of them.
+        :param top_k: As in `run`.
+        :param scale_score: As in `run`.
+        :returns: `documents`, one list per query in their order.
+        """
+        if self._uses_native:
+            return {"documents": [self.run(query, filters, top_k, scale_score)["documents"] for query in queries]}
+        limits = [self._resolve(query, top_k, scale_score) for query in queries]
+        state = self._ready()
+        allowed = self._allowed(state, apply_filter_policy(self.filter_policy, self.filters, filters))
+        return {
+            "documents": [
+                self._search(state, query, allowed, *limit) for query, limit in zip(queries, limits, strict=True)
+            ]
+        }
 
-    def _allowed(self, generation: _Generation, filters: dict[str, Any]) -> Allowed:
-        """Return the documents that the store's own filter lets through; kept for the next run with the same filter."""
-        key = json.dumps(filters, sort_keys=True, default=repr)
-        allowed = generation.allowed.get(key)
+    def _resolve(self, query: str, top_k: int | None, scale_score: bool | None) -> tuple[int, bool]:
+        if not isinstance(query, str):
+            raise ValueError(f"query must be a string, but got {type(query).__name__}")
+        top_k = self.top_k if top_k is None else top_k
+        _check_top_k(top_k)
+        return top_k, self.scale_score if scale_score is None else scale_score
+
+    def _search(
+        self, state: _State, query: str, allowed: Allowed | None, top_k: int, scale_score: bool
+    ) -> list[Document]:
+        hits = state.index.search(query, top_k, allowed=allowed)
+        documents = state.reading.documents
+        found = (documents[position] for position in hits.positions.tolist())
+        without_embedding = getattr(self.document_store, "return_embedding", True) is False
+        return _noted(found, hits.scores.tolist(), scale_score, without_embedding)
+
+    def _ready(self) -> _State:
+        """Return an index that fits the store, as far as `refresh` asks for that."""
+        state = self._state
+        if state is not None and (self.refresh == "manual" or self._is_fresh(state)):
+            return state
+        with self._lock:
+            state = self._state
+            if state is None:
+                empty = BM25Index.build([], analysis=self._analysis, scoring=self._scoring)
+                nothing = _State(empty, freshness.NOTHING, {})
+                return self._advance(nothing, self._probe.read(self.document_store), trust_identity=False)
+            if self._is_fresh(state):  # another thread was faster
+                return state
+            trust_identity = self._probe.keeps_identity and self.refresh != "every_run"
+            return self._advance(state, self._probe.read(self.document_store), trust_identity=trust_identity)
+
+    def _is_fresh(self, state: _State) -> bool:
+        return self.refresh != "every_run" and self._probe.unchanged(self.document_store, state.reading.source)
+
+    def _advance(self, state: _State, source: list[Document], *, trust_identity: bool) -> _State:
+        """Make the state that fits what the store holds now, and put it in place at once; the lock is held."""
+        change = freshness.compare(state.reading, source, self._meta_fields, trust_identity=trust_identity)
+        index = state.index
+        if change.changes_index(len(state.reading.documents)):
+            if len(index):
+                index = index.update(change.previous, change.texts)
+            else:
+                index = BM25Index.build(change.texts, analysis=self._analysis, scoring=self._scoring)
+        self._state = _State(index, change.reading, {})
+        return self._state
+
+    def _allowed(self, state: _State, filters: dict[str, Any] | None) -> Allowed | None:
+        """Turn filters into a mask: the store evaluates them, so they mean what they mean there."""
+        if not filters:
+            return None
+        key = repr(filters)
+        allowed = state.masks.get(key)
         if allowed is None:
-            ids = {document.id for document in self.document_store.filter_documents(filters)}
-            allowed = generation.index.allow(np.array([document.id in ids for document in generation.documents], bool))
-            if len(generation.allowed) >= _KEPT_FILTERS:
-                generation.allowed.clear()
-            generation.allowed[key] = allowed
+            passing = {document.id for document in self.document_store.filter_documents(filters)}
+            allowed = state.index.allow([document.id in passing for document in state.reading.documents])
+            state.masks[key] = allowed
         return allowed
 
 
 def _check_top_k(top_k: int) -> None:
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k <= 0:
-        raise ValueError(f"top_k must be > 0, but got {top_k}")
+        raise ValueError(f"top_k must be an integer > 0, but got {top_k!r}")
 
 
-def _content(document: Document) -> str:
-    return document.content if document.content is not None else ""
+def _noted(
+    documents: Iterable[Document], scores: Iterable[float], scale_score: bool, without_embedding: bool
+) -> list[Document]:
+    """Return copies of the documents with their scores and their records; the store's documents stay as they are."""
+    noted = []
+    for rank, (document, score) in enumerate(zip(documents, scores, strict=True), start=1):
+        changes: dict[str, Any] = {"embedding": None} if without_embedding else {}
+        noted.append(
+            replace(
+                document,
+                score=1.0 / (1.0 + math.exp(-score / _SCALING)) if scale_score else score,
+                meta=provenance.with_record(document.meta, RECORD, {"score": score, "rank": rank}),
+                **changes,
+            )
+        )
+    return noted
 
 
-def _same(before: Sequence[Document], now: Sequence[Document]) -> bool:
-    """Tell whether two states of a store are the same; objects that are the same ones need no look inside."""
-    return len(before) == len(now) and all(
-        old is new or (old.id == new.id and old.content == new.content and old.meta == new.meta)
-        for old, new in zip(before, now, strict=True)
-    )
+def _noted_native(documents: list[Document], scale_score: bool) -> list[Document]:
+    return _noted(documents, [float(document.score or 0.0) for document in documents], scale_score, False)

@@ -8,7 +8,7 @@ export HAYSTACK_TELEMETRY_ENABLED ?= False
 export HF_HUB_OFFLINE ?= 1
 export CE_RANKER_MODELS ?= $(MODELS)
 
-.PHONY: demo test lint format bench models clean
+.PHONY: demo test test-oldest-haystack lint format bench models clean
 
 # torch comes first and pinned: with it in place nothing else pulls a CUDA build.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -36,9 +36,22 @@ models: $(VENV)/.installed
 
 test: lint models
 	$(BIN)/python -m pytest --cov --cov-report=term
+	$(MAKE) test-oldest-haystack
+
+# The components' tests again on older releases of Haystack, laid over the installed one.
+HAYSTACKS ?= 2.24.1 2.31.0
+OVERLAID := tests/test_hybrid_score_joiner.py tests/test_cross_encoder_ranker.py tests/test_bm25_retriever.py \
+	tests/test_evaluation_pipelines.py tests/test_examples.py tests/test_readme.py tests/test_cli.py
+
+test-oldest-haystack: $(VENV)/.installed
+	for version in $(HAYSTACKS); do \
+	  [ -d .haystack/$$version ] || \
+	    $(BIN)/python -m pip install --quiet --no-deps --target .haystack/$$version haystack-ai==$$version || exit 1; \
+	  PYTHONPATH=.haystack/$$version $(BIN)/python -m pytest -q $(OVERLAID) || exit 1; \
+	done
 
 bench: models
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(MODELS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf $(VENV) $(MODELS) .haystack .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

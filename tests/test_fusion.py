@@ -305,7 +305,7 @@ def test_properties(
     order: list[str],
     names: list[str],
 ) -> None:
-    """Contributions add up; neither the order of the inputs nor what they are called matters; inputs are not changed."""
+    """Contributions add up; neither the order of the inputs nor their names matter; inputs are not changed."""
     weights = {"p": 0.5, "q": 0.3, "r": 0.2}
     lists = {name: listed(*scores.items()) for name, scores in content.items()}
     spec = parse_normalization(norm)

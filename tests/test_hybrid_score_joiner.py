@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import logging
 import math
-import time
 from typing import Any
 
 import pytest
@@ -450,22 +449,8 @@ def test_reciprocal_rank_has_the_order_of_haystacks_joiner(orders: list[list[str
         [Document(id=i, score=float(9 - place)) for place, i in enumerate(order[:size])]
         for order, size in zip(orders, (first, second), strict=True)
     ]
-    # Weights that make no two documents equal, since Haystack breaks ties by arrival.
-    theirs = DocumentJoiner(join_mode="reciprocal_rank_fusion", weights=[0.617, 0.383]).run(documents=lists)
     ours = HybridScoreJoiner({"x": 0.617, "y": 0.383}, method="reciprocal_rank").run(x=lists[0], y=lists[1])
+    # Weights that make no two documents equal, since Haystack breaks ties by arrival. Theirs runs last: Haystack 2.24
+    # writes its scores into the documents that it was given.
+    theirs = DocumentJoiner(join_mode="reciprocal_rank_fusion", weights=[0.617, 0.383]).run(documents=lists)
     assert ids(ours) == ids(theirs)
-
-
-def test_a_thousand_documents_from_three_inputs_in_milliseconds() -> None:
-    """The benchmark holds it to 10 ms; here a wide bound, because a test machine may be busy."""
-    lists = {
-        name: documents({f"d{i}": float((i * 7 + len(name)) % 1000) for i in range(1000)})
-        for name in ("a", "bb", "ccc")
-    }
-    joiner = HybridScoreJoiner(dict.fromkeys(lists, 1.0))
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        joiner.run(**lists)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.1

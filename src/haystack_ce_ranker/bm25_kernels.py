@@ -86,6 +86,15 @@ def count_present(start, end, documents, positions):  # type: ignore[no-untyped-
     return found
 
 
+@_compiled(types.void(_I64, _I32, _I32, _OUT_I64))
+def count_all_present(indptr, documents, positions, present_counts):  # type: ignore[no-untyped-def]
+    """Do for all terms what `count_present` does for one."""
+    for term in range(len(present_counts)):
+        for i in range(indptr[term], indptr[term + 1]):
+            if positions[documents[i]] >= 0:
+                present_counts[term] += 1
+
+
 def _merge(indptr, documents, counts, terms, positions, head, merged_documents, merged_counts):  # type: ignore[no-untyped-def]
     """Append a segment's postings of documents still there, under their positions, to those of the merged terms."""
     for term in range(len(indptr) - 1):

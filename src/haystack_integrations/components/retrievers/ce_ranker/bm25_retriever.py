@@ -1,8 +1,9 @@
 """
 `BM25Retriever`: BM25 over the documents of any Haystack document store, as a component.
 
-Finds out whether the index still fits the store (`freshness.py`), turns filters into masks, hands the query to the index
-(`haystack_ce_ranker.bm25`) or to the store's own engine (`native.py`), and notes the scores. No arithmetic of its own.
+Finds out whether the index still fits the store (`freshness.py`), turns filters into masks, hands the query to the
+index (`haystack_ce_ranker.bm25`) or to the store's own engine (`native.py`), and notes the scores. No arithmetic of its
+own.
 """
 
 import asyncio
@@ -11,15 +12,18 @@ import math
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from haystack import Document, component, default_from_dict, default_to_dict, logging
 from haystack.document_stores.types import DocumentStore, FilterPolicy
 from haystack.document_stores.types.filter_policy import apply_filter_policy
 
 from haystack_ce_ranker import provenance
 from haystack_ce_ranker.bm25 import Allowed, BM25Index, Scoring
+from haystack_ce_ranker.bm25_files import IndexFilesError
 from haystack_ce_ranker.bm25_tokens import DEFAULT_TOKENIZATION_REGEX, Analysis
 from haystack_integrations.components.retrievers.ce_ranker import freshness, native
 
@@ -30,6 +34,8 @@ _SCALING = 8.0  # as Haystack's in-memory, Elasticsearch and OpenSearch stores s
 _ENGINES = ("auto", "bm25s", "native")
 _REFRESH = ("auto", "every_run", "manual")
 _MAX_MASKS = 64
+_FINGERPRINTS = "fingerprints"
+_PLAIN = (str, int, float, bool, type(None), datetime, date)
 
 
 class _Lock:
@@ -51,19 +57,26 @@ class _Lock:
         return _Lock, ()
 
 
+class _Mask(NamedTuple):
+    """A filter that was evaluated, with the values of its fields at that time."""
+
+    allowed: Allowed
+    values: list[list[Any]]
+
+
 class _State(NamedTuple):
     """An index and the documents it was made of: what one run uses throughout, whatever is refreshed meanwhile."""
 
-    index: BM25Index
+    bm25: BM25Index
     reading: freshness.Reading
-    masks: dict[str, Allowed]
+    masks: dict[str, _Mask]
 
 
 @component
 class BM25Retriever:
     """
-    Retrieve documents by BM25 from any Haystack document store, fast: the index is in memory and reads only the postings
-    of the query's words.
+    Retrieve documents by BM25 from any Haystack document store, fast: the index is in memory and reads only the
+    postings of the query's words.
 
     ```python
     from haystack import Document
@@ -94,7 +107,7 @@ class BM25Retriever:
         top_k: int = 50,
         scale_score: bool = False,
         language: str | None = "english",
-        tokenization_regex: str = DEFAULT_TOKENIZATION_REGEX,
+        tokenization_regex: str | None = None,
         method: Literal["lucene", "robertson", "atire", "bm25l", "bm25plus"] = "lucene",
         k1: float = 1.2,
         b: float = 0.75,
@@ -112,21 +125,24 @@ class BM25Retriever:
         :param filters: Haystack filters that a document must pass.
         :param filter_policy: Whether filters given to `run` `"replace"` these or are `"merge"`d with them.
         :param top_k: The most documents to return.
-        :param scale_score: Put `1 / (1 + exp(-score / 8))` into `Document.score`, as Haystack does, instead of the score.
+        :param scale_score: Put `1 / (1 + exp(-score / 8))` into `Document.score`, as Haystack does, instead of the
+            score.
         :param language: Whose stemmer and stop words to use; None for neither. See `bm25_tokens.languages()`.
-        :param tokenization_regex: What a word looks like, in lower-case NFC text.
+        :param tokenization_regex: What a word looks like, in lower-case NFC text; None for words, and single characters
+            of Chinese, Japanese and Korean, as in Haystack 3.
         :param method: The variant of BM25; see `haystack_ce_ranker.bm25.Scoring`, also for the next three.
         :param k1: How slowly repetitions saturate.
         :param b: How much a document's length counts.
         :param delta: The lower bound of `bm25l` and `bm25plus`.
         :param meta_fields_to_index: Meta fields that are searched with the content, as further lines of it.
-        :param index_path: A folder to keep the index in, so that a restart opens it instead of building it. An index there
-            that does not fit the store or these parameters, or is damaged, is replaced, with a warning.
-        :param refresh: When to look for changes in the store: `"auto"` at every run, at the cost stated in `freshness.py`;
-            `"every_run"` the same, comparing all texts; `"manual"` only when `refresh_index()` is called.
+        :param index_path: A folder to keep the index in, so that a restart opens it instead of building it. An index
+            there that does not fit the store or these parameters, or is damaged, is replaced, with a warning.
+        :param refresh: When to look for changes in the store: `"auto"` at every run, at the cost stated in
+            `freshness.py`; `"every_run"` the same, comparing all texts; `"manual"` only when `refresh_index()` is
+            called.
         :param engine: `"bm25s"` for the index of this package, `"native"` for the engine of the store, `"auto"` for the
-            latter where the store has one. `language` to `refresh` do not apply to a native engine: its index says how it
-            analyses and scores.
+            latter where the store has one. `language` to `refresh` do not apply to a native engine: its index says how
+            it analyses and scores.
         :param native_parameters: Further init parameters of the store's own BM25 retriever, for example `fuzziness`.
         :raises ValueError: If a parameter has a value it cannot have.
         """
@@ -153,14 +169,16 @@ class BM25Retriever:
         self.engine = engine
         self.native_parameters = native_parameters
 
-        self._analysis = Analysis(language=language, tokenization_regex=tokenization_regex)
+        self._analysis = Analysis(
+            language, DEFAULT_TOKENIZATION_REGEX if tokenization_regex is None else tokenization_regex
+        )
         self._scoring = Scoring(method=method, k1=k1, b=b, delta=delta)
         self._meta_fields: tuple[str, ...] = tuple(meta_fields_to_index or ())
         self._uses_native = engine == "native" or (engine == "auto" and native.has_engine(document_store))
         if self._uses_native and self._meta_fields:
             raise ValueError(
-                "meta_fields_to_index does not apply to a store's own engine: map the fields in the store's index, pass a "
-                "custom query in native_parameters, or use engine='bm25s'"
+                "meta_fields_to_index does not apply to a store's own engine: map the fields in the store's index, "
+                "pass a custom query in native_parameters, or use engine='bm25s'"
             )
         if native_parameters is not None and not self._uses_native:
             raise ValueError("native_parameters needs a store with its own engine, and engine='native' or 'auto'")
@@ -168,18 +186,21 @@ class BM25Retriever:
             native.make_retriever(document_store, native_parameters or {}) if self._uses_native else None
         )
         self._probe = freshness.probe_of(document_store)
+        self._labels = {"meta_fields_to_index": list(self._meta_fields)}
         self._state: _State | None = None
         self._lock = _Lock()
-        self._warned = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "BM25Retriever":
         """Copy the component; the copy reads the same document store, which is not copied."""
-        shared = ("document_store", "_native", "_state")
+        shared = ("document_store", "_native", "_state", "_probe")
         clone = type(self).__new__(type(self))
         memo[id(self)] = clone
         for name, value in self.__dict__.items():
             clone.__dict__[name] = value if name in shared else copy.deepcopy(value, memo)
         return clone
+
+    def _get_telemetry_data(self) -> dict[str, Any]:
+        return {"document_store": type(self.document_store).__name__}
 
     def to_dict(self) -> dict[str, Any]:
         """Serialize the component to plain values."""
@@ -218,10 +239,8 @@ class BM25Retriever:
         if self._uses_native:
             return
         with self._lock:
-            if self._state is None:
-                self._ready()
-            else:
-                self._advance(self._state, self._probe.read(self.document_store), trust_identity=False)
+            state = self._first_state() if self._state is None else self._next_state(self._state, trust_identity=False)
+            self._state = state._replace(masks={})
 
     @component.output_types(documents=list[Document])
     def run(
@@ -316,7 +335,7 @@ class BM25Retriever:
     def _search(
         self, state: _State, query: str, allowed: Allowed | None, top_k: int, scale_score: bool
     ) -> list[Document]:
-        hits = state.index.search(query, top_k, allowed=allowed)
+        hits = state.bm25.search(query, top_k, allowed=allowed)
         documents = state.reading.documents
         found = (documents[position] for position in hits.positions.tolist())
         without_embedding = getattr(self.document_store, "return_embedding", True) is False
@@ -330,40 +349,134 @@ class BM25Retriever:
         with self._lock:
             state = self._state
             if state is None:
-                empty = BM25Index.build([], analysis=self._analysis, scoring=self._scoring)
-                nothing = _State(empty, freshness.NOTHING, {})
-                return self._advance(nothing, self._probe.read(self.document_store), trust_identity=False)
-            if self._is_fresh(state):  # another thread was faster
-                return state
-            trust_identity = self._probe.keeps_identity and self.refresh != "every_run"
-            return self._advance(state, self._probe.read(self.document_store), trust_identity=trust_identity)
+                state = self._first_state()
+            elif self.refresh != "manual" and not self._is_fresh(state):  # else another thread was faster
+                trust_identity = self._probe.keeps_identity and self.refresh == "auto"
+                state = self._next_state(state, trust_identity=trust_identity)
+            self._state = state
+            return state
 
     def _is_fresh(self, state: _State) -> bool:
-        return self.refresh != "every_run" and self._probe.unchanged(self.document_store, state.reading.source)
+        if self.refresh == "every_run" or not self._probe.unchanged(self.document_store, state.reading.source):
+            return False
+        return self._indexed_meta_is(state.reading)
 
-    def _advance(self, state: _State, source: list[Document], *, trust_identity: bool) -> _State:
-        """Make the state that fits what the store holds now, and put it in place at once; the lock is held."""
+    def _indexed_meta_is(self, reading: freshness.Reading) -> bool:
+        """Tell whether the indexed meta fields have the values that were read, for meta can be changed in place."""
+        return all(
+            freshness.field_values(reading.documents, f"meta.{name}") == values
+            for name, values in zip(self._meta_fields, reading.meta_values, strict=True)
+        )
+
+    def _first_state(self) -> _State:
+        """Open the index in `index_path`, or build one, for what the store holds; the lock is held."""
+        if self._probe.reads_all and self.refresh == "auto":
+            logger.warning(
+                "{store} cannot tell whether its documents have changed, so every run of this BM25Retriever reads all "
+                "of them. Use refresh='manual' and call refresh_index() after a change, or register a probe.",
+                store=type(self.document_store).__name__,
+            )
+        source = self._probe.read(self.document_store)
+        opened = self._open()
+        if opened is None:
+            change = freshness.compare(freshness.NOTHING, source, self._meta_fields, trust_identity=False)
+            index = BM25Index.build(change.texts, analysis=self._analysis, scoring=self._scoring)
+        else:
+            known = freshness.NOTHING._replace(fingerprints=opened.extra[_FINGERPRINTS])
+            change = freshness.compare(known, source, self._meta_fields, trust_identity=False)
+            index = opened
+            if not change.is_none(len(opened)):
+                kept = len(change.previous) - len(change.texts)
+                logger.warning(
+                    "The BM25 index in {path} is stale: {added} texts are new, {removed} of its {known} are gone. "
+                    "It is brought up to date.",
+                    path=self.index_path,
+                    added=len(change.texts),
+                    removed=len(opened) - kept,
+                    known=len(opened),
+                )
+                index = opened.update(change.previous, change.texts)
+        if index is not opened:
+            self._save(index, change.reading)
+        return _State(index, change.reading, {})
+
+    def _next_state(self, state: _State, *, trust_identity: bool) -> _State:
+        """Make the state that fits what the store holds now; the lock is held."""
+        source = self._probe.read(self.document_store)
+        trust_identity = trust_identity and self._indexed_meta_is(state.reading)
         change = freshness.compare(state.reading, source, self._meta_fields, trust_identity=trust_identity)
-        index = state.index
-        if change.changes_index(len(state.reading.documents)):
-            if len(index):
-                index = index.update(change.previous, change.texts)
-            else:
-                index = BM25Index.build(change.texts, analysis=self._analysis, scoring=self._scoring)
-        self._state = _State(index, change.reading, {})
-        return self._state
+        if change.is_none(len(state.bm25)):
+            return state._replace(reading=change.reading)
+        index = state.bm25.update(change.previous, change.texts)
+        self._save(index, change.reading)
+        return _State(index, change.reading, {})
+
+    def _open(self) -> BM25Index | None:
+        """Return the index in `index_path` if it can be used."""
+        if self.index_path is None or not Path(self.index_path).exists():
+            return None
+        try:
+            index = BM25Index.open(self.index_path, analysis=self._analysis, scoring=self._scoring)
+            if index.labels != self._labels or len(index.extra.get(_FINGERPRINTS, ())) != len(index):
+                raise IndexFilesError(f"it was made with {index.labels}, but {self._labels} is needed")
+        except IndexFilesError as error:
+            logger.warning(
+                "The BM25 index in {path} cannot be used and is built again: {error}", path=self.index_path, error=error
+            )
+            return None
+        return index
+
+    def _save(self, index: BM25Index, reading: freshness.Reading) -> None:
+        if self.index_path is None:
+            return
+        try:
+            index.save(self.index_path, extra={_FINGERPRINTS: reading.fingerprints}, labels=self._labels)
+        except OSError as error:
+            logger.warning(
+                "The BM25 index could not be saved in {path}, so the next start builds it again: {error}",
+                path=self.index_path,
+                error=error,
+            )
 
     def _allowed(self, state: _State, filters: dict[str, Any] | None) -> Allowed | None:
-        """Turn filters into a mask: the store evaluates them, so they mean what they mean there."""
+        """Turn filters into a mask. The store evaluates them, so they mean what they mean there; a mask is kept."""
         if not filters:
             return None
-        key = repr(filters)
-        allowed = state.masks.get(key)
-        if allowed is None:
-            passing = {document.id for document in self.document_store.filter_documents(filters)}
-            allowed = state.index.allow([document.id in passing for document in state.reading.documents])
-            state.masks[key] = allowed
+        documents = state.reading.documents
+        key = repr(filters) if _is_plain(filters) else None
+        values: list[list[Any]] = []
+        if key is not None:
+            if self.refresh != "manual":
+                values = [freshness.field_values(documents, field) for field in sorted(_fields(filters))]
+            kept = state.masks.get(key)
+            if kept is not None and kept.values == values:
+                return kept.allowed
+        passing = {document.id for document in self.document_store.filter_documents(filters)}
+        mask = np.fromiter((document.id in passing for document in documents), np.bool_, len(documents))
+        allowed = state.bm25.allow(mask)
+        if key is not None:
+            with self._lock:
+                while len(state.masks) >= _MAX_MASKS:
+                    del state.masks[next(iter(state.masks))]
+                state.masks[key] = _Mask(allowed, values)
         return allowed
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether `repr` of a filter says all there is to it, so that it can stand for the filter."""
+    if type(value) is dict:
+        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
+    if type(value) in (list, tuple):
+        return all(map(_is_plain, value))
+    return type(value) in _PLAIN
+
+
+def _fields(filters: dict[str, Any]) -> set[str]:
+    """Return the names of the fields that a filter looks at."""
+    if "field" in filters:
+        return {str(filters["field"])}
+    conditions = filters.get("conditions", [])
+    return {name for condition in conditions if isinstance(condition, dict) for name in _fields(condition)}
 
 
 def _check_top_k(top_k: int) -> None:

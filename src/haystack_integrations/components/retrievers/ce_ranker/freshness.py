@@ -1,21 +1,24 @@
 """
-Whether an index still fits its document store, and which of the store's documents are new: probes, and the comparison.
+Whether an index still fits its document store, and what has changed in it: probes, and the comparison of two readings.
 
 How a change is found, per kind of store, with `refresh="auto"`:
 
-| store | probe | cost per run | what it finds |
-|---|---|---|---|
-| `InMemoryDocumentStore` | the store's list of documents, compared by identity | about 5 ns per document | added, deleted, replaced, in any number |
-| any other | `filter_documents()`, compared by id and text | the store is read | the same; and a warning, once, that names the alternatives |
+| store | probe | cost per run |
+|---|---|---|
+| `InMemoryDocumentStore` | its list of documents, compared by identity | some ns per document |
+| any other | `filter_documents()`, compared by id and text | the whole store is read |
 
-Documents of the in-memory store that are changed *in place* keep their identity: a change of `meta` is found where it
-matters (indexed fields and filters compare those fields), one of `content` only with `refresh="every_run"`.
+Both find documents that were added, deleted or replaced, also where their number stays the same.
 
-`register_probe` adds a row for a store that can tell more cheaply.
+For the second row a warning says once that `refresh="manual"` avoids the cost; `register_probe` adds a row for a store
+that can tell more cheaply. Documents of the in-memory store that are changed *in place* stay the same objects: a change
+of `meta` is still found, because indexed fields and the fields of a filter are compared too; one of `content` only with
+`refresh="every_run"`, which compares all texts of any store.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import takewhile
+from dataclasses import fields as fields_of
+from hashlib import blake2b
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -23,15 +26,20 @@ import numpy as np
 from haystack import Document
 from numpy.typing import NDArray
 
+_ATOMIC = frozenset({str, int, float, bool, type(None)})
+_ATTRIBUTES = frozenset(field.name for field in fields_of(Document))
+_STRETCH = 1024
+
 
 class Probe(NamedTuple):
     """
     How to read a kind of store, and how to see that it has not changed.
 
-    :param read: All documents, in the store's order.
-    :param unchanged: Whether documents read before are still all there is. It may say False too often, never True.
+    :param read: Given the store, returns all its documents in its order.
+    :param unchanged: Given the store and the documents read before, tells whether these are still all there is. It may
+        say False although nothing changed, never the reverse.
     :param keeps_identity: Whether an unchanged document is the same object in the next reading.
-    :param reads_all: Whether `unchanged` reads the whole store.
+    :param reads_all: Whether every probe reads the whole store.
     """
 
     read: Callable[[Any], list[Document]]
@@ -48,8 +56,8 @@ def _unchanged_in_memory(store: Any, known: list[Document]) -> bool:
     current = _read_in_memory(store)
     if len(current) != len(known):
         return False
-    # A list compares its items by identity before equality, in C. What the store rewrites goes to the end of its list, so
-    # the last item tells whether equal but other objects are there: comparing all of these by value would be slow.
+    # A list compares its items by identity before equality, in C. What the store rewrites goes to the end of its list,
+    # so the last item tells whether there are equal but other objects: comparing all of these by value would be slow.
     return not current or (current[-1] is known[-1] and current == known)
 
 
@@ -58,11 +66,11 @@ def _read_any(store: Any) -> list[Document]:
     return documents
 
 
-def _unchanged_any(store: Any, known: list[Document]) -> bool:
-    return False  # the comparison of what was read decides
+def _never(*_: Any) -> bool:
+    return False  # the comparison of what is read then decides
 
 
-_ANY = Probe(_read_any, _unchanged_any, reads_all=True)
+_ANY = Probe(_read_any, _never, reads_all=True)
 _PROBES: dict[str, Probe] = {
     "haystack.document_stores.in_memory.document_store.InMemoryDocumentStore": Probe(
         _read_in_memory, _unchanged_in_memory, keeps_identity=True
@@ -81,12 +89,12 @@ def probe_of(store: Any) -> Probe:
 
 
 def register_probe(class_name: str, probe: Probe) -> None:
-    """Add the probe of a kind of store, by the qualified name of its class; it also counts for derived classes."""
+    """Add the probe of a kind of store, by the qualified name of its class; it counts for derived classes too."""
     _PROBES[class_name] = probe
 
 
 def text_of(document: Document, meta_fields: Sequence[str]) -> str | None:
-    """Return what is indexed of a document: the given meta fields and the content, a line each; None where it has none."""
+    """Return what is indexed of a document: the meta fields and the content, a line each; None where it has none."""
     if not meta_fields:
         return document.content
     parts = [_as_text(document.meta[name]) for name in meta_fields if document.meta.get(name) is not None]
@@ -99,18 +107,48 @@ def _as_text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple | set) else str(value)
 
 
+def field_values(documents: Iterable[Document], field: str) -> list[Any]:
+    """
+    Return what a filter would look at in each document, in a form that later changes in place do not reach.
+
+    :param field: As a filter names it: `meta.name`, `meta.outer.inner`, an attribute, or the bare name of a meta field.
+    """
+    if "." not in field and field not in _ATTRIBUTES:
+        field = f"meta.{field}"
+    root, *path = field.split(".")
+    if root == "meta" and len(path) == 1:
+        (name,) = path
+        values: Iterable[Any] = (document.meta.get(name) for document in documents)
+    else:
+        values = (_at(getattr(document, root, None), path) for document in documents)
+    return [value if type(value) in _ATOMIC else repr(value) for value in values]
+
+
+def _at(value: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        if not isinstance(value, dict) or name not in value:
+            return None
+        value = value[name]
+    return value
+
+
 class Reading(NamedTuple):
     """
-    Documents of a store as they were read once.
+    The documents of a store as they were read once.
 
     :param source: All of them.
     :param documents: Those that have a text, in the same order: the collection that is indexed.
-    :param hashes: Of their texts, `int64`; comparable within one process.
+    :param fingerprints: Of their ids and texts, `uint64`; the same in every process.
+    :param meta_values: The values of each indexed meta field.
     """
 
     source: list[Document]
     documents: list[Document]
-    hashes: NDArray[np.int64]
+    fingerprints: NDArray[np.uint64]
+    meta_values: list[list[Any]]
+
+
+NOTHING = Reading([], [], np.zeros(0, np.uint64), [])
 
 
 class Change(NamedTuple):
@@ -118,7 +156,7 @@ class Change(NamedTuple):
     What a second reading found.
 
     :param reading: The second reading.
-    :param previous: For each of its documents the position in the first one, -1 where the text is new.
+    :param previous: For each of its documents the position in the first one, -1 where id or text is new.
     :param texts: The new texts.
     """
 
@@ -126,61 +164,64 @@ class Change(NamedTuple):
     previous: NDArray[np.int64]
     texts: list[str]
 
-    def changes_index(self, n_before: int) -> bool:
-        """Tell whether the collection differs from the first reading of `n_before` documents in text or in order."""
-        return len(self.previous) != n_before or not np.array_equal(self.previous, np.arange(n_before))
-
-
-NOTHING = Reading([], [], np.zeros(0, np.int64))
+    def is_none(self, n_before: int) -> bool:
+        """Tell whether the collection is that of the first reading, of `n_before` documents, in the same order."""
+        return len(self.previous) == n_before and np.array_equal(self.previous, np.arange(n_before))
 
 
 def compare(before: Reading, source: list[Document], meta_fields: Sequence[str], *, trust_identity: bool) -> Change:
     """
     Find out what has changed between two readings.
 
-    :param before: The first reading.
+    :param before: The first reading; only its fingerprints are needed unless identity is trusted.
     :param source: All documents of the second.
     :param meta_fields: The meta fields that are indexed.
-    :param trust_identity: Take a document that is the same object for unchanged, and look at no others: then the cost is
-        that of the changed stretch. Otherwise all texts are compared.
+    :param trust_identity: Take the same object for the same text; then the cost is that of the stretch that changed.
     """
-    if trust_identity and not meta_fields and all(document.content is not None for document in source):
-        documents = source
-    else:
+    if meta_fields:
         documents = [document for document in source if text_of(document, meta_fields) is not None]
-
+    else:
+        documents = [document for document in source if document.content is not None]
+    n_before, n_after = len(before.fingerprints), len(documents)
     start, end = _same_ends(before.documents, documents) if trust_identity else (0, 0)
-    n_before, n_after = len(before.documents), len(documents)
-    previous = np.full(n_after, -1, np.int64)
-    previous[:start] = np.arange(start)
-    previous[n_after - end :] = np.arange(n_before - end, n_before)
-    hashes = np.zeros(n_after, np.int64)
+    changed = documents[start : n_after - end]
 
-    known = {before.documents[position].id: position for position in range(start, n_before - end)}
-    texts: list[str] = []
-    for position in range(start, n_after - end):
-        document = documents[position]
-        text = text_of(document, meta_fields)
-        if text is None:  # documents holds those with a text only
-            raise RuntimeError(f"document {document.id!r} lost its text while it was read")
-        hashes[position] = hash(text)
-        old = known.pop(document.id, -1)
-        if old >= 0 and before.hashes[old] == hashes[position]:
-            previous[position] = old
-        else:
-            texts.append(text)
-    kept = previous >= 0
-    hashes[kept] = before.hashes[previous[kept]]
-    return Change(Reading(source, documents, hashes), previous, texts)
+    texts = [text_of(document, meta_fields) or "" for document in changed]
+    fingerprints = np.fromiter(map(_fingerprint, changed, texts), np.uint64, len(changed))
+    known = dict(zip(before.fingerprints[start : n_before - end].tolist(), range(start, n_before - end), strict=True))
+    positions = [known.pop(fingerprint, -1) for fingerprint in fingerprints.tolist()]  # pop: no position is taken twice
+
+    previous = np.concatenate(
+        [np.arange(start), np.array(positions, np.int64), np.arange(n_before - end, n_before)], dtype=np.int64
+    )
+    reading = Reading(
+        source,
+        documents,
+        np.concatenate([before.fingerprints[:start], fingerprints, before.fingerprints[n_before - end :]]),
+        [field_values(documents, f"meta.{name}") for name in meta_fields],
+    )
+    return Change(reading, previous, [text for text, old in zip(texts, positions, strict=True) if old < 0])
+
+
+def _fingerprint(document: Document, text: str) -> int:
+    identifier = document.id.encode("utf-8", "surrogatepass")
+    data = b"%d:%b%b" % (len(identifier), identifier, text.encode("utf-8", "surrogatepass"))
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")
 
 
 def _same_ends(before: list[Document], after: list[Document]) -> tuple[int, int]:
-    """Return how many documents are the same objects at the beginning, and how many of the rest at the end."""
-    start = _count_true(map(is_, before, after))
+    """Return how many documents are the same objects from the beginning on, and how many of the rest up to the end."""
+    start = _same_start(before, after)
     rest = min(len(before), len(after)) - start
-    end = min(rest, _count_true(map(is_, reversed(before), reversed(after))))
+    end = _same_start(before[: -rest - 1 : -1], after[: -rest - 1 : -1]) if rest else 0
     return start, end
 
 
-def _count_true(values: Iterable[bool]) -> int:
-    return sum(1 for _ in takewhile(bool, values))
+def _same_start(before: list[Document], after: list[Document]) -> int:
+    limit = min(len(before), len(after))
+    start = 0
+    while start < limit and all(map(is_, before[start : start + _STRETCH], after[start : start + _STRETCH])):
+        start = min(start + _STRETCH, limit)
+    while start < limit and before[start] is after[start]:
+        start += 1
+    return start

@@ -1,0 +1,203 @@
+"""
+Arrays in a folder: written so that a crash leaves the old ones usable, read by memory map, checked before use.
+
+A manifest names the files of all arrays with their sizes and checksums. Files have names of their own and are never
+written again; replacing the manifest, which is one atomic step, puts them in force. Nothing is pickled. What the arrays
+mean is left to `bm25.py`.
+"""
+
+import json
+import os
+import sys
+import time
+import uuid
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = "haystack-ce-ranker-bm25"
+VERSION = 1
+MANIFEST = "manifest.json"
+
+_DTYPES = ("int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32")
+_SUFFIX = ".array"
+_LEFTOVER_SECONDS = 3600.0  # files of an unfinished save are removed by a save this much later
+_CHUNK = 1 << 20
+
+
+class IndexFilesError(Exception):
+    """The folder holds no index that can be used; the message says what is wrong with it."""
+
+
+class Entry(NamedTuple):
+    """One array's file, as the manifest names it."""
+
+    file: str
+    dtype: str
+    length: int
+    crc32: int
+
+
+class Contents(NamedTuple):
+    """What a folder holds: arrays mapped read-only, the values saved with them, and the files of the arrays."""
+
+    arrays: dict[str, NDArray[Any]]
+    values: dict[str, Any]
+    entries: dict[str, Entry]
+
+
+def write(
+    folder: Path, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any], known: Mapping[str, Entry]
+) -> dict[str, Entry]:
+    """
+    Save arrays; what the folder held before stays in force until all of them are on disk.
+
+    :param folder: Made if it is not there.
+    :param arrays: One-dimensional.
+    :param values: Plain values.
+    :param known: Files that already hold an array of this name, from an earlier `write` or `read`: kept if they are
+        there.
+    :returns: The files of all arrays.
+    :raises OSError: If the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = {
+        name: known[name]
+        if name in known and _size(folder / known[name].file) == array.nbytes
+        else _write_array(folder, name, array)
+        for name, array in arrays.items()
+    }
+    body = {
+        "format": FORMAT,
+        "version": VERSION,
+        "byte_order": sys.byteorder,
+        "values": dict(values),
+        "arrays": {name: entry._asdict() for name, entry in entries.items()},
+    }
+    manifest = {**body, "crc32": zlib.crc32(_canonical(body))}
+    temporary = folder / f"{MANIFEST}.{uuid.uuid4().hex}"
+    _write_synced(temporary, json.dumps(manifest, indent=1).encode("utf-8"))
+    previous = _files_in_force(folder)
+    temporary.replace(folder / MANIFEST)
+    _sync_folder(folder)
+    _remove_others(folder, {entry.file for entry in entries.values()}, previous)
+    return entries
+
+
+def read(folder: Path) -> Contents:
+    """
+    Open what `write` saved, after checking every byte of it.
+
+    :raises IndexFilesError: If something is missing, of another format or version, cut off or changed.
+    """
+    body = _read_manifest(folder)
+    arrays: dict[str, NDArray[Any]] = {}
+    entries: dict[str, Entry] = {}
+    for name, fields in body["arrays"].items():
+        entry = Entry(**fields)
+        if entry.dtype not in _DTYPES or Path(entry.file).name != entry.file:
+            raise IndexFilesError(f"its manifest is malformed: array {name!r} is {fields}")
+        arrays[name], entries[name] = _open_array(folder / entry.file, entry), entry
+    return Contents(arrays, body["values"], entries)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        checksum = manifest.pop("crc32")
+        found = (manifest["format"], manifest["version"], manifest["byte_order"])
+    except FileNotFoundError as error:
+        raise IndexFilesError(f"there is no {MANIFEST}") from error
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise IndexFilesError(f"its {MANIFEST} cannot be read: {error!r}") from error
+    if found != (FORMAT, VERSION, sys.byteorder):
+        raise IndexFilesError(
+            f"it is of format {found[0]!r}, version {found[1]!r}, {found[2]}-endian, "
+            f"but {FORMAT!r}, version {VERSION}, {sys.byteorder}-endian is needed"
+        )
+    if checksum != zlib.crc32(_canonical(manifest)):
+        raise IndexFilesError(f"its {MANIFEST} is damaged: the checksum differs")
+    body: dict[str, Any] = manifest
+    return body
+
+
+def _open_array(path: Path, entry: Entry) -> NDArray[Any]:
+    dtype = np.dtype(entry.dtype)
+    size = _size(path)
+    if size != entry.length * dtype.itemsize:
+        wanted = entry.length * dtype.itemsize
+        raise IndexFilesError(
+            f"{path.name} is missing" if size < 0 else f"{path.name} has {size} bytes, but {wanted} are needed"
+        )
+    checksum = 0
+    try:
+        with path.open("rb") as file:  # read rather than mapped: what is checked need not stay in the process's memory
+            while chunk := file.read(_CHUNK):
+                checksum = zlib.crc32(chunk, checksum)
+        if checksum != entry.crc32:
+            raise IndexFilesError(f"{path.name} is damaged: the checksum differs")
+        if not entry.length:
+            return np.zeros(0, dtype)
+        return np.asarray(np.memmap(path, dtype, mode="r", shape=(entry.length,)))
+    except OSError as error:
+        raise IndexFilesError(f"{path.name} cannot be read: {error}") from error
+
+
+def _write_array(folder: Path, name: str, array: NDArray[Any]) -> Entry:
+    data = np.ascontiguousarray(array)
+    if data.ndim != 1 or data.dtype.name not in _DTYPES:
+        raise ValueError(f"array {name!r} must have one dimension and a type among {', '.join(_DTYPES)}")
+    file = f"{name}-{uuid.uuid4().hex}{_SUFFIX}"
+    view = memoryview(data.view(np.uint8).data)
+    _write_synced(folder / file, view)
+    return Entry(file, data.dtype.name, len(data), zlib.crc32(view))
+
+
+def _write_synced(path: Path, data: bytes | memoryview) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # not every system lets a folder be opened
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _files_in_force(folder: Path) -> set[str]:
+    try:
+        return {str(fields["file"]) for fields in _read_manifest(folder)["arrays"].values()}
+    except IndexFilesError:
+        return set()
+
+
+def _remove_others(folder: Path, keep: set[str], previous: set[str]) -> None:
+    """Remove files that the last manifest named and this one does not, and what an unfinished save left long ago."""
+    for path in folder.iterdir():
+        ours = path.suffix == _SUFFIX or path.name.startswith(f"{MANIFEST}.")
+        if not ours or path.name in keep:
+            continue
+        with suppress(OSError):  # another process removed it, or has it open on a system that forbids this
+            if path.name in previous or time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS:
+                path.unlink()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _canonical(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode("utf-8")

@@ -1,0 +1,31 @@
+"""Batches under a token budget."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from haystack_ce_ranker.batching import padding_share, plan_batches
+
+
+@given(st.lists(st.integers(1, 600), max_size=80), st.integers(1, 2000), st.none() | st.integers(1, 9))
+def test_each_pair_is_in_one_batch_and_no_batch_exceeds_its_budget(lengths, batch_tokens, batch_size):
+    batches = list(plan_batches(lengths, batch_tokens=batch_tokens, batch_size=batch_size))
+    assert sorted(int(place) for batch in batches for place in batch) == list(range(len(lengths)))
+    for batch in batches:
+        cost = max(lengths[place] for place in batch) * len(batch)
+        assert cost <= batch_tokens or len(batch) == 1
+        assert batch_size is None or len(batch) <= batch_size
+    longest = [max(lengths[place] for place in batch) for batch in batches]
+    assert longest == sorted(longest, reverse=True)
+
+
+def test_padding_is_counted_in_slots():
+    assert padding_share([4, 2], [np.array([0, 1])]) == pytest.approx(0.25)
+    assert padding_share([], []) == 0.0
+
+
+@pytest.mark.parametrize(("name", "values"), [("batch_tokens", (0, None)), ("batch_size", (8, 0))])
+def test_a_budget_of_nothing_is_an_error(name, values):
+    with pytest.raises(ValueError, match=f"{name} must be >= 1, but got 0"):
+        list(plan_batches([1], batch_tokens=values[0], batch_size=values[1]))

@@ -1,0 +1,114 @@
+"""Windows, evidence, and offsets that slice back to the text."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import bert_tokenizer
+from haystack_ce_ranker.documents import DocumentEncoder, DocumentText
+from haystack_ce_ranker.pairs import PairTokenizer
+from haystack_ce_ranker.passages import AGGREGATES, STRATEGIES, Span, WindowSettings, characters, evidence, windows
+
+TOKENIZER = PairTokenizer(bert_tokenizer())
+SCRIPTS = {
+    "latin": "the hut is in the snow. a car of the city. " * 9,
+    "accents": "Émile à côté de l'été naïf. " * 12,
+    "chinese": "山上有一个小屋。铁路在雪中。" * 12,
+    "arabic": "الكوخ في الثلج. القطار بطيء. " * 12,
+    "emoji": "hut 👩‍👩‍👧 snow 👍🏽 car 🇨🇭. " * 12,
+    "nfd": unicodedata.normalize("NFD", "Émile à côté de l'été. ") * 12,
+}
+
+
+def encoded(text, header="", footer=""):
+    return DocumentEncoder(TOKENIZER).encode([DocumentText(text, header, footer)])[0]
+
+
+@given(st.integers(1, 500), st.integers(1, 100), st.integers(1, 100))
+def test_windows_cover_the_document(tokens, size, stride):
+    starts = windows(tokens, size=size, stride=stride)
+    seen = np.zeros(tokens, dtype=bool)
+    for start in starts:
+        assert start >= 0
+        seen[start : start + size] = True
+    assert seen.all()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_stays_in_its_room_and_in_the_text(script, strategy):
+    text = SCRIPTS[script]
+    document = encoded(text)
+    query = TOKENIZER.encode(["snow hut"])[0].ids
+    settings = WindowSettings(24, 12, 4, 0.5)
+    pieces = STRATEGIES[strategy](document, query, 40, settings)
+    assert pieces
+    seen = np.zeros(len(document.body.ids), dtype=bool)
+    for piece in pieces:
+        assert 0 < piece.tokens <= 40
+        for span in piece.spans:
+            start, end = characters(document, text, span)
+            assert 0 <= start < end <= len(text)
+            first, last = document.body.starts[span.start], document.body.ends[span.stop - 1]
+            assert start == first
+            assert end >= last
+            assert unicodedata.combining(text[end]) == 0 if end < len(text) else True
+            seen[span.start : span.stop] = True
+    if strategy == "windows":
+        assert seen.all()
+
+
+def test_a_joined_emoji_is_not_cut():
+    text = "a 👩‍👩‍👧 b"
+    document = encoded(text)
+    start, end = characters(document, text, Span(0, 2))
+    assert text[start:end] in ("a 👩‍👩‍👧", "a 👩‍👩‍👧 ")
+
+
+def test_the_window_with_the_rare_word_has_most_evidence():
+    words = ["the hut"] * 40
+    words[30] = "the hut berlin"
+    document = encoded(" ".join(words))
+    query = TOKENIZER.encode(["the hut berlin"])[0].ids
+    best = STRATEGIES["best_passages"](document, query, 100, WindowSettings(16, 8, 1, 0.8))
+    (span,) = best[0].spans
+    ids = document.body.ids[span.start : span.stop]
+    assert query[-1] in ids
+
+
+def test_without_evidence_one_window_is_read():
+    document = encoded("the hut " * 60)
+    query = TOKENIZER.encode(["berlin"])[0].ids
+    assert len(STRATEGIES["best_passages"](document, query, 100, WindowSettings(16, 8, 4, 0.0))) == 1
+    assert not evidence(document.body.ids, query, np.array([0, 8]), size=16).any()
+
+
+def test_the_parts_of_a_document_are_kept_apart():
+    document = encoded("the snow", header="a car ", footer=" paris")
+    assert len(document.header) == 2
+    assert len(document.footer) == 1
+    assert document.body.starts.tolist() == [0, 4]
+    assert document.embedded == 3
+
+
+def test_aggregates():
+    logits = np.array([1.0, 3.0, 2.0])
+    values = {name: function(logits) for name, function in AGGREGATES.items()}
+    assert values["max"] == 3.0
+    assert values["first"] == 1.0
+    assert values["mean_top2"] == 2.5
+    assert values["logsumexp"] == pytest.approx(np.log(np.exp(logits).sum()))
+
+
+def test_the_cache_is_bounded_and_follows_the_content():
+    encoder = DocumentEncoder(TOKENIZER, cache_tokens=4)
+    first = encoder.encode([DocumentText("the hut")])[0]
+    assert encoder.encode([DocumentText("the hut")])[0] is first
+    assert encoder.encode([DocumentText("the car")])[0] is not first
+    encoder.encode([DocumentText("the snow in berlin")])
+    assert encoder.encode([DocumentText("the hut")])[0] is not first
+    with pytest.raises(ValueError, match="cache_tokens"):
+        DocumentEncoder(TOKENIZER, cache_tokens=-1)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import bm25s.stopwords
 import Stemmer
 
 # Scripts written without spaces between words: every character is a term of its own, as in Haystack 3's in-memory store
@@ -39,21 +38,21 @@ _UNSPACED = (
 DEFAULT_TOKENIZATION_REGEX = rf"[^\W{_UNSPACED}]+|[{_UNSPACED}]"
 _ASCII_WORDS = re.compile(r"\w+", re.ASCII).findall  # the default's meaning on ASCII text, at less cost
 
-# The lists that bm25s ships. A stemming language without a list has no stop words; stems still make it work.
-_STOP_WORDS: dict[str, tuple[str, ...]] = {
-    "danish": bm25s.stopwords.STOPWORDS_DANISH,
-    "dutch": bm25s.stopwords.STOPWORDS_DUTCH,
-    "english": bm25s.stopwords.STOPWORDS_EN,
-    "french": bm25s.stopwords.STOPWORDS_FRENCH,
-    "german": bm25s.stopwords.STOPWORDS_GERMAN,
-    "italian": bm25s.stopwords.STOPWORDS_ITALIAN,
-    "norwegian": bm25s.stopwords.STOPWORDS_NORWEGIAN,
-    "porter": bm25s.stopwords.STOPWORDS_EN,
-    "portuguese": bm25s.stopwords.STOPWORDS_PORTUGUESE,
-    "russian": bm25s.stopwords.STOPWORDS_RUSSIAN,
-    "spanish": bm25s.stopwords.STOPWORDS_SPANISH,
-    "swedish": bm25s.stopwords.STOPWORDS_SWEDISH,
-    "turkish": bm25s.stopwords.STOPWORDS_TURKISH,
+# The names of the lists that bm25s ships. A stemming language without a list has no stop words.
+_STOP_WORDS = {
+    "danish": "STOPWORDS_DANISH",
+    "dutch": "STOPWORDS_DUTCH",
+    "english": "STOPWORDS_EN",
+    "french": "STOPWORDS_FRENCH",
+    "german": "STOPWORDS_GERMAN",
+    "italian": "STOPWORDS_ITALIAN",
+    "norwegian": "STOPWORDS_NORWEGIAN",
+    "porter": "STOPWORDS_EN",
+    "portuguese": "STOPWORDS_PORTUGUESE",
+    "russian": "STOPWORDS_RUSSIAN",
+    "spanish": "STOPWORDS_SPANISH",
+    "swedish": "STOPWORDS_SWEDISH",
+    "turkish": "STOPWORDS_TURKISH",
 }
 
 _thread = threading.local()
@@ -64,9 +63,14 @@ def languages() -> tuple[str, ...]:
     return tuple(Stemmer.algorithms())
 
 
+@lru_cache(maxsize=64)
 def stop_words(language: str | None) -> frozenset[str]:
     """Return the stop words of a language, in the normal form of the terms; empty where none are known."""
-    return frozenset(normalize(word) for word in _STOP_WORDS.get(language, ())) if language else frozenset()
+    if language not in _STOP_WORDS:
+        return frozenset()
+    from bm25s import stopwords  # here, because bm25s loads numba
+
+    return frozenset(map(normalize, getattr(stopwords, _STOP_WORDS[language])))
 
 
 def normalize(text: str) -> str:
@@ -131,7 +135,7 @@ class Analysis:
         """Return the terms of `text` in order, repeated where they repeat."""
         if self.language is None:
             return [word for word in self.words(text) if word]
-        stopped, stem = stop_words_of(self.language), _stem_function(self.language)
+        stopped, stem = stop_words(self.language), _stem_function(self.language)
         return [stem(word) for word in self.words(text) if word and word not in stopped]
 
     def fingerprint(self) -> dict[str, Any]:
@@ -145,12 +149,6 @@ class Analysis:
         }
 
 
-@lru_cache(maxsize=64)
-def stop_words_of(language: str) -> frozenset[str]:
-    """Return `stop_words(language)`, kept: it is asked for at every query."""
-    return stop_words(language)
-
-
 class _Numbers(dict[str, int]):
     """Word -> number of its term, found out once per distinct word; -1 for a word that is no term."""
 
@@ -159,7 +157,7 @@ class _Numbers(dict[str, int]):
         self._terms = terms
         self._stem = _stem_function(analysis.language) if analysis.language is not None else None
         if analysis.language is not None:
-            self.update(dict.fromkeys(stop_words_of(analysis.language), -1))
+            self.update(dict.fromkeys(stop_words(analysis.language), -1))
 
     def __missing__(self, word: str) -> int:
         term = self._stem(word) if self._stem is not None else word

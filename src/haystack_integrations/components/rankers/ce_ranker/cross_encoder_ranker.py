@@ -452,8 +452,8 @@ def _warn_of_truncation(report: dict[str, Any]) -> None:
     truncated = report["truncated"]
     if truncated["documents"] or truncated["query"] or report["unscored"]:
         logger.warning(
-            "{name}: {partly} of {candidates} documents were read in part, {unscored} were not scored; query {query}.",
-            name=report["name"],
+            "{ranker}: {partly} of {candidates} documents were read in part, {unscored} were not scored; query {query}.",
+            ranker=report["name"],
             partly=len(truncated["documents"]),
             candidates=report["candidates"],
             unscored=len(report["unscored"]),

@@ -1,0 +1,149 @@
+"""Loading and running models: equal to sentence-transformers, and clear errors."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import CrossEncoder
+from transformers import AutoModelForSequenceClassification
+
+from conftest import save_bert
+from haystack_ce_ranker import backends
+from haystack_ce_ranker.backends.torch import resolve_dtype
+from haystack_ce_ranker.models import ModelNotFoundError, ModelOptions, find_files, locate
+from haystack_ce_ranker.scoring import CrossEncoderScorer
+
+DOCUMENTS = ["the hut in the snow", "", "a car", "berlin is a city of germany. " * 2]
+
+
+@pytest.fixture(scope="module")
+def onnx_bert(tmp_path_factory, tiny_bert):
+    pytest.importorskip("onnx", reason="needs the extra 'onnx'")
+    folder = Path(save_bert(tmp_path_factory.mktemp("onnx") / "tiny"))
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_bert).eval()
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask, token_type_ids):
+            return self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).logits
+
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    example = tuple(torch.ones(2, 8, dtype=torch.long) for _ in names)
+    axes = {name: {0: "batch", 1: "length"} for name in names}
+    torch.onnx.export(
+        Logits(),
+        example,
+        str(folder / "model.onnx"),
+        input_names=names,
+        output_names=["logits"],
+        dynamic_axes={**axes, "logits": {0: "batch"}},
+        dynamo=False,
+    )
+    return str(folder)
+
+
+def scores(backend):
+    found, _ = CrossEncoderScorer(backend).score("the hut", DOCUMENTS)
+    return [document.logit for document in found.documents]
+
+
+def test_torch_scores_equal_those_of_sentence_transformers(tiny_bert):
+    expected = CrossEncoder(tiny_bert).predict(
+        [("the hut", document) for document in DOCUMENTS], activation_fn=torch.nn.Identity()
+    )
+    assert np.ptp(expected) > 0.01
+    backend = backends.load("torch", ModelOptions(tiny_bert, threads=1))
+    assert scores(backend) == pytest.approx(expected, abs=1e-4)
+    assert (backend.dtype, backend.device, backend.max_length) == ("float32", "cpu", 128)
+    backend.free_memory()
+    assert backend.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    assert not backend.is_out_of_memory(RuntimeError("other"))
+
+
+def test_onnx_scores_equal_those_of_torch(tiny_bert, onnx_bert):
+    backend = backends.load("onnx", ModelOptions(onnx_bert, threads=1))
+    assert scores(backend) == pytest.approx(scores(backends.load("torch", ModelOptions(tiny_bert))), abs=1e-4)
+    assert (backend.dtype, backend.device) == ("float32", "cpu")
+    assert backend.is_out_of_memory(RuntimeError("Failed to allocate memory for requested buffer"))
+    backend.free_memory()
+
+
+def test_a_model_with_two_labels_is_an_error(two_label_bert):
+    with pytest.raises(ValueError, match="2 output labels"):
+        backends.load("torch", ModelOptions(two_label_bert))
+
+
+def test_pickled_weights_are_refused(tiny_bert):
+    with pytest.raises(ValueError, match="use_safetensors"):
+        backends.load("torch", ModelOptions(tiny_bert, model_kwargs={"use_safetensors": False}))
+
+
+def test_a_model_that_is_nowhere_names_what_was_tried(tmp_path):
+    with pytest.raises(ModelNotFoundError, match=r"no/such-model.*tried the folder .*hub"):
+        backends.load("torch", ModelOptions("no/such-model"))
+    with pytest.raises(ModelNotFoundError, match=r"no/such-model.*hub"):
+        backends.load("onnx", ModelOptions("no/such-model"))
+    with pytest.raises(ModelNotFoundError, match="there is no folder"):
+        locate(str(tmp_path / "absent"))
+
+
+def test_a_folder_without_an_onnx_file_is_an_error(tiny_bert):
+    with pytest.raises(ModelNotFoundError, match=r"none of model.onnx"):
+        backends.load("onnx", ModelOptions(tiny_bert))
+
+
+def test_packages_are_found_and_left_only_by_their_name(tmp_path):
+    assert Path(locate("package:haystack_ce_ranker/backends")).name == "backends"
+    for bad in ("package:no_such_package/x", "package:haystack_ce_ranker/../x", "package:haystack_ce_ranker/none"):
+        with pytest.raises(ModelNotFoundError):
+            locate(bad)
+    with pytest.raises(ModelNotFoundError, match="none of a.onnx"):
+        find_files(ModelOptions(str(tmp_path)), ["a.onnx"])
+    assert locate("owner/name") == "owner/name"
+
+
+def test_a_missing_runtime_names_the_extra(monkeypatch, tiny_bert):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"ce-ranker-haystack\[onnx\]"):
+        backends.load("onnx", ModelOptions(tiny_bert))
+
+
+def test_an_unknown_runtime_is_an_error(tiny_bert):
+    with pytest.raises(ValueError, match="backend must be one of 'torch', 'onnx', but got 'jax'"):
+        backends.load("jax", ModelOptions(tiny_bert))
+
+
+def test_dtypes_by_name():
+    assert resolve_dtype("bfloat16", "cpu") is torch.bfloat16
+    assert resolve_dtype("auto", "cuda:0") is torch.float16
+    assert resolve_dtype("auto", "cpu") in (torch.bfloat16, torch.float32)
+    with pytest.raises(ValueError, match="dtype must be"):
+        resolve_dtype("int4", None)
+
+
+def test_low_precision_ranks_and_reports(tiny_bert):
+    backend = backends.load("torch", ModelOptions(tiny_bert, dtype="bfloat16"))
+    assert backend.dtype == "bfloat16"
+    assert scores(backend) == pytest.approx(scores(backends.load("torch", ModelOptions(tiny_bert))), abs=0.3)
+
+
+def test_positions_that_start_behind_the_padding_id_are_not_counted():
+    from transformers import BertConfig, RobertaConfig
+
+    assert backends.position_limit(BertConfig()) == 512
+    assert backends.position_limit(RobertaConfig(max_position_embeddings=514, pad_token_id=1)) == 512
+    assert backends.position_limit(None) is None
+
+
+def test_a_saved_prompt_stands_before_the_query(tiny_bert, tmp_path):
+    prompted = CrossEncoder(tiny_bert, prompts={"rank": "city "}, default_prompt_name="rank")
+    prompted.save_pretrained(str(tmp_path / "prompted"))
+    backend = backends.load("torch", ModelOptions(str(tmp_path / "prompted")))
+    expected = prompted.predict([("the hut", text) for text in DOCUMENTS], activation_fn=torch.nn.Identity())
+    assert backend.query_prompt == "city "
+    assert scores(backend) == pytest.approx(expected, abs=1e-4)

@@ -1,0 +1,185 @@
+"""The scorer: budgets, order, neighbours, running out of memory."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conftest import bert_tokenizer
+from haystack_ce_ranker.documents import DocumentText
+from haystack_ce_ranker.pairs import PairTokenizer
+from haystack_ce_ranker.scoring import CrossEncoderScorer, ReadingPolicy, _learnt_batch_tokens
+
+words = st.text(alphabet="abc ", max_size=300)
+
+
+class FakeBackend:
+    """A backend whose logit is a fixed function of the tokens, and that can run out of memory."""
+
+    name, dtype, device, query_prompt = "fake", "float32", "cpu", ""
+
+    def __init__(self, *, room_for=10**9):
+        self.tokenizer = PairTokenizer(bert_tokenizer())
+        self.max_length = 64
+        self.batch_tokens = 512
+        self.room_for = room_for
+        self.longest = 0
+        self.read = 0
+        self.freed = 0
+
+    def logits(self, batch):
+        slots = max(len(pair.ids) for pair in batch.pairs) * len(batch.pairs)
+        if slots > self.room_for:
+            raise MemoryError("too large")
+        self.longest = max(self.longest, *(len(pair.ids) for pair in batch.pairs))
+        self.read += sum(len(pair.ids) for pair in batch.pairs)
+        return np.array(
+            [np.sin(pair.ids.astype(float) * np.arange(1, len(pair.ids) + 1)).sum() for pair in batch.pairs]
+        )
+
+    def is_out_of_memory(self, error):
+        return isinstance(error, MemoryError)
+
+    def free_memory(self):
+        self.freed += 1
+
+
+def scorer(backend=None, *, name="model", **policy):
+    policy = {"passage_tokens": 16, "passage_stride": 8, **policy}
+    return CrossEncoderScorer(backend or FakeBackend(), ReadingPolicy(**policy), model_name=name)
+
+
+def logits(scores):
+    return [document.logit for document in scores.documents]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(words, st.lists(words, max_size=6), st.sampled_from(["best_passages", "head", "head_tail", "windows"]))
+def test_no_pair_exceeds_the_models_limit_and_all_are_counted(query, documents, strategy):
+    backend = FakeBackend()
+    scores, stats = scorer(backend, long_documents=strategy).score(query, documents)
+    assert backend.longest <= 64
+    assert backend.read == scores.tokens == stats.tokens
+    assert len(scores.documents) == len(documents)
+    for text, document in zip(documents, scores.documents, strict=True):
+        assert 0.0 <= document.coverage <= 1.0
+        assert all(0 <= part.start <= part.end <= len(text) for part in document.read)
+    if strategy == "windows":
+        assert all(document.coverage == 1.0 for document in scores.documents)
+
+
+@settings(max_examples=25, deadline=None)
+@given(words, st.lists(words, min_size=1, max_size=6), st.integers(64, 400))
+def test_a_document_scores_the_same_whatever_its_neighbours_order_and_batches(query, documents, batch_tokens):
+    together = logits(scorer().score(query, documents)[0])
+    alone = [logits(scorer().score(query, [document])[0])[0] for document in documents]
+    assert together == pytest.approx(alone)
+    other = CrossEncoderScorer(
+        FakeBackend(), ReadingPolicy(passage_tokens=16, passage_stride=8), batch_tokens=batch_tokens, batch_size=2
+    )
+    assert logits(other.score(query, documents[::-1])[0])[::-1] == pytest.approx(together)
+    many, _ = scorer().score_many([(query, documents), ("other", documents[:1])])
+    assert logits(many[0]) == pytest.approx(together)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(words, min_size=1, max_size=6), st.integers(1, 500))
+def test_a_shared_budget_is_never_exceeded(documents, budget):
+    backend = FakeBackend()
+    scores, _ = scorer(backend, max_tokens_per_query=budget).score("abc", documents, top_k=2)
+    assert backend.read == scores.tokens <= budget
+    if budget >= 64 * len(documents):
+        assert None not in logits(scores)
+
+
+def test_a_large_enough_shared_budget_changes_nothing():
+    documents = ["abc " * 60, "cab " * 50, "a"]
+    assert logits(scorer(max_tokens_per_query=10_000).score("abc", documents)[0]) == pytest.approx(
+        logits(scorer().score("abc", documents)[0])
+    )
+
+
+def test_running_out_of_memory_halves_the_batches_and_loses_nothing():
+    documents = ["abc " * n for n in range(1, 12)]
+    expected = logits(scorer().score("abc", documents)[0])
+    backend = FakeBackend(room_for=130)
+    small = scorer(backend, name="learns")
+    assert logits(small.score("abc", documents)[0]) == pytest.approx(expected)
+    assert backend.freed > 0
+    assert _learnt_batch_tokens[("fake", "cpu", "learns")] < 512
+    freed = backend.freed
+    small.score("abc", documents)
+    assert backend.freed == freed  # the lesson lasts
+
+
+def test_a_single_pair_that_does_not_fit_is_a_clear_error():
+    with pytest.raises(MemoryError, match="single pair of .* tokens"):
+        scorer(FakeBackend(room_for=5), name="tiny").score("abc", ["abc " * 9])
+
+
+def test_other_errors_are_not_taken_for_memory():
+    backend = FakeBackend()
+    backend.logits = lambda batch: (_ for _ in ()).throw(RuntimeError("broken"))
+    with pytest.raises(RuntimeError, match="broken"):
+        scorer(backend).score("abc", ["a"])
+
+
+def test_scores_that_are_not_finite_are_an_error():
+    backend = FakeBackend()
+    backend.logits = lambda batch: np.full(len(batch.pairs), np.nan)
+    with pytest.raises(ValueError, match="not finite for 1 of 1"):
+        scorer(backend).score("abc", ["a"])
+
+
+def test_a_deadline_keeps_what_was_reached_and_names_the_rest():
+    documents = ["abc " * 60] * 8
+    scores, _ = scorer().score("abc", documents, deadline=time.monotonic() - 1)
+    assert logits(scores) == [None] * 8
+    scores, _ = scorer().score("abc", documents, deadline=time.monotonic() + 60)
+    assert None not in logits(scores)
+
+
+def test_pairs_of_many_queries_come_back_in_order_with_progress():
+    seen = []
+    queries, documents = ["a", "b", "a"], ["abc", "cab", DocumentText("bca", header="c ")]
+    found = scorer().score_pairs(queries, documents, progress=lambda done, of: seen.append((done, of)))
+    alone = [scorer().score(q, [d])[0].documents[0].logit for q, d in zip(queries, documents, strict=True)]
+    assert found.tolist() == pytest.approx(alone)
+    assert seen[-1] == (3, 3)
+    shared = scorer(max_tokens_per_query=500).score_pairs(queries, documents, progress=lambda done, of: None)
+    assert shared.tolist() == pytest.approx(alone)
+    with pytest.raises(ValueError, match="one length"):
+        scorer().score_pairs(["a"], [])
+
+
+def test_a_query_longer_than_the_model_is_reduced_and_counted():
+    scores, _ = scorer().score("abc " * 200, ["abc " * 100])
+    assert scores.query_tokens > scores.query_tokens_read >= 30
+    assert scores.documents[0].tokens_read > 0
+
+
+def test_what_is_embedded_stands_in_every_window_and_must_leave_room():
+    scores, _ = scorer().score("a", [DocumentText("abc " * 60, header="hut ", footer=" car")])
+    assert scores.documents[0].pairs >= 1
+    with pytest.raises(ValueError, match="meta_fields_to_embed take .* document 0"):
+        scorer().score("a", [DocumentText("abc", header="abc " * 60)])
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ({"max_length": 0}, "max_length must be >= 1"),
+        ({"passage_tokens": 0}, "passage_tokens must be >= 1"),
+        ({"passage_stride": 17}, "passage_stride must be <= passage_tokens"),
+        ({"passage_evidence": 1.5}, "passage_evidence must be between"),
+        ({"long_documents": "tail"}, "long_documents must be one of .* 'tail'"),
+        ({"aggregate": "median"}, "aggregate must be one of"),
+        ({"max_length": 65}, "max_length must be at most 64"),
+        ({"max_query_tokens": 61}, "max_query_tokens must be between 1 and 60"),
+    ],
+)
+def test_settings_out_of_range_are_errors(policy, message):
+    with pytest.raises(ValueError, match=message):
+        scorer(**policy)

@@ -151,11 +151,23 @@ def test_a_foreign_ranker_whose_list_looks_cut_is_warned_about_once(caplog: pyte
     bare = [Document(id=d.id, score=LOGITS[d.id]) for d in reranked(found, LOGITS, 10)["documents"]]
     joiner = HybridScoreJoiner(WEIGHTS)
     with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            joiner.run(cross_encoder=bare, bm25=found)
+        assert caplog.messages == []  # twice may be chance
         for _ in range(3):
             joiner.run(cross_encoder=bare, bm25=found)
         answer = reranked(found, LOGITS, 10)
         HybridScoreJoiner(WEIGHTS).run(cross_encoder=answer["documents"], bm25=found)
     assert sum("top_k cut the rest" in message for message in caplog.messages) == 1
+
+
+def test_a_list_that_is_short_because_little_matched_is_not_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    found = documents(dict(CANDIDATES))
+    joiner = HybridScoreJoiner({"bm25": 0.8, "embedding": 0.2})
+    with caplog.at_level(logging.WARNING):
+        for count in (7, 3, 3, 3, 3, 3):
+            joiner.run(bm25=found[:count], embedding=found)
+    assert caplog.messages == []
 
 
 def test_reports_alone_score_the_documents_of_other_inputs() -> None:

@@ -237,6 +237,22 @@ def parse_normalization(spec: object, *, where: str = "normalize") -> Normalizat
     return Normalization(name, {key: float(value) for key, value in {**defaults, **params}.items()})
 
 
+def parse_normalizations(normalize: object, inputs: Sequence[str]) -> dict[str, Normalization]:
+    """
+    Check one normaliser for all inputs, or normalisers by input; an input that is not named keeps its scores.
+
+    :raises ValueError: If a normaliser is wrong, or one is given for what is not an input.
+    """
+    if isinstance(normalize, str):
+        return dict.fromkeys(inputs, parse_normalization(normalize))
+    if not isinstance(normalize, Mapping):
+        raise ValueError(f"normalize must be a name or {{input: name}}, but got {normalize!r}")
+    unknown = sorted(str(name) for name in normalize if name not in inputs)
+    if unknown:
+        raise ValueError(f"normalize names {', '.join(unknown)}, but the inputs are {', '.join(sorted(inputs))}")
+    return {name: parse_normalization(normalize.get(name, "none"), where=f"normalize[{name!r}]") for name in inputs}
+
+
 def check_weights(weights: object, *, inputs: Sequence[str] | None = None) -> dict[str, float]:
     """
     Return the weights as plain floats.

@@ -24,6 +24,7 @@ from haystack_ce_ranker.fusion import (
     ScoredList,
     align,
     best_ranks,
+    fuse,
     normalise,
     sigmoid,
 )
@@ -63,6 +64,7 @@ class Frame:
     normalizations: Mapping[str, Normalization]
     missing: str = "min"
     method: str = "weighted_sum"
+    rank_constant: float = RANK_CONSTANT
 
 
 class Setting(NamedTuple):
@@ -133,6 +135,7 @@ def ndcg(queries: Sequence[JudgedQuery], names: Sequence[str], frame: Frame, wei
         if query.ideal == 0.0:
             continue
         speaking = [i for i, name in enumerate(names) if _speaks(query.lists.get(name), frame)]
+        speaking = speaking or [i for i, name in enumerate(names) if name in query.lists and len(query.lists[name].ids)]
         if not speaking:
             continue
         prepared: dict[tuple[int, ...], _Prepared] = {}
@@ -219,6 +222,70 @@ def learning_curve(
             drawn = [search.choose(np.sort(random.permutation(len(queries))[:size])) for _ in range(draws)]
             losses[size] = best - float(np.mean([measure(queries, setting).mean() for setting in drawn]))
     return losses
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """
+    Joined scores as probabilities of relevance.
+
+    :param setting: Fitted on all queries.
+    :param held_out: nDCG@10 by query, fitted and weighed without the query's fold.
+    :param probabilities: Held out, for every ranked document of every query.
+    :param labels: 1 relevant, 0 not (or unjudged), for each of them.
+    """
+
+    setting: Setting
+    held_out: FloatArray
+    probabilities: FloatArray
+    labels: FloatArray
+
+
+def calibrate(
+    queries: Sequence[JudgedQuery], default: Setting, *, steps: int | None = None, folds: int = 5, seed: int = 0
+) -> Calibrated:
+    """
+    Fit every input's `logistic` and the weights in that frame, and predict each query by a fit that has not seen it.
+
+    :param default: Its weights win where several are equally good; its frame plays no part.
+    """
+    everything = np.arange(len(queries))
+    held_out = np.zeros(len(queries))
+    probabilities: list[float] = []
+    labels: list[float] = []
+    for fold in split(len(queries), folds, seed):
+        setting = _logistic_setting([queries[i] for i in np.setdiff1d(everything, fold)], default, steps)
+        held_out[fold] = measure([queries[i] for i in fold], setting)
+        for query in (queries[i] for i in fold):
+            fused = fuse(
+                query.lists,
+                setting.weights,
+                normalizations=setting.frame.normalizations,
+                candidates=query.candidates,
+            )
+            probabilities += fused.scores
+            labels += [float(query.judgments.get(identifier, 0) > 0) for identifier in fused.ids]
+    setting = _logistic_setting(queries, default, steps)
+    return Calibrated(setting, held_out, np.array(probabilities), np.array(labels))
+
+
+def weight_curve(
+    queries: Sequence[JudgedQuery], frame: Frame, names: Sequence[str], name: str, *, steps: int | None = None
+) -> list[tuple[float, Interval]]:
+    """
+    Return nDCG@10 over the weight of one input; with more than two inputs the best mix of the others at each weight.
+
+    :param names: All inputs.
+    """
+    grid = simplex(len(names), default_steps(len(names)) if steps is None else steps)
+    values = ndcg(queries, names, frame, grid)
+    column = list(names).index(name)
+    curve = []
+    for weight in sorted(set(grid[:, column].tolist())):
+        rows = np.flatnonzero(grid[:, column] == weight)
+        best = rows[int(np.argmax(values[rows].mean(axis=1)))]
+        curve.append((weight, bootstrap(values[best])))
+    return curve
 
 
 def measure(queries: Sequence[JudgedQuery], setting: Setting) -> FloatArray:
@@ -416,6 +483,14 @@ def _signed(interval: Interval, *, turned: bool = False) -> str:
     return f"{mean:+.4f} nDCG@10, 95 % interval {low:+.4f} to {high:+.4f}"
 
 
+def _logistic_setting(queries: Sequence[JudgedQuery], default: Setting, steps: int | None) -> Setting:
+    search = _Search.over(
+        queries, Setting(logistic_frame(queries, sorted(default.weights)), default.weights), [], steps
+    )
+    row = search.best(search.measured[0])
+    return Setting(search.frames[0], dict(zip(search.names, search.grid[row].tolist(), strict=True)))
+
+
 @dataclass(frozen=True)
 class _Search:
     """All frames measured under all weights on all queries, so that choosing on a part of them is only averaging."""
@@ -456,7 +531,7 @@ class _Search:
             subset = [self.queries[i] for i in training]
             frames.append(logistic_frame(subset, self.names))
             values.append(ndcg(subset, self.names, frames[-1], self.grid))
-        rows = [self._best(entry) for entry in values]
+        rows = [self.best(entry) for entry in values]
         own = values[0][rows[0]]
         frame = max(range(len(frames)), key=lambda i: (float(values[i][rows[i]].mean()), -i))
         if not _better(values[frame][rows[frame]], own, _FRAME_MARGIN):
@@ -466,7 +541,7 @@ class _Search:
             frame, row = 0, self.heaviest
         return Setting(frames[frame], dict(zip(self.names, self.grid[row].tolist(), strict=True)))
 
-    def _best(self, values: FloatArray) -> int:
+    def best(self, values: FloatArray) -> int:
         """The row of highest mean; of equals the one nearest to the default's weights."""
         means = values.mean(axis=1)
         equal = np.flatnonzero(means >= means.max() - 1e-12)
@@ -515,7 +590,7 @@ def _prepare(query: JudgedQuery, names: Sequence[str], frame: Frame) -> _Prepare
         candidates = [identifier for identifier in candidates if identifier in inside]
     aligned = align(lists, candidates)
     if frame.method == "reciprocal_rank":
-        values = np.where(aligned.ranks > 0, 1.0 / (RANK_CONSTANT + np.maximum(aligned.ranks, 1)), 0.0)
+        values = np.where(aligned.ranks > 0, 1.0 / (frame.rank_constant + np.maximum(aligned.ranks, 1)), 0.0)
         keep = np.ones(len(aligned.ids), dtype=np.bool_)
     else:
         values, keep = normalise(aligned, frame.normalizations, frame.missing)

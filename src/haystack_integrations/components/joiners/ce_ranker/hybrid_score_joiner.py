@@ -19,11 +19,10 @@ from haystack_ce_ranker.fusion import (
     METHODS,
     MISSING_RULES,
     Fused,
-    Normalization,
     ScoredList,
     check_weights,
     fuse,
-    parse_normalization,
+    parse_normalizations,
 )
 from haystack_ce_ranker.provenance import KEY, raw_score, record
 
@@ -34,6 +33,7 @@ _REPORT = "_report"
 _SATURATED = 0.01  # this close to 0 or 1, a sigmoid has lost what the logit said
 _SATURATED_SHARE = 0.5
 _ENOUGH_TO_JUDGE = 5
+_REPEATS = 3  # runs in which a list was as short as before
 
 
 @component
@@ -118,8 +118,10 @@ class HybridScoreJoiner:
         self.score_threshold = score_threshold
         self.rank_constant = rank_constant
         self.name = name
-        self._normalizations = _normalizations(normalize, tuple(self.weights))
+        self._normalizations = parse_normalizations(normalize, list(self.weights))
         self._warned: set[str] = set()
+        self._lengths: dict[str, int] = {}
+        self._repeats: dict[str, int] = {}
         for given in self.weights:
             component.set_input_type(self, given, list[Document] | None, None)
             component.set_input_type(self, given + _REPORT, dict[str, Any] | None, None)
@@ -224,6 +226,15 @@ class HybridScoreJoiner:
         """Join the lists that arrived, as `run` does, and on the event loop: it takes less than a change of threads."""
         return self.run(weights=weights, top_k=top_k, score_threshold=score_threshold, **lists)
 
+    def scored_lists(self, **lists: Any) -> dict[str, ScoredList]:
+        """
+        Return what `run` would join for these inputs: by input, ids with the scores it takes. Tuning works on these.
+
+        :param lists: As `run` takes them.
+        """
+        arrived = self._documents(lists)
+        return {given: _scored_list(given, found, lists.get(given + _REPORT))[0] for given, found in arrived.items()}
+
     def _documents(self, lists: Mapping[str, Any]) -> dict[str, list[Document]]:
         """Return, by input, the documents that arrived (none where only a report did), after checking every input."""
         arrived: dict[str, list[Document]] = {}
@@ -306,7 +317,7 @@ class HybridScoreJoiner:
             )
 
     def _warn_of_cut(self, given: str, weights: Mapping[str, float], arrived: Mapping[str, list[Document]]) -> None:
-        """Say once per input that it looks like a ranker's list whose rest was cut."""
+        """Say once per input that it looks like a ranker's list whose rest was cut, if it does so run after run."""
         key = given + _REPORT
         if (
             self.method != "weighted_sum"
@@ -320,6 +331,13 @@ class HybridScoreJoiner:
             if other == given or weights[given] < weights[other] or len(documents) <= len(ids):
                 continue
             if ids < {document.id for document in documents}:
+                # A cut list is as long every time; one that is short because little matched is not.
+                if self._lengths.setdefault(key, len(ids)) != len(ids):
+                    self._warned.add(key)
+                    return
+                self._repeats[key] = self._repeats.get(key, 0) + 1
+                if self._repeats[key] < _REPEATS:
+                    return
                 self._warned.add(key)
                 logger.warning(
                     "HybridScoreJoiner: all {count} documents of input '{given}' are among the {others} of input "
@@ -382,17 +400,6 @@ def _merged(copies: list[tuple[str, Document]]) -> tuple[Document, dict[str, Any
             own[given] = noted[given]
     stages |= own
     return base, {**meta, KEY: stages}
-
-
-def _normalizations(normalize: str | Mapping[str, Any], inputs: tuple[str, ...]) -> dict[str, Normalization]:
-    if isinstance(normalize, str):
-        return dict.fromkeys(inputs, parse_normalization(normalize))
-    if not isinstance(normalize, Mapping):
-        raise ValueError(f"normalize must be a name or {{input: name}}, but got {normalize!r}")
-    unknown = sorted(str(given) for given in normalize if given not in inputs)
-    if unknown:
-        raise ValueError(f"normalize names {', '.join(unknown)}, but the inputs are {', '.join(sorted(inputs))}")
-    return {given: parse_normalization(normalize.get(given, "none"), where=f"normalize[{given!r}]") for given in inputs}
 
 
 def _check_input_name(given: object, *, own: str) -> None:

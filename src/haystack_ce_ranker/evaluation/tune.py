@@ -1,0 +1,554 @@
+"""
+Tunes the joiner of a pipeline on a collection: runs each query once, hands the joiner's inputs to `tuning`, reports.
+
+The rules by which a pipeline and a collection meet are those of `pipelines`. What is chosen, and how sure that is, is
+decided in `tuning`; here stand the way in (a pipeline file), the way out (a YAML fragment, pictures, JSON) and nothing
+else.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from haystack import Pipeline
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from haystack_ce_ranker.evaluation.collections import Collection, Run
+from haystack_ce_ranker.evaluation.pipelines import (
+    Answer,
+    MeasuredPipeline,
+    PipelineError,
+    candidates_of,
+    load_pipeline,
+)
+from haystack_ce_ranker.fusion import FloatArray, parse_normalizations
+from haystack_ce_ranker.tuning import (
+    Advice,
+    Calibrated,
+    Frame,
+    Interval,
+    JudgedQuery,
+    Setting,
+    Tuned,
+    advise,
+    bootstrap,
+    calibrate,
+    learning_curve,
+    measure,
+    reliability,
+    tune,
+    weight_curve,
+)
+from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
+
+FORMAT = 1
+_CURVE_SIZES = (5, 10, 20, 30, 50, 100, 200)
+_THRESHOLDS = (0.1, 0.25, 0.5, 0.75)
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """
+    What tuning a pipeline's joiner on a collection found.
+
+    :param joiner: The component's name.
+    :param systems: nDCG@10 by query: `<input> alone` for each input, `default`, `tuned` (held out).
+    :param heaviest: The input that the default trusts most.
+    :param labelled: By number of labelled queries, the nDCG@10 lost against tuning on all.
+    """
+
+    collection: str
+    joiner: str
+    queries: tuple[JudgedQuery, ...]
+    default: Setting
+    tuned: Tuned
+    systems: Mapping[str, FloatArray]
+    heaviest: str
+    advice: Advice
+    calibrated: Calibrated
+    labelled: Mapping[int, float]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def recommended(self) -> Setting:
+        """The setting that the advice names, with a weight for every input."""
+        use = self.advice.use
+        if use == "tuned":
+            return self.tuned.setting
+        if use == "default":
+            return self.default
+        alone = use.removesuffix(" alone")
+        return Setting(self.default.frame, {name: float(name == alone) for name in self.default.weights})
+
+
+def run_tuning(
+    collection: Collection,
+    path: Path,
+    console: Console,
+    *,
+    candidates: Run | None = None,
+    joiner: str | None = None,
+    output: Path,
+    write: bool = False,
+    probabilities: bool = False,
+) -> TuningResult:
+    """
+    Tune the joiner of a pipeline file on a collection, print what was found, and write it down.
+
+    :param candidates: A fixed run in place of the first stage.
+    :param joiner: Which one, where the pipeline has several.
+    :param output: A folder for `tune.json` and the pictures.
+    :param write: Put the recommended setting into the pipeline file.
+    :param probabilities: Recommend the setting whose joined scores are probabilities, whatever ranks best.
+    :raises PipelineError: If the pipeline cannot be run on the collection, or has no joiner to tune.
+    """
+    measured = load_pipeline(path, candidates=candidates is not None)
+    name, part = find_joiner(measured.pipeline, joiner)
+    notes = [*collection.notes, *measured.notes, *measured.fill(collection)]
+    measured.warm_up()
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("queries", total=len(collection.queries))
+        judged = collect(
+            measured, collection, name, candidates=candidates, progress=lambda: progress.update(task, advance=1)
+        )
+    result = tune_on(judged, name, setting_of(part), collection=collection.name, notes=notes)
+    setting = result.calibrated.setting if probabilities else result.recommended
+    _print(result, setting, console, probabilities=probabilities)
+    for written in save(result, output):
+        console.print(f"wrote {written}")
+    if write:
+        write_into(path, name, setting)
+        console.print(f"wrote the setting into {path}")
+    return result
+
+
+def find_joiner(pipeline: Pipeline, name: str | None = None) -> tuple[str, HybridScoreJoiner]:
+    """
+    Return the pipeline's HybridScoreJoiner and its name.
+
+    :param name: Needed where there are several.
+    :raises PipelineError: If there is none of that name, none at all, or several and no name.
+    """
+    found = {given: part for given, part in pipeline.walk() if isinstance(part, HybridScoreJoiner)}
+    if name is not None:
+        if name not in found:
+            raise PipelineError(f"there is no HybridScoreJoiner named {name!r} (found: {', '.join(found) or 'none'})")
+        return name, found[name]
+    if not found:
+        raise PipelineError(
+            "the pipeline has no HybridScoreJoiner to tune: add one, and connect what it shall join to its inputs"
+        )
+    if len(found) > 1:
+        raise PipelineError(f"the pipeline has several joiners ({', '.join(found)}): name one with --joiner")
+    return next(iter(found.items()))
+
+
+def collect(
+    measured: MeasuredPipeline,
+    collection: Collection,
+    joiner: str,
+    *,
+    candidates: Run | None = None,
+    title: str = "content",
+    progress: Callable[[], None] | None = None,
+) -> list[JudgedQuery]:
+    """
+    Run every query once and return what arrived at the joiner, with the query's judgments.
+
+    :param measured: A pipeline whose stores are filled; see `MeasuredPipeline.fill`.
+    :param joiner: The component's name.
+    :param candidates: A fixed run in place of the first stage.
+    :param progress: Called after each query.
+    :raises PipelineError: If nothing is connected to the joiner.
+    """
+    pipeline = measured.pipeline
+    if joiner not in pipeline.graph.nodes:
+        raise PipelineError(
+            f"the joiner {joiner!r} does not feed the pipeline's result, so tuning it would change nothing"
+        )
+    part = pipeline.get_component(joiner)
+    if not isinstance(part, HybridScoreJoiner):
+        raise PipelineError(f"{joiner!r} is not a HybridScoreJoiner")
+    feeds = {
+        edge["to_socket"].name: (sender, edge["from_socket"].name)
+        for sender, _, edge in pipeline.graph.in_edges(joiner, data=True)
+    }
+    given = {socket for name, socket in measured.candidate_sockets if name == joiner}
+    if not feeds and not given:
+        raise PipelineError(f"nothing is connected to the joiner {joiner!r}")
+    judged = []
+    for query_id, text in collection.queries.items():
+        first = None
+        if candidates is not None:
+            first = candidates_of(collection, candidates.get(query_id, {}), title=title)
+        answer = measured.run(text, first)
+        lists: dict[str, Any] = {socket: _output(answer, *source) for socket, source in feeds.items()}
+        lists |= dict.fromkeys(given, first)
+        lists = {name: value for name, value in lists.items() if _is_input(name, part)}
+        ids = [d.id for name, value in lists.items() if name in part.weights and value for d in value]
+        scored = part.scored_lists(**lists)
+        judged.append(JudgedQuery(query_id, scored, collection.judgments[query_id], list(dict.fromkeys(ids))))
+        if progress is not None:
+            progress()
+    return judged
+
+
+def setting_of(joiner: HybridScoreJoiner) -> Setting:
+    """Return how a joiner fuses."""
+    normalizations = parse_normalizations(joiner.normalize, list(joiner.weights))
+    label = joiner.normalize if isinstance(joiner.normalize, str) else "the pipeline's own"
+    if joiner.method == "reciprocal_rank":
+        label = joiner.method
+    frame = Frame(label, normalizations, joiner.missing, joiner.method, joiner.rank_constant)
+    return Setting(frame, dict(joiner.weights))
+
+
+def tune_on(
+    queries: Sequence[JudgedQuery],
+    joiner: str,
+    default: Setting,
+    *,
+    collection: str,
+    folds: int = 5,
+    seed: int = 0,
+    notes: Sequence[str] = (),
+) -> TuningResult:
+    """
+    Tune on what was collected.
+
+    :param queries: At least two.
+    :param joiner: The component's name.
+    :param default: What the pipeline does now; see `setting_of`.
+    """
+    heard = [name for name in default.weights if any(name in query.lists for query in queries)]
+    notes = list(notes)
+    if silent := sorted(set(default.weights) - set(heard)):
+        notes.append(f"nothing ever arrived at {', '.join(silent)}")
+    tuned = tune(queries, default, folds=folds, seed=seed)
+    heaviest = max(heard or default.weights, key=lambda name: (default.weights[name], name))
+    systems = {
+        f"{name} alone": measure(
+            queries, Setting(default.frame, {other: float(other == name) for other in default.weights})
+        )
+        for name in sorted(heard, key=lambda name: name == heaviest)
+    }
+    systems |= {"default": measure(queries, default), "tuned": tuned.held_out}
+    advice = advise(
+        systems,
+        {key: key.removesuffix(" alone") for key in systems if key.endswith(" alone")},
+        heaviest=f"{heaviest} alone",
+    )
+    return TuningResult(
+        collection=collection,
+        joiner=joiner,
+        queries=tuple(queries),
+        default=default,
+        tuned=tuned,
+        systems=systems,
+        heaviest=heaviest,
+        advice=advice,
+        calibrated=calibrate(queries, default, folds=folds, seed=seed),
+        labelled=learning_curve(queries, default, _CURVE_SIZES, seed=seed),
+        notes=tuple(notes),
+    )
+
+
+def parameters_of(setting: Setting) -> dict[str, Any]:
+    """Return a setting as the joiner's init parameters: plain values, without what is the joiner's default."""
+    specs = {
+        name: setting.frame.normalizations[name].spec()
+        for name in setting.weights
+        if name in setting.frame.normalizations
+    }
+    plain = {spec for spec in specs.values() if isinstance(spec, str)}
+    normalize: Any = specs
+    if len(plain) == 1 and all(isinstance(spec, str) for spec in specs.values()) and len(specs) == len(setting.weights):
+        normalize = plain.pop()
+    elif not specs:
+        normalize = "none"
+    parameters: dict[str, Any] = {
+        "weights": {name: round(weight, 6) for name, weight in setting.weights.items()},
+        "method": setting.frame.method,
+        "normalize": _rounded(normalize),
+        "missing": setting.frame.missing,
+    }
+    if setting.frame.method == "reciprocal_rank":
+        parameters |= {"normalize": "none", "rank_constant": setting.frame.rank_constant}
+    return parameters
+
+
+def fragment(joiner: str, setting: Setting) -> str:
+    """Return the YAML that belongs into the pipeline file."""
+    described = {"components": {joiner: {"init_parameters": parameters_of(setting)}}}
+    return yaml.safe_dump(described, sort_keys=False)
+
+
+def write_into(path: Path, joiner: str, setting: Setting) -> None:
+    """
+    Put a setting into a pipeline file; every other line stays as it is, comments too.
+
+    The file is replaced at once, so that a crash leaves the old one.
+
+    :raises PipelineError: If the file has no such component in YAML's block form.
+    """
+    text = path.read_text(encoding="utf-8")
+    before = yaml.safe_load(text)
+    changes = parameters_of(setting)
+    node = _child(_child(_child(yaml.compose(text, Loader=yaml.SafeLoader), "components"), joiner), "init_parameters")
+    if not isinstance(node, yaml.MappingNode) or node.flow_style:
+        raise PipelineError(f"{path}: components.{joiner}.init_parameters is not there in block form; write it by hand")
+    indent = " " * node.start_mark.column
+    after = text
+    # From the last to the first, so that the places of the earlier ones stay right.
+    for key, value in reversed([(key, value) for key, value in node.value if key.value in changes]):
+        after = _replaced(after, key, value, f"{indent}{_line(key.value, changes[key.value], indent)}")
+    present = {key.value for key, _ in node.value}
+    new = "".join(f"{_line(key, value, indent)}\n{indent}" for key, value in changes.items() if key not in present)
+    after = after[: node.start_mark.index] + new + after[node.start_mark.index :]
+    expected = before
+    expected["components"][joiner]["init_parameters"] = {**before["components"][joiner]["init_parameters"], **changes}
+    try:
+        same = yaml.safe_load(after) == expected
+    except yaml.YAMLError:
+        same = False
+    if not same:
+        raise PipelineError(f"{path}: the file's form is unusual; write this by hand:\n{fragment(joiner, setting)}")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(after)
+        Path(temporary).chmod(path.stat().st_mode)
+        Path(temporary).replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+
+
+def as_json(result: TuningResult) -> dict[str, Any]:
+    """Return figures, ids and settings as plain values; no text of the collection."""
+    bins, error = reliability(result.calibrated.probabilities, result.calibrated.labels)
+    heaviest = result.systems[f"{result.heaviest} alone"]
+    return {
+        "format": FORMAT,
+        "collection": result.collection,
+        "queries": len(result.queries),
+        "joiner": result.joiner,
+        "systems": {
+            key: {
+                "nDCG@10": bootstrap(values)._asdict(),
+                f"over {result.heaviest} alone": bootstrap(values - heaviest)._asdict(),
+            }
+            for key, values in result.systems.items()
+        },
+        "advice": {"use": result.advice.use, "reason": result.advice.reason, "significant": result.advice.significant},
+        "recommended": parameters_of(result.recommended),
+        "tuned": parameters_of(result.tuned.setting),
+        "tuned_by_fold": [parameters_of(setting) for setting in result.tuned.chosen],
+        "labelled_queries": {str(size): loss for size, loss in result.labelled.items()},
+        "probabilities": {
+            "parameters": parameters_of(result.calibrated.setting),
+            "nDCG@10": bootstrap(result.calibrated.held_out)._asdict(),
+            "calibration_error": error,
+            "reliability": [vars(entry) for entry in bins],
+            "thresholds": thresholds(result.calibrated),
+        },
+        "nDCG@10_by_query": {
+            key: dict(zip((query.id for query in result.queries), values.tolist(), strict=True))
+            for key, values in result.systems.items()
+        },
+        "notes": list(result.notes),
+    }
+
+
+def thresholds(calibrated: Calibrated) -> list[dict[str, float]]:
+    """Return what a `score_threshold` on the joined probability keeps, held out: share kept, precision, recall."""
+    relevant = max(float(calibrated.labels.sum()), 1.0)
+    rows = []
+    for threshold in _THRESHOLDS:
+        kept = calibrated.probabilities >= threshold
+        hits = float(calibrated.labels[kept].sum())
+        rows.append(
+            {
+                "threshold": threshold,
+                "kept": float(kept.mean()) if kept.size else 0.0,
+                "precision": hits / max(int(kept.sum()), 1),
+                "recall": hits / relevant,
+            }
+        )
+    return rows
+
+
+def save(result: TuningResult, folder: Path) -> list[Path]:
+    """
+    Write `tune.json` and, where matplotlib is installed, `weights.png` and `reliability.png`; returns what was written.
+
+    :raises ImportError: If matplotlib is missing, after the JSON is written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / "tune.json"]
+    written[0].write_text(json.dumps(as_json(result), indent=1) + "\n", encoding="utf-8")
+    pyplot = _pyplot()
+    for name, draw in (("weights.png", _draw_weights), ("reliability.png", _draw_reliability)):
+        figure, axes = pyplot.subplots(figsize=(7, 4.2), dpi=120, layout="constrained")
+        draw(axes, result)
+        figure.savefig(folder / name)
+        pyplot.close(figure)
+        written.append(folder / name)
+    return written
+
+
+def _draw_weights(axes: Any, result: TuningResult) -> None:
+    names = sorted(result.default.weights)
+    frames = {frame.label: frame for frame in (result.default.frame, result.tuned.setting.frame)}
+    for label, frame in frames.items():
+        curve = weight_curve(result.queries, frame, names, result.heaviest)
+        x = [weight for weight, _ in curve]
+        (line,) = axes.plot(x, [interval.mean for _, interval in curve], marker=".", label=f"normalize: {label}")
+        bounds = [interval.low for _, interval in curve], [interval.high for _, interval in curve]
+        axes.fill_between(x, *bounds, alpha=0.15, color=line.get_color())
+    axes.axvline(_share(result.default, result.heaviest), linestyle=":", color="grey", label="default weight")
+    axes.axvline(_share(result.tuned.setting, result.heaviest), linestyle="--", color="black", label="tuned weight")
+    rest = "" if len(names) == 2 else " (best mix of the others)"
+    axes.set_xlabel(f"weight of {result.heaviest}{rest}")
+    axes.set_ylabel("nDCG@10 with 95 % interval")
+    axes.set_title(f"{result.collection}, {len(result.queries)} queries")
+    axes.legend(fontsize="small")
+
+
+def _draw_reliability(axes: Any, result: TuningResult) -> None:
+    bins, error = reliability(result.calibrated.probabilities, result.calibrated.labels)
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
+    axes.plot([entry.predicted for entry in bins], [entry.observed for entry in bins], marker="o", label="held out")
+    for entry in bins:
+        axes.annotate(
+            str(entry.count),
+            (entry.predicted, entry.observed),
+            fontsize="x-small",
+            xytext=(4, -8),
+            textcoords="offset points",
+        )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("predicted probability of relevance")
+    axes.set_ylabel("share that is relevant")
+    axes.set_title(f"{result.collection}: calibration error {error:.3f}")
+    axes.legend(fontsize="small")
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        message = 'the pictures need matplotlib: pip install "ce-ranker-haystack[evaluate]"'
+        raise ImportError(message) from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def intervals(result: TuningResult) -> list[tuple[str, Interval, Interval | None]]:
+    """Return, by system, nDCG@10 and its difference to the heaviest input alone (None for that input itself)."""
+    base = f"{result.heaviest} alone"
+    return [
+        (key, bootstrap(values), None if key == base else bootstrap(values - result.systems[base]))
+        for key, values in result.systems.items()
+    ]
+
+
+def _print(result: TuningResult, setting: Setting, console: Console, *, probabilities: bool) -> None:
+    base = f"{result.heaviest} alone"
+    table = Table(title=f"{result.collection}: {len(result.queries)} queries, nDCG@10 with 95 % bootstrap intervals")
+    for header in ("system", "nDCG@10", f"over {base}"):
+        table.add_column(header, justify="left" if header == "system" else "right")
+    labels = {"default": "default blend", "tuned": "tuned blend, on queries it was not tuned on"}
+    for key, value, difference in intervals(result):
+        shown = "" if difference is None else f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+        cells = (labels.get(key, key), f"{value.mean:.4f} [{value.low:.4f}, {value.high:.4f}]", shown)
+        table.add_row(*(escape(cell) for cell in cells))
+    console.print(table)
+    console.print(f"advice: {result.advice.reason}", markup=False)
+    if result.labelled:
+        lost = ", ".join(f"{size}: {loss:.4f}" for size, loss in result.labelled.items())
+        console.print(f"nDCG@10 lost by tuning on fewer queries (mean of 20 draws): {lost}", markup=False)
+    calibrated = result.calibrated
+    error = reliability(calibrated.probabilities, calibrated.labels)[1]
+    console.print(
+        f"scores as probabilities (normalize: logistic): nDCG@10 {float(calibrated.held_out.mean()):.4f}, calibration "
+        f"error {error:.3f}, held out; `score_threshold` keeps",
+        markup=False,
+    )
+    for row in thresholds(calibrated):
+        console.print(
+            f"  >= {row['threshold']:.2f}: {row['kept']:.1%} of the documents, precision {row['precision']:.2f}, "
+            f"recall {row['recall']:.2f}",
+            markup=False,
+        )
+    for note in result.notes:
+        console.print(f"note: {note}", markup=False)
+    what = "the setting whose scores are probabilities" if probabilities else "the recommended setting"
+    console.print(f"{what}, for the pipeline file (--write puts it there):", markup=False)
+    console.print(fragment(result.joiner, setting), markup=False, highlight=False)
+
+
+def _share(setting: Setting, name: str) -> float:
+    return setting.weights[name] / sum(setting.weights.values())
+
+
+def _output(answer: Answer, sender: str, socket: str) -> Any:
+    return answer.outputs.get(sender, {}).get(socket)
+
+
+def _is_input(name: str, joiner: HybridScoreJoiner) -> bool:
+    return name in joiner.weights or name.removesuffix("_report") in joiner.weights
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _rounded(entry) for key, entry in value.items()}
+    return (
+        float(np.format_float_positional(value, precision=6, fractional=False)) if isinstance(value, float) else value
+    )
+
+
+def _child(node: Any, key: str) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            if name.value == key:
+                return value
+    return None
+
+
+def _line(key: str, value: Any, indent: str) -> str:
+    """One parameter as block YAML whose first line has no indentation of its own."""
+    dumped: str = yaml.safe_dump({key: value}, sort_keys=False).rstrip("\n")
+    return dumped.replace("\n", f"\n{indent}")
+
+
+def _end(node: Any) -> int:
+    """Where a node's last character stands; PyYAML has a block end where the next token begins, past any comments."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _end(last[1] if isinstance(last, tuple) else last)
+    index: int = node.end_mark.index
+    return index
+
+
+def _replaced(text: str, key: Any, value: Any, line: str) -> str:
+    """Replace one `key: value` of a block mapping; what follows the value on its line (a comment) goes with it."""
+    start = text.rfind("\n", 0, key.start_mark.index) + 1
+    if text[start : key.start_mark.index].strip():  # the first key of a list item, such as "- key: value"
+        raise PipelineError("the parameters do not stand each on a line of its own; write them by hand")
+    end = _end(value)
+    stop = text.find("\n", end)
+    return text[:start] + line + (text[stop:] if stop >= 0 else "\n")

@@ -452,7 +452,7 @@ def _warn_of_truncation(report: dict[str, Any]) -> None:
     truncated = report["truncated"]
     if truncated["documents"] or truncated["query"] or report["unscored"]:
         logger.warning(
-            "{ranker}: {partly} of {candidates} documents were read in part, {unscored} were not scored; query {query}.",
+            "{ranker}: {partly} of {candidates} documents were read in part, {unscored} not scored; query {query}.",
             ranker=report["name"],
             partly=len(truncated["documents"]),
             candidates=report["candidates"],

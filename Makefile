@@ -38,7 +38,8 @@ test: lint models
 	$(BIN)/python -m pytest --cov --cov-report=term
 	$(MAKE) test-oldest-haystack
 
-# The components' tests again on older releases of Haystack, laid over the installed one.
+# The components' tests again on older releases of Haystack, laid over the installed one. Left out are those that compare
+# with Haystack's own BM25 and its error messages, which older releases have in another form.
 HAYSTACKS ?= 2.24.1 2.31.0
 OVERLAID := tests/test_hybrid_score_joiner.py tests/test_cross_encoder_ranker.py tests/test_bm25_retriever.py \
 	tests/test_evaluation_pipelines.py tests/test_examples.py tests/test_readme.py tests/test_cli.py
@@ -47,7 +48,8 @@ test-oldest-haystack: $(VENV)/.installed
 	for version in $(HAYSTACKS); do \
 	  [ -d .haystack/$$version ] || \
 	    $(BIN)/python -m pip install --quiet --no-deps --target .haystack/$$version haystack-ai==$$version || exit 1; \
-	  PYTHONPATH=.haystack/$$version $(BIN)/python -m pytest -q $(OVERLAID) || exit 1; \
+	  PYTHONPATH=.haystack/$$version $(BIN)/python -m pytest -q $(OVERLAID) \
+	    -k "not haystacks_okapi and not are_haystacks and not refused_alike" || exit 1; \
 	done
 
 bench: models

@@ -73,6 +73,12 @@ def test_onnx_scores_equal_those_of_torch(tiny_bert, onnx_bert):
     backend.free_memory()
 
 
+def test_onnx_keeps_int8_exact_on_processors_without_vnni(onnx_bert):
+    backend = backends.load("onnx", ModelOptions(onnx_bert, threads=1))
+    options = backend._session.get_session_options()
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
+
+
 def test_a_model_with_two_labels_is_an_error(two_label_bert):
     with pytest.raises(ValueError, match="2 output labels"):
         backends.load("torch", ModelOptions(two_label_bert))

@@ -17,6 +17,7 @@ from haystack_ce_ranker.pairs import PairTokenizer
 
 CANDIDATES = ("model.onnx", "model_quantized.onnx", "onnx/model.onnx")
 BESIDE = ("*.json", "*.txt", "*.model")
+EXACT_INT8 = "session.x64quantprecision"
 BATCH_TOKENS = {"CPUExecutionProvider": 1024, "CUDAExecutionProvider": 65536}
 
 
@@ -70,6 +71,8 @@ def load(options: ModelOptions) -> OnnxBackend:
 
     folder, file = find_files(options, _candidates(options), beside=BESIDE)
     session_options = onnxruntime.SessionOptions()
+    # Without it, int8 products saturate on CPUs without VNNI, and the same file ranks differently there.
+    session_options.add_session_config_entry(EXACT_INT8, "1")
     if options.threads is not None:
         session_options.intra_op_num_threads = options.threads
     session = onnxruntime.InferenceSession(

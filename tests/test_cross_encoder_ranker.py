@@ -77,9 +77,15 @@ def test_a_ranking_says_what_was_read_and_changes_no_input(ranker):
     ranked, report = found["documents"], found["report"]
     assert [d.score for d in ranked] == sorted((d.score for d in ranked), reverse=True)
     assert set(report["scored"]) == {d.id for d in given}
-    assert report["candidates"] == 6
-    assert report["tokens"] > 0
-    assert list(report["truncated"]["documents"]) == ["long"]
+    assert report["documents"] == 6
+    assert report["tokens"] > report["pairs"] >= 6
+    assert 1 <= report["batches"] <= report["pairs"]
+    assert 0 <= report["padding_share"] < 1
+    assert set(report["seconds"]) == {"tokenise", "select", "score"}
+    assert report["documents_cut"] == 1
+    assert report["tokens_unread"] > 0
+    assert report["query_tokens_cut"] == 0
+    assert list(report["coverage"]) == ["long"]
     for rank, document in enumerate(ranked, start=1):
         note = document.meta["ce_ranker"]["cross_encoder"]
         assert note["rank"] == rank
@@ -177,14 +183,13 @@ def test_a_query_must_be_a_text(ranker):
 
 def test_a_query_longer_than_the_model_is_reported(ranker):
     report = ranker.run("the hut " * 200, documents([LONG]))["report"]
-    assert report["truncated"]["query"]
-    assert report["query"]["tokens_read"] < report["query"]["tokens"]
+    assert 0 < report["query_tokens_cut"] < report["query_tokens"]
 
 
 def test_truncation_can_warn_or_be_refused(tiny_bert, caplog):
     with caplog.at_level(logging.WARNING):
         CrossEncoderRanker(model=tiny_bert, on_truncation="warn").run("the hut", documents([LONG, "a"]))
-    assert "1 of 2 documents were read in part" in caplog.text
+    assert "1 of 2 documents were not read whole, 0 of them not at all" in caplog.text
     strict = CrossEncoderRanker(model=tiny_bert, on_truncation="error")
     with pytest.raises(ValueError, match=r"1 of 2 documents do not fit .* d0 "):
         strict.run("the hut", documents([LONG, "a"]))

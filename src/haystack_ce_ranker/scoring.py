@@ -142,17 +142,18 @@ class QueryScores:
 
 @dataclass
 class Stats:
-    """What one call of the scorer cost: seconds per step, pairs, tokens, and the share of padding among token slots."""
+    """What one call of the scorer cost: seconds per step, pairs, batches, tokens, and the token slots with padding."""
 
     tokenise: float = 0.0
     select: float = 0.0
     score: float = 0.0
     pairs: int = 0
+    batches: int = 0
     tokens: int = 0
     slots: int = 0
 
     @property
-    def padding(self) -> float:
+    def padding_share(self) -> float:
         """Share of the token slots that held padding."""
         return 1.0 - self.tokens / self.slots if self.slots else 0.0
 
@@ -504,6 +505,7 @@ class CrossEncoderScorer:
                 )
             logits[group[batch]] = values
             stats.pairs += len(batch)
+            stats.batches += 1
             stats.tokens += int(lengths[batch].sum())
             stats.slots += int(lengths[batch].max()) * len(batch)
             if progress is not None:
@@ -594,5 +596,5 @@ def _shorten(piece: Piece, tokens: int) -> Piece:
 
 
 def _add(total: Stats, stats: Stats) -> None:
-    for name in ("tokenise", "select", "score", "pairs", "tokens", "slots"):
+    for name in ("tokenise", "select", "score", "pairs", "batches", "tokens", "slots"):
         setattr(total, name, getattr(total, name) + getattr(stats, name))

@@ -276,9 +276,13 @@ class CrossEncoderRanker:
         :param top_k: Overrides the value of `__init__`.
         :param scale_score: Overrides the value of `__init__`.
         :param score_threshold: Overrides the value of `__init__`.
-        :returns: `documents`, best first, and `report`: what ran, what it read and what it cost, with the logit of
-            every
-            scored document under `scored`, also of those that `top_k` cut. With `return_passages` also `passages`.
+        :returns: `documents`, best first, and `report`. With `return_passages` also `passages`. The report's keys:
+            `name`, `model`, `backend`, `dtype`, `device` and `strategy`, what ran; `documents`, the number of
+            candidates, and `duplicates`, those left out; `pairs`, `batches`, `tokens` (padding not among them),
+            `padding_share` and `seconds` (by step), what it cost; `documents_cut` and `tokens_unread`, how many were
+            not read whole and by how much, with the share read of each under `coverage`; `query_tokens` and
+            `query_tokens_cut`; `scored`, the logit of every scored document, also of those that `top_k` cut; and
+            `unscored`, the ids of the others.
         :raises ValueError: If `top_k` is not positive, `query` is not a text, a text does not fit and
             `on_truncation` is `error`, or what is embedded around a document leaves no room for its content.
         """
@@ -373,26 +377,27 @@ class CrossEncoderRanker:
         stats: Stats,
     ) -> dict[str, Any]:
         found = list(zip(candidates, scores.documents, strict=True))
-        partly = {doc.id: score.coverage for doc, score in found if score.logit is not None and score.coverage < 1.0}
+        cut = [(doc.id, score) for doc, score in found if score.tokens_read < score.tokens]
         return {
             "name": self.name,
             "model": self.model,
             "backend": scorer.backend.name,
             "dtype": scorer.backend.dtype,
             "device": scorer.backend.device,
-            "candidates": len(candidates),
+            "strategy": self.long_documents,
+            "documents": len(candidates),
             "duplicates": len(documents) - len(candidates),
             "pairs": scores.pairs,
             "tokens": scores.tokens,
-            "padding": stats.padding,
+            "documents_cut": len(cut),
+            "tokens_unread": sum(score.tokens - score.tokens_read for _, score in cut),
+            "coverage": {doc_id: score.coverage for doc_id, score in cut},
+            "query_tokens": scores.query_tokens,
+            "query_tokens_cut": scores.query_tokens - scores.query_tokens_read,
+            "batches": stats.batches,
+            "padding_share": stats.padding_share,
             "scored": {doc.id: score.logit for doc, score in found if score.logit is not None},
             "unscored": [doc.id for doc, score in found if score.logit is None],
-            "truncated": {
-                "query": scores.query_tokens_read < scores.query_tokens,
-                "documents": partly,
-                "strategy": self.long_documents,
-            },
-            "query": {"tokens": scores.query_tokens, "tokens_read": scores.query_tokens_read},
             "seconds": {"tokenise": stats.tokenise, "select": stats.select, "score": stats.score},
         }
 
@@ -449,15 +454,17 @@ def _refuse_truncation(
 
 
 def _warn_of_truncation(report: dict[str, Any]) -> None:
-    truncated = report["truncated"]
-    if truncated["documents"] or truncated["query"] or report["unscored"]:
+    if report["documents_cut"] or report["query_tokens_cut"]:
         logger.warning(
-            "{ranker}: {partly} of {candidates} documents were read in part, {unscored} not scored; query {query}.",
+            "{ranker}: {cut} of {documents} documents were not read whole, {unscored} of them not at all "
+            "({tokens} tokens unread); {query_cut} of {query_tokens} query tokens were cut.",
             ranker=report["name"],
-            partly=len(truncated["documents"]),
-            candidates=report["candidates"],
+            cut=report["documents_cut"],
+            documents=report["documents"],
             unscored=len(report["unscored"]),
-            query="shortened" if truncated["query"] else "read whole",
+            tokens=report["tokens_unread"],
+            query_cut=report["query_tokens_cut"],
+            query_tokens=report["query_tokens"],
         )
 
 

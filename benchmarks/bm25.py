@@ -161,7 +161,12 @@ def worker(name: str, folder: Path, size: int, queries: int, target: Path) -> di
 
 
 def quality(folder: Path) -> None:
-    """Compare nDCG@10 with Haystack's BM25L and with bm25s alone in the settings people publish."""
+    """
+    Compare nDCG@10 with Haystack's BM25L and with bm25s alone in nine settings.
+
+    The published ones are those with Lucene's stop words: Lucene's own (k1 1.2, b 0.75), Anserini's (0.9, 0.4) and that
+    of bm25s's figures (1.5, 0.75). The best of all nine is picked with the judgments in hand, per collection.
+    """
     import bm25s
     import Stemmer
     from bm25s import stopwords
@@ -178,7 +183,11 @@ def quality(folder: Path) -> None:
         "179": list(stopwords.STOPWORDS_EN_PLUS),
         "none": [],
     }
-    header("nDCG@10", "collection", "Haystack BM25L", "BM25Retriever", "bm25s alone, best of 9", "its setting")
+    header(
+        "nDCG@10",
+        *("collection", "Haystack BM25L", "BM25Retriever", "bm25s alone, best of 3 published", "its setting"),
+        *("best of all 9", "its setting"),
+    )
     verdicts = []
     for name in JUDGED:
         collection = load_collection(folder / name)
@@ -197,7 +206,7 @@ def quality(folder: Path) -> None:
             judge(through(InMemoryBM25Retriever(store, top_k=10))),
             judge(through(BM25Retriever(store, top_k=10))),
         )
-        best, setting = 0.0, ""
+        values: dict[str, float] = {}
         for listed, words in lists.items():
             tokens = bm25s.tokenize(texts, stopwords=words, stemmer=stemmer, show_progress=False)
             for k1, b in ((0.9, 0.4), (1.2, 0.75), (1.5, 0.75)):
@@ -209,12 +218,17 @@ def quality(folder: Path) -> None:
                     found, scores = index.retrieve(asked, k=10, show_progress=False)
                     return [(names[i], float(s)) for i, s in zip(found[0], scores[0], strict=True) if s > 0]
 
-                value = judge(find)
-                if value > best:
-                    best, setting = value, f"k1 {k1}, b {b}, stop words: {listed}"
-        row(name, f"{theirs:.4f}", f"{mine:.4f}", f"{best:.4f}", setting)
+                values[f"k1 {k1}, b {b}, stop words: {listed}"] = judge(find)
+        published = max((name for name in values if "Lucene's" in name), key=values.__getitem__)
+        best = max(values, key=values.__getitem__)
+        row(
+            *(name, f"{theirs:.4f}", f"{mine:.4f}"),
+            *(f"{values[published]:.4f}", published, f"{values[best]:.4f}", best),
+        )
         verdicts.append((f"{name}, at least Haystack's BM25L", mine >= theirs, f"{mine - theirs:+.4f}"))
-        verdicts.append((f"{name}, within 0.005 of the best of bm25s", mine >= best - 0.005, f"{mine - best:+.4f}"))
+        for label, setting in (("best published setting", published), ("best of all nine", best)):
+            less = mine - values[setting]
+            verdicts.append((f"{name}, within 0.005 of bm25s's {label}", less >= -0.005, f"{less:+.4f}"))
     print()
     for line in verdicts:
         verdict(*line)

@@ -134,6 +134,30 @@ def test_a_query_of_stop_words_or_of_nothing_finds_nothing():
     assert len(BM25Index.build(TEXTS, analysis=PLAIN).search("the").positions) == 3
 
 
+@pytest.mark.parametrize(
+    ("query", "terms"),
+    [
+        ("vitamin C (e.g. for type 2)", ["vitamin", "type"]),
+        ("C", ["c"]),
+        ("C 2 the", ["c", "2"]),
+        ("北京 C", ["北", "京"]),
+        ("C++", ["c"]),
+        ("the", []),
+    ],
+)
+def test_single_letters_of_a_query_count_only_where_nothing_else_is_asked_for(query, terms):
+    assert Analysis().query_terms(query) == terms
+    for free in (PLAIN, Analysis(tokenization_regex=r"\w+")):
+        assert free.query_terms(query) == free.terms(query)
+    assert "c" in Analysis().terms("vitamin C")  # texts keep them
+
+
+def test_the_index_finds_a_single_letter_that_is_asked_for_alone():
+    index = BM25Index.build(["programs in C", "programs in R", "programs"])
+    assert index.search("C").positions.tolist() == [0]
+    assert index.search("C programs").scores.tolist() == index.search("programs").scores.tolist()
+
+
 def test_a_matching_document_is_returned_even_where_its_score_is_zero():
     index = BM25Index.build(["x", "x y"], analysis=PLAIN, scoring=Scoring("robertson"))
     hits = index.search("x")
@@ -381,10 +405,30 @@ def test_terms_without_a_language_are_those_of_haystack():
         assert PLAIN.terms(text) == store._tokenize_bm25(text)
 
 
+MANY_SCRIPTS = (
+    "Häuser maisons casas connections evlerin könyvek talojen domů դպրոցներ książkami mājām "
+    "домами σπίτια लड़कियाँ किताबें घरहरूमा வீடுகள் المكتبات ביכער"
+)
+
+
+@pytest.mark.parametrize("language", Stemmer.algorithms())
+def test_every_language_of_pystemmer_gives_its_stems_of_whole_words(language):
+    words = unicodedata.normalize("NFC", MANY_SCRIPTS.lower()).split()
+    kept = [word for word in words if word not in stop_words(language)]
+    assert Analysis(language).terms(MANY_SCRIPTS) == Stemmer.Stemmer(language).stemWords(kept)
+    index = BM25Index.build(["nothing of this", *words], analysis=Analysis(language))
+    for word in kept:
+        assert words.index(word) + 1 in index.search(word).positions.tolist()
+
+
+@pytest.mark.parametrize(("language", "one", "other"), [("hindi", "लड़कियाँ", "लड़की"), ("tamil", "வீடுகள்", "வீடு")])
+def test_combining_marks_belong_to_the_word_where_a_language_is_given(language, one, other):
+    assert BM25Index.build(["-", one], analysis=Analysis(language)).search(other).positions.tolist() == [1]
+    assert len(Analysis(None).words(one)) > 1  # without a language words are split as Haystack splits them
+
+
 def test_every_stemmer_is_a_language_and_most_have_stop_words():
     assert set(languages()) == set(Stemmer.algorithms())
-    for language in languages():
-        Analysis(language=language).terms("Ein Haus, une maison, ένα σπίτι")
     assert Analysis("german").terms("die Häuser und der Baum") == ["haus", "baum"]
     assert Analysis("french").terms("les maisons") == ["maison"]
     assert "the" in stop_words("english")

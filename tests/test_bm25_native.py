@@ -147,7 +147,9 @@ def url_of(server):
 @pytest.fixture(params=["opensearch", "elasticsearch"])
 def store(request, server):
     module = pytest.importorskip(
-        f"haystack_integrations.document_stores.{request.param}", reason=f"{request.param}-haystack is not installed"
+        f"haystack_integrations.document_stores.{request.param}",
+        reason=f"{request.param}-haystack is not installed, or is for another Haystack",
+        exc_type=ImportError,
     )
     name = {"opensearch": "OpenSearchDocumentStore", "elasticsearch": "ElasticsearchDocumentStore"}[request.param]
     return getattr(module, name)(hosts=url_of(server), index="docs")
@@ -279,7 +281,11 @@ def test_the_opensearch_example_differs_from_the_pipeline_in_the_store_alone():
 
 
 def test_the_opensearch_example_loads_and_asks(server, monkeypatch):
-    pytest.importorskip("haystack_integrations.document_stores.opensearch", reason="opensearch-haystack is missing")
+    pytest.importorskip(
+        "haystack_integrations.document_stores.opensearch",
+        reason="opensearch-haystack is missing, or is for another Haystack",
+        exc_type=ImportError,
+    )
     text = (EXAMPLES / "opensearch.yaml").read_text(encoding="utf-8")
     text = text.replace("http://localhost:9200", url_of(server)).replace("index: ce-ranker-example", "index: docs")
     retriever = Pipeline.loads(text).get_component("bm25_retriever")

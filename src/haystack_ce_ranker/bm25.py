@@ -509,12 +509,12 @@ class BM25Index:
         Only documents that have one of its terms are returned, so a query of stop words or of unknown words finds
         none. A term that the query repeats counts as often. Equal scores come in the order of the collection.
 
-        :param query: Analysed as the texts were.
+        :param query: Analysed as the texts were; see `Analysis.query_terms` for single letters.
         :param top_k: The most documents to return, at least 1.
         :param allowed: Leave out all others; the best `top_k` of these are returned.
         :raises ValueError: If `top_k` is not positive or `allowed` was made for another index.
         """
-        return self.search_terms(self.analysis.terms(query), top_k, allowed=allowed)
+        return self.search_terms(self.analysis.query_terms(query), top_k, allowed=allowed)
 
     def search_terms(self, terms: Iterable[str], top_k: int = 50, *, allowed: Allowed | None = None) -> Hits:
         """Return the best documents of a query that is analysed already; see `search`."""

@@ -36,18 +36,22 @@ _UNSPACED = (
     "\uffa0-\uffdc"  # Halfwidth Hangul Jamo
 )
 DEFAULT_TOKENIZATION_REGEX = rf"[^\W{_UNSPACED}]+|[{_UNSPACED}]"
+
+_IS_UNSPACED = re.compile(f"[{_UNSPACED}]").match
 _ASCII_WORDS = re.compile(r"\w+", re.ASCII).findall  # the default's meaning on ASCII text, at less cost
 
-# The names of the lists that bm25s ships. A stemming language without a list has no stop words.
+# The names of the lists that bm25s ships. A stemming language without a list has no stop words. Of its two English ones
+# it is the longer, which is of the kind of the others: with Lucene's 33 words, queries in sentences match on "what" and
+# "how". `benchmarks/bm25.py --only quality` measures both.
 _STOP_WORDS = {
     "danish": "STOPWORDS_DANISH",
     "dutch": "STOPWORDS_DUTCH",
-    "english": "STOPWORDS_EN",
+    "english": "STOPWORDS_EN_PLUS",
     "french": "STOPWORDS_FRENCH",
     "german": "STOPWORDS_GERMAN",
     "italian": "STOPWORDS_ITALIAN",
     "norwegian": "STOPWORDS_NORWEGIAN",
-    "porter": "STOPWORDS_EN",
+    "porter": "STOPWORDS_EN_PLUS",
     "portuguese": "STOPWORDS_PORTUGUESE",
     "russian": "STOPWORDS_RUSSIAN",
     "spanish": "STOPWORDS_SPANISH",
@@ -92,6 +96,13 @@ def _splitter(pattern: str) -> Callable[[str], list[str]]:
     return re.compile(pattern).findall
 
 
+@lru_cache(maxsize=1)
+def _default_with_marks() -> str:
+    """Return the default pattern, but a word goes on over combining marks: no `\\w`, but the vowels of Hindi."""
+    marks = "".join(re.escape(chr(i)) for i in range(0x300, 0x10000) if unicodedata.category(chr(i)) in ("Mn", "Mc"))
+    return rf"[^\W{_UNSPACED}](?:[^\W{_UNSPACED}]|[{marks}])*|[{_UNSPACED}]"
+
+
 @dataclass(frozen=True)
 class Analysis:
     """
@@ -99,7 +110,8 @@ class Analysis:
 
     :param language: Whose stemmer and stop words to use, one of `languages()`; None for neither.
     :param tokenization_regex: What a term looks like, in lower-case NFC text; at most one group, as `re.findall` takes
-        it. The default takes words, and single characters of Chinese, Japanese and Korean.
+        it. The default takes words, and single characters of Chinese, Japanese and Korean; where a language is given,
+        a word keeps its combining marks, without which the stemmers of Hindi or Tamil see no whole word.
     :raises ValueError: If the language is unknown or the pattern does not compile.
     """
 
@@ -127,16 +139,36 @@ class Analysis:
     def words(self, text: str) -> list[str]:
         """Return the words of `text` in order, before stop words and stems."""
         text = normalize(text)
-        if self.tokenization_regex == DEFAULT_TOKENIZATION_REGEX and text.isascii():
+        if self.tokenization_regex != DEFAULT_TOKENIZATION_REGEX:
+            return _splitter(self.tokenization_regex)(text)
+        if text.isascii():
             return _ASCII_WORDS(text)
-        return _splitter(self.tokenization_regex)(text)
+        return _splitter(self.tokenization_regex if self.language is None else _default_with_marks())(text)
 
     def terms(self, text: str) -> list[str]:
         """Return the terms of `text` in order, repeated where they repeat."""
-        if self.language is None:
-            return [word for word in self.words(text) if word]
-        stopped, stem = stop_words(self.language), _stem_function(self.language)
-        return [stem(word) for word in self.words(text) if word and word not in stopped]
+        return self._stemmed(self._kept(text))
+
+    def query_terms(self, query: str) -> list[str]:
+        """
+        Return those terms of a query that are searched for.
+
+        These are its terms, with one exception: where a language is given and no pattern of one's own, single letters
+        and digits are left out, unless nothing else is asked for. They are rare in texts, so they weigh much, and most
+        come from "e.g.", initials and numbering. Single characters of Chinese, Japanese and Korean stay.
+        """
+        words = self._kept(query)
+        if self.language is not None and self.tokenization_regex == DEFAULT_TOKENIZATION_REGEX:
+            longer = [word for word in words if len(word) > 1 or _IS_UNSPACED(word)]
+            words = longer if longer else words
+        return self._stemmed(words)
+
+    def _kept(self, text: str) -> list[str]:
+        stopped = stop_words(self.language)
+        return [word for word in self.words(text) if word and word not in stopped]
+
+    def _stemmed(self, words: list[str]) -> list[str]:
+        return words if self.language is None else list(map(_stem_function(self.language), words))
 
     def fingerprint(self) -> dict[str, Any]:
         """Return plain values that differ when the same text could become other terms; kept with an index on disk."""
@@ -146,6 +178,7 @@ class Analysis:
             "tokenization_regex": self.tokenization_regex,
             "stop_words": hashlib.blake2b(stopped.encode("utf-8"), digest_size=8).hexdigest(),
             "stemmer": None if self.language is None else f"PyStemmer {Stemmer.version()}",
+            "unicode": unicodedata.unidata_version,
         }
 
 

@@ -61,7 +61,7 @@ class _Mask(NamedTuple):
     """A filter that was evaluated, with the values of its fields at that time."""
 
     allowed: Allowed
-    values: list[list[Any]]
+    values: list[freshness.FieldValues]
 
 
 class _State(NamedTuple):
@@ -93,9 +93,12 @@ class BM25Retriever:
     `meta["ce_ranker"]["bm25"] = {"score": ..., "rank": ...}`: the raw score and the rank from 1. Equal scores keep the
     store's order. A query none of whose words is in the collection finds nothing, as does one of stop words alone.
 
+    Single letters and digits of a query are ignored beside longer words, unless `language` is None or there is a
+    `tokenization_regex`; see `Analysis.query_terms`.
+
     The index holds about 6 bytes per distinct word of each document. The documents stay with the store where that is
-    in-memory: the component refers to them. Of any other store it keeps a copy of all documents in memory, embeddings
-    included, because a search must not wait for the store.
+    in-memory: the component refers to them, 16 bytes each. Of any other store it keeps a copy of all documents in
+    memory, embeddings included, because a search must not wait for the store.
     """
 
     def __init__(
@@ -363,10 +366,7 @@ class BM25Retriever:
 
     def _indexed_meta_is(self, reading: freshness.Reading) -> bool:
         """Tell whether the indexed meta fields have the values that were read, for meta can be changed in place."""
-        return all(
-            freshness.field_values(reading.documents, f"meta.{name}") == values
-            for name, values in zip(self._meta_fields, reading.meta_values, strict=True)
-        )
+        return all(values.still_hold(reading.documents) for values in reading.meta_values)
 
     def _first_state(self) -> _State:
         """Open the index in `index_path`, or build one, for what the store holds; the lock is held."""
@@ -444,14 +444,14 @@ class BM25Retriever:
             return None
         documents = state.reading.documents
         key = repr(filters) if _is_plain(filters) else None
-        values: list[list[Any]] = []
-        if key is not None:
-            if self.refresh != "manual":
-                values = [freshness.field_values(documents, field) for field in sorted(_fields(filters))]
-            kept = state.masks.get(key)
-            if kept is not None and kept.values == values:
-                return kept.allowed
-        passing = {document.id for document in self.document_store.filter_documents(filters)}
+        kept = state.masks.get(key) if key is not None else None
+        if kept is not None and (self.refresh == "manual" or all(v.still_hold(documents) for v in kept.values)):
+            return kept.allowed
+        in_place = key is not None and self.refresh != "manual"
+        values = [freshness.FieldValues.of(documents, name) for name in sorted(_fields(filters))] if in_place else []
+        view = self._probe.view
+        store = self.document_store if view is None else view(self.document_store, state.reading.source)
+        passing = {document.id for document in store.filter_documents(filters)}
         mask = np.fromiter((document.id in passing for document in documents), np.bool_, len(documents))
         allowed = state.bm25.allow(mask)
         if key is not None:
@@ -503,4 +503,5 @@ def _noted(
 
 
 def _noted_native(documents: list[Document], scale_score: bool) -> list[Document]:
-    return _noted(documents, [float(document.score or 0.0) for document in documents], scale_score, False)
+    scores = [0.0 if document.score is None else float(document.score) for document in documents]
+    return _noted(documents, scores, scale_score, False)

@@ -6,6 +6,9 @@ Document stores with a BM25 engine of their own: which they are, and how the que
 | `ElasticsearchDocumentStore` | `ElasticsearchBM25Retriever`, package `elasticsearch-haystack` |
 | `OpenSearchDocumentStore` | `OpenSearchBM25Retriever`, package `opensearch-haystack` |
 
+The requests were checked against a local HTTP server that knows the documented query form, not against a cluster;
+`examples/opensearch_check.py` names the command that does that.
+
 The integrations are imported only when such a store is given; its presence means that the package is installed.
 """
 

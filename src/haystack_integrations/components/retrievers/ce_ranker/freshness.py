@@ -22,13 +22,13 @@ at 100,000 documents); when more than a tenth of the index is new or gone, all p
 text; of a store of the last row every text is read and hashed. `benchmarks/bm25.py` measures these figures.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import fields as fields_of
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import repeat
 from operator import attrgetter, is_
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from haystack import Document
@@ -74,7 +74,7 @@ def _unchanged_in_memory(store: Any, known: list[Document]) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _view_class(store_class: type) -> type:
+def _view_class(store_class: Any) -> type:
     """Derive a class whose objects have the documents given to them; they close nothing, for they own nothing."""
     members = {"storage": property(lambda view: vars(view)["_snapshot"]), "__del__": _never}
     return type(store_class.__name__, (store_class,), members)
@@ -82,7 +82,7 @@ def _view_class(store_class: type) -> type:
 
 def _view_in_memory(store: Any, documents: list[Document]) -> Any:
     """Return a store of the same class and settings over these documents, without writing them into one."""
-    view: Any = object.__new__(_view_class(type(store)))
+    view: Any = object.__new__(_view_class(cast(Hashable, type(store))))
     snapshot = {document.id: document for document in documents}
     # The documents are only looked at, so copies without embeddings are not needed.
     view.__dict__.update({**vars(store), "_snapshot": snapshot, "return_embedding": True})

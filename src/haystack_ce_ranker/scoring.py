@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 MIN_SHARED_WINDOW = 16
 """Body tokens below which a shared budget leaves a candidate unscored rather than showing the model a scrap of it."""
+
+CHARACTERS_PER_TOKEN = 4
+"""How many characters of documents are taken for a token when, under a deadline, the next ones are tokenised."""
 
 _learnt_batch_tokens: dict[tuple[str, str, str], int] = {}
 _learnt_lock = threading.Lock()
@@ -131,6 +134,7 @@ class QueryScores:
     :ivar query_tokens: Tokens of the query, without special tokens.
     :ivar query_tokens_read: The fewest of them that a pair showed; equal to `query_tokens` if the query was never cut.
     :ivar tokens: Tokens the model read, special tokens among them and padding not.
+    :ivar out_of_time: Whether the deadline came before everything was scored.
     """
 
     documents: tuple[DocumentScore, ...]
@@ -138,6 +142,7 @@ class QueryScores:
     query_tokens_read: int
     pairs: int
     tokens: int
+    out_of_time: bool = False
 
 
 @dataclass
@@ -212,6 +217,7 @@ class CrossEncoderScorer:
         self._room = room_for_texts(self.max_length, self._format.special_tokens)
         split_budget(1, 1, room=self._room, window=1, max_query=self.policy.max_query_tokens)  # checks max_query_tokens
         self._documents = DocumentEncoder(backend.tokenizer, cache_tokens=cache_tokens)
+        self._seconds_per_token: float | None = None  # learnt from every batch, for deadlines
 
     def __deepcopy__(self, _memo: object) -> "CrossEncoderScorer":
         """A copied pipeline shares the loaded model: it holds no state of a request."""
@@ -230,21 +236,28 @@ class CrossEncoderScorer:
 
         :param documents: Texts, or texts with what is embedded around them.
         :param top_k: How many of the best the caller wants; a shared token budget goes where it can change those.
-        :param deadline: A time of `time.monotonic()` at which to stop: documents are then scored in the order they
-            came, and those that were not reached keep a logit of None.
+        :param deadline: A time of `time.monotonic()` at which to stop: documents are then tokenised and scored in the
+            order they came, as long as the next ones can be expected to be done in time, by the speed of the batches so
+            far (of earlier calls, too; the very first batch, whose speed nobody knows, is a single document). A
+            document is scored by all its windows or not at all, a batch that has begun is finished, and documents that
+            were not reached keep a logit of None. With a shared token budget, whose shares depend on all documents,
+            they are all tokenised first.
         :returns: The scores, and what they cost.
         :raises ValueError: If what is embedded around a document leaves no room for its content.
         """
         texts = [text if isinstance(text, DocumentText) else DocumentText(text) for text in documents]
         stats = Stats()
         query_ids = self._encode_queries([query], stats)[0]
+        if deadline is not None and self.policy.max_tokens_per_query is None:
+            return self._score_in_order(query_ids, texts, stats, deadline), stats
         plans = self._plan(query_ids, texts, stats)
+        in_time = True
         if self.policy.max_tokens_per_query is not None:
-            pairs = self._score_shared(plans, top_k if top_k is not None else len(plans), stats, deadline)
+            pairs, in_time = self._score_shared(plans, top_k if top_k is not None else len(plans), stats, deadline)
         else:
             pairs = self._pairs(plans, stats)
-            self._run(pairs, stats, deadline)
-        return self._collect(query_ids, plans, pairs), stats
+            self._run(pairs, stats)
+        return replace(self._collect(query_ids, plans, pairs), out_of_time=not in_time), stats
 
     def score_many(
         self,
@@ -276,7 +289,7 @@ class CrossEncoderScorer:
         texts = [[text if isinstance(text, DocumentText) else DocumentText(text) for text in docs] for _, docs in todo]
         plans = [self._plan(ids, documents, total) for ids, documents in zip(query_ids, texts, strict=True)]
         pairs = [self._pairs(of_query, total) for of_query in plans]
-        self._run([pair for of_query in pairs for pair in of_query], total, None, progress=progress)
+        self._run([pair for of_query in pairs for pair in of_query], total, progress=progress)
         return [self._collect(*parts) for parts in zip(query_ids, plans, pairs, strict=True)], total
 
     def score_pairs(
@@ -340,14 +353,14 @@ class CrossEncoderScorer:
         stats.tokenise += time.perf_counter() - started
         return [ids[query] for query in queries]
 
-    def _plan(self, query: Ids, texts: Sequence[DocumentText], stats: Stats) -> list[_Plan]:
-        """Decide for each document what the model is to read of it and of the query."""
+    def _plan(self, query: Ids, texts: Sequence[DocumentText], stats: Stats, *, first: int = 0) -> list[_Plan]:
+        """Decide for each document what the model is to read of it and of the query; `first` is the first's place."""
         started = time.perf_counter()
         documents = self._documents.encode(texts)
         stats.tokenise += time.perf_counter() - started
         started = time.perf_counter()
         plans = []
-        for place, (text, document) in enumerate(zip(texts, documents, strict=True)):
+        for place, (text, document) in enumerate(zip(texts, documents, strict=True), start=first):
             budget = split_budget(
                 len(query),
                 len(document),
@@ -382,19 +395,46 @@ class CrossEncoderScorer:
         body = [document.body.ids[span.start : span.stop] for span in piece.spans]
         return _Pair(plan, piece, self._format.pack(plan.query, document.header, *body, document.footer))
 
-    def _score_shared(self, plans: list[_Plan], top_k: int, stats: Stats, deadline: float | None) -> list[_Pair]:
+    def _score_in_order(self, query: Ids, texts: Sequence[DocumentText], stats: Stats, deadline: float) -> QueryScores:
+        """Tokenise and score documents in the order they came, about one batch at a time, until the time is up."""
+        plans: list[_Plan] = []
+        pairs: list[_Pair] = []
+        in_time = True
+        while in_time and len(plans) < len(texts):
+            start = len(plans)
+            stop, characters_left = start, CHARACTERS_PER_TOKEN * self._batch_tokens()
+            while stop < len(texts) and (stop == start or len(texts[stop].content) <= characters_left):
+                characters_left -= len(texts[stop].content)
+                stop += 1
+            if time.monotonic() >= deadline:
+                in_time = False
+                break
+            slice_of_plans = self._plan(query, texts[start:stop], stats, first=start)
+            slice_of_pairs = self._pairs(slice_of_plans, stats)
+            plans += slice_of_plans
+            pairs += slice_of_pairs
+            in_time = self._run(slice_of_pairs, stats, deadline)
+        found = self._collect(query, plans, pairs)
+        reached = [score if score.logit is not None else DocumentScore(logit=None) for score in found.documents]
+        missed = [DocumentScore(logit=None)] * (len(texts) - len(reached))
+        return replace(found, documents=(*reached, *missed), out_of_time=not in_time)
+
+    def _score_shared(
+        self, plans: list[_Plan], top_k: int, stats: Stats, deadline: float | None
+    ) -> tuple[list[_Pair], bool]:
         """
         Share one token budget among all documents: each gets one piece, what is left goes where it can change the top
         k.
 
         The first pieces are cut to equal shares if they do not all fit. Further ones go by the first pass's logits: the
-        second pieces of the best documents, then the second pieces of the others, and so on.
+        second pieces of the best documents, then the second pieces of the others, and so on. Also tells whether the
+        deadline left time for all of that.
         """
         left = self.policy.max_tokens_per_query
         if left is None:  # pragma: no cover - the caller has checked
             raise ValueError("max_tokens_per_query must be set to share a budget.")
         first = self._first_pieces(plans, left)
-        self._run(first, stats, deadline)
+        in_time = self._run(first, stats, deadline)
         left -= sum(len(pair.packed.ids) for pair in first)
         ranked = sorted((plan for plan in plans if plan.logits), key=lambda plan: -plan.logits[0])
         further = []
@@ -408,8 +448,8 @@ class CrossEncoderScorer:
                     if len(pair.packed.ids) <= left:
                         left -= len(pair.packed.ids)
                         further.append(pair)
-        self._run(further, stats, deadline)
-        return first + further
+        in_time = in_time and self._run(further, stats, deadline)
+        return first + further, in_time
 
     def _first_pieces(self, plans: list[_Plan], budget: int) -> list[_Pair]:
         """One pair for each document in the order they came, as long as the budget can show a window worth reading."""
@@ -430,48 +470,58 @@ class CrossEncoderScorer:
         self,
         pairs: Sequence[_Pair],
         stats: Stats,
-        deadline: float | None,
+        deadline: float | None = None,
         *,
         progress: Callable[[int, int], None] | None = None,
-    ) -> None:
-        """Score pairs and hand each logit to its plan, in the order of the plan's pieces."""
+    ) -> bool:
+        """
+        Score pairs and hand each logit to its plan, in the order of the plan's pieces.
+
+        :returns: Whether all were scored; with a deadline, pairs are taken in their order as long as there is time.
+        """
         started = time.perf_counter()
         logits = np.full(len(pairs), np.nan)
-        for group in self._groups(pairs, deadline):
-            if not self._in_time(group, pairs, stats, started, deadline):
-                break
-            self._run_group(group, pairs, logits, stats, progress)
+        if deadline is None:
+            self._run_group(np.arange(len(pairs)), pairs, logits, stats, progress)
+        else:
+            done = 0
+            while done < len(pairs) and (count := self._affordable(pairs[done:], stats, deadline)):
+                self._run_group(np.arange(done, done + count), pairs, logits, stats, progress)
+                done += count
         stats.score += time.perf_counter() - started
         reached = ~np.isnan(logits)
-        for pair, logit, done in zip(pairs, logits, reached, strict=True):
-            if done:
+        for pair, logit, done_in_time in zip(pairs, logits, reached, strict=True):
+            if done_in_time:
                 pair.plan.logits.append(float(logit))
+        return bool(reached.all())
 
-    def _groups(self, pairs: Sequence[_Pair], deadline: float | None) -> list[NDArray[np.intp]]:
-        """All pairs at once, or, under a deadline, runs of documents in their order, of about one batch each."""
-        if deadline is None:
-            return [np.arange(len(pairs))]
-        groups: list[list[int]] = []
-        tokens = 0
-        for place, pair in enumerate(pairs):
-            new_document = place == 0 or pairs[place - 1].plan is not pair.plan
-            if not groups or (new_document and tokens + len(pair.packed.ids) > self._batch_tokens()):
-                groups.append([])
-                tokens = 0
-            groups[-1].append(place)
-            tokens += len(pair.packed.ids)
-        return [np.asarray(group, dtype=np.intp) for group in groups]
+    def _affordable(self, pairs: Sequence[_Pair], stats: Stats, deadline: float) -> int:
+        """How many of the next pairs can be expected to be done in time: whole documents, at most a batch of them."""
+        left = deadline - time.monotonic()
+        if left <= 0.0:
+            return 0
+        speed = self._seconds_per_token
+        room = self._batch_tokens()
+        count, tokens = 0, 0
+        while count < len(pairs):
+            stop = count + 1
+            while stop < len(pairs) and pairs[stop].plan is pairs[count].plan:
+                stop += 1
+            tokens += sum(len(pair.packed.ids) for pair in pairs[count:stop])
+            if count and (speed is None or tokens > room):
+                break
+            if speed is not None and speed * tokens > left:
+                break
+            count = stop
+        if not count and not stats.batches and speed is not None:
+            # A call without a score teaches nothing, so that one stall could rule out every later call.
+            self._seconds_per_token = speed / 2
+        return count
 
-    def _in_time(
-        self, group: NDArray[np.intp], pairs: Sequence[_Pair], stats: Stats, started: float, deadline: float | None
-    ) -> bool:
-        """Tell whether a group can be expected to be done by the deadline, by the speed so far."""
-        if deadline is None:
-            return True
-        spent = stats.score + time.perf_counter() - started
-        speed = spent / stats.tokens if stats.tokens else 0.0
-        expected = speed * sum(len(pairs[place].packed.ids) for place in group)
-        return time.monotonic() + expected <= deadline
+    def _learn_speed(self, seconds: float, tokens: int) -> None:
+        """Remember the speed, the latest batches counting most."""
+        latest, before = seconds / max(tokens, 1), self._seconds_per_token
+        self._seconds_per_token = latest if before is None else (latest + before) / 2
 
     def _run_group(
         self,
@@ -486,6 +536,7 @@ class CrossEncoderScorer:
         pending = deque(plan_batches(lengths, batch_tokens=self._batch_tokens(), batch_size=self.batch_size))
         while pending:
             batch = pending.popleft()
+            started = time.perf_counter()
             try:
                 values = self.backend.logits(
                     Batch([pairs[group[place]].packed for place in batch], self.backend.tokenizer.pad_id)
@@ -503,6 +554,7 @@ class CrossEncoderScorer:
                     f"model returned scores that are not finite for {int((~np.isfinite(values)).sum())} of "
                     f"{len(values)} pairs in {self.backend.dtype}; try dtype='float32'."
                 )
+            self._learn_speed(time.perf_counter() - started, int(lengths[batch].sum()))
             logits[group[batch]] = values
             stats.pairs += len(batch)
             stats.batches += 1

@@ -8,6 +8,7 @@ report.
 import asyncio
 import math
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _WARM_UP = threading.Lock()  # of the module: a lock on the instance would make copy.deepcopy(component) fail
 _ON_TRUNCATION = ("report", "warn", "error")
+_MANY_CANDIDATES = 200  # beyond, most of the time goes to documents that do not reach the top
 
 
 @component
@@ -83,6 +85,8 @@ class CrossEncoderRanker:
         aggregate: Literal["max", "first", "mean_top2", "logsumexp"] = "max",
         on_truncation: Literal["report", "warn", "error"] = "report",
         return_passages: bool = False,
+        depth: int | None = None,
+        deadline_ms: float | None = None,
         name: str = "cross_encoder",
     ) -> None:
         """
@@ -127,6 +131,12 @@ class CrossEncoderRanker:
             or raise an `error` before any scoring.
         :param return_passages: Whether the run also returns `passages`: one document per ranked document, with only
             the passage that the model liked best, and the parent's id in its meta.
+        :param depth: Score only so many candidates, the first in the order they come; the others stand below them in
+            that order, with a score of None (so that a `score_threshold` leaves them out). None: all, with a warning in
+            the log, once, above 200 candidates.
+        :param deadline_ms: Score candidates in the order they come until so many milliseconds of a run have passed
+            (loading the model not counted), and leave the others below them in that order, with a score of None. The
+            next batch begins only if it can be expected to end in time, by the speed so far, and is then finished.
         :param name: Key of this ranker's record in `meta["ce_ranker"]`, so that two rankers do not collide.
         :raises ValueError: If a value is out of range or not among the choices.
         """
@@ -142,6 +152,10 @@ class CrossEncoderRanker:
         for parameter, value in (("batch_size", batch_size), ("batch_tokens", batch_tokens)):
             if value is not None and value < 1:
                 raise ValueError(f"{parameter} must be >= 1 or None, but got {value}.")
+        if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int) or depth < 1):
+            raise ValueError(f"depth must be a whole number >= 1 or None, but got {depth!r}.")
+        if deadline_ms is not None and not _is_positive(deadline_ms):
+            raise ValueError(f"deadline_ms must be a finite number > 0 or None, but got {deadline_ms!r}.")
         self._policy = ReadingPolicy(
             max_length=max_length,
             max_query_tokens=max_query_tokens,
@@ -184,8 +198,11 @@ class CrossEncoderRanker:
         self.aggregate = aggregate
         self.on_truncation = on_truncation
         self.return_passages = return_passages
+        self.depth = depth
+        self.deadline_ms = deadline_ms
         self.name = name
         self._scorer: CrossEncoderScorer | None = None
+        self._warned_of_candidates = False
         outputs: dict[str, Any] = {"documents": list[Document], "report": dict[str, Any]}
         if return_passages:
             outputs["passages"] = list[Document]
@@ -232,6 +249,8 @@ class CrossEncoderRanker:
             aggregate=self.aggregate,
             on_truncation=self.on_truncation,
             return_passages=self.return_passages,
+            depth=self.depth,
+            deadline_ms=self.deadline_ms,
             name=self.name,
         )
 
@@ -269,7 +288,8 @@ class CrossEncoderRanker:
         Rank documents by their relevance to the query.
 
         Of documents with one id, that with the highest score stays. Documents with equal scores keep the order in which
-        they came; those that were not scored (see `max_tokens_per_query`) follow in theirs, with a score of None.
+        they came; those that were not scored (see `depth`, `deadline_ms`, `max_tokens_per_query`) follow in theirs,
+        with a score of None.
 
         :param query: The query.
         :param documents: The candidates; they are not changed.
@@ -281,8 +301,10 @@ class CrossEncoderRanker:
             candidates, and `duplicates`, those left out; `pairs`, `batches`, `tokens` (padding not among them),
             `padding_share` and `seconds` (by step), what it cost; `documents_cut` and `tokens_unread`, how many were
             not read whole and by how much, with the share read of each under `coverage`; `query_tokens` and
-            `query_tokens_cut`; `scored`, the logit of every scored document, also of those that `top_k` cut; and
-            `unscored`, the ids of the others.
+            `query_tokens_cut`; `scored`, the logit of every scored document, also of those that `top_k` cut;
+            `unscored`, the ids of the others, in their order; `beyond_depth`, how many of these `depth` left out (they
+            do not count as cut); and `deadline_reached`, whether `deadline_ms` stopped the scoring: documents that it
+            left out do not count as cut either.
         :raises ValueError: If `top_k` is not positive, `query` is not a text, a text does not fit and
             `on_truncation` is `error`, or what is embedded around a document leaves no room for its content.
         """
@@ -298,11 +320,15 @@ class CrossEncoderRanker:
         scorer = self._scorer
         if scorer is None:  # pragma: no cover - warm_up either sets it or raises
             raise RuntimeError("the model was not loaded.")
+        deadline = None if self.deadline_ms is None else time.monotonic() + self.deadline_ms / 1000.0
         full_query = self.query_prefix + query + self.query_suffix
-        texts = [self._text(document) for document in candidates]
+        texts = [self._text(document) for document in candidates[: self.depth]]
+        self._warn_of_many(len(texts))
         if self.on_truncation == "error":
-            _refuse_truncation(scorer, full_query, candidates, texts)
-        scores, stats = scorer.score(full_query, texts, top_k=top_k)
+            _refuse_truncation(scorer, full_query, candidates[: self.depth], texts)
+        scores, stats = scorer.score(full_query, texts, top_k=top_k, deadline=deadline)
+        beyond_depth = (DocumentScore(logit=None),) * (len(candidates) - len(texts))
+        scores = replace(scores, documents=scores.documents + beyond_depth)
         order = sorted(range(len(candidates)), key=lambda place: _sort_key(scores.documents[place]))
         report = self._report(scorer, documents, candidates, scores, stats)
         if self.on_truncation == "warn":
@@ -330,6 +356,18 @@ class CrossEncoderRanker:
     ) -> dict[str, Any]:
         """Do what `run` does, in a thread, so that the event loop goes on."""
         return await asyncio.to_thread(self.run, query, documents, top_k, scale_score, score_threshold)
+
+    def _warn_of_many(self, candidates: int) -> None:
+        """Say once per ranker that it scores more candidates than is worth it, unless that was asked for."""
+        if self.depth is None and candidates > _MANY_CANDIDATES and not self._warned_of_candidates:
+            self._warned_of_candidates = True
+            logger.warning(
+                "{ranker}: all {candidates} candidates are scored, which takes long and rarely changes the top: set "
+                "depth (for example 100), or a lower top_k of the retriever. A depth of {candidates} says that it is "
+                "meant.",
+                ranker=self.name,
+                candidates=candidates,
+            )
 
     def _load(self) -> CrossEncoderScorer:
         options = ModelOptions(
@@ -398,6 +436,8 @@ class CrossEncoderRanker:
             "padding_share": stats.padding_share,
             "scored": {doc.id: score.logit for doc, score in found if score.logit is not None},
             "unscored": [doc.id for doc, score in found if score.logit is None],
+            "beyond_depth": 0 if self.depth is None else max(len(candidates) - self.depth, 0),
+            "deadline_reached": scores.out_of_time,
             "seconds": {"tokenise": stats.tokenise, "select": stats.select, "score": stats.score},
         }
 
@@ -405,6 +445,10 @@ class CrossEncoderRanker:
 def _check_top_k(top_k: int) -> None:
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k <= 0:
         raise ValueError(f"top_k must be > 0, but got {top_k}")
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
 
 
 def _copy(values: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -461,7 +505,7 @@ def _warn_of_truncation(report: dict[str, Any]) -> None:
             ranker=report["name"],
             cut=report["documents_cut"],
             documents=report["documents"],
-            unscored=len(report["unscored"]),
+            unscored=len(set(report["unscored"]) & set(report["coverage"])),
             tokens=report["tokens_unread"],
             query_cut=report["query_tokens_cut"],
             query_tokens=report["query_tokens"],

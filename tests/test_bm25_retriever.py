@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 
 import haystack.version
 import numpy as np
@@ -17,6 +17,8 @@ from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.document_stores.types import DuplicatePolicy, FilterPolicy
 from haystack.errors import FilterError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from haystack_ce_ranker.bm25 import BM25Index
 from haystack_ce_ranker.bm25_tokens import DEFAULT_TOKENIZATION_REGEX
@@ -291,6 +293,14 @@ def test_run_async_gives_what_run_gives_also_many_at_once():
     assert asyncio.run(all_of_them()) == [retriever.run(query, top_k=2) for query in queries]
 
 
+def test_an_asynchronous_pipeline_runs_it():
+    async_pipeline = getattr(haystack, "AsyncPipeline", Pipeline)  # from Haystack 3 on one class does both
+    pipeline = async_pipeline()
+    pipeline.add_component("retriever", BM25Retriever(store_of()))
+    result = asyncio.run(pipeline.run_async({"retriever": {"query": "snow", "top_k": 2}}))
+    assert ids(result["retriever"]) == ["snow", "car"]
+
+
 # Freshness
 
 
@@ -455,6 +465,7 @@ def filter_store():
             "name": str(random.choice(["x", "y", "z"])),
             "day": f"2024-0{random.integers(1, 10)}-1{random.integers(0, 10)}",
             "flag": bool(random.integers(0, 2)),
+            "when": datetime(2024, int(random.integers(1, 13)), 5, 12, tzinfo=UTC),
             "tags": [str(tag) for tag in random.choice(["a", "b", "c"], 2)],
             "deep": {"er": {"level": int(random.integers(0, 3))}},
             "none": None,
@@ -491,6 +502,8 @@ COMPARISONS = [
     comparison("id", "in", ["d3", "d4", "d5"]),
     comparison("content", "!=", "car"),
     comparison("meta.day", "<", date(2024, 4, 1).isoformat()),
+    comparison("meta.when", ">", datetime(2024, 6, 1, tzinfo=UTC)),
+    comparison("meta.when", "==", datetime(2024, 6, 5, 12, tzinfo=UTC)),
 ]
 LOGICAL = [
     {"operator": operator, "conditions": [COMPARISONS[i], COMPARISONS[j]]}
@@ -514,6 +527,26 @@ def test_filters_mean_what_they_mean_in_the_store(filters):
         assert ids(retriever.run("car hut", filters=filters)) == expected
     manual = BM25Retriever(store, top_k=15, refresh="manual", filters=filters)
     assert ids(manual.run("car hut")) == expected
+
+
+FILTER_STORE = filter_store()
+FILTERED = BM25Retriever(FILTER_STORE, top_k=15)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.recursive(
+        st.sampled_from(COMPARISONS),
+        lambda inner: st.fixed_dictionaries(
+            {"operator": st.sampled_from(["AND", "OR", "NOT"]), "conditions": st.lists(inner, min_size=1, max_size=3)}
+        ),
+        max_leaves=8,
+    )
+)
+def test_any_nesting_of_filters_gives_the_best_of_those_that_the_store_lets_through(filters):
+    passing = {document.id for document in FILTER_STORE.filter_documents(filters)}
+    ranking = ids(FILTERED.run("car hut", top_k=1000))
+    assert ids(FILTERED.run("car hut", filters=filters)) == [name for name in ranking if name in passing][:15]
 
 
 @pytest.mark.parametrize(

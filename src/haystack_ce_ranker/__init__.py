@@ -1,5 +1,5 @@
 """
-Re-ranking for Haystack pipelines: the engine behind three components, which this package also offers by name.
+Re-ranking for Haystack pipelines: the engine behind its components, which this package also offers by name.
 
 Nothing heavy is imported here: the components are looked up on first use (PEP 562), so that importing an engine module
 never imports Haystack and importing the package never imports torch.
@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
     from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
     from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
+    from haystack_integrations.components.routers.ce_ranker import RerankGate
 
-__all__ = ["BM25Retriever", "CrossEncoderRanker", "HybridScoreJoiner"]
+__all__ = ["BM25Retriever", "CrossEncoderRanker", "HybridScoreJoiner", "RerankGate"]
 
 _COMPONENTS = {
     "BM25Retriever": "haystack_integrations.components.retrievers.ce_ranker",
     "CrossEncoderRanker": "haystack_integrations.components.rankers.ce_ranker",
     "HybridScoreJoiner": "haystack_integrations.components.joiners.ce_ranker",
+    "RerankGate": "haystack_integrations.components.routers.ce_ranker",
 }
 
 

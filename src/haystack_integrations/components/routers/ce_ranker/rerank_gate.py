@@ -1,0 +1,117 @@
+"""
+RerankGate: sends a query's documents to the ranker, or past it; what decides is `haystack_ce_ranker.gating`.
+
+Thin: takes the scores out of the documents, asks the engine, and notes in the documents how it was decided.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from haystack import Document, component, default_from_dict, default_to_dict
+
+from haystack_ce_ranker.gating import check_predictor, check_threshold, count_words, decide
+from haystack_ce_ranker.provenance import raw_score, record, with_record
+
+
+@component
+class RerankGate:
+    """
+    Routes the documents of a first stage past the ranker where its scores say that re-ranking is not worth it.
+
+    Whether that saves anything without harm depends on the collection: on most that were measured it does not (see
+    `benchmarks/README.md`). Fit `predictor` and `threshold` on judged queries with
+    `haystack-ce-ranker evaluate COLLECTION --fit-gate`, which also says what they give up, and use no gate if it says
+    that none is worth it.
+
+    ```python
+    from haystack import Document
+    from haystack_integrations.components.routers.ce_ranker import RerankGate
+
+    gate = RerankGate(predictor="margin", threshold=5.0)
+    sure = [Document(content="a", score=19.0), Document(content="b", score=8.5)]
+    print("keep" in gate.run(query="a very rare word", documents=sure))
+    ```
+    """
+
+    def __init__(
+        self, *, threshold: float, predictor: str = "nqc", stage: str | None = "bm25", name: str = "gate"
+    ) -> None:
+        """
+        Create the gate; nothing is loaded.
+
+        :param threshold: Re-ranking is spared from this value of the predictor on; infinity re-ranks every query. It
+            holds for one collection, first stage and number of candidates: fit it.
+        :param predictor: `margin`, `relative_margin`, `deviation`, `nqc`, `wig` or `smv`; see `gating.PREDICTORS`.
+        :param stage: Whose scores decide: the key in `meta["ce_ranker"]` under which the first stage noted them. Where
+            no document has such a record, and with None, `Document.score` decides.
+        :param name: Key of this gate's record in `meta["ce_ranker"]`.
+        :raises ValueError: If a value is out of range or not among the choices.
+        """
+        self.threshold = check_threshold(threshold)
+        self.predictor = check_predictor(predictor)
+        if not name or name == stage:
+            raise ValueError(f"name must not be empty nor the stage's ({stage!r}), but got {name!r}.")
+        self.stage = stage
+        self.name = name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the component as plain values."""
+        return default_to_dict(
+            self, threshold=self.threshold, predictor=self.predictor, stage=self.stage, name=self.name
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "RerankGate":
+        """Create the component from what `to_dict` returned."""
+        gate: RerankGate = default_from_dict(cls, data)
+        return gate
+
+    @component.output_types(rerank=list[Document], keep=list[Document], report=dict[str, Any])
+    def run(self, query: str, documents: list[Document], threshold: float | None = None) -> dict[str, Any]:
+        """
+        Send the documents one way or the other, in the order they came; they are not changed.
+
+        No document, or one, is kept. Documents with fewer than two scores that are numbers, with equal scores, or with
+        scores that the predictor is not defined for, are re-ranked: where nothing is known, nothing is spared. Of
+        documents with one id the highest score counts.
+
+        :param query: The query; some predictors take its number of words into account.
+        :param documents: What the first stage found.
+        :param threshold: For this run in place of the gate's own.
+        :returns: Either `rerank` or `keep`, with the documents, which say under `meta["ce_ranker"][name]` how it was
+            decided; and `report`: `decision` (`rerank` or `keep`), `reason` in words, `predictor`, `value` (None where
+            it says nothing), `threshold`, `documents`, and `usable`, how many of their scores are numbers.
+        :raises ValueError: If `query` is not a text, or `threshold` is not a number.
+        """
+        if not isinstance(query, str):
+            raise ValueError(f"query must be a text, but got {query!r}.")
+        used = self.threshold if threshold is None else check_threshold(threshold)
+        scores = self._scores(documents)
+        found = decide(self.predictor, scores, threshold=used, words=count_words(query))
+        way = "rerank" if found.rerank else "keep"
+        noted = {"decision": way, "predictor": self.predictor, "value": found.value, "threshold": used}
+        report = {**noted, "reason": found.reason, "documents": len(documents), "usable": found.usable}
+        routed = [replace(document, meta=with_record(document.meta, self.name, noted)) for document in documents]
+        return {way: routed, "report": report}
+
+    @component.output_types(rerank=list[Document], keep=list[Document], report=dict[str, Any])
+    async def run_async(self, query: str, documents: list[Document], threshold: float | None = None) -> dict[str, Any]:
+        """Do what `run` does, on the event loop: it takes less than a change of threads."""
+        return self.run(query=query, documents=documents, threshold=threshold)
+
+    def _scores(self, documents: Sequence[Document]) -> list[float | None]:
+        """Return one score for each id: the stage's own where any document has it, else `Document.score`."""
+        stage = self.stage
+        by_stage = stage is not None and any(record(document.meta, stage) is not None for document in documents)
+        best: dict[str, float | None] = {}
+        for document in documents:
+            score = raw_score(document.meta, stage) if by_stage and stage is not None else document.score
+            if document.id not in best or _height(score) > _height(best[document.id]):
+                best[document.id] = score
+        return list(best.values())
+
+
+def _height(score: float | None) -> float:
+    return -math.inf if score is None or math.isnan(score) else score

@@ -6,7 +6,8 @@ Run examples/opensearch.yaml's retriever against a real OpenSearch, and compare 
 
 Writes the handbook into the index `ce-ranker-example`, asks its queries with and without a filter, and says how many of
 the ten best both engines share: they analyse and score differently, so not all. Ends with an error if the server
-returns too few documents, a filter lets something else through, or a record is missing.
+returns too few documents, a filter lets something else through, or a record is missing. So far it has run against no
+cluster: the tests check the requests against a local server that knows the documented query form.
 """
 
 import json

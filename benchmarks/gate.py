@@ -1,0 +1,90 @@
+"""
+What a gate in front of the ranker is worth: for each predictor, the share of queries that it spares on queries it was
+not fitted on, and the nDCG@10 given up.
+
+    python benchmarks/gate.py --cache .cache/gate --output benchmarks/results/gate.json
+
+Scores come from BM25Retriever and CrossEncoderRanker as in `fusion.py`, whose cache it shares; what is fitted, and how
+that is measured, is `haystack_ce_ranker.evaluation.gate`. Needs the extras `evaluate` and `onnx`.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from fusion import ALONE, BM25, CE, DEFAULT, TASKS, scores_of
+from haystack_ce_ranker.evaluation.collections import load_collection
+from haystack_ce_ranker.evaluation.gate import CAUTION, DRAWS, GateAdvice, GateQuery, as_json, fit_gate
+from haystack_ce_ranker.gating import PREDICTORS, count_words
+from haystack_ce_ranker.models import OFFLINE_MODEL
+from haystack_ce_ranker.tuning import JudgedQuery, measure
+
+RERANKED = {"the cross-encoder's order": ALONE[CE], "the 80/20 join": DEFAULT}
+
+
+def queries_of(judged: list[JudgedQuery], texts: dict[str, str], setting: object) -> list[GateQuery]:
+    """What the gate is fitted on: BM25's scores, and nDCG@10 of BM25 and after re-ranking."""
+    kept, reranked = measure(judged, ALONE[BM25]), measure(judged, setting)
+    return [
+        GateQuery(query.id, query.lists[BM25].scores, count_words(texts[query.id]), float(before), float(after))
+        for query, before, after in zip(judged, kept, reranked, strict=True)
+    ]
+
+
+def markdown(found: dict[str, dict[str, GateAdvice]], after: str) -> str:
+    """A table of predictors by collections: share spared / nDCG@10 given up, on held-out queries."""
+    by_collection = {name: advices[after] for name, advices in found.items()}
+    lines = ["| | " + " | ".join(f"{name} ({advice.queries})" for name, advice in by_collection.items()) + " |"]
+    lines.append("|---|" + "---|" * len(by_collection))
+    lines.append("| gain of re-ranking all | " + " | ".join(f"{a.gain:+.4f}" for a in by_collection.values()) + " |")
+    for predictor in PREDICTORS:
+        cells = []
+        for advice in by_collection.values():
+            fit = next(fit for fit in advice.fits if fit.predictor == predictor)
+            mark = "**" if fit is advice.recommended else ""
+            cells.append(f"{mark}{fit.saved:.0%} / {fit.lost:+.4f} ({fit.lost_by_chance:+.4f}){mark}")
+        lines.append(f"| `{predictor}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print the tables, write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("CE_RANKER_DATA", "../shared/data")))
+    parser.add_argument("--model", default=OFFLINE_MODEL)
+    parser.add_argument("--backend", default="onnx")
+    parser.add_argument("--queries", type=int, default=None, help="at most so many queries a collection")
+    parser.add_argument("--cache", type=Path, default=None, help="where to keep scores between runs")
+    parser.add_argument("--collections", nargs="*", default=list(TASKS))
+    parser.add_argument("--caution", type=float, default=CAUTION, help="standard errors; see find_threshold")
+    parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--output", type=Path, default=None, help="a JSON file for the figures")
+    arguments = parser.parse_args()
+    found: dict[str, dict[str, GateAdvice]] = {}
+    for name in arguments.collections:
+        folder = arguments.data / name
+        if not folder.is_dir():
+            print(f"{name} is left out: there is no {folder}")
+            continue
+        judged = scores_of(name, folder, arguments)
+        texts = dict(load_collection(folder).queries)
+        found[name] = {
+            label: fit_gate(queries_of(judged, texts, setting), caution=arguments.caution, draws=arguments.draws)
+            for label, setting in RERANKED.items()
+        }
+    for label in RERANKED:
+        print(
+            f"\nre-ranked: {label}. Held-out queries not re-ranked / nDCG@10 given up (by chance); bold: recommended\n"
+        )
+        print(markdown(found, label))
+        for name, advices in found.items():
+            print(f"\n{name}: {advices[label].reason}")
+    if arguments.output is not None:
+        plain = {name: {label: as_json(advice) for label, advice in of.items()} for name, of in found.items()}
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

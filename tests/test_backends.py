@@ -153,3 +153,22 @@ def test_a_saved_prompt_stands_before_the_query(tiny_bert, tmp_path):
     expected = prompted.predict([("the hut", text) for text in DOCUMENTS], activation_fn=torch.nn.Identity())
     assert backend.query_prompt == "city "
     assert scores(backend) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_causal_re_ranker_is_an_error(tmp_path):
+    from conftest import bert_tokenizer
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = bert_tokenizer()
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=16,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"Transformer \+ LogitScore \(for example a causal re-ranker\)"):
+        backends.load("torch", ModelOptions(str(tmp_path)))

@@ -24,6 +24,27 @@ print(json.dumps({"best": [d.id for d in best], "scored": len(scored), "ranked":
                   "notes": sorted(best[0].meta["ce_ranker"])}))
 """
 
+RUN_WITH_BI_ENCODER = """
+import json, sys
+from haystack import Document, Pipeline
+from haystack_integrations.components.embedders.sentence_transformers import SentenceTransformersDocumentEmbedder
+path, corpus, model, query = sys.argv[1:]
+pipeline = Pipeline.load(open(path, encoding="utf-8"))
+embedder = SentenceTransformersDocumentEmbedder(model=model, progress_bar=False)
+embedder.warm_up()
+lines = open(corpus, encoding="utf-8")
+documents = [Document(id=d["_id"], content=d["title"] + "\\n" + d["text"]) for d in map(json.loads, lines)]
+pipeline.get_component("bm25_retriever").document_store.write_documents(embedder.run(documents)["documents"])
+asked = ("bm25_retriever", "ranker")
+found = pipeline.run({"text_embedder": {"text": query}, **{name: {"query": query} for name in asked}},
+                     include_outputs_from={"bm25_retriever", "embedding_retriever", "ranker"})
+print(json.dumps({"best": [d.id for d in found["joiner"]["documents"]],
+                  "notes": sorted(found["joiner"]["documents"][0].meta["ce_ranker"]),
+                  "scored": sorted(found["ranker"]["report"]["scored"]),
+                  "found": [sorted(d.id for d in found[name]["documents"])
+                            for name in ("bm25_retriever", "embedding_retriever")]}))
+"""
+
 LOAD = """
 import sys
 from haystack import Pipeline
@@ -39,6 +60,14 @@ def fresh(code, *arguments):
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
+
+
+def with_local_bi_encoder(folder, model):
+    """The example with its hub model replaced by one on disk."""
+    text = (EXAMPLES / "with_bi_encoder.yaml").read_text(encoding="utf-8")
+    path = folder / "with_bi_encoder.yaml"
+    path.write_text(text.replace("sentence-transformers/all-MiniLM-L6-v2", model), encoding="utf-8")
+    return str(path)
 
 
 def test_the_pipeline_runs_and_every_scored_candidate_reaches_the_joiner():
@@ -66,6 +95,21 @@ def test_the_pipeline_with_a_bi_encoder_loads():
 
 
 @pytest.mark.integration
+def test_the_pipeline_with_a_bi_encoder_ranks_what_either_retriever_found(models_dir, tmp_path):
+    pytest.importorskip("haystack_integrations.components.embedders.sentence_transformers", reason="extra 'embedders'")
+    bi_encoder = str(models_dir / "bi-minilm-l6")
+    path = with_local_bi_encoder(tmp_path, bi_encoder)
+    corpus = str(EXAMPLES / "handbook" / "corpus.jsonl")
+    found = json.loads(fresh(RUN_WITH_BI_ENCODER, path, corpus, bi_encoder, "releasing the brake by hand"))
+    by_words, by_meaning = map(set, found["found"])
+    assert by_meaning - by_words
+    assert set(found["scored"]) == by_words | by_meaning
+    assert found["best"][0] == "man-railcar"
+    assert len(found["best"]) == 10
+    assert {"cross_encoder", "hybrid"} <= set(found["notes"])
+
+
+@pytest.mark.integration
 def test_the_pipeline_with_a_bi_encoder_finds_what_shares_no_word(models_dir, tmp_path):
     """A synonym query that BM25 cannot answer: the real bi-encoder brings the document, the cross-encoder keeps it."""
     embedders = pytest.importorskip(
@@ -75,13 +119,8 @@ def test_the_pipeline_with_a_bi_encoder_finds_what_shares_no_word(models_dir, tm
     from haystack_ce_ranker.evaluation.pipelines import load_pipeline
 
     assert embedders
-    text = (EXAMPLES / "with_bi_encoder.yaml").read_text(encoding="utf-8")
-    path = tmp_path / "with_bi_encoder.yaml"
-    path.write_text(
-        text.replace("sentence-transformers/all-MiniLM-L6-v2", str(models_dir / "bi-minilm-l6")), encoding="utf-8"
-    )
     collection = load_collection(EXAMPLES / "handbook")
-    pipeline = load_pipeline(path)
+    pipeline = load_pipeline(Path(with_local_bi_encoder(tmp_path, str(models_dir / "bi-minilm-l6"))))
     pipeline.fill(collection)
     pipeline.warm_up()
     answer = pipeline.run(next(iter(collection.queries.values())))

@@ -47,9 +47,13 @@ def onnx_bert(tmp_path_factory, tiny_bert):
     return str(folder)
 
 
-def scores(backend):
-    found, _ = CrossEncoderScorer(backend).score("the hut", DOCUMENTS)
+def scores_of(backend, documents):
+    found, _ = CrossEncoderScorer(backend).score("the hut", documents)
     return [document.logit for document in found.documents]
+
+
+def scores(backend):
+    return scores_of(backend, DOCUMENTS)
 
 
 def test_torch_scores_equal_those_of_sentence_transformers(tiny_bert):
@@ -71,6 +75,15 @@ def test_onnx_scores_equal_those_of_torch(tiny_bert, onnx_bert):
     assert (backend.dtype, backend.device) == ("float32", "cpu")
     assert backend.is_out_of_memory(RuntimeError("Failed to allocate memory for requested buffer"))
     backend.free_memory()
+
+
+def test_on_cpu_an_onnx_score_does_not_depend_on_the_batch(onnx_bert):
+    backend = backends.load("onnx", ModelOptions(onnx_bert, threads=2))
+    assert (backend.pads, backend.batch_tokens) == (False, 2048)
+    expected = [scores_of(backend, [document])[0] for document in DOCUMENTS]
+    assert scores_of(backend, DOCUMENTS) == expected
+    _, stats = CrossEncoderScorer(backend).score("the hut", DOCUMENTS)
+    assert stats.padding_share == 0.0
 
 
 def test_onnx_keeps_int8_exact_on_processors_without_vnni(onnx_bert):
@@ -156,8 +169,9 @@ def test_a_saved_prompt_stands_before_the_query(tiny_bert, tmp_path):
 
 
 def test_a_causal_re_ranker_is_an_error(tmp_path):
-    from conftest import bert_tokenizer
     from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from conftest import bert_tokenizer
 
     tokenizer = bert_tokenizer()
     config = Qwen2Config(

@@ -31,7 +31,7 @@ class Clock:
 class SlowBackend:
     """Takes a fixed time per token by the clock, whatever the machine; remembers the batches it was given."""
 
-    name, dtype, device, query_prompt = "slow", "float32", "cpu", ""
+    name, dtype, device, pads, query_prompt = "slow", "float32", "cpu", True, ""
 
     def __init__(self, clock, *, seconds_per_token=0.01, batch_tokens=40):
         self.clock = clock

@@ -18,7 +18,7 @@ words = st.text(alphabet="abc ", max_size=300)
 class FakeBackend:
     """A backend whose logit is a fixed function of the tokens, and that can run out of memory."""
 
-    name, dtype, device, query_prompt = "fake", "float32", "cpu", ""
+    name, dtype, device, pads, query_prompt = "fake", "float32", "cpu", True, ""
 
     def __init__(self, *, room_for=10**9):
         self.tokenizer = PairTokenizer(bert_tokenizer())

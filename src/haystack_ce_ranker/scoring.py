@@ -558,8 +558,9 @@ class CrossEncoderScorer:
             logits[group[batch]] = values
             stats.pairs += len(batch)
             stats.batches += 1
-            stats.tokens += int(lengths[batch].sum())
-            stats.slots += int(lengths[batch].max()) * len(batch)
+            tokens = int(lengths[batch].sum())
+            stats.tokens += tokens
+            stats.slots += int(lengths[batch].max()) * len(batch) if self.backend.pads else tokens
             if progress is not None:
                 progress(int(np.count_nonzero(~np.isnan(logits))), len(pairs))
 

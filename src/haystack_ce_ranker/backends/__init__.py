@@ -53,6 +53,7 @@ class Backend(Protocol):
     :ivar tokenizer: The model's tokenizer with its pair format.
     :ivar max_length: The most tokens of a pair that the model's positions allow; None where it names no limit.
     :ivar batch_tokens: The default token budget of a batch, padding among them, from measurement.
+    :ivar pads: Whether a batch runs as one padded array, so that short pairs cost as much as the longest among them.
     :ivar query_prompt: Text that the model was saved with to stand before every query.
     """
 
@@ -62,6 +63,7 @@ class Backend(Protocol):
     tokenizer: PairTokenizer
     max_length: int | None
     batch_tokens: int
+    pads: bool
     query_prompt: str
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ class TorchBackend:
     """See `Backend`. One forward pass at a time on CPU, so that requests share the threads instead of fighting."""
 
     name = "torch"
+    pads = True
 
     def __init__(self, cross_encoder: Any, options: ModelOptions) -> None:
         self._model = cross_encoder.model.eval()

@@ -417,8 +417,13 @@ def _unfed_documents(pipeline: Pipeline) -> tuple[Socket, ...]:
         (name, socket_name)
         for name, sockets in pipeline.inputs().items()
         for socket_name, socket in sockets.items()
-        if socket["is_mandatory"] and _takes_documents(socket["type"])
+        if socket["is_mandatory"] and _takes_documents(socket["type"]) and not _is_fed(pipeline, name, socket_name)
     )
+
+
+def _is_fed(pipeline: Pipeline, name: str, socket: str) -> bool:
+    """Tell whether a connection leads to the socket: Haystack 2.24 lists the filled input of a joiner as open."""
+    return any(edge["to_socket"].name == socket for _, _, edge in pipeline.graph.in_edges(name, data=True))
 
 
 def _ends(pipeline: Pipeline) -> tuple[Socket, ...]:
@@ -497,7 +502,9 @@ def _refuse_unfilled(pipeline: Pipeline, name: str, filled: set[Socket]) -> None
         f"{component_name}.{socket_name} ({socket['type']})"
         for component_name, sockets in pipeline.inputs().items()
         for socket_name, socket in sockets.items()
-        if socket["is_mandatory"] and (component_name, socket_name) not in filled
+        if socket["is_mandatory"]
+        and (component_name, socket_name) not in filled
+        and not _is_fed(pipeline, component_name, socket_name)
     ]
     if unfilled:
         raise PipelineError(

@@ -4,12 +4,27 @@ The part of a query to keep when it does not fit: token ids in, fewer token ids 
 `budget.py` decides how many; this file decides which.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from haystack_ce_ranker.pairs import Ids
 
 
-def reduce_query(query: Ids, tokens: int) -> Ids:
+def _head_tail(query: Ids, tokens: int) -> Ids:
+    head = (tokens + 1) // 2
+    return np.concatenate([query[:head], query[len(query) - (tokens - head) :]])
+
+
+REDUCTIONS: dict[str, Callable[[Ids, int], Ids]] = {
+    "head": lambda query, tokens: query[:tokens],
+    "tail": lambda query, tokens: query[len(query) - tokens :],
+    "head_tail": _head_tail,
+}
+"""Which tokens of a query to keep, by name, given how many; the query is longer than that."""
+
+
+def reduce_query(query: Ids, tokens: int, reduction: str = "head_tail") -> Ids:
     """
     Return the `tokens` tokens of a query that say most of what it asks for; the query itself if it fits.
 
@@ -18,8 +33,6 @@ def reduce_query(query: Ids, tokens: int) -> Ids:
 
     :param query: Token ids; shape (query tokens,).
     :param tokens: How many may stay, at least 1.
+    :param reduction: A name in `REDUCTIONS`.
     """
-    if len(query) <= tokens:
-        return query
-    head = (tokens + 1) // 2
-    return np.concatenate([query[:head], query[len(query) - (tokens - head) :]])
+    return query if len(query) <= tokens else REDUCTIONS[reduction](query, tokens)

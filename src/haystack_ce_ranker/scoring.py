@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from haystack_ce_ranker.budget import room_for_texts, split_budget
 from haystack_ce_ranker.documents import DocumentEncoder, DocumentText, EncodedDocument
 from haystack_ce_ranker.pairs import Ids, PackedPair
 from haystack_ce_ranker.passages import AGGREGATES, STRATEGIES, Piece, Span, WindowSettings, characters
-from haystack_ce_ranker.queries import reduce_query
+from haystack_ce_ranker.queries import REDUCTIONS, reduce_query
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class ReadingPolicy:
 
     :ivar max_length: Tokens of a pair, special tokens among them; None for the model's own limit.
     :ivar max_query_tokens: The most tokens the query may take of a pair; None for the rule of `budget.split_budget`.
+    :ivar query_reduction: Which tokens of a query stay when not all do, by its name in `queries.REDUCTIONS`.
     :ivar max_tokens_per_query: The most tokens of all pairs of a query together, special tokens among them; None for
         no limit.
     :raises ValueError: If a value is out of range, or a name is not in its table.
@@ -56,6 +57,7 @@ class ReadingPolicy:
     passages_per_document: int = 4
     passage_evidence: float = 0.8
     aggregate: str = "max"
+    query_reduction: str = "head_tail"
 
     def __post_init__(self) -> None:
         for name in ("max_length", "max_query_tokens", "max_tokens_per_query"):
@@ -72,7 +74,12 @@ class ReadingPolicy:
             )
         if not 0.0 <= self.passage_evidence <= 1.0:
             raise ValueError(f"passage_evidence must be between 0 and 1, but got {self.passage_evidence}.")
-        for name, table in (("long_documents", STRATEGIES), ("aggregate", AGGREGATES)):
+        tables: dict[str, Collection[str]] = {
+            "long_documents": STRATEGIES,
+            "aggregate": AGGREGATES,
+            "query_reduction": REDUCTIONS,
+        }
+        for name, table in tables.items():
             if getattr(self, name) not in table:
                 raise ValueError(
                     f"{name} must be one of {', '.join(map(repr, table))}, but got {getattr(self, name)!r}."
@@ -94,11 +101,13 @@ class Reading:
     :ivar start: First character; `content[start:end]` is the text.
     :ivar end: Behind the last character.
     :ivar logit: What the model said to the pair.
+    :ivar evidence: The lexical evidence that the pair was chosen by; 0.0 where nothing was chosen.
     """
 
     start: int
     end: int
     logit: float
+    evidence: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -368,7 +377,7 @@ class CrossEncoderScorer:
                 window=self.policy.passage_tokens + document.embedded,
                 max_query=self.policy.max_query_tokens,
             )
-            kept = reduce_query(query, budget.query)
+            kept = reduce_query(query, budget.query, self.policy.query_reduction)
             room = self._room - len(kept) - document.embedded
             if room < 1:
                 raise ValueError(
@@ -617,7 +626,7 @@ def _document_score(
             seen[span.start : span.stop] = True
             whole = span.stop - span.start == tokens
             start, end = (0, len(plan.text.content)) if whole else characters(plan.document, plan.text.content, span)
-            readings.append(Reading(start, end, float(logits[place])))
+            readings.append(Reading(start, end, float(logits[place]), pieces[place].evidence))
     return DocumentScore(
         logit=aggregate(logits),
         read=tuple(readings),

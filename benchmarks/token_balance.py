@@ -294,7 +294,7 @@ def picture(shares: Mapping[str, Sequence[tuple[int, int]]]) -> str:
 
 def queries(arguments: argparse.Namespace, backend: Backend) -> None:
     """Short documents, so that only the query's part matters; only queries longer than the limit count."""
-    print("| collection | limit | queries cut | whole |", *REDUCTIONS, "rarest", sep=" | ", end=" |\n")
+    print("| collection | limit | queries cut | whole", *REDUCTIONS, "rarest", sep=" | ", end=" |\n")
     print("|---" * (5 + len(REDUCTIONS)) + "|")
     for name, collection, found in collections(arguments, "cacm,med,stackfaq", 150):
         tokenizer = backend.tokenizer

@@ -333,6 +333,30 @@ def test_every_kind_of_change_is_found_at_the_next_run(make):
     assert ids(retriever.run("common")) == []
 
 
+@pytest.mark.parametrize(
+    ("change", "arguments", "expected"),
+    [
+        (
+            "update_by_filter",
+            ({"field": "meta.place", "operator": "==", "value": "alps"}, {"place": "city"}),
+            ["car", "hut"],
+        ),
+        ("delete_by_filter", ({"field": "meta.place", "operator": "==", "value": "city"},), []),
+        ("delete_all_documents", (), []),
+    ],
+)
+def test_changes_by_the_in_memory_store_s_other_methods_are_found(change, arguments, expected):
+    store = store_of(hut={"place": "alps"}, car={"place": "city"})
+    if not hasattr(store, change):
+        pytest.skip(f"this Haystack's store has no {change}")
+    retriever = BM25Retriever(store, meta_fields_to_index=["place"])
+    in_city = comparison("meta.place", "==", "city")
+    assert ids(retriever.run("city hut", filters=in_city)) == ["car"]
+    getattr(store, change)(*arguments)
+    assert sorted(ids(retriever.run("city", filters=in_city))) == expected
+    assert sorted(ids(retriever.run("city"))) == expected
+
+
 def test_only_what_changed_is_analysed(monkeypatch):
     store = store_of({str(i): f"word{i} common" for i in range(3000)})
     retriever = BM25Retriever(store)

@@ -490,7 +490,7 @@ class BM25Index:
         """Return how many documents of the collection have this term, as `analysis` makes it."""
         start, end = self._base.range_of(term)
         more_start, more_end = self._added.range_of(term)
-        if not self._some_removed:
+        if not self._some_removed or (start == end and more_start == more_end):
             return end - start + more_end - more_start
         count = self._document_counts.get(term)
         if count is None:  # counted once per term; an index that never changed does not come here

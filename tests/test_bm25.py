@@ -307,6 +307,31 @@ def test_other_formulas_need_no_other_index():
 # Filters
 
 
+def test_decisive_are_all_that_score_no_less_than_the_last_one_found():
+    texts = collection(800)
+    index = BM25Index.build(texts, analysis=PLAIN).update([*range(5, 800), -1], ["w1 w2"])
+    random = np.random.default_rng(3)
+    for share in (0.01, 0.1, 0.5, 1.0):
+        allowed = index.allow(random.random(len(index)) < share)
+        for query, top_k in (("w1 w2 w90", 5), ("w1", 3), ("w150 w3", 20), ("unknown", 5)):
+            found = index.search(query, top_k, allowed=allowed)
+            everything = index.search(query, 1000)
+            least = found.scores[-1] if len(found.scores) == top_k else 0.0
+            expected = set(everything.positions[everything.scores >= least].tolist())
+            decisive = set(index.decisive(query, top_k, allowed).tolist())
+            assert expected <= decisive <= set(everything.positions.tolist())
+    half = index.allow(np.arange(len(index)) % 2 == 0)
+    assert 5 < len(index.decisive("w1 w2 w90", 5, half)) < len(index.matching("w1 w2 w90")) / 4
+
+
+def test_matching_are_all_that_a_query_could_find():
+    texts = collection(500)
+    index = BM25Index.build(texts, analysis=PLAIN).update([*range(3, 500), -1, -1], ["w150", "w9 w150"])
+    for query in ("w150", "w40 w150 w199", "unknown", ""):
+        assert index.matching(query).tolist() == sorted(index.search(query, 1000).positions.tolist())
+    assert index.matching("w150").tolist()[-2:] == [497, 498]
+
+
 def test_a_filter_gives_the_best_of_the_allowed():
     texts = collection(500)
     index = BM25Index.build(texts, analysis=PLAIN).update([*range(1, 500), -1], ["w1 w2 w3"])

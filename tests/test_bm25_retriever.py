@@ -416,6 +416,38 @@ def test_meta_changed_in_place_is_found_where_it_is_indexed_or_filtered():
     assert sorted(ids(retriever.run("hut car", filters=in_city))) == ["car", "hut"]
 
 
+def test_a_change_in_place_that_one_query_need_not_see_is_seen_by_the_next():
+    store = store_of(hut={"place": "alps"}, car={"place": "city"})
+    retriever = BM25Retriever(store)
+    in_city = {"field": "meta.place", "operator": "==", "value": "city"}
+    assert ids(retriever.run("car", filters=in_city)) == ["car"]
+    store.storage["hut"].meta["place"] = "city"
+    assert ids(retriever.run("car", filters=in_city)) == ["car"]
+    assert ids(retriever.run("hut", filters=in_city)) == ["hut"]
+    store.storage["car"].meta["place"] = "alps"
+    assert ids(retriever.run("hut", filters=in_city)) == ["hut"]
+    assert retriever.run_batch(["car", "hut"], filters=in_city)["documents"][0] == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["car", "car hut", "hut snow car"]), st.booleans()), min_size=1, max_size=30),
+    st.lists(st.tuples(st.integers(0, 29), st.sampled_from(["car", "snow", "hut car"]), st.integers(1, 4)), max_size=6),
+)
+def test_any_changes_in_place_between_filtered_runs_are_seen(contents, steps):
+    store = InMemoryDocumentStore()
+    store.write_documents(
+        [Document(id=str(i), content=text, meta={"in": passes}) for i, (text, passes) in enumerate(contents)]
+    )
+    retriever = BM25Retriever(store)
+    passing = {"field": "meta.in", "operator": "==", "value": True}
+    for which, query, top_k in steps:
+        meta = store.storage[str(which % len(contents))].meta
+        meta["in"] = not meta["in"]
+        expected = ids(BM25Retriever(store).run(query, filters=passing, top_k=top_k))
+        assert ids(retriever.run(query, filters=passing, top_k=top_k)) == expected
+
+
 def test_a_list_in_meta_changed_in_place_is_found_by_a_filter():
     store = store_of(hut={"tags": ["a"]}, car={"tags": ["b"]})
     retriever = BM25Retriever(store)

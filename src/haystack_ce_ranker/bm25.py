@@ -573,6 +573,33 @@ class BM25Index:
         self._scratch.append(scratch)
         return Hits(positions[:size], scores[:size])
 
+    def matching(self, query: str) -> NDArray[np.int64]:
+        """Return the positions, ascending, of all documents that have a term of the query: all it could ever find."""
+        found = np.zeros(self._n_documents, np.bool_)
+        for term in set(self.analysis.query_terms(query)):
+            for segment in (self._base, self._added):
+                start, end = segment.range_of(term)
+                positions = self._positions[segment.documents[start:end]]
+                found[positions[positions >= 0]] = True
+        return np.flatnonzero(found)
+
+    def decisive(self, query: str, top_k: int, allowed: Allowed) -> NDArray[np.integer[Any]]:
+        """
+        Return the positions of all documents that decide what a filtered search finds.
+
+        Those are the documents, allowed or not, that score no less than the last one found; if fewer than `top_k` are
+        found, all that match. As long as the filter lets the same ones of them through, the search finds the same.
+        """
+        found = self.search(query, top_k, allowed=allowed)
+        if len(found.scores) < top_k:
+            return self.matching(query)
+        size = 4 * top_k
+        while True:
+            best = self.search(query, size)
+            if len(best.scores) < size or best.scores[-1] < found.scores[-1]:
+                return best.positions
+            size *= 4
+
     def _borrow(self) -> _Scratch:
         try:
             return self._scratch.pop()  # deque's pop and append need no lock

@@ -272,7 +272,8 @@ class BM25Retriever:
             found = self._native.run(query=query, filters=filters, top_k=top_k)["documents"]
             return {"documents": _noted_native(found, scale_score)}
         state = self._ready()
-        return {"documents": self._search(state, query, self._allowed(state, filters), top_k, scale_score)}
+        allowed = self._allowed(state, filters, (query, top_k))
+        return {"documents": self._search(state, query, allowed, top_k, scale_score)}
 
     @component.output_types(documents=list[Document])
     async def run_async(
@@ -438,14 +439,21 @@ class BM25Retriever:
                 error=error,
             )
 
-    def _allowed(self, state: _State, filters: dict[str, Any] | None) -> Allowed | None:
-        """Turn filters into a mask. The store evaluates them, so they mean what they mean there; a mask is kept."""
+    def _allowed(
+        self, state: _State, filters: dict[str, Any] | None, search: tuple[str, int] | None = None
+    ) -> Allowed | None:
+        """
+        Turn filters into a mask. The store evaluates them, so they mean what they mean there; a mask is kept.
+
+        :param search: The query and `top_k` that the mask is for: a kept mask need still be true only of the documents
+            that decide this search. None for any search.
+        """
         if not filters:
             return None
         documents = state.reading.documents
         key = repr(filters) if _is_plain(filters) else None
         kept = state.masks.get(key) if key is not None else None
-        if kept is not None and (self.refresh == "manual" or all(v.still_hold(documents) for v in kept.values)):
+        if kept is not None and (self.refresh == "manual" or _still_holds(kept, state, search)):
             return kept.allowed
         in_place = key is not None and self.refresh != "manual"
         values = [freshness.FieldValues.of(documents, name) for name in sorted(_fields(filters))] if in_place else []
@@ -460,6 +468,17 @@ class BM25Retriever:
                     del state.masks[next(iter(state.masks))]
                 state.masks[key] = _Mask(allowed, values)
         return allowed
+
+
+def _still_holds(mask: _Mask, state: _State, search: tuple[str, int] | None) -> bool:
+    """Tell whether the fields that a filter looks at have the values they had, in all documents that decide."""
+    documents = state.reading.documents
+    if search is None:
+        return all(values.still_hold(documents) for values in mask.values)
+    query, top_k = search
+    positions = state.bm25.decisive(query, top_k, mask.allowed).tolist()
+    found = list(map(documents.__getitem__, positions))
+    return all(values.at(positions).still_hold(found) for values in mask.values)
 
 
 def _is_plain(value: Any) -> bool:

@@ -1,19 +1,19 @@
 """
 What the model reads of a pair, and what that is worth: nDCG@10 and tokens per query.
 
-    python benchmarks/token_balance.py strategies     # head, tail, passages, every window; tokens, time per step
+    python benchmarks/token_balance.py strategies     # head, passages, every window; tokens, time per step
     python benchmarks/token_balance.py sweep          # window, passages, evidence, aggregate: why the defaults
     python benchmarks/token_balance.py positions      # who is found by where in the document the answer stands
     python benchmarks/token_balance.py queries        # which part of a query to keep when it is too long
 
-In each part every setting re-ranks the same candidates with the same model in one process. Collections that are missing
+Several parts may be named at once. Every setting re-ranks the same candidates with the same model in one process, and a
+pair that several settings share is scored once (`speed.py` measures time). Collections that are missing
 are skipped with a word. Needs the extras `evaluate` and `onnx`; the model is a folder or a `package:` name.
 """
 
 import argparse
 import math
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -36,10 +36,8 @@ DEPTHS = {"covidqa": 10, "dl19-long": 50, "dl19": 50, "cacm": 20, "med": 20, "st
 DEFAULT = ReadingPolicy()
 POLICIES = {
     "first 512 tokens (head)": ReadingPolicy(long_documents="head"),
-    "head and tail": ReadingPolicy(long_documents="head_tail"),
     "best passage": ReadingPolicy(passages_per_document=1),
     "best passages (default)": DEFAULT,
-    "best 4 passages, any evidence": ReadingPolicy(passage_evidence=0.0),
 }
 EVERY_WINDOW = ReadingPolicy(long_documents="windows")
 Found = Mapping[str, Sequence[str]]
@@ -47,20 +45,20 @@ Scores = Mapping[str, Mapping[str, float]]
 
 
 class Remembering:
-    """A backend that scores each pair once, for sweeps whose settings share most of their pairs."""
+    """A backend that scores each pair once, for settings that share most of their pairs."""
 
     def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+        self.forgetful = backend
         self._known: dict[bytes, np.float32] = {}
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
+        return getattr(self.forgetful, name)
 
     def logits(self, batch: Batch) -> Any:
         keys = [np.asarray(pair.ids).tobytes() + b"|" + np.asarray(pair.types).tobytes() for pair in batch.pairs]
         new = [place for place, key in enumerate(keys) if key not in self._known]
         if new:
-            values = self._backend.logits(Batch([batch.pairs[place] for place in new], batch.pad_id))
+            values = self.forgetful.logits(Batch([batch.pairs[place] for place in new], batch.pad_id))
             self._known.update(zip((keys[place] for place in new), values, strict=True))
         return np.asarray([self._known[key] for key in keys], dtype=np.float32)
 
@@ -123,50 +121,44 @@ def collections(arguments: argparse.Namespace, names: str, queries: int) -> Iter
         yield name, collection, candidates(folder, collection)
 
 
-def row(
-    name: str, of: Found, label: str, figure: float, tokens: float = 0, head: float = 0, seconds: float = 0
-) -> None:
-    cells = f"{tokens:,.0f} | {tokens / head:.0%} | {seconds:.3f}" if tokens else "| | "
+def row(name: str, of: Found, label: str, figure: float, tokens: float = 0, head: float = 0) -> None:
+    cells = f"{tokens:,.0f} | {tokens / head:.0%}" if tokens else "0 | "
     print(f"| {name} | {len(of)} | {label} | {figure:.4f} | {cells} |", flush=True)
 
 
-def strategies(arguments: argparse.Namespace, backend: Backend) -> None:
-    print("| collection | queries | what is read | nDCG@10 | tokens / query | share of head's | seconds / query |")
-    print("|---|---|---|---|---|---|---|")
+def strategies(arguments: argparse.Namespace, backend: Any) -> None:
+    print("| collection | queries | what is read | nDCG@10 | tokens / query | share of head's |")
+    print("|---|---|---|---|---|---|")
     steps = []
-    for name, collection, found in collections(arguments, "dl19,dl19-long,covidqa", 10**6):
+    for name, collection, found in collections(arguments, "covidqa,dl19-long,dl19", 10**6):
         first_stage = {q: ranked_scores(ids) for q, ids in found.items()}
         row(name, found, "nothing (BM25)", mean(ndcg_at_10(first_stage, collection.judgments)))
         head = 0.0
         by_policy = {}
         for label, policy in POLICIES.items():
-            started = time.perf_counter()
             scores, stats = score(backend, policy, collection, found)
-            seconds = (time.perf_counter() - started) / len(found)
             by_policy[label] = logits(found, scores)
             tokens = stats.tokens / len(found)
             head = head or tokens
-            row(name, found, label, quality(by_policy[label], collection), tokens, head, seconds)
+            row(name, found, label, quality(by_policy[label], collection), tokens, head)
             if policy == DEFAULT:
-                fresh = CrossEncoderScorer(backend, policy)
-                few = requests(collection, only(found, 20))
+                fresh = CrossEncoderScorer(backend.forgetful, policy)
+                few = requests(collection, only(found, 5))
                 _, first = fresh.score_many(few)
                 _, again = fresh.score_many(few)
                 steps.append((name, first, again))
         if name == "dl19":
             plain, ours = by_policy["first 512 tokens (head)"], by_policy["best passages (default)"]
             equal = all(plain[q][one] == ours[q][one] for q in plain for one in plain[q])
-            print(f"| {name} | | default and head score every passage the same: {equal} | | | | |", flush=True)
+            print(f"| {name} | | default and head score every passage the same: {equal} | | | |", flush=True)
             continue
         few_found = only(found, arguments.windows_queries)
         sample = {q: by_policy["best passages (default)"][q] for q in few_found}
         row(name, few_found, "default, on the sample", quality(sample, collection))
-        started = time.perf_counter()
         scores, stats = score(backend, EVERY_WINDOW, collection, few_found)
-        seconds = (time.perf_counter() - started) / len(few_found)
         tokens = stats.tokens / len(few_found)
         figure = quality(logits(few_found, scores), collection)
-        row(name, few_found, "every window, on the sample", figure, tokens, head, seconds)
+        row(name, few_found, "every window, on the sample", figure, tokens, head)
     print("\n| collection | tokenising and choosing, of scoring time: texts seen for the first time | seen before |")
     print("|---|---|---|")
     for name, first, again in steps:
@@ -185,14 +177,17 @@ AGGREGATES: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
 """`evidence` weighs a window's logit with the logarithm of its share of the best window's lexical evidence."""
 
 
-def sweep(arguments: argparse.Namespace, backend: Backend) -> None:
+def sweep(arguments: argparse.Namespace, backend: Any) -> None:
     print(
         "| collection | queries | window | passages | evidence | tokens / query |", *AGGREGATES, sep=" | ", end=" |\n"
     )
     print("|---" * (6 + len(AGGREGATES)) + "|")
-    for name, collection, found in collections(arguments, "dl19-long,covidqa", 30):
+    for name, collection, found in collections(arguments, "covidqa,dl19-long", 20):
+        for label in ("head", "head_tail"):
+            scores, stats = score(backend, ReadingPolicy(long_documents=label), collection, found)
+            figure = quality(logits(found, scores), collection)
+            print(f"| {name} | {len(found)} | {label} | | | {stats.tokens / len(found):,.0f} | {figure:.3f} | | | |")
         for window in (64, 128, 256):
-            remembering: Any = Remembering(backend)
             for passages in (1, 2, 4, 8):
                 for evidence in (0.0, 0.6, 0.8, 0.9) if passages > 1 else (0.8,):
                     policy = replace(
@@ -202,7 +197,7 @@ def sweep(arguments: argparse.Namespace, backend: Backend) -> None:
                         passages_per_document=passages,
                         passage_evidence=evidence,
                     )
-                    scores, stats = score(remembering, policy, collection, found)
+                    scores, stats = score(backend, policy, collection, found)
                     figures = [quality(aggregated(found, scores, join), collection) for join in AGGREGATES.values()]
                     cells = " | ".join(f"{figure:.3f}" for figure in figures)
                     print(
@@ -224,7 +219,7 @@ def aggregated(
     }
 
 
-def positions(arguments: argparse.Namespace, backend: Backend) -> None:
+def positions(arguments: argparse.Namespace, backend: Any) -> None:
     """Of the relevant documents (grade 2 and up) among the candidates, the share in the top 10, by needle position."""
     shares: dict[str, list[tuple[int, int]]] = {}
     for _, collection, found in collections(arguments, "dl19-long", 10**6):
@@ -249,8 +244,9 @@ def positions(arguments: argparse.Namespace, backend: Backend) -> None:
         print(f"| {place} | " + " | ".join(cells) + " |", flush=True)
     for label, of_label in shares.items():
         hit, total = sum(h for h, _ in of_label), sum(n for _, n in of_label)
-        chi = sum((h - n * hit / total) ** 2 / (n * hit / total * (1 - hit / total)) for h, n in of_label if n)
-        print(f"{label}: {hit / total:.0%} over all positions; chi-square of flatness {chi:.1f} (5 % level: 19.7)")
+        share = hit / max(total, 1)
+        chi = sum((h - n * share) ** 2 / (n * share * (1 - share)) for h, n in of_label if n and 0 < share < 1)
+        print(f"{label}: {share:.0%} over all positions; chi-square of flatness {chi:.1f} (5 % level: 19.7)")
     if arguments.picture:
         arguments.picture.write_text(picture(shares), encoding="utf-8")
         print(f"wrote {arguments.picture}")
@@ -292,7 +288,7 @@ def picture(shares: Mapping[str, Sequence[tuple[int, int]]]) -> str:
     return "\n".join([*parts, "</svg>\n"])
 
 
-def queries(arguments: argparse.Namespace, backend: Backend) -> None:
+def queries(arguments: argparse.Namespace, backend: Any) -> None:
     """Short documents, so that only the query's part matters; only queries longer than the limit count."""
     print("| collection | limit | queries cut | whole", *REDUCTIONS, "rarest", sep=" | ", end=" |\n")
     print("|---" * (5 + len(REDUCTIONS)) + "|")
@@ -326,7 +322,7 @@ PARTS = {"strategies": strategies, "sweep": sweep, "positions": positions, "quer
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=PARTS, default="strategies")
+    parser.add_argument("parts", nargs="*", choices=PARTS, default=["strategies"])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("CE_RANKER_DATA", "../shared/data")))
     parser.add_argument("--collections", help="comma-separated; those of the part if not given")
     parser.add_argument("--queries", type=int, help="at most so many per collection, drawn with seed 0")
@@ -337,7 +333,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     backend = backends.load(arguments.backend, ModelOptions(model=arguments.model, threads=arguments.threads))
-    PARTS[arguments.part](arguments, backend)
+    remembering = Remembering(backend)
+    for part in arguments.parts:
+        PARTS[part](arguments, remembering)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,18 @@ How a change is found, per kind of store, with `refresh="auto"`:
 The first and the last find documents that were added, deleted or replaced, also where their number stays the same.
 
 For the last row a warning says once that `refresh="manual"` avoids the cost; `register_probe` adds a row for a store
-that can tell more cheaply. Documents of the in-memory store that are changed *in place* stay the same objects: a change
-of `meta` is still found, because indexed fields are compared too, at up to 0.2 us per document and field, and the fields
-of a filter, only in the documents that decide the search: 1 ms at 100,000 documents and a filter that passes a tenth. One
-of `content` is found only with `refresh="every_run"`, which compares all texts of any store.
+that can tell more cheaply.
+
+Documents of the in-memory store that are changed *in place* stay the same objects. A change of `meta` is still found:
+indexed fields are compared too, at up to 0.2 us per document and field, and the fields of a filter, only in the
+documents that decide the search, which takes 1 ms at 100,000 documents and a filter that passes a tenth. A change of
+`content` is found only with `refresh="every_run"`, which compares all texts of any store.
 
 After a change only new texts are analysed, and only the postings of what came since the last merge are made again. What
-is not proportional to the change: the list of documents and some arrays with an entry per document are made anew (14 ms
-at 100,000 documents); a filter is evaluated anew on all documents (1 us for each) when it is next used; when more than a
-tenth of the index is new or gone, all postings are merged, without reading a text; of a store of the last row every text
-is read and hashed. `benchmarks/bm25.py` measures these figures, `benchmarks/bm25.md` has them.
+is not proportional to the change: the list of documents and some arrays with an entry per document are made anew (15 ms
+at 100,000 documents); a filter is evaluated anew on all documents, 1 us for each, when it is next used; when more than
+a tenth of the index is new or gone, all postings are merged, without reading a text; of a store of the last row every
+text is read and hashed. `benchmarks/bm25.py` measures these figures, `benchmarks/bm25.md` has them.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence

@@ -290,7 +290,7 @@ def picture(shares: Mapping[str, Sequence[tuple[int, int]]]) -> str:
 
 def queries(arguments: argparse.Namespace, backend: Any) -> None:
     """Short documents, so that only the query's part matters; only queries longer than the limit count."""
-    print("| collection | limit | queries cut | whole", *REDUCTIONS, "rarest", sep=" | ", end=" |\n")
+    print("| collection | limit | queries cut | whole", *REDUCTIONS, "rarest in the collection", sep=" | ", end=" |\n")
     print("|---" * (5 + len(REDUCTIONS)) + "|")
     for name, collection, found in collections(arguments, "cacm,med,stackfaq", 150):
         tokenizer = backend.tokenizer
@@ -308,11 +308,11 @@ def queries(arguments: argparse.Namespace, backend: Any) -> None:
             if len(long) < 5:
                 continue
             cells = [quality(logits(long, score(backend, DEFAULT, collection, long)[0]), collection)]
-            for reduction, function in {**REDUCTIONS, "rarest": rarest}.items():
+            for reduction, function in {**REDUCTIONS, "of_collection": rarest}.items():
                 REDUCTIONS[reduction] = function
                 policy = replace(DEFAULT, max_query_tokens=limit, query_reduction=reduction)
                 cells.append(quality(logits(long, score(backend, policy, collection, long)[0]), collection))
-            REDUCTIONS.pop("rarest")
+            REDUCTIONS.pop("of_collection")
             print(f"| {name} | {limit} | {len(long)} of {len(found)} | "
                   + " | ".join(f"{cell:.3f}" for cell in cells) + " |", flush=True)  # fmt: skip
 

@@ -9,15 +9,15 @@ from haystack_ce_ranker.queries import REDUCTIONS, reduce_query
 from haystack_ce_ranker.scoring import CrossEncoderScorer, ReadingPolicy
 from test_scoring import FakeBackend
 
-LETTERS = np.arange(10)
+TOKENS = np.array([4, 9, 0, 7, 1, 1])
 
 
 @pytest.mark.parametrize(
     ("reduction", "kept"),
-    [("head", [0, 1, 2, 3, 4]), ("tail", [5, 6, 7, 8, 9]), ("head_tail", [0, 1, 2, 8, 9])],
+    [("head", [4, 9, 0, 7]), ("tail", [0, 7, 1, 1]), ("head_tail", [4, 9, 1, 1]), ("rarest", [4, 9, 7, 1])],
 )
 def test_each_reduction_keeps_its_side(reduction, kept):
-    assert reduce_query(LETTERS, 5, reduction).tolist() == kept
+    assert reduce_query(TOKENS, 4, reduction).tolist() == kept
 
 
 @given(st.integers(0, 40), st.integers(1, 40), st.sampled_from(sorted(REDUCTIONS)))
@@ -39,7 +39,7 @@ def test_the_policy_decides_which_part_of_a_long_query_is_read():
         assert scores.query_tokens_read == 4
         by_reduction[reduction] = scores.documents[0].logit
     assert len(set(by_reduction.values())) == len(REDUCTIONS)
-    with pytest.raises(ValueError, match="query_reduction must be one of 'head', 'tail', 'head_tail', but got 'idf'"):
+    with pytest.raises(ValueError, match="query_reduction must be one of 'head', .*, but got 'idf'"):
         ReadingPolicy(query_reduction="idf")
 
 

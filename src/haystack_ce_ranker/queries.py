@@ -16,10 +16,16 @@ def _head_tail(query: Ids, tokens: int) -> Ids:
     return np.concatenate([query[:head], query[len(query) - (tokens - head) :]])
 
 
+def _rarest(query: Ids, tokens: int) -> Ids:
+    order = np.argsort(-query, kind="stable")[:tokens]
+    return query[np.sort(order)]
+
+
 REDUCTIONS: dict[str, Callable[[Ids, int], Ids]] = {
     "head": lambda query, tokens: query[:tokens],
     "tail": lambda query, tokens: query[len(query) - tokens :],
     "head_tail": _head_tail,
+    "rarest": _rarest,
 }
 """Which tokens of a query to keep, by name, given how many; the query is longer than that."""
 

@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[onnx,evaluate,embedders,offline,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[onnx,openvino,evaluate,embedders,offline,dev]"
 	touch $@
 
 demo: $(VENV)/.installed

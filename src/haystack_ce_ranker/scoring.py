@@ -57,7 +57,7 @@ class ReadingPolicy:
     passages_per_document: int = 4
     passage_evidence: float = 0.8
     aggregate: str = "max"
-    query_reduction: str = "head_tail"
+    query_reduction: str = "rarest"
 
     def __post_init__(self) -> None:
         for name in ("max_length", "max_query_tokens", "max_tokens_per_query"):

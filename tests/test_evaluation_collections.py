@@ -103,8 +103,22 @@ def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(CollectionError, match=r"must hold test.tsv \(found: all.tsv, dev.tsv\)"):
         load_collection(folder)
     (folder / "queries.jsonl").unlink()
-    with pytest.raises(CollectionError, match=r"queries\.jsonl: there is no such file"):
+    with pytest.raises(CollectionError, match=r"c: queries\.jsonl is missing \(found: corpus.jsonl, qrels\)"):
         load_collection(folder)
+    with pytest.raises(CollectionError, match=r"corpus\.jsonl: it is a file, not a folder; .*convert"):
+        load_collection(folder / "corpus.jsonl")
+
+
+@pytest.mark.parametrize("names", [[], ["topics.txt", "qrels.txt"], [f"{n}.csv" for n in range(20)]])
+def test_a_folder_of_another_shape_is_told_what_is_missing_and_how_to_convert(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text("x")
+    with pytest.raises(CollectionError, match="corpus.jsonl, queries.jsonl, qrels are missing") as caught:
+        load_collection(tmp_path)
+    said = str(caught.value)
+    assert "haystack-ce-ranker convert" in said
+    assert ("and 12 more" in said) == (len(names) == 20)
+    assert len(said.split("Expected form")[1].splitlines()[1:]) == 3
 
 
 def test_bytes_that_are_not_utf8_are_refused_and_a_byte_order_mark_is_not(tmp_path):

@@ -18,6 +18,11 @@ Run = dict[str, dict[str, float]]
 Judgments = dict[str, dict[str, int]]
 """For each query id, document ids with grades; a document that is not listed is unjudged."""
 
+EXPECTED_FOLDER = (
+    'corpus.jsonl    a document a line: {"_id": "d1", "title": "Returns", "text": "Goods can be sent back."}',
+    'queries.jsonl   a query a line: {"_id": "q1", "text": "how do I send something back"}',
+    "qrels/test.tsv  judgments: query-id, corpus-id and score, parted by tabs, below a header of these names",
+)
 EXPECTED_CORPUS = (
     '{"_id": "d1", "title": "Returns", "text": "Goods can be sent back within 30 days."}',
     '{"_id": "d2", "title": "", "text": "Parcels leave the warehouse at noon."}',
@@ -33,6 +38,8 @@ EXPECTED_RUN = ("qid\tdocid\trank\tscore", "q1\td1\t1\t12.5", "q1\td2\t2\t9.25")
 
 _QUERY_COLUMNS = ("query-id", "qid", "query_id", "query")
 _DOCUMENT_COLUMNS = ("corpus-id", "docid", "doc_id", "document-id", "document_id", "did", "docno")
+_OTHER_FORMS = "; `haystack-ce-ranker convert` makes such a folder of TREC files or of a CSV"
+_SHOWN = 8  # names of files in an error
 _SCORE_COLUMNS = ("score", "grade", "relevance", "label", "rel")
 
 
@@ -103,9 +110,7 @@ def load_collection(folder: str | Path, *, split: str | None = None) -> Collecti
     :raises CollectionError: If a file is missing or has another form.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        forms = ("corpus.jsonl    one document a line", "queries.jsonl   one query a line", "qrels/test.tsv  judgments")
-        raise CollectionError(folder, "there is no such folder", forms)
+    _check_shape(folder)
     documents = _load_corpus(folder / "corpus.jsonl")
     all_queries = _load_queries(folder / "queries.jsonl")
     judgments = load_judgments(_split_path(folder / "qrels", split))
@@ -195,9 +200,21 @@ def load_run(path: str | Path, *, collection: Collection | None = None, depth: i
     return ordered
 
 
+def _check_shape(folder: Path) -> None:
+    if not folder.is_dir():
+        problem = "it is a file, not a folder" if folder.exists() else "there is no such folder"
+        raise CollectionError(folder, f"{problem}{_OTHER_FORMS if folder.exists() else ''}", EXPECTED_FOLDER)
+    missing = [name for name in ("corpus.jsonl", "queries.jsonl", "qrels") if not (folder / name).exists()]
+    if missing:
+        found = sorted(path.name for path in folder.iterdir())
+        shown = ", ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+        problem = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing (found: {shown or 'nothing'})"
+        raise CollectionError(folder, problem + _OTHER_FORMS, EXPECTED_FOLDER)
+
+
 def _load_corpus(path: Path) -> dict[str, Text]:
     documents: dict[str, Text] = {}
-    for line, row in _json_lines(path, EXPECTED_CORPUS):
+    for line, row in json_lines(path, EXPECTED_CORPUS):
         document_id = _string(row, "_id", path, EXPECTED_CORPUS, line)
         if document_id in documents:
             raise CollectionError(path, f"'_id' {document_id!r} appears twice", EXPECTED_CORPUS, line)
@@ -218,7 +235,7 @@ def _load_corpus(path: Path) -> dict[str, Text]:
 
 def _load_queries(path: Path) -> dict[str, str]:
     queries: dict[str, str] = {}
-    for line, row in _json_lines(path, EXPECTED_QUERIES):
+    for line, row in json_lines(path, EXPECTED_QUERIES):
         query_id = _string(row, "_id", path, EXPECTED_QUERIES, line)
         if query_id in queries:
             raise CollectionError(path, f"'_id' {query_id!r} appears twice", EXPECTED_QUERIES, line)
@@ -245,8 +262,9 @@ def _split_path(folder: Path, split: str | None) -> Path:
     raise CollectionError(folder, problem, EXPECTED_QRELS)
 
 
-def _json_lines(path: Path, expected: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, text in _lines(path, expected):
+def json_lines(path: Path, expected: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield line number and object of a file of JSON lines; `expected` is shown in errors."""
+    for line, text in text_lines(path, expected):
         try:
             row = json.loads(text)
         except json.JSONDecodeError as error:
@@ -259,7 +277,8 @@ def _json_lines(path: Path, expected: tuple[str, ...]) -> Iterator[tuple[int, di
         yield line, row
 
 
-def _lines(path: Path, expected: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path, expected: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """Yield line number and text of the lines that are not empty; a byte order mark is no text."""
     if not path.is_file():
         raise CollectionError(path, "there is no such file", expected)
     try:
@@ -267,6 +286,16 @@ def _lines(path: Path, expected: tuple[str, ...]) -> Iterator[tuple[int, str]]:
             for number, text in enumerate(stream, start=1):
                 if text.strip():
                     yield number, text.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise CollectionError(path, f"it is not UTF-8 ({error.reason} at byte {error.start})", expected) from None
+
+
+def read_text(path: Path, expected: tuple[str, ...]) -> str:
+    """Return the whole text of a file, its line ends as they are; a byte order mark is no text."""
+    if not path.is_file():
+        raise CollectionError(path, "there is no such file", expected)
+    try:
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CollectionError(path, f"it is not UTF-8 ({error.reason} at byte {error.start})", expected) from None
 
@@ -295,7 +324,7 @@ def _rows(
     """Yield line number and (query, document, score) of a table with a header, or of TREC's columns without one."""
     columns: tuple[int, int, int] | None = None
     width = 0
-    for line, text in _lines(path, expected):
+    for line, text in text_lines(path, expected):
         if columns is None:
             header = [name.strip().lower() for name in text.split("\t")]
             found = [

@@ -1,6 +1,6 @@
 """
 What a gate in front of the ranker is worth: for each predictor, the share of queries that it spares on queries it was
-not fitted on, and the nDCG@10 given up.
+not fitted on, and the nDCG@10 given up; and the same for choosing the predictor, too, on other queries.
 
     python benchmarks/gate.py --cache .cache/gate --output benchmarks/results/gate.json
 
@@ -45,6 +45,9 @@ def markdown(found: dict[str, dict[str, GateAdvice]], after: str) -> str:
             mark = "**" if fit is advice.recommended else ""
             cells.append(f"{mark}{fit.saved:.0%} / {fit.lost:+.4f} ({fit.lost_by_chance:+.4f}){mark}")
         lines.append(f"| `{predictor}` | " + " | ".join(cells) + " |")
+    chosen = [advice.chosen for advice in by_collection.values()]
+    cells = [f"{held.saved:.0%} / {held.lost:+.4f} ({held.lost_by_chance:+.4f})" for held in chosen]
+    lines.append("| **chosen on the other half** | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ from haystack_ce_ranker.evaluation.gate import (
     fragment,
     gate_queries,
     gate_table,
+    save,
 )
 from haystack_ce_ranker.gating import PREDICTORS, predict
 
@@ -201,6 +202,20 @@ def test_what_was_found_can_be_saved_shown_and_used():
     console.print(gate_table(advice))
     printed = console.export_text()
     assert [name for name in PREDICTORS if name not in printed] == []
+
+
+def test_what_is_written_is_the_verdict_and_a_gate_that_loads(tmp_path):
+    advice = fit_gate(telling())
+    found, component = save(advice, tmp_path / "out")
+    assert json.loads(found.read_text(encoding="utf-8")) == as_json(advice)
+    text = component.read_text(encoding="utf-8")
+    comment = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
+    assert comment == advice.reason
+    assert RerankGate.from_dict(yaml.safe_load(text)["gate"]).threshold == advice.recommended.threshold
+    none = fit_gate(untelling())
+    text = save(none, tmp_path / "out")[1].read_text(encoding="utf-8")
+    assert yaml.safe_load(text) is None
+    assert "No gate" in text
 
 
 def test_runs_become_queries_measured_by_ir_measures():

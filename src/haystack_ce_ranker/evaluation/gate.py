@@ -5,9 +5,12 @@ Numbers in, numbers and a verdict out. The predictors are those of `gating`; run
 of each query comes from, is the business of `experiments`.
 """
 
+import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -250,6 +253,22 @@ def as_json(advice: GateAdvice) -> dict[str, Any]:
         "recommended": None if advice.recommended is None else advice.recommended.predictor,
         "fits": fits,
     }
+
+
+def save(advice: GateAdvice, folder: str | Path) -> list[Path]:
+    """
+    Write `gate.json`, all that was found, and `gate.yaml`, the gate for a pipeline below the verdict as a comment.
+
+    Where no gate is recommended, gate.yaml holds the comment alone.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    found, component = folder / "gate.json", folder / "gate.yaml"
+    found.write_text(json.dumps(as_json(advice), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    comment = textwrap.fill(advice.reason, 118, initial_indent="# ", subsequent_indent="# ")
+    gate = "" if advice.recommended is None else fragment(advice.recommended)
+    component.write_text(f"{comment}\n{gate}", encoding="utf-8")
+    return [found, component]
 
 
 def fragment(fit: GateFit) -> str:

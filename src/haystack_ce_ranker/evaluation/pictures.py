@@ -1,0 +1,262 @@
+"""
+Draws the pictures of the report as SVG that lives inside an HTML page: numbers and names in, markup out.
+
+matplotlib draws; what it writes is then cut down to what a page needs: no fixed size, no colours of its own (CSS
+variables instead, so that dark mode can change them), ids that do not clash with those of the next picture, and every
+text as text. The variables are `--ink`, `--muted`, `--grid`, `--surface` and `--s1` to `--s8`.
+"""
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+COLOURS = 8
+"""How many series have a colour of their own; after that they repeat, with another marker."""
+
+MARKERS = "os^DvPX*"
+
+# matplotlib takes no variables, so each stands under a colour that nothing else has.
+_INK, _MUTED, _GRID, _SURFACE = "#fe0001", "#fe0002", "#fe0003", "#fe0004"
+_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--grid", _SURFACE: "--surface"}
+_VARIABLES |= {f"#fe01{index:02x}": f"--s{index + 1}" for index in range(COLOURS)}
+_WIDTH = 5.0  # inches of 72 units: about a telephone's width, so that text is never made smaller there
+_SIZE = 10.0  # of the text, in the same units
+_SETTINGS = {"svg.fonttype": "none", "text.parse_math": False, "svg.hashsalt": "report", "font.size": _SIZE}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A place in a picture. `label` is written beside it; `low` and `high` bound `y`."""
+
+    x: float
+    y: float
+    label: str = ""
+    low: float | None = None
+    high: float | None = None
+    chosen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Points that belong together; `style` picks colour and marker and is the same in every picture."""
+
+    name: str
+    style: int
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A name and its parts, one for each part's name; None where a part is not known."""
+
+    name: str
+    parts: tuple[float | None, ...]
+    note: str = ""
+
+
+def scatter(
+    series: Sequence[Series],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    front: Sequence[tuple[float, float]] = (),
+    identity: str,
+) -> str:
+    """
+    Draw quality against a cost on a logarithmic axis; the front of what nothing else beats in both is a dashed step.
+
+    Points at no cost at all stand at the left edge.
+    """
+    with _figure(3.7) as (figure, axes):
+        costs = [point.x for one in series for point in one.points if point.x > 0]
+        least, most = (min(costs), max(costs)) if costs else (1.0, 1.0)
+        axes.set_xscale("log")
+        axes.set_xlim(least / 2.2, most * 2.2)
+        if front:
+            xs, ys = zip(*[(max(x, least / 2.2), y) for x, y in sorted(front)], strict=True)
+            xs, ys = (*xs, most * 2.2), (*ys, ys[-1])
+            axes.plot(xs, ys, drawstyle="steps-post", linestyle=(0, (4, 3)), linewidth=1, color=_MUTED, zorder=1)
+        for one in series:
+            _draw(axes, one, [max(point.x, least / 2.2) for point in one.points])
+        _ticks(axes, least / 2.2, most * 2.2)
+        _labels(axes, x_label, y_label)
+        return _markup(figure, title, identity)
+
+
+def curves(
+    series: Sequence[Series], *, title: str, x_label: str, y_label: str, level: float | None = None, identity: str
+) -> str:
+    """Draw each series as a line with its bounds as a band; `level` is a dashed line across."""
+    with _figure(3.4) as (figure, axes):
+        if level is not None:
+            axes.axhline(level, linestyle=(0, (4, 3)), linewidth=1, color=_MUTED, zorder=1)
+        for one in series:
+            xs = [point.x for point in one.points]
+            if all(point.low is not None and point.high is not None for point in one.points) and len(xs) > 1:
+                lows, highs = [point.low for point in one.points], [point.high for point in one.points]
+                axes.fill_between(xs, lows, highs, color=_colour(one.style), alpha=0.12, linewidth=0)
+            _draw(axes, one, xs)
+        places = sorted({point.x for one in series for point in one.points})
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        _labels(axes, x_label, y_label)
+        return _markup(figure, title, identity)
+
+
+def bars(rows: Sequence[Bar], *, title: str, x_label: str, whole: float | None = None, identity: str) -> str:
+    """
+    Draw one bar a row, its parts one after the other, the row's name above it.
+
+    :param whole: The end of the axis, such as 1 for shares; by default the longest bar.
+    """
+    with _figure(0.55 + 0.42 * max(len(rows), 1)) as (figure, axes):
+        for place, row in enumerate(rows):
+            left = 0.0
+            for index, part in enumerate(row.parts):
+                if part:
+                    axes.barh(place, part, left=left, height=0.42, color=_colour(index), linewidth=0)
+                    left += part
+            label = f"{row.name}  {row.note}" if row.note else row.name
+            axes.text(0, place - 0.3, label, ha="left", va="bottom", color=_INK, fontsize=_SIZE - 1)
+        axes.set_ylim(max(len(rows), 1) - 0.6, -0.95)
+        axes.set_yticks([])
+        longest = max((sum(part or 0.0 for part in row.parts) for row in rows), default=0.0)
+        end = whole if whole is not None else longest
+        axes.set_xlim(0, end if end > 0 else 1.0)
+        if whole is not None:
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value / whole:.0%}")
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="y", visible=False)
+        _labels(axes, x_label, "")
+        return _markup(figure, title, identity)
+
+
+def gains(values: Sequence[float], *, title: str, x_label: str, y_label: str, identity: str) -> str:
+    """Draw differences, highest first: what was won above the line, what was lost below it."""
+    ordered = sorted(values, reverse=True)
+    with _figure(2.8) as (figure, axes):
+        edges = list(range(len(ordered) + 1))
+        for style, side in ((2, [max(value, 0.0) for value in ordered]), (1, [min(value, 0.0) for value in ordered])):
+            axes.stairs(side, edges, fill=True, color=_colour(style), linewidth=0)
+        axes.axhline(0, color=_INK, linewidth=0.8)
+        axes.set_xlim(0, max(len(ordered), 1))
+        largest = max((abs(value) for value in ordered), default=0.0)
+        axes.set_ylim(*((-largest * 1.08, largest * 1.08) if largest else (-1, 1)))
+        _labels(axes, x_label, y_label)
+        return _markup(figure, title, identity)
+
+
+def swatch(style: int, *, area: bool = False) -> str:
+    """Draw a series' marker for a legend, or a filled square for the part of a bar."""
+    with _figure(0.2, width=0.2) as (figure, axes):
+        axes.set_axis_off()
+        marker = "s" if area else _marker(style)
+        axes.plot([0], [0], marker=marker, markersize=9 if area else 8, color=_colour(style), markeredgewidth=0)
+        return _markup(figure, None, f"swatch-{style}-{int(area)}")
+
+
+@contextmanager
+def _figure(height: float, *, width: float = _WIDTH) -> Iterator[tuple[Any, Any]]:
+    matplotlib, figure_type = _matplotlib()
+    with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the browser has its own fonts
+        figure = figure_type(figsize=(width, height), layout="constrained")
+        axes = figure.subplots()
+        axes.set_axisbelow(True)
+        axes.grid(color=_GRID, linewidth=0.8)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side in ("left", "bottom"))
+            spine.set_color(_MUTED)
+        axes.tick_params(colors=_MUTED, labelcolor=_INK, which="both")
+        yield figure, axes
+
+
+def _draw(axes: Any, one: Series, xs: Sequence[float]) -> None:
+    ys = [point.y for point in one.points]
+    style = {"color": _colour(one.style), "marker": _marker(one.style)}
+    axes.plot(xs, ys, linewidth=1.4, markersize=6, markeredgecolor=_SURFACE, markeredgewidth=0.8, zorder=3, **style)
+    for x, point in zip(xs, one.points, strict=True):
+        if point.chosen:
+            ring = {"marker": "o", "markersize": 14, "markerfacecolor": "none", "markeredgecolor": _INK}
+            axes.plot([x], [point.y], linestyle="none", zorder=4, **ring)
+        if point.label:
+            above = one.style % 2 == 0
+            offset = {"xytext": (0, 8 if above else -15), "textcoords": "offset points", "ha": "center"}
+            axes.annotate(point.label, (x, point.y), color=_INK, fontsize=_SIZE - 1.5, zorder=5, **offset)
+
+
+def _ticks(axes: Any, low: float, high: float) -> None:
+    """1, 2 and 5 of each power of ten, as plain numbers; only the powers where those would be too many."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if math.log10(high / low) < 2.2 else (1,)
+    places = [step * 10.0**exponent for exponent in exponents for step in steps]
+    places = [place for place in places if low <= place <= high]
+    axes.set_xticks(places, [f"{place:,.10g}" for place in places])
+    axes.set_xticks([], minor=True)
+
+
+def _labels(axes: Any, x_label: str, y_label: str) -> None:
+    axes.set_xlabel(x_label, color=_INK)
+    axes.set_ylabel(y_label, color=_INK)
+
+
+def _colour(style: int) -> str:
+    return f"#fe01{style % COLOURS:02x}"
+
+
+def _marker(style: int) -> str:
+    return MARKERS[(style + style // COLOURS) % len(MARKERS)]
+
+
+def _markup(figure: Any, title: str | None, identity: str) -> str:
+    """Turn a figure into an `<svg>` element for a page; without a title it is mere decoration."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    root = ElementTree.fromstring(re.sub(r"<!DOCTYPE[^>]*>", "", stream.getvalue()))
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if _local(child.tag) in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        element.attrib = {_local(name): _renamed(_local(name), value, identity) for name, value in element.items()}
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    if title is None:
+        root.attrib["aria-hidden"] = "true"
+    else:
+        root.attrib |= {"role": "img", "aria-label": title}
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]
+
+
+def _renamed(name: str, value: str, identity: str) -> str:
+    if name == "id":
+        return f"{identity}-{value}"
+    if name == "href":
+        return value.replace("#", f"#{identity}-", 1)
+    if name == "clip-path":
+        return value.replace("url(#", f"url(#{identity}-")
+    if name == "style":
+        value = re.sub(r"font-family: [^;]*", "font-family: inherit", value)
+        return re.sub(r"#fe0[0-9a-f]{3}", lambda found: f"var({_VARIABLES[found[0]]})", value)
+    return value
+
+
+def _matplotlib() -> tuple[Any, Any]:
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        message = 'the report needs matplotlib: pip install "ce-ranker-haystack[evaluate]"'
+        raise ImportError(message) from error
+    return matplotlib, Figure

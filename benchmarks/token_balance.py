@@ -3,6 +3,7 @@ What the model reads of a pair, and what that is worth: nDCG@10 and tokens per q
 
     python benchmarks/token_balance.py strategies     # head, passages, every window; tokens, time per step
     python benchmarks/token_balance.py sweep          # window, passages, evidence, aggregate: why the defaults
+    python benchmarks/token_balance.py mixed          # short documents among long ones: is either favoured
     python benchmarks/token_balance.py positions      # who is found by where in the document the answer stands
     python benchmarks/token_balance.py queries        # which part of a query to keep when it is too long
 
@@ -14,6 +15,7 @@ are skipped with a word. Needs the extras `evaluate` and `onnx`; the model is a 
 import argparse
 import math
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -37,6 +39,7 @@ DEFAULT = ReadingPolicy()
 POLICIES = {
     "first 512 tokens (head)": ReadingPolicy(long_documents="head"),
     "best passage": ReadingPolicy(passages_per_document=1),
+    "two best passages": ReadingPolicy(passages_per_document=2),
     "best passages (default)": DEFAULT,
 }
 EVERY_WINDOW = ReadingPolicy(long_documents="windows")
@@ -171,7 +174,8 @@ AGGREGATES: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
     "mean_top2": lambda logits, _: float(np.mean(sorted(logits)[-2:])),
     "logsumexp": lambda logits, _: float(np.logaddexp.reduce(np.asarray(logits))),
     "evidence": lambda logits, evidence: max(
-        logit + math.log(max(one / (max(evidence) or 1.0), 0.01)) for logit, one in zip(logits, evidence, strict=True)
+        logit + (math.log(max(one / max(evidence), 0.01)) if max(evidence) > 0 else 0.0)
+        for logit, one in zip(logits, evidence, strict=True)
     ),
 }
 """`evidence` weighs a window's logit with the logarithm of its share of the best window's lexical evidence."""
@@ -217,6 +221,51 @@ def aggregated(
         }
         for query_id, ids in found.items()
     }
+
+
+def mixed(arguments: argparse.Namespace, backend: Any) -> None:
+    """Half of dl19-long's candidates are shown as the passage alone, then the other half."""
+    folder, of_passages = arguments.data / "dl19-long", arguments.data / "dl19"
+    if not (folder.is_dir() and of_passages.is_dir()):
+        print(f"dl19-long and dl19 are not both there: {arguments.data}", flush=True)
+        return
+    collection = load_collection(folder).sample(arguments.queries or 10**6)
+    passages = load_collection(of_passages).documents
+    found = candidates(folder, collection)
+    print(
+        "| window | passages | tokens / query |",
+        *(f"{name} | long in top 10" for name in AGGREGATES),
+        sep=" | ",
+        end=" |\n",
+    )
+    print("|---" * (3 + 2 * len(AGGREGATES)) + "|")
+    for window, most in ((64, 2), (64, 4), (128, 4), (256, 4)):
+        policy = replace(DEFAULT, passage_tokens=window, passage_stride=window // 2, passages_per_document=most)
+        figures: dict[str, list[tuple[float, float]]] = {name: [] for name in AGGREGATES}
+        tokens = 0.0
+        for parity in (0, 1):
+            shown = {
+                one: document if is_long(one, parity) else passages[one.split("@")[0]]
+                for one, document in collection.documents.items()
+            }
+            scores, stats = score(backend, policy, replace(collection, documents=shown), found)
+            tokens += stats.tokens / len(found) / 2
+            for name, join in AGGREGATES.items():
+                of_queries = aggregated(found, scores, join)
+                top = [one for of in of_queries.values() for one in sorted(of, key=lambda one: -of[one])[:10]]
+                figures[name].append((quality(of_queries, collection), mean_of(is_long(one, parity) for one in top)))
+        cells = [
+            f"{mean_of(q for q, _ in pairs):.3f} | {mean_of(s for _, s in pairs):.0%}" for pairs in figures.values()
+        ]
+        print(f"| {window} | {most} | {tokens:,.0f} | " + " | ".join(cells) + " |", flush=True)
+
+
+def is_long(document_id: str, parity: int) -> bool:
+    return zlib.crc32(document_id.encode()) % 2 == parity
+
+
+def mean_of(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
 def positions(arguments: argparse.Namespace, backend: Any) -> None:
@@ -317,7 +366,7 @@ def queries(arguments: argparse.Namespace, backend: Any) -> None:
                   + " | ".join(f"{cell:.3f}" for cell in cells) + " |", flush=True)  # fmt: skip
 
 
-PARTS = {"strategies": strategies, "sweep": sweep, "positions": positions, "queries": queries}
+PARTS = {"strategies": strategies, "sweep": sweep, "mixed": mixed, "positions": positions, "queries": queries}
 
 
 def main() -> None:

@@ -45,8 +45,8 @@ class Piece(NamedTuple):
 class WindowSettings(NamedTuple):
     """How a document that does not fit is read; the names and defaults are those of `CrossEncoderRanker`."""
 
-    passage_tokens: int = 128
-    passage_stride: int = 64
+    passage_tokens: int = 64
+    passage_stride: int = 32
     passages_per_document: int = 4
     passage_evidence: float = 0.8
 

@@ -52,11 +52,11 @@ class ReadingPolicy:
     max_query_tokens: int | None = None
     max_tokens_per_query: int | None = None
     long_documents: str = "best_passages"
-    passage_tokens: int = 128
-    passage_stride: int = 64
+    passage_tokens: int = 64
+    passage_stride: int = 32
     passages_per_document: int = 4
     passage_evidence: float = 0.8
-    aggregate: str = "max"
+    aggregate: str = "logsumexp"
     query_reduction: str = "rarest"
 
     def __post_init__(self) -> None:

@@ -78,11 +78,11 @@ class CrossEncoderRanker:
         max_query_tokens: int | None = None,
         max_tokens_per_query: int | None = None,
         long_documents: Literal["best_passages", "head", "head_tail", "windows"] = "best_passages",
-        passage_tokens: int = 128,
-        passage_stride: int = 64,
+        passage_tokens: int = 64,
+        passage_stride: int = 32,
         passages_per_document: int = 4,
         passage_evidence: float = 0.8,
-        aggregate: Literal["max", "first", "mean_top2", "logsumexp"] = "max",
+        aggregate: Literal["max", "first", "mean_top2", "logsumexp"] = "logsumexp",
         on_truncation: Literal["report", "warn", "error"] = "report",
         return_passages: bool = False,
         depth: int | None = None,
@@ -122,11 +122,13 @@ class CrossEncoderRanker:
             that it leaves no window worth reading for are not scored and stand below the others, in their order.
         :param long_documents: How a document that does not fit is read: its `best_passages`, all `windows`, its
             `head`, or its `head_tail`.
-        :param passage_tokens: Tokens of a window.
+        :param passage_tokens: Tokens of a window. Short windows measured better than long ones, and cost less; longer
+            ones make longer `passages` for a prompt.
         :param passage_stride: Tokens from the start of one window to the start of the next.
         :param passages_per_document: The most windows read of one document.
         :param passage_evidence: Of those, only windows with at least this share of the best one's lexical evidence.
-        :param aggregate: One logit from those of a document's windows.
+        :param aggregate: One logit from those of a document's windows. The default, `logsumexp`, is the maximum and a
+            little more for each further window that agrees with it: at most log(`passages_per_document`).
         :param on_truncation: When a query or a document is not read whole: `report` it, `warn` in the log once a run,
             or raise an `error` before any scoring.
         :param return_passages: Whether the run also returns `passages`: one document per ranked document, with only

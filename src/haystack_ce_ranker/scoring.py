@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from haystack_ce_ranker.backends import Backend, Batch
 from haystack_ce_ranker.batching import plan_batches
 from haystack_ce_ranker.budget import room_for_texts, split_budget
-from haystack_ce_ranker.documents import DocumentEncoder, DocumentText, EncodedDocument
+from haystack_ce_ranker.documents import DocumentEncoder, DocumentText, EncodedDocument, content_key
 from haystack_ce_ranker.pairs import Ids, PackedPair
 from haystack_ce_ranker.passages import AGGREGATES, STRATEGIES, Piece, Span, WindowSettings, characters
 from haystack_ce_ranker.queries import REDUCTIONS, reduce_query
+from haystack_ce_ranker.score_cache import ScoreCache
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ class DocumentScore:
     :ivar tokens: Tokens of the content.
     :ivar tokens_read: How many of them the model saw, each counted once.
     :ivar pairs: Forward passes that it took.
+    :ivar query_tokens: Tokens of the query that its pairs showed.
     """
 
     logit: float | None
@@ -127,6 +129,7 @@ class DocumentScore:
     tokens: int = 0
     tokens_read: int = 0
     pairs: int = 0
+    query_tokens: int = 0
 
     @property
     def coverage(self) -> float:
@@ -142,8 +145,11 @@ class QueryScores:
     :ivar documents: In the order they came.
     :ivar query_tokens: Tokens of the query, without special tokens.
     :ivar query_tokens_read: The fewest of them that a pair showed; equal to `query_tokens` if the query was never cut.
+    :ivar pairs: Pairs that were scored; documents whose score was kept from before take none.
     :ivar tokens: Tokens the model read, special tokens among them and padding not.
     :ivar out_of_time: Whether the deadline came before everything was scored.
+    :ivar cached: Documents that were not scored by this call: their score was kept from an earlier one, was just being
+        computed by another, or is that of an equal text of this one.
     """
 
     documents: tuple[DocumentScore, ...]
@@ -152,6 +158,7 @@ class QueryScores:
     pairs: int
     tokens: int
     out_of_time: bool = False
+    cached: int = 0
 
 
 @dataclass
@@ -202,6 +209,10 @@ class CrossEncoderScorer:
     :param batch_size: The most pairs of one forward pass; None for no limit.
     :param model_name: The model's name, under which a batch size learnt from running out of memory is remembered.
     :param cache_tokens: How many tokens of documents to keep for the next query.
+    :param scores: Where `score` keeps what it found and looks before it scores; None for nowhere. Scorers may share
+        one. Only what depends on a query and a text alone is kept: calls with a deadline or a shared token budget
+        pass by it.
+    :param identity: What beside its name tells the model from others in `scores`: the revision, loading options.
     :raises ValueError: If a value is out of range, or `policy` leaves no room in the model's pairs.
     """
 
@@ -214,6 +225,8 @@ class CrossEncoderScorer:
         batch_size: int | None = None,
         model_name: str = "",
         cache_tokens: int = 2_000_000,
+        scores: ScoreCache[DocumentScore] | None = None,
+        identity: Sequence[str] = (),
     ) -> None:
         self.backend = backend
         self.policy = policy if policy is not None else ReadingPolicy()
@@ -226,6 +239,10 @@ class CrossEncoderScorer:
         self._room = room_for_texts(self.max_length, self._format.special_tokens)
         split_budget(1, 1, room=self._room, window=1, max_query=self.policy.max_query_tokens)  # checks max_query_tokens
         self._documents = DocumentEncoder(backend.tokenizer, cache_tokens=cache_tokens)
+        self._scores = scores
+        self._identity = content_key(
+            model_name, backend.name, backend.dtype, backend.device, str(self.max_length), repr(self.policy), *identity
+        )
         self._seconds_per_token: float | None = None  # learnt from every batch, for deadlines
 
     def __deepcopy__(self, _memo: object) -> "CrossEncoderScorer":
@@ -259,6 +276,8 @@ class CrossEncoderScorer:
         query_ids = self._encode_queries([query], stats)[0]
         if deadline is not None and self.policy.max_tokens_per_query is None:
             return self._score_in_order(query_ids, texts, stats, deadline), stats
+        if self._scores is not None and self.policy.max_tokens_per_query is None:
+            return self._score_new(query, query_ids, texts, stats, self._scores), stats
         plans = self._plan(query_ids, texts, stats)
         in_time = True
         if self.policy.max_tokens_per_query is not None:
@@ -362,14 +381,18 @@ class CrossEncoderScorer:
         stats.tokenise += time.perf_counter() - started
         return [ids[query] for query in queries]
 
-    def _plan(self, query: Ids, texts: Sequence[DocumentText], stats: Stats, *, first: int = 0) -> list[_Plan]:
-        """Decide for each document what the model is to read of it and of the query; `first` is the first's place."""
+    def _plan(
+        self, query: Ids, texts: Sequence[DocumentText], stats: Stats, *, places: Sequence[int] | None = None
+    ) -> list[_Plan]:
+        """Decide for each document what the model is to read of it and of the query; `places` is where they stand."""
         started = time.perf_counter()
         documents = self._documents.encode(texts)
         stats.tokenise += time.perf_counter() - started
         started = time.perf_counter()
         plans = []
-        for place, (text, document) in enumerate(zip(texts, documents, strict=True), start=first):
+        for place, text, document in zip(
+            range(len(texts)) if places is None else places, texts, documents, strict=True
+        ):
             budget = split_budget(
                 len(query),
                 len(document),
@@ -404,6 +427,30 @@ class CrossEncoderScorer:
         body = [document.body.ids[span.start : span.stop] for span in piece.spans]
         return _Pair(plan, piece, self._format.pack(plan.query, document.header, *body, document.footer))
 
+    def _score_new(
+        self,
+        query: str,
+        query_ids: Ids,
+        texts: Sequence[DocumentText],
+        stats: Stats,
+        kept: ScoreCache[DocumentScore],
+    ) -> QueryScores:
+        """Score those documents whose score with this query is not kept."""
+        fresh = QueryScores((), len(query_ids), len(query_ids), 0, 0)
+
+        def score(places: list[int]) -> Sequence[DocumentScore]:
+            nonlocal fresh
+            plans = self._plan(query_ids, [texts[place] for place in places], stats, places=places)
+            pairs = self._pairs(plans, stats)
+            self._run(pairs, stats)
+            found = self._collect(query_ids, plans, pairs)
+            fresh = replace(found, pairs=fresh.pairs + found.pairs, tokens=fresh.tokens + found.tokens)
+            return found.documents
+
+        documents, hits = kept.get([(self._identity, content_key(query, *text)) for text in texts], score)
+        read = min((document.query_tokens for document in documents), default=len(query_ids))
+        return replace(fresh, documents=tuple(documents), query_tokens_read=read, cached=hits)
+
     def _score_in_order(self, query: Ids, texts: Sequence[DocumentText], stats: Stats, deadline: float) -> QueryScores:
         """Tokenise and score documents in the order they came, about one batch at a time, until the time is up."""
         plans: list[_Plan] = []
@@ -418,7 +465,7 @@ class CrossEncoderScorer:
             if time.monotonic() >= deadline:
                 in_time = False
                 break
-            slice_of_plans = self._plan(query, texts[start:stop], stats, first=start)
+            slice_of_plans = self._plan(query, texts[start:stop], stats, places=range(start, stop))
             slice_of_pairs = self._pairs(slice_of_plans, stats)
             plans += slice_of_plans
             pairs += slice_of_pairs
@@ -599,7 +646,7 @@ class CrossEncoderScorer:
             of_plan = pieces.get(id(plan), [])[: len(plan.logits)]
             tokens += sum(self._cost(plan, piece) for piece in of_plan)
             scores.append(_document_score(plan, of_plan, aggregate))
-        read = [len(plan.query) for plan, score in zip(plans, scores, strict=True) if score.logit is not None]
+        read = [score.query_tokens for score in scores if score.logit is not None]
         return QueryScores(
             documents=tuple(scores),
             query_tokens=len(query),
@@ -633,6 +680,7 @@ def _document_score(
         tokens=tokens,
         tokens_read=int(np.count_nonzero(seen)),
         pairs=len(pieces),
+        query_tokens=len(plan.query),
     )
 
 

@@ -22,6 +22,7 @@ from haystack_ce_ranker import backends
 from haystack_ce_ranker.documents import DocumentText
 from haystack_ce_ranker.models import ModelOptions
 from haystack_ce_ranker.provenance import KEY, with_record
+from haystack_ce_ranker.score_cache import ScoreCache
 from haystack_ce_ranker.scoring import CrossEncoderScorer, DocumentScore, QueryScores, ReadingPolicy, Stats
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class CrossEncoderRanker:
         return_passages: bool = False,
         depth: int | None = None,
         deadline_ms: float | None = None,
+        cache_size: int = 0,
         name: str = "cross_encoder",
     ) -> None:
         """
@@ -139,6 +141,11 @@ class CrossEncoderRanker:
         :param deadline_ms: Score candidates in the order they come until so many milliseconds of a run have passed
             (loading the model not counted), and leave the others below them in that order, with a score of None. The
             next batch begins only if it can be expected to end in time, by the speed so far, and is then finished.
+        :param cache_size: How many scores to keep in memory, each of a document for a query (under 2 KB). Of requests
+            that want the same score at once, one computes it. The key is all that a score depends on: the model and how
+            it was loaded, how documents are read, and the texts of query and document with what is embedded around
+            them. Runs with a `deadline_ms` or `max_tokens_per_query` pass by the cache, since there a score depends on
+            the other candidates. 0: nothing is kept.
         :param name: Key of this ranker's record in `meta["ce_ranker"]`, so that two rankers do not collide.
         :raises ValueError: If a value is out of range or not among the choices.
         """
@@ -158,6 +165,8 @@ class CrossEncoderRanker:
             raise ValueError(f"depth must be a whole number >= 1 or None, but got {depth!r}.")
         if deadline_ms is not None and not _is_positive(deadline_ms):
             raise ValueError(f"deadline_ms must be a finite number > 0 or None, but got {deadline_ms!r}.")
+        if isinstance(cache_size, bool) or not isinstance(cache_size, int) or cache_size < 0:
+            raise ValueError(f"cache_size must be a whole number >= 0, but got {cache_size!r}.")
         self._policy = ReadingPolicy(
             max_length=max_length,
             max_query_tokens=max_query_tokens,
@@ -202,6 +211,7 @@ class CrossEncoderRanker:
         self.return_passages = return_passages
         self.depth = depth
         self.deadline_ms = deadline_ms
+        self.cache_size = cache_size
         self.name = name
         self._scorer: CrossEncoderScorer | None = None
         self._warned_of_candidates = False
@@ -253,6 +263,7 @@ class CrossEncoderRanker:
             return_passages=self.return_passages,
             depth=self.depth,
             deadline_ms=self.deadline_ms,
+            cache_size=self.cache_size,
             name=self.name,
         )
 
@@ -301,7 +312,8 @@ class CrossEncoderRanker:
         :returns: `documents`, best first, and `report`. With `return_passages` also `passages`. The report's keys:
             `name`, `model`, `backend`, `dtype`, `device` and `strategy`, what ran; `documents`, the number of
             candidates, and `duplicates`, those left out; `pairs`, `batches`, `tokens` (padding not among them),
-            `padding_share` and `seconds` (by step), what it cost; `documents_cut` and `tokens_unread`, how many were
+            `padding_share` and `seconds` (by step), what it cost; `cached`, how many documents cost nothing because
+            their score was kept or wanted twice (see `cache_size`); `documents_cut` and `tokens_unread`, how many were
             not read whole and by how much, with the share read of each under `coverage`; `query_tokens` and
             `query_tokens_cut`; `scored`, the logit of every scored document, also of those that `top_k` cut;
             `unscored`, the ids of the others, in their order; `beyond_depth`, how many of these `depth` left out (they
@@ -388,6 +400,10 @@ class CrossEncoderRanker:
             batch_tokens=self.batch_tokens,
             batch_size=self.batch_size,
             model_name=self.model,
+            scores=ScoreCache(self.cache_size) if self.cache_size else None,
+            identity=[
+                repr(part) for part in (self.revision, self.model_kwargs, self.tokenizer_kwargs, self.config_kwargs)
+            ],
         )
 
     def _text(self, document: Document) -> DocumentText:
@@ -434,6 +450,7 @@ class CrossEncoderRanker:
             "coverage": {doc_id: score.coverage for doc_id, score in cut},
             "query_tokens": scores.query_tokens,
             "query_tokens_cut": scores.query_tokens - scores.query_tokens_read,
+            "cached": scores.cached,
             "batches": stats.batches,
             "padding_share": stats.padding_share,
             "scored": {doc.id: score.logit for doc, score in found if score.logit is not None},

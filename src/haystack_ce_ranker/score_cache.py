@@ -1,0 +1,105 @@
+"""
+ScoreCache: scores of documents kept under keys, bounded, each computed once however many requests want it at once.
+
+Knows keys and values only; what makes a key, and when a score may be kept at all, is the scorer's business.
+"""
+
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from typing import Generic, NamedTuple, TypeVar
+
+from cachetools import LRUCache
+
+Value = TypeVar("Value")
+
+
+class Found(NamedTuple, Generic[Value]):
+    """Values in the order of their keys, and how many of them this call did not have to compute."""
+
+    values: list[Value]
+    hits: int
+
+
+class ScoreCache(Generic[Value]):
+    """
+    Keeps the latest values. Safe from several threads.
+
+    :param size: The most values to keep; the one that was not asked for longest goes first.
+    :raises ValueError: If `size` is below 1.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"cache_size must be >= 1 to keep scores, but got {size}.")
+        self._kept: LRUCache[Hashable, Value] = LRUCache(size)
+        self._computing: dict[Hashable, Future[Value]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """How many values are kept."""
+        return len(self._kept)
+
+    def get(self, keys: Sequence[Hashable], compute: Callable[[list[int]], Sequence[Value]]) -> Found[Value]:
+        """
+        Return a value for each key: a kept one, one that another thread is computing, or a new one.
+
+        What no other thread is computing is computed first, all in one call, and only then are other threads waited
+        for, so that two threads never wait for each other. A value whose computation failed in another thread is
+        computed here.
+
+        :param keys: Equal keys are computed once.
+        :param compute: Given places in `keys`, returns their values; what it raises goes to the caller.
+        """
+        first = {key: place for place, key in reversed(list(enumerate(keys)))}
+        values: dict[Hashable, Value] = {}
+        computed = 0
+        while missing := [key for key in first if key not in values]:
+            own, others = self._claim(missing, values)
+            if own:
+                fresh = self._compute(own, [first[key] for key in own], compute)
+                values.update(zip(own, fresh, strict=True))
+                computed += len(own)
+            for key, future in others.items():
+                if future.exception() is None:  # waits; what failed elsewhere stays missing
+                    values[key] = future.result()
+        return Found([values[key] for key in keys], len(keys) - computed)
+
+    def _claim(
+        self, keys: Sequence[Hashable], values: dict[Hashable, Value]
+    ) -> tuple[dict[Hashable, Future[Value]], dict[Hashable, Future[Value]]]:
+        """Put kept values into `values`; return what this thread is to compute, and what others are computing."""
+        own: dict[Hashable, Future[Value]] = {}
+        others: dict[Hashable, Future[Value]] = {}
+        with self._lock:
+            for key in keys:
+                if key in self._kept:
+                    values[key] = self._kept[key]
+                elif key in self._computing:
+                    others[key] = self._computing[key]
+                else:
+                    own[key] = self._computing[key] = Future()
+        return own, others
+
+    def _compute(
+        self,
+        own: dict[Hashable, Future[Value]],
+        places: list[int],
+        compute: Callable[[list[int]], Sequence[Value]],
+    ) -> Sequence[Value]:
+        try:
+            values = compute(places)
+        except BaseException as error:  # whatever it was, nobody may wait for these values any longer
+            with self._lock:
+                for key in own:
+                    del self._computing[key]
+            for future in own.values():
+                future.set_exception(error)
+            raise
+        with self._lock:
+            for key, value in zip(own, values, strict=True):
+                self._kept[key] = value
+                del self._computing[key]
+        for future, value in zip(own.values(), values, strict=True):
+            future.set_result(value)
+        return values

@@ -100,7 +100,7 @@ def test_a_request_waits_for_another_ones_value_and_computes_itself_if_that_fail
         computing.clear()
         go_on.clear()
         with ThreadPoolExecutor(2) as pool:
-            first = pool.submit(cache.get, [compute], compute)
+            pool.submit(cache.get, [compute], compute)
             assert computing.wait(WAIT)
             second = pool.submit(cache.get, [compute], lambda places: ["own"])
             with pytest.raises(TimeoutError):

@@ -143,6 +143,35 @@ def convert_trec(
         typer.echo(converters.convert_trec(topics, qrels, documents, folder, field=field))
 
 
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="A cross-encoder: a hub id, a folder, or package:<name>/<path>.")],
+    backend: Annotated[str, typer.Option(help="What runs the model.")] = "torch",
+    dtype: Annotated[str | None, typer.Option(help="What torch computes in; float32, bfloat16, ...")] = None,
+    device: Annotated[str | None, typer.Option(help="Where it runs, such as cpu or cuda:0.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
+    output: Annotated[Path, typer.Option(help="Where to write the setting.")] = Path("calibration.json"),
+) -> None:
+    """Measure how this machine scores fastest; the ranker reads the file as calibration=PATH."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from haystack_ce_ranker import calibration
+    from haystack_ce_ranker.evaluation.tables import calibration_table
+    from haystack_ce_ranker.models import ModelOptions
+
+    console = Console()
+    with _clear_errors():
+        found = calibration.calibrate(
+            backend,
+            ModelOptions(model, dtype=dtype, device=device, revision=revision),
+            track=lambda runs: track(runs, description="runs", console=console),
+        )
+        console.print(calibration_table(found))
+        found.save(output)
+        console.print(f"wrote {output}: batch_tokens {found.batch_tokens}, threads {found.threads}")
+
+
 @contextmanager
 def _clear_errors() -> Iterator[None]:
     """Print what a user can mend as one line, without a traceback."""

@@ -458,7 +458,7 @@ class CrossEncoderScorer:
         in_time = True
         while in_time and len(plans) < len(texts):
             start = len(plans)
-            stop, characters_left = start, CHARACTERS_PER_TOKEN * self._batch_tokens()
+            stop, characters_left = start, CHARACTERS_PER_TOKEN * self.affordable_batch_tokens
             while stop < len(texts) and (stop == start or len(texts[stop].content) <= characters_left):
                 characters_left -= len(texts[stop].content)
                 stop += 1
@@ -557,7 +557,7 @@ class CrossEncoderScorer:
         if left <= 0.0:
             return 0
         speed = self._seconds_per_token
-        room = self._batch_tokens()
+        room = self.affordable_batch_tokens
         count, tokens = 0, 0
         while count < len(pairs):
             stop = count + 1
@@ -589,7 +589,7 @@ class CrossEncoderScorer:
     ) -> None:
         """Score a group of pairs; when memory runs out, halve the batches and go on with what is not scored yet."""
         lengths = np.asarray([len(pairs[place].packed.ids) for place in group], dtype=np.int64)
-        pending = deque(plan_batches(lengths, batch_tokens=self._batch_tokens(), batch_size=self.batch_size))
+        pending = deque(plan_batches(lengths, batch_tokens=self.affordable_batch_tokens, batch_size=self.batch_size))
         while pending:
             batch = pending.popleft()
             started = time.perf_counter()
@@ -602,7 +602,9 @@ class CrossEncoderScorer:
                     raise
                 self._lower_batch_tokens(len(batch), int(lengths[batch].max()), error)
                 left = np.concatenate([batch, *pending])
-                plan = plan_batches(lengths[left], batch_tokens=self._batch_tokens(), batch_size=self.batch_size)
+                plan = plan_batches(
+                    lengths[left], batch_tokens=self.affordable_batch_tokens, batch_size=self.batch_size
+                )
                 pending = deque(left[part] for part in plan)
                 continue
             if not np.isfinite(values).all():
@@ -620,7 +622,9 @@ class CrossEncoderScorer:
             if progress is not None:
                 progress(int(np.count_nonzero(~np.isnan(logits))), len(pairs))
 
-    def _batch_tokens(self) -> int:
+    @property
+    def affordable_batch_tokens(self) -> int:
+        """The most tokens of the next batch: `batch_tokens`, or less once that has run out of memory."""
         return min(self.batch_tokens, _learnt_batch_tokens.get(self._learnt_key, self.batch_tokens))
 
     def _lower_batch_tokens(self, pairs: int, longest: int, error: Exception) -> None:
@@ -631,7 +635,7 @@ class CrossEncoderScorer:
             ) from error
         lower = max(pairs * longest // 2, 1)
         with _learnt_lock:
-            _learnt_batch_tokens[self._learnt_key] = min(lower, self._batch_tokens())
+            _learnt_batch_tokens[self._learnt_key] = min(lower, self.affordable_batch_tokens)
         self.backend.free_memory()
         logger.warning("Out of memory with a batch of %s tokens; going on with %s.", pairs * longest, lower)
 

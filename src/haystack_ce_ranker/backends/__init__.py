@@ -5,6 +5,7 @@ One file per runtime; each offers `load(options) -> Backend` and imports its run
 a file and its line in `BACKENDS`.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -91,6 +92,11 @@ def load(name: str, options: ModelOptions) -> Backend:
         raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, but got {name!r}.")
     backend: Backend = import_module(BACKENDS[name]).load(options)
     return backend
+
+
+def allowed_cpus() -> int:
+    """Return how many CPUs this process may use: fewer than the machine has, in many a container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load_tokenizer(folder: str, options: ModelOptions) -> Any:

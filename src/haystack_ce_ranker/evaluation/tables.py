@@ -5,6 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
+from haystack_ce_ranker.calibration import Calibration
+
 _COLUMNS = ("nDCG@10", "MRR@10", "Recall@10")
 
 
@@ -22,4 +24,22 @@ def results_table(found: Mapping[str, Any]) -> Table:
             *("-" if latency[key] is None else f"{latency[key]:.1f}" for key in ("p50", "p95")),
             f"{figures['tokens_per_query']:.0f}",
         )
+    return table
+
+
+def calibration_table(found: Calibration) -> Table:
+    """Return the speeds of all settings, the number of threads a row, the chosen one marked."""
+    budgets = sorted({one.batch_tokens for one in found.measured})
+    speeds = {(one.threads, one.batch_tokens): one.pairs_per_second for one in found.measured}
+    table = Table(title=f"{found.model}, {found.backend} {found.dtype} on {found.device}: pairs a second")
+    table.add_column("threads", justify="right")
+    for budget in budgets:
+        table.add_column(f"{budget} tokens", justify="right")
+    for threads in dict.fromkeys(one.threads for one in found.measured):
+        cells = []
+        for budget in budgets:
+            speed = speeds.get((threads, budget))
+            chosen = (threads, budget) == (found.threads, found.batch_tokens)
+            cells.append("-" if speed is None else f"{speed:.1f}{' *' if chosen else ''}")
+        table.add_row("own" if threads is None else str(threads), *cells)
     return table

@@ -19,6 +19,7 @@ from haystack.utils import ComponentDevice, Secret
 from haystack.utils.hf import deserialize_hf_model_kwargs, serialize_hf_model_kwargs
 
 from haystack_ce_ranker import backends
+from haystack_ce_ranker.calibration import calibration_of_this_machine
 from haystack_ce_ranker.documents import DocumentText
 from haystack_ce_ranker.models import ModelOptions
 from haystack_ce_ranker.provenance import KEY, with_record
@@ -89,6 +90,8 @@ class CrossEncoderRanker:
         depth: int | None = None,
         deadline_ms: float | None = None,
         cache_size: int = 0,
+        threads: int | None = None,
+        calibration: str | Path | None = None,
         name: str = "cross_encoder",
     ) -> None:
         """
@@ -146,6 +149,10 @@ class CrossEncoderRanker:
             it was loaded, how documents are read, and the texts of query and document with what is embedded around
             them. Runs with a `deadline_ms` or `max_tokens_per_query` pass by the cache, since there a score depends on
             the other candidates. 0: nothing is kept.
+        :param threads: Threads that score on CPU; None for the calibration's, or the backend's own number.
+        :param calibration: A file that `haystack-ce-ranker calibrate` wrote on this machine, read when the model is
+            loaded: it sets `batch_tokens` and `threads` where these are None. One made for another model, backend,
+            dtype or device is an error; one made with another number of CPUs is left aside, with a warning.
         :param name: Key of this ranker's record in `meta["ce_ranker"]`, so that two rankers do not collide.
         :raises ValueError: If a value is out of range or not among the choices.
         """
@@ -158,7 +165,7 @@ class CrossEncoderRanker:
             raise ValueError(f"on_truncation must be one of {choices}, but got {on_truncation!r}.")
         if not name:
             raise ValueError(f"name must not be empty, but got {name!r}.")
-        for parameter, value in (("batch_size", batch_size), ("batch_tokens", batch_tokens)):
+        for parameter, value in (("batch_size", batch_size), ("batch_tokens", batch_tokens), ("threads", threads)):
             if value is not None and value < 1:
                 raise ValueError(f"{parameter} must be >= 1 or None, but got {value}.")
         if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int) or depth < 1):
@@ -212,6 +219,8 @@ class CrossEncoderRanker:
         self.depth = depth
         self.deadline_ms = deadline_ms
         self.cache_size = cache_size
+        self.threads = threads
+        self.calibration = str(calibration) if calibration is not None else None
         self.name = name
         self._scorer: CrossEncoderScorer | None = None
         self._warned_of_candidates = False
@@ -264,6 +273,8 @@ class CrossEncoderRanker:
             depth=self.depth,
             deadline_ms=self.deadline_ms,
             cache_size=self.cache_size,
+            threads=self.threads,
+            calibration=self.calibration,
             name=self.name,
         )
 
@@ -384,20 +395,29 @@ class CrossEncoderRanker:
             )
 
     def _load(self) -> CrossEncoderScorer:
+        measured = calibration_of_this_machine(self.calibration) if self.calibration is not None else None
+        threads, batch_tokens = self.threads, self.batch_tokens
+        if measured is not None:
+            threads = measured.threads if threads is None else threads
+            batch_tokens = measured.batch_tokens if batch_tokens is None else batch_tokens
         options = ModelOptions(
             model=self.model,
             revision=self.revision,
             token=self.token.resolve_value() if self.token is not None else None,
             trust_remote_code=self.trust_remote_code,
             device=ComponentDevice.resolve_device(self.device).to_torch_str(),
+            threads=threads,
             model_kwargs=self.model_kwargs if self.model_kwargs is not None else {},
             tokenizer_kwargs=self.tokenizer_kwargs if self.tokenizer_kwargs is not None else {},
             config_kwargs=self.config_kwargs if self.config_kwargs is not None else {},
         )
+        backend = backends.load(self.backend, options)
+        if measured is not None:
+            measured.require(self.model, backend)
         return CrossEncoderScorer(
-            backends.load(self.backend, options),
+            backend,
             self._policy,
-            batch_tokens=self.batch_tokens,
+            batch_tokens=batch_tokens,
             batch_size=self.batch_size,
             model_name=self.model,
             scores=ScoreCache(self.cache_size) if self.cache_size else None,

@@ -115,6 +115,14 @@ def test_bars_are_as_long_as_their_parts_and_unknown_parts_have_none():
     assert spans["--s2"][1] == pytest.approx(2 * spans["--s1"][0], rel=1e-3)
 
 
+def test_a_long_name_loses_its_middle_and_stays_in_the_picture():
+    name = f"{'a' * 60} {'m' * 60} {'z' * 60}"
+    markup = bars([Bar(name, (1.0,), "12.5 ms")], title="t", x_label="x", identity="a")
+    (shown,) = [element.text for element in parsed(markup).iter("text") if "12.5 ms" in element.text]
+    assert re.fullmatch(r"a+…z+  12\.5 ms", shown)
+    assert len(shown) < 60
+
+
 def test_nothing_to_draw_still_gives_a_picture():
     for markup in (
         scatter([], title="t", x_label="x", y_label="y", identity="a"),

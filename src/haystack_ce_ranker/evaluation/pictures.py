@@ -27,6 +27,7 @@ _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--grid", _SURFACE: "--su
 _VARIABLES |= {f"#fe01{index:02x}": f"--s{index + 1}" for index in range(COLOURS)}
 _WIDTH = 5.0  # inches of 72 units: about a telephone's width, so that text is never made smaller there
 _SIZE = 10.0  # of the text, in the same units
+_LONGEST = 54  # characters beside a bar's note that surely have room in that width
 _SETTINGS = {"svg.fonttype": "none", "text.parse_math": False, "svg.hashsalt": "report", "font.size": _SIZE}
 
 
@@ -122,8 +123,8 @@ def bars(rows: Sequence[Bar], *, title: str, x_label: str, whole: float | None =
                 if part:
                     axes.barh(place, part, left=left, height=0.42, color=_colour(index), linewidth=0)
                     left += part
-            label = f"{row.name}  {row.note}" if row.note else row.name
-            axes.text(0, place - 0.3, label, ha="left", va="bottom", color=_INK, fontsize=_SIZE - 1)
+            label = f"{_short(row.name, _LONGEST - len(row.note))}  {row.note}"
+            axes.text(0, place - 0.3, label.rstrip(), ha="left", va="bottom", color=_INK, fontsize=_SIZE - 1)
         axes.set_ylim(max(len(rows), 1) - 0.6, -0.95)
         axes.set_yticks([])
         longest = max((sum(part or 0.0 for part in row.parts) for row in rows), default=0.0)
@@ -204,6 +205,14 @@ def _ticks(axes: Any, low: float, high: float) -> None:
 def _labels(axes: Any, x_label: str, y_label: str) -> None:
     axes.set_xlabel(x_label, color=_INK)
     axes.set_ylabel(y_label, color=_INK)
+
+
+def _short(name: str, longest: int) -> str:
+    """Cut out a name's middle: models differ at the end, families at the beginning."""
+    if len(name) <= longest:
+        return name
+    tail = longest // 2
+    return f"{name[: longest - tail - 1]}…{name[-tail:]}"
 
 
 def _colour(style: int) -> str:

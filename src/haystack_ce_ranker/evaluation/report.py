@@ -1,0 +1,424 @@
+"""
+The report: results.json as one HTML page that needs no network and no script, the verdict on top.
+
+What is worth showing is chosen here; drawing is left to `pictures.py`, and the page's form to `report.html.jinja`,
+which escapes every text. The page holds what results.json holds: ids and figures, no text of a collection.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from haystack_ce_ranker.evaluation import pictures
+from haystack_ce_ranker.evaluation.pictures import Bar, Point, Series
+
+NAME = "report.html"
+
+MOST_BARS = 16
+"""With more systems than that, a picture of bars shows each family's deepest, and what the verdict names."""
+
+MOST_QUERIES = 5
+"""So many queries are named that were helped most, and as many that were hurt most."""
+
+_STAGES = ("retrieve", "tokenise", "score", "join")
+_QUALITY = "nDCG@10"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One system as the page needs it; None where results.json does not say."""
+
+    name: str
+    family: str
+    depth: int | None
+    figures: Mapping[str, Any]
+    chosen: bool
+
+    @property
+    def quality(self) -> float:
+        return float(self.figures[_QUALITY])
+
+
+class Entry(NamedTuple):
+    """A line of a legend."""
+
+    swatch: Markup
+    name: str
+
+
+class Picture(NamedTuple):
+    """A picture with what is written about it."""
+
+    title: str
+    caption: str
+    svg: Markup
+    legend: tuple[Entry, ...] = ()
+
+
+class Cell(NamedTuple):
+    """A table's cell; `tone` is up, down or nothing, `small` stands below the text."""
+
+    text: str
+    tone: str = ""
+    small: str = ""
+
+
+class TableRow(NamedTuple):
+    """A table's row."""
+
+    cells: tuple[Cell, ...]
+    chosen: bool = False
+
+
+class Table(NamedTuple):
+    """A table with what is written above it."""
+
+    title: str
+    lines: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+
+
+class Answer(NamedTuple):
+    """One question of the verdict."""
+
+    question: str
+    choice: str
+    lines: tuple[str, ...]
+
+
+class Page(NamedTuple):
+    """All that the template shows."""
+
+    title: str
+    facts: tuple[str, ...]
+    answers: tuple[Answer, ...]
+    pictures: tuple[Picture, ...]
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+
+
+def write(folder: str | Path, found: Mapping[str, Any]) -> Path:
+    """
+    Write `report.html` beside results.json.
+
+    :param found: What results.json holds.
+    :raises ImportError: If matplotlib is missing.
+    """
+    path = Path(folder) / NAME
+    path.write_text(render(found), encoding="utf-8")
+    return path
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """Return the page."""
+    environment = Environment(
+        loader=PackageLoader("haystack_ce_ranker.evaluation", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    return environment.get_template("report.html.jinja").render(page=make_page(found))
+
+
+def make_page(found: Mapping[str, Any]) -> Page:
+    """Choose what the page shows of results.json."""
+    rows = _rows(found)
+    styles = {family: style for style, family in enumerate(dict.fromkeys(row.family for row in rows))}
+    drawn = [
+        *_costs(rows, styles),
+        *_depths(found, rows, styles),
+        *_stages(rows),
+        *_reading(rows),
+        *_gains(found, rows),
+    ]
+    return Page(
+        title=f"Is re-ranking worth it on {found['collection']}?",
+        facts=_facts(found),
+        answers=_answers(found),
+        pictures=tuple(drawn),
+        tables=(_systems(rows), *_queries(found, rows)),
+        notes=tuple(found["notes"]),
+    )
+
+
+def _rows(found: Mapping[str, Any]) -> list[Row]:
+    chosen = set(_named(found))
+    rows = []
+    for name, figures in found["systems"].items():
+        depth = figures.get("depth")
+        parts = (figures.get("kind"), figures.get("model"), figures.get("backend"))
+        family = ", ".join(str(part) for part in parts if part) if depth is not None else name
+        rows.append(Row(name, family or name, depth, figures, name in chosen))
+    return rows
+
+
+def _named(found: Mapping[str, Any]) -> list[str]:
+    answers = found["verdict"].get("answers", ())
+    return [name for answer in answers if (name := answer.get("system")) in found["systems"]]
+
+
+def _facts(found: Mapping[str, Any]) -> tuple[str, ...]:
+    counts = f"{found['documents']:,} documents, {found['queries']:,} queries with judgments"
+    baseline = found.get("baseline")
+    machine = ", ".join(f"{key} {value}" for key, value in found["machine"].items() if value is not None)
+    return (counts + (f"; compared with {baseline}" if baseline else ""), f"measured on: {machine}")
+
+
+def _answers(found: Mapping[str, Any]) -> tuple[Answer, ...]:
+    return tuple(
+        Answer(answer["question"], str(answer["answer"]), tuple([answer["reason"]] if answer.get("reason") else []))
+        for answer in found["verdict"].get("answers", ())
+    )
+
+
+def _costs(rows: Sequence[Row], styles: Mapping[str, int]) -> list[Picture]:
+    """Quality against latency, and against energy; what was measured and what was estimated never in one picture."""
+    quality = f"{_QUALITY} of each system against"
+    drawn = [
+        _cost(
+            [(row, row.figures["latency_ms"]["p50"]) for row in rows],
+            styles,
+            f"{_QUALITY} against latency",
+            "milliseconds a query, median",
+            f"{quality} the time that half of the queries take at most.",
+            "latency",
+        )
+    ]
+    for source in sorted({source for row in rows if (source := row.figures["energy_source"])}):
+        of_source = [(row, row.figures["joules_per_query"]) for row in rows if row.figures["energy_source"] == source]
+        drawn.append(
+            _cost(
+                of_source,
+                styles,
+                f"{_QUALITY} against energy, {source}",
+                f"joules a query, {source}",
+                f"{quality} the energy that a query takes; all of these figures are {source}.",
+                f"energy-{source}",
+            )
+        )
+    return [picture for picture in drawn if picture is not None]
+
+
+def _cost(
+    costs: Sequence[tuple[Row, float | None]],
+    styles: Mapping[str, int],
+    title: str,
+    label: str,
+    caption: str,
+    identity: str,
+) -> Picture | None:
+    known = [(row, float(cost)) for row, cost in costs if cost is not None]
+    if not known:
+        return None
+    series = _series(
+        [
+            (row, Point(cost, row.quality, "" if row.depth is None else str(row.depth), chosen=row.chosen))
+            for row, cost in known
+        ],
+        styles,
+    )
+    front = pareto_front([(cost, row.quality) for row, cost in known])
+    svg = pictures.scatter(series, title=title, x_label=label, y_label=_QUALITY, front=front, identity=identity)
+    signs = " The number at a point is the depth; dashed: nothing is both cheaper and better; ringed: in the verdict."
+    return Picture(title, caption + signs, Markup(svg), _legend(series))
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points (cost, quality) that no other one beats in both, the cheapest first."""
+    front: list[tuple[float, float]] = []
+    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or quality > front[-1][1]:
+            front.append((cost, quality))
+    return front
+
+
+def _depths(found: Mapping[str, Any], rows: Sequence[Row], styles: Mapping[str, int]) -> list[Picture]:
+    points = []
+    for row in rows:
+        if row.depth is not None:
+            low, high = _interval(row.figures)
+            points.append((row, Point(row.depth, row.quality, low=low, high=high, chosen=row.chosen)))
+    series = [one for one in _series(points, styles) if len(one.points) > 1]
+    if not series:
+        return []
+    baseline = found["systems"].get(found.get("baseline"))
+    level = None if baseline is None else float(baseline[_QUALITY])
+    title = f"{_QUALITY} by depth"
+    caption = "How many candidates are re-ranked."
+    if level is not None:
+        caption += f" Dashed: {found['baseline']}."
+    if any(point.low is not None for one in series for point in one.points):
+        caption += " Bands: 95 % bootstrap intervals over the queries."
+    svg = pictures.curves(
+        series, title=title, x_label="candidates re-ranked", y_label=_QUALITY, level=level, identity="depth"
+    )
+    return [Picture(title, caption, Markup(svg), _legend(series))]
+
+
+def _stages(rows: Sequence[Row]) -> list[Picture]:
+    bars = [
+        Bar(row.name, tuple(stages.get(stage) for stage in _STAGES), f"{sum(v or 0 for v in stages.values()):,.1f} ms")
+        for row in _few(rows)
+        if (stages := row.figures.get("stages_ms"))
+    ]
+    if not bars:
+        return []
+    title = "Latency by stage"
+    svg = pictures.bars(bars, title=title, x_label="milliseconds a query, mean", identity="stages")
+    legend = tuple(
+        Entry(Markup(pictures.swatch(style, area=True)), stage)
+        for style, stage in enumerate(_STAGES)
+        if any(bar.parts[style] for bar in bars)
+    )
+    return [Picture(title, "Where the time of a query goes.", Markup(svg), legend)]
+
+
+def _reading(rows: Sequence[Row]) -> list[Picture]:
+    bars = [
+        Bar(row.name, (float(share),), f"{share:.0%}")
+        for row in _few(rows)
+        if (share := row.figures.get("read_share")) is not None
+    ]
+    if not bars:
+        return []
+    title = "Share of the candidates' tokens that was read"
+    caption = "What is missing to 100 % was left out because a pair of query and document has a limit."
+    svg = pictures.bars(bars, title=title, x_label="share of tokens", whole=1.0, identity="reading")
+    return [Picture(title, caption, Markup(svg))]
+
+
+def _gains(found: Mapping[str, Any], rows: Sequence[Row]) -> list[Picture]:
+    compared = _compared(found, rows)
+    if compared is None:
+        return []
+    shown, before, after = compared
+    differences = [after[query_id] - before[query_id] for query_id in after]
+    won, lost = (sum(sign * value > 0 for value in differences) for sign in (1, -1))
+    title = "Gain by query"
+    caption = (
+        f"{_QUALITY} of {shown} less that of {found['baseline']}, a bar a query: {won} won, {lost} lost, "
+        f"{len(differences) - won - lost} the same."
+    )
+    svg = pictures.gains(
+        differences, title=title, x_label="queries, the most helped first", y_label="difference", identity="gains"
+    )
+    return [Picture(title, caption, Markup(svg))]
+
+
+class _Compared(NamedTuple):
+    """A system, and each query's quality under the baseline and under it."""
+
+    name: str
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+
+
+def _compared(found: Mapping[str, Any], rows: Sequence[Row]) -> _Compared | None:
+    """Return the system that the verdict names, else the best."""
+    by_query = found.get("by_query") or {}
+    baseline = found.get("baseline")
+    others = [row for row in rows if row.name != baseline and row.name in by_query]
+    if baseline not in by_query or not others:
+        return None
+    shown = max(others, key=lambda row: (row.chosen, row.quality))
+    return _Compared(shown.name, by_query[baseline][_QUALITY], by_query[shown.name][_QUALITY])
+
+
+def _series(points: Sequence[tuple[Row, Point]], styles: Mapping[str, int]) -> list[Series]:
+    families = dict.fromkeys(row.family for row, _ in points)
+    return [
+        Series(
+            family, styles[family], tuple(sorted((p for row, p in points if row.family == family), key=lambda p: p.x))
+        )
+        for family in families
+    ]
+
+
+def _few(rows: Sequence[Row]) -> Sequence[Row]:
+    if len(rows) <= MOST_BARS:
+        return rows
+    deepest = {row.family: max(r.depth or 0 for r in rows if r.family == row.family) for row in rows}
+    return [row for row in rows if row.chosen or (row.depth or 0) == deepest[row.family]]
+
+
+def _legend(series: Sequence[Series]) -> tuple[Entry, ...]:
+    return tuple(Entry(Markup(pictures.swatch(one.style)), one.name) for one in series)
+
+
+def _interval(figures: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    interval = (figures.get("interval") or {}).get(_QUALITY)
+    return (None, None) if interval is None else (float(interval[0]), float(interval[1]))
+
+
+def _systems(rows: Sequence[Row]) -> Table:
+    """All figures of all systems; a column that nobody has a figure for is left out."""
+    sources = sorted({str(row.figures["energy_source"]) for row in rows if row.figures["energy_source"]})
+    columns: dict[str, list[Cell]] = {"system": [Cell(row.name) for row in rows]}
+    columns[_QUALITY] = [_bounded(row.figures) for row in rows]
+    columns["against baseline"] = [_difference(row.figures) for row in rows]
+    columns["won / same / lost"] = [Cell(_won(row.figures)) for row in rows]
+    for label in ("MRR@10", "Recall@10", "Recall@100"):
+        columns[label] = [Cell(_number(row.figures.get(label), ".3f")) for row in rows]
+    for key in ("p50", "p95"):
+        columns[f"{key} ms"] = [Cell(_number(row.figures["latency_ms"].get(key), ",.1f")) for row in rows]
+    columns["tokens"] = [Cell(_number(row.figures["tokens_per_query"], ",.0f")) for row in rows]
+    columns["read"] = [Cell(_number(row.figures.get("read_share"), ".0%")) for row in rows]
+    for source in sources:
+        columns[f"joules, {source}"] = [
+            Cell(_number(row.figures["joules_per_query"], ",.3g") if row.figures["energy_source"] == source else "–")
+            for row in rows
+        ]
+    columns["peak MB"] = [Cell(_number(row.figures.get("peak_memory_mb"), ",.0f")) for row in rows]
+    kept = {name: cells for name, cells in columns.items() if any(cell.text != "–" for cell in cells)}
+    lines = ("Figures are per query. Small: 95 % intervals; p is corrected for the number of systems.",)
+    made = [
+        TableRow(tuple(cells), row.chosen) for row, cells in zip(rows, zip(*kept.values(), strict=True), strict=True)
+    ]
+    return Table("Systems", lines, tuple(kept), tuple(made))
+
+
+def _queries(found: Mapping[str, Any], rows: Sequence[Row]) -> list[Table]:
+    """The queries that the system shown under "Gain by query" helps most and hurts most."""
+    compared = _compared(found, rows)
+    if compared is None:
+        return []
+    shown, before, after = compared
+    gains = {query_id: after[query_id] - before[query_id] for query_id in after}
+    best_first = sorted(gains, key=lambda query_id: -gains[query_id])
+    helped = [query_id for query_id in best_first if gains[query_id] > 0][:MOST_QUERIES]
+    hurt = [query_id for query_id in reversed(best_first) if gains[query_id] < 0][:MOST_QUERIES]
+    made = []
+    for query_id in [*helped, *hurt]:
+        gain = Cell(f"{gains[query_id]:+.3f}", "up" if gains[query_id] > 0 else "down")
+        made.append(TableRow((Cell(query_id), Cell(f"{before[query_id]:.3f}"), Cell(f"{after[query_id]:.3f}"), gain)))
+    if not made:
+        return []
+    lines = (f"{_QUALITY} of {found['baseline']} and of {shown}, by the query's id.",)
+    return [Table("Most helped and most hurt", lines, ("query", "before", "after", "gain"), tuple(made))]
+
+
+def _bounded(figures: Mapping[str, Any]) -> Cell:
+    low, high = _interval(figures)
+    return Cell(f"{figures[_QUALITY]:.4f}", small="" if low is None else f"{low:.3f} – {high:.3f}")
+
+
+def _difference(figures: Mapping[str, Any]) -> Cell:
+    versus = figures.get("versus")
+    if not versus:
+        return Cell("–")
+    tone = "up" if versus["low"] > 0 else "down" if versus["high"] < 0 else ""
+    return Cell(f"{versus['difference']:+.4f}", tone, f"p {versus['p_corrected']:.3f}")
+
+
+def _won(figures: Mapping[str, Any]) -> str:
+    versus = figures.get("versus")
+    return f"{versus['wins']} / {versus['ties']} / {versus['losses']}" if versus else "–"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

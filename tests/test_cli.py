@@ -89,3 +89,36 @@ def test_the_default_model_is_the_installed_one_or_the_hub(monkeypatch):
     assert experiments.default_model() == (experiments.HUB_MODEL, "torch")
     monkeypatch.setattr(experiments.importlib.util, "find_spec", lambda name: object())
     assert experiments.default_model() == (experiments.OFFLINE_MODEL, "onnx")
+
+
+def test_evaluate_writes_the_page_and_fits_a_gate(collection, tiny_bert, tmp_path):
+    queries = [{"_id": f"q{n}", "text": text} for n, text in enumerate(["hut in snow", "brake car", "cold brake"] * 4)]
+    (collection / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)) + "\n", encoding="utf-8")
+    judged = [f"q{n}\td{1 + n % 3}\t1" for n in range(12)]
+    (collection / "qrels" / "test.tsv").write_text(
+        "\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n", encoding="utf-8"
+    )
+    arguments = [
+        "evaluate",
+        str(collection),
+        "--model",
+        str(tiny_bert),
+        "--output",
+        str(tmp_path),
+        "--fit-gate",
+        "0.01",
+    ]
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    name = Path(tiny_bert).name
+    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert [system for system in found["systems"] if system not in page] == []
+    advice = json.loads((tmp_path / f"gate-{name}.json").read_text(encoding="utf-8"))
+    assert advice["queries"] == 12
+    assert advice["tolerance"] == 0.01
+    assert advice["reason"][:20] in (tmp_path / f"gate-{name}.yaml").read_text(encoding="utf-8")
+    assert "A gate in front of the ranker" in done.output
+    done = runner.invoke(app, [*arguments[:-1], "-0.1"])
+    assert done.exit_code == 2
+    assert "tolerance must be >= 0" in done.output

@@ -129,6 +129,10 @@ def test_measured_and_estimated_energy_are_in_no_picture_and_no_column_together(
 
 
 def test_what_is_not_known_is_left_out():
+    for optional in ("verdict", "by_query", "baseline"):
+        without = results()
+        del without[optional]
+        assert make_page(without).tables[0].rows
     page = make_page(bare())
     assert [picture.title for picture in page.pictures] == ["nDCG@10 against latency"]
     measures = ("nDCG@10", "MRR@10", "Recall@10", "Recall@100")

@@ -43,13 +43,18 @@ def evaluate(
     run: Annotated[Path | None, typer.Option(help="Fixed candidates (TSV) in place of the first stage.")] = None,
     depth: Annotated[int, typer.Option(help="How many candidates are re-ranked.")] = 50,
     queries: Annotated[int | None, typer.Option(help="At most so many queries, drawn at random.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Where to write results.json and the run files.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write results.json, report.html and the run files.")
+    ] = None,
+    fit_gate: Annotated[
+        float | None, typer.Option(help="Fit a RerankGate that gives up at most so much nDCG@10, such as 0.005.")
+    ] = None,
 ) -> None:
     """Measure pipelines, or BM25 -> cross-encoder -> hybrid, on a collection."""
     from rich.console import Console
     from rich.progress import track
 
-    from haystack_ce_ranker.evaluation import collections, experiments, pipelines, tables
+    from haystack_ce_ranker.evaluation import collections, experiments, gate, pipelines, report, tables
 
     console = Console()
     with _clear_errors():
@@ -73,8 +78,13 @@ def evaluate(
         found = experiments.results(loaded, systems, notes=[note for one in measured for note in one.notes])
         console.print(tables.results_table(found))
         if output is not None:
-            for written in experiments.write(output, found, systems):
+            for written in [*experiments.write(output, found, systems), report.write(output, found)]:
                 console.print(f"wrote {written}")
+        if fit_gate is not None:
+            for advice in gate.fit_between_stages(systems, loaded, tolerance=fit_gate):
+                gate.show(advice, console)
+                for written in [] if output is None else gate.save(advice, output):
+                    console.print(f"wrote {written}")
 
 
 @app.command()

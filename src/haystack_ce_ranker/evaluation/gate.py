@@ -7,15 +7,19 @@ of each query comes from, is the business of `experiments`.
 
 import json
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from haystack_ce_ranker.evaluation.collections import Collection
 from haystack_ce_ranker.evaluation.measures import ndcg_at_10
 from haystack_ce_ranker.gating import PREDICTORS, FloatArray, check_predictor, count_words, predict
 
@@ -106,6 +110,7 @@ class GateAdvice:
     :ivar gain: What re-ranking every query gains, in nDCG@10.
     :ivar recommended: The fit that spares most of all queries, which is how `chosen` chooses; None for no gate.
     :ivar reason: The verdict in words.
+    :ivar name: Of the pipeline, where there is one.
     """
 
     fits: tuple[GateFit, ...]
@@ -118,6 +123,7 @@ class GateAdvice:
     draws: int
     recommended: GateFit | None
     reason: str
+    name: str = ""
 
 
 def gate_queries(
@@ -213,10 +219,51 @@ def find_threshold(values: FloatArray, losses: FloatArray, tolerance: float, cau
     return float((ranked[last] + lower) / 2.0)
 
 
+class Ranked(Protocol):
+    """A stage of a pipeline with what it ranked, as `experiments.System` is; named `<pipeline>/<stage>`."""
+
+    name: str
+    rankings: dict[str, dict[str, float]]
+
+
+def fit_between_stages(
+    systems: Sequence[Ranked], collection: Collection, *, tolerance: float = TOLERANCE
+) -> list[GateAdvice]:
+    """
+    Fit a gate behind each pipeline's first stage, so that its result is that of its last stage or of its first.
+
+    :param systems: The stages of one or more pipelines, each pipeline's in their order.
+    :param tolerance: nDCG@10 that the gate may give up.
+    :returns: One advice for each pipeline of more than one stage, named after it.
+    :raises ValueError: If no pipeline has two stages, or there are too few queries.
+    """
+    by_pipeline: dict[str, list[Ranked]] = {}
+    for system in systems:
+        by_pipeline.setdefault(system.name.rpartition("/")[0], []).append(system)
+    found = []
+    for name, stages in by_pipeline.items():
+        if len(stages) > 1:
+            first, last = stages[0].rankings, stages[-1].rankings
+            queries = gate_queries(first, last, collection.queries, collection.judgments)
+            found.append(replace(fit_gate(queries, tolerance=tolerance), name=name))
+    if not found:
+        raise ValueError("a gate needs a first stage and a stage after it, but no pipeline has two stages.")
+    return found
+
+
+def show(advice: GateAdvice, console: Console) -> None:
+    """Print the table, the verdict, and the gate as YAML where one is recommended."""
+    console.print(gate_table(advice))
+    console.print(advice.reason, markup=False)
+    if advice.recommended is not None:
+        console.print(fragment(advice.recommended), markup=False, highlight=False)
+
+
 def gate_table(advice: GateAdvice) -> Table:
     """Return what was found as a table for the terminal."""
+    of = f" of {escape(advice.name)}" if advice.name else ""
     table = Table(
-        title=f"A gate in front of the ranker: {advice.queries} queries, re-ranking gains {advice.gain:+.4f} nDCG@10",
+        title=f"A gate in front of the ranker{of}: {advice.queries} queries, re-ranking gains {advice.gain:+.4f} nDCG@10",
         caption=f"fitted on one half of the queries, measured on the other, mean of {advice.draws} draws",
     )
     table.add_column("predictor")
@@ -259,11 +306,12 @@ def save(advice: GateAdvice, folder: str | Path) -> list[Path]:
     """
     Write `gate.json`, all that was found, and `gate.yaml`, the gate for a pipeline below the verdict as a comment.
 
-    Where no gate is recommended, gate.yaml holds the comment alone.
+    Where no gate is recommended, gate.yaml holds the comment alone. The pipeline's name is in the files' names.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    found, component = folder / "gate.json", folder / "gate.yaml"
+    stem = "-".join(["gate", *re.findall(r"[A-Za-z0-9._-]+", advice.name)])
+    found, component = folder / f"{stem}.json", folder / f"{stem}.yaml"
     found.write_text(json.dumps(as_json(advice), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     comment = textwrap.fill(advice.reason, 118, initial_indent="# ", subsequent_indent="# ")
     gate = "" if advice.recommended is None else fragment(advice.recommended)

@@ -40,7 +40,14 @@ class Row:
 
     @property
     def quality(self) -> float:
+        """nDCG@10."""
         return float(self.figures[_QUALITY])
+
+    @property
+    def energy(self) -> str | None:
+        """Whether joules were measured or estimated; results.json may go on to say how."""
+        source = self.figures.get("energy_source")
+        return None if source is None else str(source).partition(":")[0]
 
 
 class Entry(NamedTuple):
@@ -158,7 +165,7 @@ def _rows(found: Mapping[str, Any]) -> list[Row]:
 
 
 def _named(found: Mapping[str, Any]) -> list[str]:
-    answers = found["verdict"].get("answers", ())
+    answers = found.get("verdict", {}).get("answers", ())
     return [name for answer in answers if (name := answer.get("system")) in found["systems"]]
 
 
@@ -172,7 +179,7 @@ def _facts(found: Mapping[str, Any]) -> tuple[str, ...]:
 def _answers(found: Mapping[str, Any]) -> tuple[Answer, ...]:
     return tuple(
         Answer(answer["question"], str(answer["answer"]), tuple([answer["reason"]] if answer.get("reason") else []))
-        for answer in found["verdict"].get("answers", ())
+        for answer in found.get("verdict", {}).get("answers", ())
     )
 
 
@@ -189,8 +196,8 @@ def _costs(rows: Sequence[Row], styles: Mapping[str, int]) -> list[Picture]:
             "latency",
         )
     ]
-    for source in sorted({source for row in rows if (source := row.figures["energy_source"])}):
-        of_source = [(row, row.figures["joules_per_query"]) for row in rows if row.figures["energy_source"] == source]
+    for source in sorted({source for row in rows if (source := row.energy)}):
+        of_source = [(row, row.figures["joules_per_query"]) for row in rows if row.energy == source]
         drawn.append(
             _cost(
                 of_source,
@@ -357,7 +364,7 @@ def _interval(figures: Mapping[str, Any]) -> tuple[float | None, float | None]:
 
 def _systems(rows: Sequence[Row]) -> Table:
     """All figures of all systems; a column that nobody has a figure for is left out."""
-    sources = sorted({str(row.figures["energy_source"]) for row in rows if row.figures["energy_source"]})
+    sources = sorted({source for row in rows if (source := row.energy)})
     columns: dict[str, list[Cell]] = {"system": [Cell(row.name) for row in rows]}
     columns[_QUALITY] = [_bounded(row.figures) for row in rows]
     columns["against baseline"] = [_difference(row.figures) for row in rows]
@@ -370,8 +377,7 @@ def _systems(rows: Sequence[Row]) -> Table:
     columns["read"] = [Cell(_number(row.figures.get("read_share"), ".0%")) for row in rows]
     for source in sources:
         columns[f"joules, {source}"] = [
-            Cell(_number(row.figures["joules_per_query"], ",.3g") if row.figures["energy_source"] == source else "–")
-            for row in rows
+            Cell(_number(row.figures["joules_per_query"], ",.3g") if row.energy == source else "–") for row in rows
         ]
     columns["peak MB"] = [Cell(_number(row.figures.get("peak_memory_mb"), ",.0f")) for row in rows]
     kept = {name: cells for name, cells in columns.items() if any(cell.text != "–" for cell in cells)}

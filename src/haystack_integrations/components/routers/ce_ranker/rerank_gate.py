@@ -22,7 +22,7 @@ class RerankGate:
 
     Whether that saves anything without harm depends on the collection: on most that were measured it does not (see
     `benchmarks/README.md`). Fit `predictor` and `threshold` on judged queries with
-    `haystack-ce-ranker evaluate COLLECTION --fit-gate`, which also says what they give up, and use no gate if it says
+    `haystack-ce-ranker evaluate COLLECTION --fit-gate 0.005`, which also says what they give up, and use no gate if it says
     that none is worth it.
 
     ```python

@@ -263,7 +263,8 @@ def gate_table(advice: GateAdvice) -> Table:
     """Return what was found as a table for the terminal."""
     of = f" of {escape(advice.name)}" if advice.name else ""
     table = Table(
-        title=f"A gate in front of the ranker{of}: {advice.queries} queries, re-ranking gains {advice.gain:+.4f} nDCG@10",
+        title=f"A gate in front of the ranker{of}: {advice.queries} queries, re-ranking gains "
+        f"{advice.gain:+.4f} nDCG@10",
         caption=f"fitted on one half of the queries, measured on the other, mean of {advice.draws} draws",
     )
     table.add_column("predictor")

@@ -21,9 +21,9 @@ class RerankGate:
     Routes the documents of a first stage past the ranker where its scores say that re-ranking is not worth it.
 
     Whether that saves anything without harm depends on the collection: on most that were measured it does not (see
-    `benchmarks/README.md`). Fit `predictor` and `threshold` on judged queries with
-    `haystack-ce-ranker evaluate COLLECTION --fit-gate 0.005`, which also says what they give up, and use no gate if it says
-    that none is worth it.
+    `benchmarks/gate.md`). Fit `predictor` and `threshold` on judged queries with
+    `haystack-ce-ranker evaluate COLLECTION --fit-gate 0.005`, which also says what they give up, and use no gate if it
+    says that none is worth it.
 
     ```python
     from haystack import Document

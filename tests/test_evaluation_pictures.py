@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from haystack_ce_ranker.evaluation.pictures import Bar, Point, Series, bars, curves, gains, scatter, swatch
+from haystack_ce_ranker.evaluation.pictures import STYLE, Bar, Point, Series, bars, curves, gains, scatter, swatch
 
 pytest.importorskip("matplotlib", reason="needs the extra 'evaluate'")
 
@@ -139,3 +139,21 @@ def test_swatches_look_like_their_series_and_say_nothing():
     assert len(seen) == 16
     assert parsed(swatch(0)).attrib["aria-hidden"] == "true"
     assert swatch(0, area=True) != swatch(0)
+
+
+def luminance(colour):
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_colours_stand_out_from_what_is_behind_them(scheme):
+    """4.5 is the least contrast that WCAG allows for text, 3 for graphics."""
+    colours = dict(re.findall(r"(--\w+): (#[0-9a-f]{6})", STYLE.split("@media")[scheme]))
+    assert {f"--s{n}" for n in range(1, 9)} < colours.keys()
+    for name, colour in colours.items():
+        least = 3.0 if name.startswith("--s") else 4.5
+        for behind in () if name in ("--page", "--surface", "--grid") else ("--page", "--surface"):
+            bright, dim = sorted((luminance(colour), luminance(colours[behind])), reverse=True)
+            assert (bright + 0.05) / (dim + 0.05) >= least, (name, behind)

@@ -217,7 +217,7 @@ def browser(tmp_path_factory):
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("kind", sorted(PAGES))
 def test_it_fits_the_window_is_readable_and_asks_for_nothing(browser, tmp_path, kind, width, dark):
-    path = write(tmp_path, PAGES[kind]())
+    path, _ = write(tmp_path, PAGES[kind]())
     browser.open(path, width=width, dark=dark)
     assert browser.ask("innerWidth") == width
     assert browser.ask("matchMedia('(prefers-color-scheme: dark)').matches") is dark
@@ -231,6 +231,19 @@ def test_it_fits_the_window_is_readable_and_asks_for_nothing(browser, tmp_path, 
     assert browser.ask(smallest) > 250
     dim = browser.ask("getComputedStyle(document.body).backgroundColor").removeprefix("rgb(").split(",")[0]
     assert (int(dim) < 100) is dark
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_picture_is_a_file_of_its_own_that_a_browser_shows(browser, tmp_path, dark):
+    _, path = write(tmp_path, nasty())
+    browser.open(path, width=1280, dark=dark)
+    assert browser.complaints() == []
+    assert browser.requests() == [path.resolve().as_uri()]
+    assert browser.ask("document.documentElement.namespaceURI") == "http://www.w3.org/2000/svg"
+    shown = browser.ask("[...document.querySelectorAll('text')].map(e => e.textContent)")
+    assert any(NASTY in text for text in shown)
+    ink = browser.ask("getComputedStyle(document.querySelector('text')).fill")
+    assert (int(re.findall(r"\d+", ink)[0]) > 150) is dark
 
 
 def test_the_browser_test_can_fail(browser, tmp_path):

@@ -78,7 +78,7 @@ def evaluate(
         found = experiments.results(loaded, systems, notes=[note for one in measured for note in one.notes])
         console.print(tables.results_table(found))
         if output is not None:
-            for written in [*experiments.write(output, found, systems), report.write(output, found)]:
+            for written in [*experiments.write(output, found, systems), *report.write(output, found)]:
                 console.print(f"wrote {written}")
         if fit_gate is not None:
             for advice in gate.fit_between_stages(systems, loaded, tolerance=fit_gate):

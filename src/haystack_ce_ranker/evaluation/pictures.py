@@ -21,6 +21,25 @@ COLOURS = 8
 
 MARKERS = "os^DvPX*"
 
+STYLE = """\
+:root {
+  color-scheme: light dark;
+  --page: #f5f6f8; --surface: #ffffff; --ink: #1b1f24; --muted: #57606a; --grid: #dfe3e8; --accent: #0b5cad;
+  --good: #14713a; --bad: #b42318;
+  --s1: #0b5cad; --s2: #c2410c; --s3: #14803c; --s4: #7e3fb2; --s5: #0f766e; --s6: #9a6700; --s7: #be185d;
+  --s8: #57606a;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #0f1216; --surface: #181c22; --ink: #e8ebef; --muted: #a3adb8; --grid: #323941; --accent: #7cb8ff;
+    --good: #6fd08f; --bad: #ff9a8d;
+    --s1: #6cb2ff; --s2: #ff9e64; --s3: #73d08d; --s4: #c9a6ff; --s5: #4fd1c5; --s6: #f0c04c; --s7: #ff8ab8;
+    --s8: #b0b7c3;
+  }
+}
+"""
+"""The colours, as CSS: of light pages, and of dark ones. Texts have a contrast of 4.5 at least, series of 3."""
+
 # matplotlib takes no variables, so each stands under a colour that nothing else has.
 _INK, _MUTED, _GRID, _SURFACE = "#fe0001", "#fe0002", "#fe0003", "#fe0004"
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--grid", _SURFACE: "--surface"}
@@ -69,13 +88,14 @@ def scatter(
     y_label: str,
     front: Sequence[tuple[float, float]] = (),
     identity: str,
+    legend: bool = False,
 ) -> str:
     """
     Draw quality against a cost on a logarithmic axis; the front of what nothing else beats in both is a dashed step.
 
-    Points at no cost at all stand at the left edge.
+    Points at no cost at all stand at the left edge. With `legend` the picture itself names the series below it.
     """
-    with _figure(3.7) as (figure, axes):
+    with _figure(3.7 + 0.2 * len(series) * legend) as (figure, axes):
         costs = [point.x for one in series for point in one.points if point.x > 0]
         least, most = (min(costs), max(costs)) if costs else (1.0, 1.0)
         axes.set_xscale("log")
@@ -86,6 +106,8 @@ def scatter(
             axes.plot(xs, ys, drawstyle="steps-post", linestyle=(0, (4, 3)), linewidth=1, color=_MUTED, zorder=1)
         for one in series:
             _draw(axes, one, [max(point.x, least / 2.2) for point in one.points])
+        if legend:
+            figure.legend(loc="outside lower left", frameon=False, labelcolor=_INK, fontsize=_SIZE - 1)
         _ticks(axes, least / 2.2, most * 2.2)
         _labels(axes, x_label, y_label)
         return _markup(figure, title, identity)
@@ -162,6 +184,18 @@ def swatch(style: int, *, area: bool = False) -> str:
         return _markup(figure, None, f"swatch-{style}-{int(area)}")
 
 
+def standalone(markup: str) -> str:
+    """Return a picture as a file of its own, with the page's colours and behind it the page's surface."""
+    root = ElementTree.fromstring(markup)
+    root.attrib["xmlns"] = "http://www.w3.org/2000/svg"
+    root.attrib["font-family"] = "system-ui, sans-serif"
+    style = ElementTree.Element("style")
+    style.text = f"\n{STYLE}* {{ stroke-linejoin: round; stroke-linecap: butt; }}\n"
+    behind = ElementTree.Element("rect", {"width": "100%", "height": "100%", "style": "fill: var(--surface)"})
+    root[:0] = [style, behind]
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
 @contextmanager
 def _figure(height: float, *, width: float = _WIDTH) -> Iterator[tuple[Any, Any]]:
     matplotlib, figure_type = _matplotlib()
@@ -180,7 +214,7 @@ def _figure(height: float, *, width: float = _WIDTH) -> Iterator[tuple[Any, Any]
 
 def _draw(axes: Any, one: Series, xs: Sequence[float]) -> None:
     ys = [point.y for point in one.points]
-    style = {"color": _colour(one.style), "marker": _marker(one.style)}
+    style = {"color": _colour(one.style), "marker": _marker(one.style), "label": one.name, "clip_on": False}
     axes.plot(xs, ys, linewidth=1.4, markersize=6, markeredgecolor=_SURFACE, markeredgewidth=0.8, zorder=3, **style)
     for x, point in zip(xs, one.points, strict=True):
         if point.chosen:

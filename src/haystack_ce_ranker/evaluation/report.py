@@ -18,6 +18,9 @@ from haystack_ce_ranker.evaluation.pictures import Bar, Point, Series
 
 NAME = "report.html"
 
+PICTURE = "latency.svg"
+"""Quality against latency as a file of its own, for a README or slides."""
+
 MOST_BARS = 16
 """With more systems than that, a picture of bars shows each family's deepest, and what the verdict names."""
 
@@ -26,6 +29,8 @@ MOST_QUERIES = 5
 
 _STAGES = ("retrieve", "tokenise", "score", "join")
 _QUALITY = "nDCG@10"
+_TITLE_LATENCY = f"{_QUALITY} against latency"
+_LABEL_LATENCY = "milliseconds a query, median"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,7 @@ class Page(NamedTuple):
     """All that the template shows."""
 
     title: str
+    style: Markup
     facts: tuple[str, ...]
     answers: tuple[Answer, ...]
     pictures: tuple[Picture, ...]
@@ -109,16 +115,20 @@ class Page(NamedTuple):
     notes: tuple[str, ...]
 
 
-def write(folder: str | Path, found: Mapping[str, Any]) -> Path:
+def write(folder: str | Path, found: Mapping[str, Any]) -> list[Path]:
     """
-    Write `report.html` beside results.json.
+    Write `report.html` beside results.json, and its first picture, `latency.svg`, as a file of its own.
 
     :param found: What results.json holds.
     :raises ImportError: If matplotlib is missing.
     """
-    path = Path(folder) / NAME
-    path.write_text(render(found), encoding="utf-8")
-    return path
+    page, picture = Path(folder) / NAME, Path(folder) / PICTURE
+    page.write_text(render(found), encoding="utf-8")
+    rows = _rows(found)
+    known = [(row, _latency(row)) for row in rows]
+    svg = _cost_svg(known, _styles(rows), _TITLE_LATENCY, _LABEL_LATENCY, "latency", legend=True)
+    picture.write_text(pictures.standalone(svg), encoding="utf-8")
+    return [page, picture]
 
 
 def render(found: Mapping[str, Any]) -> str:
@@ -135,7 +145,7 @@ def render(found: Mapping[str, Any]) -> str:
 def make_page(found: Mapping[str, Any]) -> Page:
     """Choose what the page shows of results.json."""
     rows = _rows(found)
-    styles = {family: style for style, family in enumerate(dict.fromkeys(row.family for row in rows))}
+    styles = _styles(rows)
     drawn = [
         *_costs(rows, styles),
         *_depths(found, rows, styles),
@@ -145,6 +155,7 @@ def make_page(found: Mapping[str, Any]) -> Page:
     ]
     return Page(
         title=f"Is re-ranking worth it on {found['collection']}?",
+        style=Markup(pictures.STYLE),
         facts=_facts(found),
         answers=_answers(found),
         pictures=tuple(drawn),
@@ -162,6 +173,15 @@ def _rows(found: Mapping[str, Any]) -> list[Row]:
         family = ", ".join(str(part) for part in parts if part) if depth is not None else name
         rows.append(Row(name, family or name, depth, figures, name in chosen))
     return rows
+
+
+def _styles(rows: Sequence[Row]) -> dict[str, int]:
+    return {family: style for style, family in enumerate(dict.fromkeys(row.family for row in rows))}
+
+
+def _latency(row: Row) -> float | None:
+    median = row.figures["latency_ms"]["p50"]
+    return None if median is None else float(median)
 
 
 def _named(found: Mapping[str, Any]) -> list[str]:
@@ -185,54 +205,57 @@ def _answers(found: Mapping[str, Any]) -> tuple[Answer, ...]:
 
 def _costs(rows: Sequence[Row], styles: Mapping[str, int]) -> list[Picture]:
     """Quality against latency, and against energy; what was measured and what was estimated never in one picture."""
-    quality = f"{_QUALITY} of each system against"
-    drawn = [
-        _cost(
-            [(row, row.figures["latency_ms"]["p50"]) for row in rows],
-            styles,
-            f"{_QUALITY} against latency",
-            "milliseconds a query, median",
-            f"{quality} the time that half of the queries take at most.",
-            "latency",
-        )
-    ]
+    time = f"{_QUALITY} of each system against the time that half of the queries take at most."
+    costs = [(row, _latency(row)) for row in rows]
+    drawn = [_cost(costs, styles, _TITLE_LATENCY, _LABEL_LATENCY, time, "latency")]
     for source in sorted({source for row in rows if (source := row.energy)}):
-        of_source = [(row, row.figures["joules_per_query"]) for row in rows if row.energy == source]
-        drawn.append(
-            _cost(
-                of_source,
-                styles,
-                f"{_QUALITY} against energy, {source}",
-                f"joules a query, {source}",
-                f"{quality} the energy that a query takes; all of these figures are {source}.",
-                f"energy-{source}",
-            )
-        )
+        title, label = f"{_QUALITY} against energy, {source}", f"joules a query, {source}"
+        energy = f"{_QUALITY} of each system against the energy that a query takes; all of these figures are {source}."
+        costs = [(row, row.figures["joules_per_query"]) for row in rows if row.energy == source]
+        drawn.append(_cost(costs, styles, title, label, energy, f"energy-{source}"))
     return [picture for picture in drawn if picture is not None]
 
 
+_Costs = Sequence[tuple[Row, float | None]]
+
+
 def _cost(
-    costs: Sequence[tuple[Row, float | None]],
-    styles: Mapping[str, int],
-    title: str,
-    label: str,
-    caption: str,
-    identity: str,
+    costs: _Costs, styles: Mapping[str, int], title: str, label: str, caption: str, identity: str
 ) -> Picture | None:
-    known = [(row, float(cost)) for row, cost in costs if cost is not None]
+    known = [row for row, cost in costs if cost is not None]
     if not known:
         return None
-    series = _series(
-        [
-            (row, Point(cost, row.quality, "" if row.depth is None else str(row.depth), chosen=row.chosen))
-            for row, cost in known
-        ],
-        styles,
+    signs = ["Dashed: nothing is both cheaper and better."]
+    if any(row.depth is not None for row in known):
+        signs.append("The number at a point is the depth.")
+    if any(row.chosen for row in known):
+        signs.append("Ringed: named in the verdict.")
+    if any(cost == 0 for _, cost in costs):
+        signs.append("At the left edge: no cost of its own.")
+    svg = _cost_svg(costs, styles, title, label, identity)
+    legend = tuple(
+        Entry(Markup(pictures.swatch(styles[family])), family) for family in dict.fromkeys(row.family for row in known)
     )
-    front = pareto_front([(cost, row.quality) for row, cost in known])
-    svg = pictures.scatter(series, title=title, x_label=label, y_label=_QUALITY, front=front, identity=identity)
-    signs = " The number at a point is the depth; dashed: nothing is both cheaper and better; ringed: in the verdict."
-    return Picture(title, caption + signs, Markup(svg), _legend(series))
+    return Picture(title, " ".join([caption, *signs]), Markup(svg), legend)
+
+
+def _cost_svg(
+    costs: _Costs, styles: Mapping[str, int], title: str, label: str, identity: str, *, legend: bool = False
+) -> str:
+    known = [(row, float(cost)) for row, cost in costs if cost is not None]
+    points = [
+        (row, Point(cost, row.quality, "" if row.depth is None else str(row.depth), chosen=row.chosen))
+        for row, cost in known
+    ]
+    return pictures.scatter(
+        _series(points, styles),
+        title=title,
+        x_label=label,
+        y_label=_QUALITY,
+        front=pareto_front([(cost, row.quality) for row, cost in known]),
+        identity=identity,
+        legend=legend,
+    )
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -40,7 +40,10 @@ def raw_score(meta: Mapping[str, Any], name: str) -> float | None:
     A logit comes first because a probability has lost what a logit still says: sigmoids saturate.
     """
     found = record(meta, name)
-    if found is None:
-        return None
-    value = found.get("logit", found.get("score"))
+    return None if found is None else score_in(found)
+
+
+def score_in(record: Mapping[str, Any]) -> float | None:
+    """Return the raw score that one record holds; see `raw_score`."""
+    value = record.get("logit", record.get("score"))
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -24,7 +24,7 @@ from haystack_ce_ranker.fusion import (
     fuse,
     parse_normalizations,
 )
-from haystack_ce_ranker.provenance import KEY, raw_score, record
+from haystack_ce_ranker.provenance import KEY, raw_score, score_in
 
 logger = logging.getLogger(__name__)
 
@@ -269,23 +269,28 @@ class HybridScoreJoiner:
                 documents = sorted(documents, key=partial(_worse, given=given))
             for document in documents:
                 copies.setdefault(document.id, []).append((given, document))
-        weights = [fused.weights[given] for given in fused.names]
-        raw, ranks = fused.raw[:, :count].T.tolist(), fused.ranks[:, :count].T.tolist()
-        normalised, contributions = fused.normalised[:, :count].T.tolist(), fused.contributions[:, :count].T.tolist()
-        joined = []
-        for place in range(count):
-            inputs = {
-                given: {
+        columns = [
+            [
+                {
                     "score": None if math.isnan(score) else score,
                     "rank": rank or None,
                     "normalised": value,
-                    "weight": weight,
+                    "weight": fused.weights[given],
                     "contribution": contribution,
                 }
-                for given, score, rank, value, weight, contribution in zip(
-                    fused.names, raw[place], ranks[place], normalised[place], weights, contributions[place], strict=True
+                for score, rank, value, contribution in zip(
+                    *(
+                        array[row, :count].tolist()
+                        for array in (fused.raw, fused.ranks, fused.normalised, fused.contributions)
+                    ),
+                    strict=True,
                 )
-            }
+            ]
+            for row, given in enumerate(fused.names)
+        ]
+        joined = []
+        for place in range(count):
+            inputs = {given: column[place] for given, column in zip(fused.names, columns, strict=True)}
             score = fused.scores[place]
             base, meta = _merged(copies[fused.ids[place]])
             meta[KEY][self.name] = {"score": score, "rank": place + 1, "inputs": inputs}
@@ -383,14 +388,15 @@ class HybridScoreJoiner:
 def _scored_list(given: str, documents: list[Document], report: Mapping[str, Any] | None) -> tuple[ScoredList, bool]:
     """Return an input's scores, and whether they are its own stage's raw scores rather than `Document.score`."""
     ids = [document.id for document in documents]
-    noted = [raw_score(document.meta, given) if given in _stages(document) else None for document in documents]
+    records = [_stages(document).get(given) for document in documents]
+    noted = [score_in(record) if isinstance(record, Mapping) else None for record in records]
     if report is not None:
         known = dict(zip(ids, noted, strict=True)) | dict(report["scored"])
         return ScoredList(list(known), list(known.values()), reranked=True), True
     if all(score is None for score in noted):
         return ScoredList(ids, [document.score for document in documents]), False
-    stages = [found for document in documents if (found := record(document.meta, given)) is not None]
-    lowest = [float(stage["lowest"]) for stage in stages if _is_number(stage.get("lowest"))]
+    stages = [record for record in records if isinstance(record, Mapping)]
+    lowest = [float(stage["lowest"]) for stage in stages if "lowest" in stage and _is_number(stage["lowest"])]
     return ScoredList(ids, noted, min(lowest, default=None), any("logit" in stage for stage in stages)), True
 
 

@@ -105,6 +105,7 @@ def test_settings_that_do_not_fit_into_memory_are_left_out(monkeypatch):
 
 def test_the_command_writes_what_the_ranker_reads(monkeypatch, tiny_bert, tmp_path):
     monkeypatch.setattr(calibration, "CPU_BATCH_TOKENS", (64, 128))
+    monkeypatch.setattr(calibration, "synthetic_requests", lambda *_, **__: [("the hut", ["a car", "snow"])])
     monkeypatch.setenv("COLUMNS", "200")
     file = tmp_path / "best.json"
     done = runner.invoke(app, ["calibrate", tiny_bert, "--output", str(file), "--device", "cpu"])

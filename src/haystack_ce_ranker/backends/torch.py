@@ -30,6 +30,7 @@ class TorchBackend:
     pads = True
 
     def __init__(self, cross_encoder: Any, options: ModelOptions) -> None:
+        self.cross_encoder = cross_encoder
         self._model = cross_encoder.model.eval()
         self._device = next(self._model.parameters()).device
         self.device = str(self._device)

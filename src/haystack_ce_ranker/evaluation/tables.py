@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from haystack_ce_ranker.calibration import Calibration
+from haystack_ce_ranker.quantization import Agreement
 
 _COLUMNS = ("nDCG@10", "MRR@10", "Recall@10")
 
@@ -42,4 +43,20 @@ def calibration_table(found: Calibration) -> Table:
             chosen = (threads, budget) == (found.threads, found.batch_tokens)
             cells.append("-" if speed is None else f"{speed:.1f}{' *' if chosen else ''}")
         table.add_row("own" if threads is None else str(threads), *cells)
+    return table
+
+
+def agreement_table(found: Agreement, *, title: str) -> Table:
+    """Return how alike two models rank."""
+    table = Table(title=title)
+    table.add_column(f"{found.queries} queries, {found.pairs} pairs")
+    table.add_column("value", justify="right")
+    for label, value in (
+        ("rank correlation, mean", found.correlation),
+        ("rank correlation, lowest", found.lowest_correlation),
+        ("top-10 overlap, mean", found.overlap),
+        ("difference of logits, mean", found.mean_difference),
+        ("difference of logits, largest", found.largest_difference),
+    ):
+        table.add_row(label, f"{value:.4f}")
     return table

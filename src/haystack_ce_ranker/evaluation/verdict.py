@@ -354,7 +354,7 @@ def _against(one: System, judge: _Judge) -> str:
     found = {"better": "better", "worse": "worse"}.get(one.significance or "", "not significant")
     return (
         f"has {MEASURE} {one.quality:.3f} against {baseline.quality:.3f} of {baseline.name}: "
-        f"{versus['difference']:+.3f} (95 % interval {versus['low']:+.3f} to {versus['high']:+.3f}; "
+        f"{_signed(versus['difference'])} (95 % interval {_signed(versus['low'])} to {_signed(versus['high'])}; "
         f"{_p(versus['p_corrected'])} after correction; {versus['wins']} won, {versus['losses']} lost): {found}."
     )
 
@@ -363,17 +363,20 @@ def _answer_choice(judge: _Judge, allowed: "_Budget", key: str = "choice") -> di
     if len(judge.systems) < 2:
         return None
     question = f"Which system, within {allowed.text} a query?" if allowed.limits else "Which system, then?"
-    choice = judge.choose(allowed.pool)
+    choice, free = judge.choose(allowed.pool), judge.choice
+    unbound = []
+    if key == "choice" and free is not None and free not in allowed.pool:
+        unbound.append(f"Without a budget the choice is {free.name}: {free.quality:.3f}, {_costs(free)}.")
     if choice is None:
-        reason = " ".join(["Every system costs more.", *allowed.lines(None)])
+        reason = " ".join(["No system stays within that.", *allowed.lines(None), *unbound])
         return _answer(key, question, "Nothing that was measured", reason)
     best = judge.top(allowed.pool)
     lines = [f"It has {MEASURE} {choice.quality:.3f} and takes {_costs(choice)}."]
     gains = []
     if (gain := _per_100_ms(judge, choice)) is not None:
-        gains.append(f"{gain:+.3f} for each 100 ms more")
+        gains.append(f"{_signed(gain)} for each 100 ms more")
     if (gain := _per_joule(judge, choice)) is not None:
-        gains.append(f"{gain:+.3f} for each joule more ({choice.source})")
+        gains.append(f"{_signed(gain)} for each joule more ({choice.source})")
     if gains and judge.baseline is not None:
         lines.append(f"Against {judge.baseline.name} that is {' and '.join(gains)}.")
     if best is not None and best is not choice:
@@ -382,7 +385,7 @@ def _answer_choice(judge: _Judge, allowed: "_Budget", key: str = "choice") -> di
     elif choice is judge.baseline:
         where = " within that" if allowed.limits else ""
         lines.append(f"Nothing{where} is both significantly better and better by {WORTH} at least.")
-    return _answer(key, question, choice.name, " ".join([*lines, *allowed.lines(choice)]), choice)
+    return _answer(key, question, choice.name, " ".join([*lines, *allowed.lines(choice), *unbound]), choice)
 
 
 def _answer_hybrid(judge: _Judge) -> dict[str, Any] | None:
@@ -397,8 +400,8 @@ def _answer_hybrid(judge: _Judge) -> dict[str, Any] | None:
     if found is None:
         tested = "not tested, because values by query are missing"
     else:
-        tested = f"95 % interval {found.low:+.3f} to {found.high:+.3f}, {_p(found.p)}"
-    reason = f"{figures}: {difference:+.3f} ({tested})."
+        tested = f"95 % interval {_signed(found.low)} to {_signed(found.high)}, {_p(found.p)}"
+    reason = f"{figures}: {_signed(difference)} ({tested})."
     clear = abs(difference) >= WORTH and found is not None and found.p < LEVEL
     if not clear:
         return _answer("hybrid", _HYBRID_QUESTION, "Either: no significant difference", reason)
@@ -449,7 +452,7 @@ def _depth(judge: _Judge, worth_it: str) -> _Depth | None:
     deepest = curve[-1]
     falls = not judge.as_good(deepest, top)
     tested = judge.direct(top, deepest)
-    fall = f"{deepest.quality - top.quality:+.3f} from {top.depth} to {deepest.depth}"
+    fall = f"{_signed(deepest.quality - top.quality)} from {top.depth} to {deepest.depth}"
     fall += "" if tested is None else f" ({_p(tested.p)})"
     return _Depth(tuple(curve), top, chosen, best, falls, fall)
 
@@ -516,7 +519,7 @@ def _answer_setting(judge: _Judge, key: str) -> dict[str, Any] | None:
     ]
     if chosen is not best:
         found = judge.direct(best, chosen)
-        tested = "" if found is None else f" ({found.difference:+.3f}, {_p(found.p)})"
+        tested = "" if found is None else f" ({_signed(found.difference)}, {_p(found.p)})"
         lines.append(
             f"{short_name(chosen.setting(key))} is as good as {short_name(best.setting(key))}{tested} and cheaper."
         )
@@ -610,9 +613,6 @@ class _Budget:
     def lines(self, chosen: System | None) -> list[str]:
         """What there is to say of a choice within the budget."""
         lines = [] if chosen is not None else [limit.least(self.judge.systems) for limit in self.limits]
-        free = self.judge.choice
-        if free is not None and free is not chosen and free not in self.pool:
-            lines.append(f"Without a budget the choice is {free.name}: {free.quality:.3f}, {_costs(free)}.")
         return lines + [line for limit in self.limits if (line := limit.left_out(self.judge.systems)) is not None]
 
     def parts(self) -> list["_Budget"]:
@@ -676,8 +676,8 @@ def _segment_line(row: Mapping[str, Any]) -> str:
     low, high = row["interval"]
     name = row["name"][0].upper() + row["name"][1:]
     return (
-        f"{name} ({row['bounds']}; {row['queries']} queries): {row['gain']:+.3f} "
-        f"(95 % interval {low:+.3f} to {high:+.3f})."
+        f"{name} ({row['bounds']}; {row['queries']} queries): {_signed(row['gain'])} "
+        f"(95 % interval {_signed(low)} to {_signed(high)})."
     )
 
 
@@ -790,6 +790,10 @@ def _settings(one: System) -> dict[str, Any]:
 def _family(one: System) -> str:
     parts = [one.kind, *(one.setting(key) for key in ("model", "backend", "strategy"))]
     return ", ".join(short_name(part) for part in parts if part is not None)
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # -0.0 + 0.0 is 0.0
 
 
 def _p(value: float) -> str:

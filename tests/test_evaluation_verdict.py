@@ -282,6 +282,13 @@ def test_the_subject_is_the_choice_if_it_re_ranks_else_the_best_re_ranker():
     assert subject(sweep(BM25)) is None
 
 
+def test_within_a_budget_the_subject_is_what_is_chosen_there():
+    given = sweep(HELPFUL)
+    assert subject(given, budget_ms=200.0) == "cross-encoder small@20"
+    assert subject(given, budget_ms=10.0) == "cross-encoder small@50"  # only BM25 stays within that
+    assert verdict(given, budget_ms=200.0)["subject"] == "cross-encoder small@20"
+
+
 def test_memory_is_told_by_the_size_of_a_batch():
     found = answer(verdict(sweep(HELPFUL, memory_by_batch=memory("small"))), "memory")
     assert found["answer"] == "310 to 903 MB, by batch size"

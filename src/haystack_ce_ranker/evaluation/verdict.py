@@ -214,16 +214,22 @@ class _Judge:
         return _cheapest(candidates)
 
 
-def subject(found: Mapping[str, Any]) -> str | None:
+def subject(
+    found: Mapping[str, Any], *, budget_ms: float | None = None, budget_joules: float | None = None
+) -> str | None:
     """
     Return the system whose segments and queries are worth showing: the choice if it re-ranks, else the best re-ranker.
+
+    Where the choice within the budget does not re-rank, it is the one without a budget, if that does.
 
     For whoever fills results.json: this and `verdict` need `systems` (with `versus`) and `by_query`; `segments` and
     `helped_and_hurt` are then made for this system, and the verdict comes last.
 
     :returns: None where nothing re-ranks.
     """
-    one = _Judge(found).subject
+    judge = _Judge(found)
+    choice = judge.choose(_Budget.of(judge, budget_ms, budget_joules).pool)
+    one = choice if choice in judge.rerankers else judge.subject
     return None if one is None else one.name
 
 
@@ -262,7 +268,7 @@ def verdict(
     return {
         "worth_it": worth_it,
         "choice": None if choice is None else choice.name,
-        "subject": subject(found),
+        "subject": subject(found, budget_ms=budget_ms, budget_joules=budget_joules),
         "settings": None if choice is None else _settings(choice),
         "answers": [answer for answer in answers if answer is not None],
         "cautions": _cautions(judge),
@@ -664,7 +670,7 @@ def _answer_segments(found: Mapping[str, Any]) -> dict[str, Any] | None:
         parts = [f"it {verb} most: {few[0]['name']}" for verb, few in (("helps", helps), ("harms", harms)) if few]
         answer = "; ".join(parts)
         answer = answer[0].upper() + answer[1:]
-    lines = [_segment_line(row) for row in [*helps[:3], *harms[:3]]]
+    lines = [_segment_line(row) for row in [*helps[:2], *harms[:2]]]
     lines.append(
         f"{len(helps)} of {len(rows)} segments gain and {len(harms)} lose, corrected for their number; "
         f"those of fewer than {known['fewest']} queries are not judged."

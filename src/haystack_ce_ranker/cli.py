@@ -48,11 +48,17 @@ def evaluate(
     bi_encoder: Annotated[str | None, typer.Option(help="A bi-encoder as a second first stage.")] = None,
     run: Annotated[Path | None, typer.Option(help="Fixed candidates (TSV) in place of the first stage.")] = None,
     depth: Annotated[str, typer.Option(help="How many candidates are re-ranked, parted by commas.")] = "10,20,50,100",
-    queries: Annotated[int | None, typer.Option(help="At most so many queries, drawn at random.")] = None,
-    relevance_level: Annotated[int, typer.Option(help="The lowest grade that MRR, Recall, AP and Success count.")] = 1,
+    queries: Annotated[int | None, typer.Option(min=1, help="At most so many queries, drawn at random.")] = None,
+    relevance_level: Annotated[
+        int, typer.Option(min=1, help="The lowest grade that MRR, Recall, AP and Success count.")
+    ] = 1,
     baseline: Annotated[str | None, typer.Option(help="The system to compare with; the first without it.")] = None,
-    budget_ms: Annotated[float | None, typer.Option(help="The most milliseconds a query may take (median).")] = None,
-    budget_joules: Annotated[float | None, typer.Option(help="The most joules a query may take.")] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(min=0.001, help="The most milliseconds a query may take (95 % of them).")
+    ] = None,
+    budget_joules: Annotated[
+        float | None, typer.Option(min=0.000001, help="The most joules a query may take, on average.")
+    ] = None,
     memory: Annotated[
         bool, typer.Option(help="Measure peak memory by batch size, each in a process of its own.")
     ] = True,
@@ -60,7 +66,7 @@ def evaluate(
         Path | None, typer.Option(help="Where to write results.json, report.html and the run files, and to go on from.")
     ] = None,
     fit_gate: Annotated[
-        float | None, typer.Option(help="Fit a RerankGate that gives up at most so much nDCG@10, such as 0.005.")
+        float | None, typer.Option(min=0, help="Fit a RerankGate that gives up at most so much nDCG@10, such as 0.005.")
     ] = None,
 ) -> None:
     """
@@ -93,6 +99,7 @@ def evaluate(
             depths=depths,
             run=given,
         )
+        experiments.check_baseline(baseline, planned.names)
         with journal.Journal(output) as kept:
             measured = experiments.measure(
                 planned.groups,

@@ -118,6 +118,16 @@ def measure(
     return Measurements(collection, tuple(systems.values()), complete, tuple(notes))
 
 
+def check_baseline(baseline: str | None, names: Sequence[str]) -> None:
+    """
+    Check that there is such a system; None is always there.
+
+    :raises ValueError: If there is not.
+    """
+    if baseline is not None and baseline not in names:
+        raise ValueError(f"baseline must be one of {', '.join(map(repr, names))}, but got {baseline!r}.")
+
+
 def memory_by_batch(
     swept: Sequence[Variant], journal: Journal, *, track: Callable[[Sequence[Any]], Iterable[Any]] = iter
 ) -> list[dict[str, Any]]:
@@ -162,8 +172,7 @@ def results(
     """
     collection, systems = measured.collection, {system.name: system for system in measured.systems}
     baseline = next(iter(systems)) if baseline is None else baseline
-    if baseline not in systems:
-        raise ValueError(f"baseline must be one of {', '.join(map(repr, systems))}, but got {baseline!r}.")
+    check_baseline(baseline, list(systems))
     wanted = measures(relevance_level)
     values = {name: system.by_query(collection.judgments, wanted) for name, system in systems.items()}
     by_query = {name: {QUALITY: of_system[QUALITY]} for name, of_system in values.items()}

@@ -74,6 +74,11 @@ class Plan:
     optional: frozenset[str]
     notes: tuple[str, ...]
 
+    @property
+    def names(self) -> list[str]:
+        """Of all systems, in their order."""
+        return [name for group in self.groups for name in group.names]
+
 
 def parse_depths(text: str) -> tuple[int, ...]:
     """

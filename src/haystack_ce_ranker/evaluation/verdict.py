@@ -357,7 +357,9 @@ def _answer_choice(judge: _Judge, choice: System | None, allowed: "_Budget") -> 
         return None
     question = "Which system, then?" if allowed.is_open else f"Which system, within {allowed.text}?"
     if choice is None:
-        return _answer("choice", question, "Nothing that was measured", f"No system that was measured stays within {allowed.text}.")
+        return _answer(
+            "choice", question, "Nothing that was measured", f"No system that was measured stays within {allowed.text}."
+        )
     best = judge.top(allowed.pool)
     lines = [f"It has {MEASURE} {choice.quality:.3f} and takes {_costs(choice)}."]
     gains = []

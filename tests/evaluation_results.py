@@ -78,7 +78,7 @@ def nasty():
     found["memory_by_batch"] = memory(NASTY)
     found["helped_and_hurt"] = helped(found, f"hybrid {NASTY}@50", document=NASTY)
     found["segments"] = {**judged(found, f"hybrid {NASTY}@50"), "system": NASTY}
-    answer = {"question": NASTY, "answer": NASTY, "reason": NASTY, "system": f"hybrid {NASTY}@50"}
+    answer = {"key": "worth_it", "question": NASTY, "answer": NASTY, "reason": NASTY, "system": f"hybrid {NASTY}@50"}
     found["verdict"] = {**verdict(found), "answers": [answer], "cautions": [NASTY], "not_compared": [NASTY]}
     return found
 

@@ -284,6 +284,13 @@ def verdict(
     }
 
 
+def short_name(name: str | None) -> str:
+    """Return how a setting is shown: a model's folder by its end, anything else as it is."""
+    if name is None:
+        return "-"
+    return PurePath(name).name if name.startswith(("/", ".", "~")) else name
+
+
 def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the points (cost, quality) that no other one beats in both, the cheapest first."""
     front: list[tuple[float, float]] = []
@@ -503,29 +510,33 @@ def _answer_setting(judge: _Judge, key: str) -> dict[str, Any] | None:
     chosen = judge.choice if judge.choice in group else _cheapest([one for one in group if judge.as_good(one, best)])
     if chosen is None:
         return None
-    lines = [f"{_short(one.setting(key))}: {MEASURE} {one.quality:.3f}, {_costs(one, tokens=False)}." for one in group]
+    lines = [
+        f"{short_name(one.setting(key))}: {MEASURE} {one.quality:.3f}, {_costs(one, tokens=False)}." for one in group
+    ]
     if chosen is not best:
         found = judge.direct(best, chosen)
         tested = "" if found is None else f" ({found.difference:+.3f}, {_p(found.p)})"
-        lines.append(f"{_short(chosen.setting(key))} is as good as {_short(best.setting(key))}{tested} and cheaper.")
+        lines.append(
+            f"{short_name(chosen.setting(key))} is as good as {short_name(best.setting(key))}{tested} and cheaper."
+        )
     else:
-        lines.append(f"Nothing cheaper is within {WORTH} of {_short(best.setting(key))} and as good.")
+        lines.append(f"Nothing cheaper is within {WORTH} of {short_name(best.setting(key))} and as good.")
     same = [text for other in _IDENTITY if other not in (key, "kind") and (text := _said(best, other)) is not None]
     lines.append(f"Compared as {', '.join([best.kind or 'pipeline', *same])}.")
-    return _answer(key, _SETTINGS[key], _short(chosen.setting(key)), " ".join(lines))
+    return _answer(key, _SETTINGS[key], short_name(chosen.setting(key)), " ".join(lines))
 
 
 def _said(one: System, key: str) -> str | None:
     value = _part(one, key)
     if value is None:
         return None
-    return f"depth {value}" if key == "depth" else _short(value)
+    return f"depth {value}" if key == "depth" else short_name(value)
 
 
 def _not_compared(judge: _Judge, key: str) -> str | None:
     """Say which question nobody can answer, because everything had the same setting."""
     values = {_part(one, key) for one in judge.rerankers} - {None}
-    return f"{key}: only {_short(str(values.pop()))} was measured" if len(values) == 1 else None
+    return f"{key}: only {short_name(str(values.pop()))} was measured" if len(values) == 1 else None
 
 
 # --- budgets --------------------------------------------------------------------------------------------------------
@@ -631,7 +642,7 @@ def _answer_memory(found: Mapping[str, Any]) -> dict[str, Any] | None:
     lines = []
     for (model, backend), group in groups.items():
         points = ", ".join(f"{row['batch_tokens']:,}: {row['peak_memory_mb']:,.0f} MB" for row in group)
-        lines.append(f"{_short(model)}, {backend}, peak by tokens in a batch: {points}.")
+        lines.append(f"{short_name(model)}, {backend}, peak by tokens in a batch: {points}.")
     peaks = [float(row["peak_memory_mb"]) for group in groups.values() for row in group]
     answer = f"{min(peaks):,.0f} to {max(peaks):,.0f} MB, by batch size"
     return _answer("memory", "How much memory?", answer, " ".join(lines))
@@ -785,14 +796,7 @@ def _settings(one: System) -> dict[str, Any]:
 
 def _family(one: System) -> str:
     parts = [one.kind, *(one.setting(key) for key in ("model", "backend", "strategy"))]
-    return ", ".join(_short(part) for part in parts if part is not None)
-
-
-def _short(name: str | None) -> str:
-    """A model's folder is named by its end."""
-    if name is None:
-        return "-"
-    return PurePath(name).name if name.startswith(("/", ".", "~")) else name
+    return ", ".join(short_name(part) for part in parts if part is not None)
 
 
 def _p(value: float) -> str:

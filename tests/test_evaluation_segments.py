@@ -62,7 +62,7 @@ def members(segments, key="query_words"):
 def test_thirds_are_thirds_and_say_their_bounds():
     found = split(described([float(n) for n in range(1, 10)]))
     assert [len(queries) for queries in members(found)] == [3, 3, 3]
-    assert [segment.bounds for segment in found] == ["at most 3 words", "above 3, at most 6 words", "above 6 words"]
+    assert [segment.bounds for segment in found] == ["words at most 3", "words above 3, at most 6", "words above 6"]
     assert [segment.name for segment in found] == ["short queries", "queries of middle length", "long queries"]
 
 
@@ -86,7 +86,7 @@ def test_ambiguous_queries_are_short_and_have_flat_scores():
     found = split(described(words, nqc=[0.1, 0.5, 0.2, 0.1, 0.6, 0.7]))
     (ambiguous,) = [segment for segment in found if segment.name == AMBIGUOUS]
     assert ambiguous.queries == ("q0",)
-    assert "at most 3 words" in ambiguous.bounds
+    assert "words at most 3," in ambiguous.bounds
 
 
 def judged(gains, values, **changes):

@@ -161,11 +161,12 @@ def test_a_budget_of_milliseconds_is_held_by_the_95th_percentile():
     # at depth 20 the median is 81 ms and the 95th percentile 162; at depth 50 they are 201 and 402
     assert found["choice"] == "cross-encoder small@20"
     assert found["budget"] == {"ms": 200.0, "percentile": "p95", "joules": None}
-    within = answer(found, "budget_ms")
-    assert within["question"] == "What is best within 200 ms a query?"
+    within = answer(found, "choice")
+    assert within["question"] == "Which system, within 200 ms (p95) a query?"
     assert within["answer"] == within["system"] == "cross-encoder small@20"
-    assert "takes 162 ms (by p95)" in within["reason"]
-    assert "Without a budget the choice is cross-encoder small@50: 0.695 in 402 ms." in within["reason"]
+    assert "takes 81 ms (p95 162 ms)" in within["reason"]
+    assert "Without a budget the choice is cross-encoder small@50: 0.695, 201 ms (p95 402 ms)" in within["reason"]
+    assert answer(found, "budget_ms") is None  # the same question
     assert answer(found, "depth")["answer"] == "50"
     assert found["worth_it"] == "yes"
 
@@ -174,18 +175,19 @@ def test_a_budget_that_nothing_keeps_is_said_and_nothing_is_chosen():
     found = verdict(sweep(HELPFUL), budget_ms=0.5)
     assert found["choice"] is None
     assert found["settings"] is None
-    assert answer(found, "choice")["answer"] == "Nothing that was measured"
-    assert answer(found, "budget_ms")["answer"] == "Nothing"
-    assert "the least is 2 ms" in answer(found, "budget_ms")["reason"]
+    told = answer(found, "choice")
+    assert told["answer"] == "Nothing that was measured"
+    assert told["system"] is None
+    assert "The least is 2 ms (p95)." in told["reason"]
 
 
 def test_both_budgets_hold_together_and_each_has_its_own_answer():
     found = verdict(sweep(HELPFUL), budget_ms=200.0, budget_joules=1.5)
     assert answer(found, "budget_ms")["answer"] == "cross-encoder small@20"
     assert answer(found, "budget_joules")["answer"] == "cross-encoder small@10"
-    assert "takes 1 J (on average, estimated)" in answer(found, "budget_joules")["reason"]
-    assert found["choice"] == "cross-encoder small@10"
-    assert answer(found, "choice")["question"] == "Which system, within 200 ms (p95) and 1.5 J a query?"
+    assert answer(found, "budget_joules")["question"] == "Which system, within 1.5 J (estimated, mean) a query?"
+    assert found["choice"] == answer(found, "choice")["answer"] == "cross-encoder small@10"
+    assert answer(found, "choice")["question"].startswith("Which system, within 200 ms (p95) and 1.5 J")
 
 
 def test_what_has_no_figure_is_in_no_budget_and_counted():
@@ -194,7 +196,7 @@ def test_what_has_no_figure_is_in_no_budget_and_counted():
     given["systems"]["cross-encoder small@20"]["energy_source"] = None
     found = verdict(given, budget_joules=3.0)
     assert found["choice"] == "cross-encoder small@10"
-    assert "Left out: 1 system with no energy that was estimated." in answer(found, "budget_joules")["reason"]
+    assert "Left out: 1 system without estimated joules." in answer(found, "choice")["reason"]
 
 
 @pytest.mark.parametrize("value", [0, -1.0, float("nan")])
@@ -304,7 +306,7 @@ def test_where_it_helps_and_harms_comes_from_the_segments():
     told = answer(found, "segments")
     assert told["question"] == "Where does cross-encoder small@10 help, and where does it harm?"
     assert told["answer"] == "It helps most: short queries; it harms most: long queries"
-    assert "Short queries (at most 29 words; 30 queries): +0.300" in told["reason"]
+    assert "Short queries (words at most 29; 30 queries): +0.300" in told["reason"]
     assert "1 of 3 segments gain and 1 lose" in told["reason"]
     everywhere = answer(with_segments(lambda place: 0.1 + place / 1000), "segments")
     assert everywhere["answer"] == "It helps everywhere, most: long queries"

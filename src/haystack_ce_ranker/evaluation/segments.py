@@ -43,12 +43,12 @@ class Feature:
     Something in which queries differ.
 
     :ivar names: Of the lowest, the middle and the highest third.
-    :ivar unit: What the bounds count; the words behind the number.
+    :ivar what: What the bounds are bounds of.
     :ivar form: How a bound is written.
     """
 
     names: tuple[str, str, str]
-    unit: str
+    what: str
     form: str
 
 
@@ -56,18 +56,22 @@ FEATURES: Mapping[str, Feature] = {
     "query_words": Feature(("short queries", "queries of middle length", "long queries"), "words", ".0f"),
     "shared_words": Feature(
         ("few shared words", "some shared words", "many shared words"),
-        "of the query's words in a relevant document",
+        "share of the query's words in a relevant document",
         ".0%",
     ),
     "relevant_words": Feature(
         ("short relevant documents", "relevant documents of middle length", "long relevant documents"), "words", ",.0f"
     ),
     "candidate_words": Feature(
-        ("short candidates", "candidates of middle length", "long candidates"), "words in the median", ",.0f"
+        ("short candidates", "candidates of middle length", "long candidates"), "median words", ",.0f"
     ),
     "relative_margin": Feature(
-        ("first-stage top score close to the next", "first-stage top score somewhat above", "top score stands out"),
-        "of the top score between the best two",
+        (
+            "first-stage top score hardly stands out",
+            "first-stage top score stands out a little",
+            "top score stands out",
+        ),
+        "margin to the second score",
         ".1%",
     ),
     "nqc": Feature(
@@ -193,7 +197,7 @@ def split(found: Features) -> list[Segment]:
             for query_id, words in _values(found, "query_words").items()
             if words <= SHORT and commitment.get(query_id, np.inf) <= flat
         )
-        bounds_in_words = f"at most {SHORT} words, normalised query commitment at most {flat:.3f}"
+        bounds_in_words = f"words at most {SHORT}, normalised query commitment at most {flat:.3f}"
         made.append(Segment("ambiguity", AMBIGUOUS, bounds_in_words, None, None, members))
     return made
 
@@ -297,7 +301,7 @@ def _in_words(feature: Feature, low: float | None, high: float | None) -> str:
         parts.append(f"above {low:{feature.form}}")
     if high is not None:
         parts.append(f"at most {high:{feature.form}}")
-    return f"{', '.join(parts)} {feature.unit}"
+    return f"{feature.what} {', '.join(parts)}"
 
 
 def _others(segment: Segment, found: Features) -> list[str]:

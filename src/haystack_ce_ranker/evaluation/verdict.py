@@ -245,16 +245,16 @@ def verdict(
             raise ValueError(f"{name} must be > 0, but got {value}")
     judge = _Judge(found)
     worth_it = _worth_it(judge)
-    allowed = _Budget(judge, budget_ms, budget_joules)
-    choice = judge.choice if allowed.is_open else judge.choose(allowed.pool)
+    allowed = _Budget.of(judge, budget_ms, budget_joules)
+    choice = judge.choose(allowed.pool)
     depth = _depth(judge, worth_it)
     answers = [
         _answer_worth_it(judge, worth_it),
-        _answer_choice(judge, choice, allowed),
+        _answer_choice(judge, allowed),
+        *(_answer_choice(judge, part, part.limits[0].key) for part in allowed.parts()),
         _answer_hybrid(judge),
         _answer_depth(depth, worth_it),
         *(_answer_setting(judge, key) for key in _SETTINGS),
-        *allowed.answers(),
         _answer_memory(found),
         _answer_segments(found),
     ]
@@ -359,14 +359,14 @@ def _against(one: System, judge: _Judge) -> str:
     )
 
 
-def _answer_choice(judge: _Judge, choice: System | None, allowed: "_Budget") -> dict[str, Any] | None:
+def _answer_choice(judge: _Judge, allowed: "_Budget", key: str = "choice") -> dict[str, Any] | None:
     if len(judge.systems) < 2:
         return None
-    question = "Which system, then?" if allowed.is_open else f"Which system, within {allowed.text}?"
+    question = f"Which system, within {allowed.text} a query?" if allowed.limits else "Which system, then?"
+    choice = judge.choose(allowed.pool)
     if choice is None:
-        return _answer(
-            "choice", question, "Nothing that was measured", f"No system that was measured stays within {allowed.text}."
-        )
+        reason = " ".join(["Every system costs more.", *allowed.lines(None)])
+        return _answer(key, question, "Nothing that was measured", reason)
     best = judge.top(allowed.pool)
     lines = [f"It has {MEASURE} {choice.quality:.3f} and takes {_costs(choice)}."]
     gains = []
@@ -380,8 +380,9 @@ def _answer_choice(judge: _Judge, choice: System | None, allowed: "_Budget") -> 
         rule = f"It is the cheapest that is within {WORTH} of the best and not significantly worse"
         lines.append(f"{rule}; the best, {best.name}, has {best.quality:.3f} and takes {_costs(best)}.")
     elif choice is judge.baseline:
-        lines.append(f"Nothing is both significantly better and better by {WORTH} at least.")
-    return _answer("choice", question, choice.name, " ".join(lines), choice)
+        where = " within that" if allowed.limits else ""
+        lines.append(f"Nothing{where} is both significantly better and better by {WORTH} at least.")
+    return _answer(key, question, choice.name, " ".join([*lines, *allowed.lines(choice)]), choice)
 
 
 def _answer_hybrid(judge: _Judge) -> dict[str, Any] | None:
@@ -545,86 +546,78 @@ _PERCENTILE = "p95"
 
 
 @dataclass(frozen=True)
+class _Limit:
+    """
+    The most that a query may cost of one thing.
+
+    :ivar how: How it is held.
+    :ivar known: What a system must have that is held against it.
+    """
+
+    key: str
+    most: float
+    unit: str
+    how: str
+    known: str
+    cost: Callable[[System], float | None]
+
+    def fits(self, one: System) -> bool:
+        cost = self.cost(one)
+        return cost is not None and cost <= self.most
+
+    def least(self, systems: Sequence[System]) -> str:
+        costs = [cost for one in systems if (cost := self.cost(one)) is not None]
+        return f"The least is {_amount(min(costs), self.unit)} ({self.how})." if costs else f"None has {self.known}."
+
+    def left_out(self, systems: Sequence[System]) -> str | None:
+        unknown = sum(self.cost(one) is None for one in systems)
+        return (
+            f"Left out: {unknown} {'system' if unknown == 1 else 'systems'} without {self.known}." if unknown else None
+        )
+
+
+@dataclass(frozen=True)
 class _Budget:
     """Which systems stay within what a query may cost."""
 
     judge: _Judge
-    milliseconds: float | None
-    joules: float | None
+    limits: tuple[_Limit, ...]
 
-    @property
-    def is_open(self) -> bool:
-        return self.milliseconds is None and self.joules is None
-
-    @property
-    def text(self) -> str:
-        parts = []
-        if self.milliseconds is not None:
-            parts.append(f"{self.milliseconds:g} ms ({_PERCENTILE})")
-        if self.joules is not None:
-            parts.append(f"{self.joules:g} J a query")
-        return " and ".join(parts)
-
-    @cached_property
-    def energy(self) -> str | None:
-        """The one kind of figures that joules are taken from: measured, where there are any."""
-        sources = {one.source for one in self.judge.systems if one.joules is not None} - {None}
-        return "measured" if "measured" in sources else next(iter(sources), None)
+    @classmethod
+    def of(cls, judge: _Judge, milliseconds: float | None, joules: float | None) -> "_Budget":
+        """Joules are held by what was measured, where anything was; by estimates else."""
+        limits = []
+        if milliseconds is not None:
+            held = ("ms", _PERCENTILE, "a latency")
+            limits.append(_Limit("budget_ms", milliseconds, *held, lambda one: one.latency(_PERCENTILE)))
+        if joules is not None:
+            sources = {one.source for one in judge.systems if one.joules is not None} - {None}
+            source = "measured" if "measured" in sources else "estimated"
+            held = ("J", f"{source}, mean", f"{source} joules")
+            limits.append(
+                _Limit("budget_joules", joules, *held, lambda one: one.joules if one.source == source else None)
+            )
+        return cls(judge, tuple(limits))
 
     @cached_property
     def pool(self) -> tuple[System, ...]:
-        return tuple(one for one in self.judge.systems if self.in_time(one) and self.in_joules(one))
+        return tuple(one for one in self.judge.systems if all(limit.fits(one) for limit in self.limits))
 
-    def in_time(self, one: System) -> bool:
-        latency = one.latency(_PERCENTILE)
-        return self.milliseconds is None or (latency is not None and latency <= self.milliseconds)
+    @property
+    def text(self) -> str:
+        return " and ".join(f"{limit.most:g} {limit.unit} ({limit.how})" for limit in self.limits)
 
-    def in_joules(self, one: System) -> bool:
-        if self.joules is None:
-            return True
-        return one.source == self.energy and one.joules is not None and one.joules <= self.joules
+    def lines(self, chosen: System | None) -> list[str]:
+        """What there is to say of a choice within the budget."""
+        lines = [] if chosen is not None else [limit.least(self.judge.systems) for limit in self.limits]
+        free = self.judge.choice
+        if free is not None and free is not chosen and free not in self.pool:
+            lines.append(f"Without a budget the choice is {free.name}: {free.quality:.3f}, {_costs(free)}.")
+        return lines + [line for limit in self.limits if (line := limit.left_out(self.judge.systems)) is not None]
 
-    def answers(self) -> list[dict[str, Any] | None]:
-        """One answer for each budget by itself; `choice` is the one for all of them."""
-        return [
-            self._answer("budget_ms", self.milliseconds, "ms", self.in_time, lambda one: one.latency(_PERCENTILE)),
-            self._answer("budget_joules", self.joules, "J", self.in_joules, self._joules_of),
-        ]
-
-    def _joules_of(self, one: System) -> float | None:
-        return one.joules if one.source == self.energy else None
-
-    def _answer(
-        self,
-        key: str,
-        budget: float | None,
-        unit: str,
-        fits: Callable[[System], bool],
-        cost: Callable[[System], float | None],
-    ) -> dict[str, Any] | None:
-        if budget is None:
-            return None
-        how = f"by {_PERCENTILE}" if unit == "ms" else f"on average, {self.energy or 'not known'}"
-        question = f"What is best within {budget:g} {unit} a query?"
-        pool = [one for one in self.judge.systems if fits(one)]
-        unknown = sum(cost(one) is None for one in self.judge.systems)
-        chosen = self.judge.choose(pool)
-        known = [value for one in self.judge.systems if (value := cost(one)) is not None]
-        lines = []
-        if chosen is None:
-            least = f"; the least is {_amount(min(known), unit)}" if known else ""
-            lines.append(f"No system stays within it ({how}){least}.")
-        else:
-            takes = _amount(cost(chosen), unit)
-            lines.append(f"It has {MEASURE} {chosen.quality:.3f} and takes {takes} ({how}).")
-            free = self.judge.choice
-            if free is not None and free is not chosen and not fits(free):
-                takes = _amount(cost(free), unit)
-                lines.append(f"Without a budget the choice is {free.name}: {free.quality:.3f} in {takes}.")
-        if unknown:
-            other = "no latency" if unit == "ms" else f"no energy that was {self.energy or 'measured or estimated'}"
-            lines.append(f"Left out: {unknown} {'system' if unknown == 1 else 'systems'} with {other}.")
-        return _answer(key, question, "Nothing" if chosen is None else chosen.name, " ".join(lines), chosen)
+    def parts(self) -> list["_Budget"]:
+        """Each limit by itself, where there are two."""
+        return [_Budget(self.judge, (limit,)) for limit in self.limits] if len(self.limits) > 1 else []
 
 
 # --- memory, segments, cautions -------------------------------------------------------------------------------------

@@ -329,7 +329,15 @@ def test_what_may_mislead_is_said():
     assert any("40% of the first ten documents of cross-encoder small@50" in line for line in cautions)
     assert any("10% for bm25" in line for line in cautions)
     assert any("read only 30% of its candidates' tokens" in line for line in cautions)
-    assert verdict(sweep(HELPFUL))["cautions"] == []
+    assert verdict(sweep(HELPFUL, complete=False))["cautions"][0].startswith("The measurement was interrupted")
+    assert verdict(sweep(HELPFUL, complete=True))["cautions"] == []
+
+
+def test_depths_over_another_first_stage_are_another_curve():
+    over = {f"bi > {n}": e for n, e in cross_encoders({10: 0.65, 50: 0.66}, first_stage="bi-encoder").items()}
+    found = verdict(sweep(BM25 | cross_encoders({10: 0.55, 50: 0.6}, first_stage="bm25") | over))
+    assert [place["system"] for place in found["depth"]["curve"]] == list(over)
+    assert found["choice"] == "bi > cross-encoder small@10"
 
 
 QUALITY = st.sampled_from([0.3, 0.49, 0.5, 0.505, 0.52, 0.6, 0.605, 0.7])

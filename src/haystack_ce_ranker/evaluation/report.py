@@ -171,7 +171,11 @@ def _rows(found: Mapping[str, Any]) -> list[Row]:
     chosen = set(_named(found))
     systems = found["systems"]
     told = ["kind", "model", "backend"]
-    told += [key for key in ("dtype", "strategy") if len({one.get(key) for one in systems.values()} - {None}) > 1]
+    told += [
+        key
+        for key in ("dtype", "device", "strategy", "first_stage")
+        if len({one.get(key) for one in systems.values()} - {None}) > 1
+    ]
     rows = []
     for name, figures in systems.items():
         parts = [short_name(str(part)) for key in told if (part := figures.get(key))]

@@ -29,6 +29,8 @@ LEVEL = 0.05
 WORTH = 0.01
 """nDCG@10 below which a difference is too small to pay for."""
 
+_ROUNDING = 1e-9
+
 SAME_COST = 1.1
 """Latencies whose ratio is below this are the same."""
 
@@ -138,7 +140,9 @@ class System:
     @property
     def is_worth_it(self) -> bool:
         """Better than the baseline, and by enough."""
-        return self.versus is not None and self.significance == "better" and self.versus["difference"] >= WORTH
+        return (
+            self.versus is not None and self.significance == "better" and self.versus["difference"] >= WORTH - _ROUNDING
+        )
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,7 @@ class _Judge:
     def as_good(self, one: System, best: System) -> bool:
         if one.quality >= best.quality:
             return True
-        if best.quality - one.quality > WORTH:
+        if best.quality - one.quality > WORTH + _ROUNDING:
             return False
         found = self.direct(best, one)
         return found is None or found.p >= LEVEL
@@ -291,10 +295,10 @@ def verdict(
 
 
 def short_name(name: str | None) -> str:
-    """Return how a setting is shown: a model's folder by its end, anything else as it is."""
+    """Return how a setting is shown: a model's folder, or one in a package, by its end, anything else as it is."""
     if name is None:
         return "-"
-    return PurePath(name).name if name.startswith(("/", ".", "~")) else name
+    return PurePath(name).name if name.startswith(("/", ".", "~", "package:")) else name
 
 
 def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -540,6 +544,8 @@ def _said(one: System, key: str) -> str | None:
     value = _part(one, key)
     if value is None:
         return None
+    if key == "first_stage":
+        return f"over {value}"
     return f"depth {value}" if key == "depth" else short_name(value)
 
 
@@ -690,6 +696,8 @@ def _segment_line(row: Mapping[str, Any]) -> str:
 def _cautions(judge: _Judge) -> list[str]:
     """What may mislead."""
     lines = []
+    if judge.found.get("complete") is False:
+        lines.append("The measurement was interrupted: these are the figures of the queries until then.")
     queries = int(judge.found["queries"])
     if queries < FEW_QUERIES and len(judge.systems) > 1:
         lines.append(f"Only {queries} queries with judgments: only large differences can be told from chance.")

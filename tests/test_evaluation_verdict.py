@@ -94,6 +94,13 @@ def test_quality_that_falls_with_depth_is_said():
     assert "falls" not in answer(verdict(sweep(HELPFUL)), "depth")["reason"]
 
 
+def test_quality_that_still_rises_at_the_deepest_is_said():
+    rising = answer(verdict(sweep(BM25 | cross_encoders({10: 0.6, 50: 0.7}))), "depth")
+    assert rising["answer"] == "50"
+    assert "deeper may be better still" in rising["reason"]
+    assert "deeper" not in answer(verdict(sweep(HELPFUL)), "depth")["reason"]
+
+
 def test_a_depth_within_the_tolerance_but_surely_worse_is_not_as_good():
     systems = BM25 | cross_encoders({10: 0.691, 20: 0.7})
     assert verdict(sweep(systems, queries=2000, noise=0.01))["choice"] == "cross-encoder small@20"

@@ -480,6 +480,8 @@ def _answer_depth(found: _Depth | None, worth_it: str) -> dict[str, Any] | None:
             f"{found.chosen.depth} is the smallest that is within {WORTH} of the best ({best}, "
             f"{found.best.quality:.3f}) and not significantly worse."
         )
+    if found.chosen is found.curve[-1]:
+        lines.append("It is the deepest that was measured; deeper may be better still.")
     if found.falls:
         lines.append(f"Quality falls with depth: {found.fall}.")
     answer = f"{found.chosen.depth}" if worth_it in (YES, HYBRID_ONLY) else f"If at all, {found.chosen.depth}"

@@ -188,6 +188,16 @@ class _Judge:
 
     def direct(self, one: System, other: System) -> Comparison | None:
         """Compare `other` with `one` query by query; None where values by query are missing."""
+        key = (one.name, other.name)
+        if key not in self._compared:
+            self._compared[key] = self._compare(one, other)
+        return self._compared[key]
+
+    @cached_property
+    def _compared(self) -> dict[tuple[str, str], Comparison | None]:
+        return {}
+
+    def _compare(self, one: System, other: System) -> Comparison | None:
         by_query = self.found.get("by_query") or {}
         if one.name not in by_query or other.name not in by_query:
             return None
@@ -232,7 +242,10 @@ def subject(
     :returns: None where nothing re-ranks.
     """
     judge = _Judge(found)
-    choice = judge.choose(_Budget.of(judge, budget_ms, budget_joules).pool)
+    return _subject(judge, judge.choose(_Budget.of(judge, budget_ms, budget_joules).pool))
+
+
+def _subject(judge: _Judge, choice: System | None) -> str | None:
     one = choice if choice in judge.rerankers else judge.subject
     return None if one is None else one.name
 
@@ -272,7 +285,7 @@ def verdict(
     return {
         "worth_it": worth_it,
         "choice": None if choice is None else choice.name,
-        "subject": subject(found, budget_ms=budget_ms, budget_joules=budget_joules),
+        "subject": _subject(judge, choice),
         "settings": None if choice is None else _settings(choice),
         "answers": [answer for answer in answers if answer is not None],
         "cautions": _cautions(judge),

@@ -44,6 +44,7 @@ class CountingBackend(FakeBackend):
             found = super().logits(batch)
         except MemoryError:
             self.refused.append(slots(batch))
+            assert len(self.refused) < 50, "the same batch is tried again and again"
             raise
         self.scored += [pair.ids.tobytes() for pair in batch.pairs]
         return found
@@ -95,6 +96,14 @@ def test_whatever_fits_all_is_scored_right_and_nothing_twice(kind, room, batch_t
     if kind != "cpu":
         assert backend.most_queued <= 2
         assert backend.queued == 0
+
+
+def test_two_queued_batches_that_both_do_not_fit_are_both_made_smaller():
+    documents = ["abc " * 12] * 2 + ["abc " * 9] * 3  # batches of 2 x 40 and 3 x 31 tokens: the second is larger
+    expected = logits(scorer(FakeBackend(), "enough").score("a", documents)[0])
+    backend = QueueingBackend(room_for=79, fails="wait")
+    assert logits(scorer(backend, batch_tokens=100).score("a", documents)[0]) == pytest.approx(expected)
+    assert backend.refused == [80, 93]
 
 
 def test_a_batch_is_halved_each_time_it_does_not_fit():
@@ -203,7 +212,7 @@ def test_threads_that_share_a_memory_all_finish_and_learn_from_each_other():
 
 def test_batches_still_to_come_follow_what_another_thread_has_learnt():
     backend = FakeBackend()
-    made = scorer(backend)
+    made = scorer(backend, batch_tokens=200)
     sizes = []
     real = backend.logits
 
@@ -216,4 +225,5 @@ def test_batches_still_to_come_follow_what_another_thread_has_learnt():
     backend.logits = learns
     assert logits(made.score("abc", DOCUMENTS)[0]) == pytest.approx(EXPECTED)
     assert sizes[0] > 100
+    assert len(sizes) > 3
     assert max(sizes[1:]) <= 100

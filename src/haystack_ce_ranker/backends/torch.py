@@ -19,7 +19,7 @@ from haystack_ce_ranker.pairs import PairTokenizer
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Small batches of equal length win on CPU (caches), large ones on a GPU (occupancy); see benchmarks/speed.py.
-BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}
+BATCH_TOKENS = {"cpu": 512, "cuda": 65536}
 _FALLBACK_BATCH_TOKENS = 16384
 
 

@@ -1,8 +1,10 @@
 """Loading and running models: equal to sentence-transformers, and clear errors."""
 
+import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -125,10 +127,27 @@ def test_on_cpu_requests_share_the_threads_of_an_onnx_model(monkeypatch, onnx_be
     assert most == {"two": 2, "one": 1}
 
 
-def test_onnx_keeps_int8_exact_on_processors_without_vnni(onnx_bert):
-    backend = backends.load("onnx", ModelOptions(onnx_bert, threads=1))
-    options = backend._session.get_session_options()
-    assert options.get_session_config_entry("session.x64quantprecision") == "1"
+@pytest.mark.parametrize(("capabilities", "asked"), [({}, True), ({"avx512_vnni": True}, False)])
+def test_onnx_asks_for_exact_int8_products_where_the_processor_does_not_give_them(
+    onnx_bert, monkeypatch, capabilities, asked
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    options = backends.load("onnx", ModelOptions(onnx_bert, threads=1))._session.get_session_options()
+    with nullcontext() if asked else pytest.raises(RuntimeError):
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
+
+
+def test_int8_scores_are_those_of_exact_products_on_any_processor(onnx_bert, tmp_path, monkeypatch):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    folder = tmp_path / "int8"
+    shutil.copytree(onnx_bert, folder)
+    quantize_dynamic(Path(onnx_bert) / "model.onnx", folder / "model.onnx", weight_type=QuantType.QInt8)
+    found = scores(backends.load("onnx", ModelOptions(str(folder), threads=1)))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    exact = backends.load("onnx", ModelOptions(str(folder), threads=1))
+    assert exact.dtype == "int8"
+    assert found == scores(exact)
 
 
 def test_a_model_with_two_labels_is_an_error(two_label_bert):

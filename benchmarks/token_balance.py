@@ -13,8 +13,10 @@ are skipped with a word. Needs the extras `evaluate` and `onnx`; the model is a 
 """
 
 import argparse
+import hashlib
 import math
 import os
+import sqlite3
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +33,7 @@ from haystack_ce_ranker.documents import DocumentText
 from haystack_ce_ranker.evaluation.collections import Collection, load_collection, load_run
 from haystack_ce_ranker.evaluation.measures import mean, ndcg_at_10, ranked_scores
 from haystack_ce_ranker.models import OFFLINE_MODEL, ModelOptions
+from haystack_ce_ranker.pairs import PackedPair
 from haystack_ce_ranker.queries import REDUCTIONS
 from haystack_ce_ranker.scoring import CrossEncoderScorer, QueryScores, ReadingPolicy, Stats
 
@@ -48,22 +51,39 @@ Scores = Mapping[str, Mapping[str, float]]
 
 
 class Remembering:
-    """A backend that scores each pair once, for settings that share most of their pairs."""
+    """
+    A backend that scores each pair once, for settings that share most of their pairs.
 
-    def __init__(self, backend: Backend) -> None:
+    :param file: An SQLite file that keeps the logits for the next run too, so that a long run may be stopped and gone
+        on with; None for this run only.
+    """
+
+    def __init__(self, backend: Backend, *, model: str = "", file: Path | None = None) -> None:
         self.forgetful = backend
-        self._known: dict[bytes, np.float32] = {}
+        self._salt = f"{model}|{backend.name}|{backend.dtype}|".encode()
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        self._file = sqlite3.connect(file if file is not None else ":memory:", timeout=60)
+        self._file.execute("CREATE TABLE IF NOT EXISTS logits (pair BLOB PRIMARY KEY, logit REAL) WITHOUT ROWID")
+        self._known: dict[bytes, float] = dict(self._file.execute("SELECT pair, logit FROM logits"))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.forgetful, name)
 
     def logits(self, batch: Batch) -> Any:
-        keys = [np.asarray(pair.ids).tobytes() + b"|" + np.asarray(pair.types).tobytes() for pair in batch.pairs]
+        keys = [self._key(pair) for pair in batch.pairs]
         new = [place for place, key in enumerate(keys) if key not in self._known]
         if new:
             values = self.forgetful.logits(Batch([batch.pairs[place] for place in new], batch.pad_id))
-            self._known.update(zip((keys[place] for place in new), values, strict=True))
+            found = [(keys[place], float(value)) for place, value in zip(new, values, strict=True)]
+            self._known.update(found)
+            with self._file:
+                self._file.executemany("INSERT OR REPLACE INTO logits VALUES (?, ?)", found)
         return np.asarray([self._known[key] for key in keys], dtype=np.float32)
+
+    def _key(self, pair: PackedPair) -> bytes:
+        ids, types = np.asarray(pair.ids, dtype=np.int32), np.asarray(pair.types, dtype=np.int32)
+        return hashlib.blake2b(self._salt + ids.tobytes() + types.tobytes(), digest_size=16).digest()
 
 
 def candidates(folder: Path, collection: Collection) -> dict[str, list[str]]:
@@ -377,12 +397,13 @@ def main() -> None:
     parser.add_argument("--queries", type=int, help="at most so many per collection, drawn with seed 0")
     parser.add_argument("--windows-queries", type=int, default=10, help="queries for reading every window")
     parser.add_argument("--picture", type=Path, help="where `positions` writes its picture, as SVG")
+    parser.add_argument("--cache", type=Path, help="an SQLite file that keeps logits between runs")
     parser.add_argument("--model", default=OFFLINE_MODEL)
     parser.add_argument("--backend", default="onnx")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     backend = backends.load(arguments.backend, ModelOptions(model=arguments.model, threads=arguments.threads))
-    remembering = Remembering(backend)
+    remembering = Remembering(backend, model=arguments.model, file=arguments.cache)
     for part in arguments.parts:
         PARTS[part](arguments, remembering)
 

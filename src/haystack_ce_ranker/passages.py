@@ -82,9 +82,9 @@ def evidence(body: Ids, query: Ids, starts: NDArray[np.intp], *, size: int) -> N
     Score the windows of one document by the query tokens they hold: BM25 over the document's own windows.
 
     The inverse document frequencies come from the windows of this document, not from its neighbours: what all its
-    windows
-    hold does not tell them apart, and a document's score must not depend on which others are scored with it. All
-    windows are of one length, so that BM25's length normalisation falls away.
+    windows hold does not tell them apart, and a document's score must not depend on which others are scored with it.
+    All windows are of one length, so that BM25's length normalisation falls away. Frequencies over all candidates, and
+    stems instead of tokens, are measured beside it in benchmarks/token_balance.md.
 
     :param body: Token ids of the document; shape (tokens,).
     :param query: Token ids of the query; shape (query tokens,).
@@ -167,22 +167,26 @@ def characters(document: EncodedDocument, content: str, span: Span) -> tuple[int
     """
     Return where a span stands in the content, as offsets in characters: `content[start:end]`.
 
-    A mark that belongs to the last character (an accent in decomposed form, a joiner with what it joins) is kept with
-    it.
+    What a reader sees as one character stays whole at both ends, even where a tokenizer parts it: an accent in
+    decomposed form stays with its letter, a joiner with what it joins.
     """
     if span.stop <= span.start:
         return 0, 0
     start = int(document.body.starts[span.start])
     end = int(document.body.ends[span.stop - 1])
-    while end < len(content) and (_continues(content[end]) or content[end - 1] == "\u200d"):
+    while 0 < start < len(content) and _joined(content, start):
+        start -= 1
+    while 0 < end < len(content) and _joined(content, end):
         end += 1
     return start, end
 
 
-def _continues(character: str) -> bool:
+def _joined(content: str, place: int) -> bool:
+    """Tell whether the character at `place` belongs to the one before: a mark, a skin tone, or a joiner between."""
+    character = content[place]
     return (
-        character == "\u200d"
-        or unicodedata.category(character) in ("Mn", "Me")
+        "\u200d" in (character, content[place - 1])
+        or unicodedata.category(character).startswith("M")
         or "\U0001f3fb" <= character <= "\U0001f3ff"
     )
 

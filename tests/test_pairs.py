@@ -147,9 +147,7 @@ def test_a_model_of_each_format_scores_what_its_own_tokenizer_would_feed_it(arch
     documents = ["snow", TEXTS[1], "", "the hut. " * 60]
     query = "where is the hut"
     scores, _ = scorer.score(query, documents)
-    expected = [
-        own_logit(model, tokenizer, query, text, truncation="only_second", max_length=64) for text in documents
-    ]
+    expected = [own_logit(model, tokenizer, query, text, truncation="only_second", max_length=64) for text in documents]
     assert [document.logit for document in scores.documents] == pytest.approx(expected, abs=1e-4)
     long = scores.documents[-1]
     assert 0 < long.tokens_read < long.tokens

@@ -583,14 +583,28 @@ def positions(arguments: argparse.Namespace, backend: Any) -> None:
             low, high = wilson(*of_label[place])
             cells.append(f"{of_label[place][0]} of {of_label[place][1]} ({low:.0%} - {high:.0%})")
         print(f"| {place} | " + " | ".join(cells) + " |", flush=True)
+    print()
     for label, of_label in shares.items():
         hit, total = sum(h for h, _ in of_label), sum(n for _, n in of_label)
         share = hit / max(total, 1)
         chi = sum((h - n * share) ** 2 / (n * share * (1 - share)) for h, n in of_label if n and 0 < share < 1)
-        print(f"{label}: {share:.0%} over all positions; chi-square of flatness {chi:.1f} (5 % level: 19.7)")
+        figures = f"{share:.0%} of {total} over all positions, chi-square {chi:.1f} (5 % level with 11 degrees: 19.7)"
+        if label == DEFAULT_LABEL:
+            holds("flat within its interval by default", chi < 19.7, figures)
+        else:
+            print(f"- {label}: {figures}", flush=True)
+            unread = of_label[UNREAD_BY_HEAD:]
+            low, high = wilson(sum(h for h, _ in unread), sum(n for _, n in unread))
+            chance = 10 / DEPTHS["dl19-long"]
+            holds(f"the head is no better than chance ({chance:.0%}) from position {UNREAD_BY_HEAD + 1} on",
+                  low <= chance, f"{low:.0%} - {high:.0%}")  # fmt: skip
     if arguments.picture:
         arguments.picture.write_text(picture(shares), encoding="utf-8")
         print(f"wrote {arguments.picture}")
+
+
+UNREAD_BY_HEAD = 7
+"""The first of the twelve passages (from 0) that the first 512 tokens do not reach, mostly."""
 
 
 def wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker.documents import EncodedDocument
-from haystack_ce_ranker.pairs import Ids
+from haystack_ce_ranker.tokens import Ids
 
 _K1 = 1.2
 _EVIDENCE_TOLERANCE = 1e-9
@@ -118,26 +118,33 @@ def _head_tail(document: EncodedDocument, _query: Ids, room: int, _settings: Win
 
 def _windows(document: EncodedDocument, query: Ids, room: int, settings: WindowSettings) -> list[Piece]:
     """All windows, in the order of the document."""
-    tokens = len(document.body.ids)
-    size = min(settings.passage_tokens, room)
-    overlap = max(size - settings.passage_stride, 0)
-    starts = windows(tokens, size=size, stride=settings.passage_stride)
-    starts = align(starts, document, slack=overlap // 2)
-    found = evidence(document.body.ids, query, starts, size=size)
-    return [
-        Piece((Span(int(start), min(int(start) + size, tokens)),), float(value))
-        for start, value in zip(starts, found, strict=True)
-    ]
+    starts, size, found = _weighed_windows(document, query, room, settings)
+    return [_piece(document, start, size, value) for start, value in zip(starts, found, strict=True)]
 
 
 def _best_passages(document: EncodedDocument, query: Ids, room: int, settings: WindowSettings) -> list[Piece]:
     """The windows with most evidence, best first; ties in the order of the document."""
-    pieces = sorted(_windows(document, query, room, settings), key=lambda piece: -piece.evidence)
-    pieces = pieces[: settings.passages_per_document]
-    enough = settings.passage_evidence * pieces[0].evidence - _EVIDENCE_TOLERANCE
-    if pieces[0].evidence <= 0.0:
-        return pieces[:1]
-    return [piece for piece in pieces if piece.evidence >= enough]
+    starts, size, found = _weighed_windows(document, query, room, settings)
+    best = np.argsort(-found, kind="stable")[: settings.passages_per_document]
+    if found[best[0]] <= 0.0:
+        best = best[:1]
+    enough = settings.passage_evidence * found[best[0]] - _EVIDENCE_TOLERANCE
+    return [_piece(document, starts[place], size, found[place]) for place in best if found[place] >= enough]
+
+
+def _weighed_windows(
+    document: EncodedDocument, query: Ids, room: int, settings: WindowSettings
+) -> tuple[NDArray[np.intp], int, NDArray[np.float64]]:
+    """The starts of a document's windows, their size, and the evidence in each."""
+    size = min(settings.passage_tokens, room)
+    overlap = max(size - settings.passage_stride, 0)
+    starts = windows(len(document.body.ids), size=size, stride=settings.passage_stride)
+    starts = align(starts, document, slack=overlap // 2)
+    return starts, size, evidence(document.body.ids, query, starts, size=size)
+
+
+def _piece(document: EncodedDocument, start: np.intp, size: int, value: np.float64) -> Piece:
+    return Piece((Span(int(start), min(int(start) + size, len(document.body.ids))),), float(value))
 
 
 STRATEGIES: dict[str, Callable[[EncodedDocument, Ids, int, WindowSettings], list[Piece]]] = {

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers
+from transformers import AutoTokenizer
 
 from conftest import bert_tokenizer
 from haystack_ce_ranker import tokens as tokens_module
+from haystack_ce_ranker.evaluation.collections import load_collection
+from haystack_ce_ranker.pairs import PairTokenizer
 from haystack_ce_ranker.tokens import TextEncoder, reads_word_by_word
 from test_pairs import FORMATS
 from test_passages import LEARNT, SCRIPTS
@@ -78,6 +81,16 @@ def test_a_word_is_read_once(monkeypatch):
     assert read == []
 
 
+def test_texts_without_spaces_are_not_kept_as_words():
+    encoder = TextEncoder(NATIVE["scripts"])
+    text = SCRIPTS["chinese"] * 9
+    own = NATIVE["scripts"].encode(text, add_special_tokens=False).ids
+    assert encoder.encode([text])[0].ids.tolist() == own
+    assert encoder._words._characters == 0
+    encoder.encode(["山上 有一个 小屋"])
+    assert encoder._words._characters == 7
+
+
 def test_the_table_of_words_is_bounded(monkeypatch):
     monkeypatch.setattr(tokens_module, "MAX_CHARACTERS", 20)
     encoder = TextEncoder(NATIVE["letters"])
@@ -104,3 +117,14 @@ def test_several_threads_may_encode_at_once(monkeypatch):
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(8)))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("collection", ["covidqa", "dl19"])
+def test_real_documents_are_read_as_the_real_tokenizer_reads_them(models_dir, data_dir, collection):
+    tokenizer = PairTokenizer(AutoTokenizer.from_pretrained(str(models_dir / "ce-minilm-l12")))
+    contents = [document.content for document in load_collection(data_dir / collection).documents.values()][:3000]
+    own = tokenizer._tokenizer.encode_batch(contents, add_special_tokens=False)
+    for found, expected in zip(tokenizer.encode(contents), own, strict=True):
+        assert found.ids.tolist() == expected.ids
+        assert list(zip(found.starts.tolist(), found.ends.tolist(), strict=True)) == expected.offsets

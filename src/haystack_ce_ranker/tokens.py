@@ -21,8 +21,11 @@ Ids = NDArray[np.int32]
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _PARTS = 8  # texts of new words for the tokenizer's own threads to share
 
-MAX_CHARACTERS = 4_000_000
-"""How many characters the words of the table may have together, some 300,000 words; beyond, it starts anew."""
+MAX_CHARACTERS = 2_000_000
+"""How many characters the words of the table may have together, some 200,000 words; beyond, it starts anew."""
+
+FEW_SPACES = 32
+"""Characters a space from which on texts are read as a whole: what has no spaces, as Chinese, has no word twice."""
 
 
 class Tokens(NamedTuple):
@@ -95,6 +98,8 @@ class _WordTable:
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         words_of = [text.replace("\n", " ").replace("\t", " ").split(" ") for text in texts]
         words = list(chain.from_iterable(words_of))
+        if sum(map(len, texts)) > FEW_SPACES * len(words):
+            return _encode_all(self._tokenizer, texts)
         with self._lock:
             self._learn(set(words))
             places = np.fromiter(map(self._places.__getitem__, words), np.int64, len(words))

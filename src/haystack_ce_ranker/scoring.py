@@ -25,10 +25,11 @@ from haystack_ce_ranker.backends import Asynchronous, Backend, Batch
 from haystack_ce_ranker.batching import plan_batches
 from haystack_ce_ranker.budget import room_for_texts, split_budget
 from haystack_ce_ranker.documents import DocumentEncoder, DocumentText, EncodedDocument, content_key
-from haystack_ce_ranker.pairs import Ids, PackedPair
+from haystack_ce_ranker.pairs import PackedPair
 from haystack_ce_ranker.passages import AGGREGATES, STRATEGIES, Piece, Span, WindowSettings, characters
 from haystack_ce_ranker.queries import REDUCTIONS, reduce_query
 from haystack_ce_ranker.score_cache import ScoreCache
+from haystack_ce_ranker.tokens import Ids
 
 logger = logging.getLogger(__name__)
 

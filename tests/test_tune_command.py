@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from haystack import Document, Pipeline, component
@@ -13,9 +14,17 @@ from typer.testing import CliRunner
 from haystack_ce_ranker.cli import app
 from haystack_ce_ranker.evaluation.collections import load_collection
 from haystack_ce_ranker.evaluation.pipelines import MeasuredPipeline, PipelineError, load_pipeline
-from haystack_ce_ranker.evaluation.tune import collect, find_joiner, fragment, parameters_of, setting_of, write_into
+from haystack_ce_ranker.evaluation.tune import (
+    collect,
+    find_joiner,
+    fragment,
+    parameters_of,
+    setting_of,
+    thresholds,
+    write_into,
+)
 from haystack_ce_ranker.fusion import Normalization, parse_normalizations
-from haystack_ce_ranker.tuning import Frame, Setting, measure
+from haystack_ce_ranker.tuning import Calibrated, Frame, Setting, measure
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 
 pytest.importorskip("ir_measures", reason="ir_measures is not installed (extra `evaluate`)")
@@ -263,6 +272,16 @@ def test_writing_keeps_everything_else(parameters: str, position: str, tmp_path:
     assert yaml.safe_load(path.read_text()) == expected
     assert all(comment in path.read_text() for comment in ("# head", "# the joiner", "# o"))
     assert [file.name for file in tmp_path.iterdir()] == ["p.yaml"]
+
+
+def test_thresholds_say_what_they_keep_and_leave_out_those_that_decide_nothing() -> None:
+    setting = Setting(Frame("logistic", {}), {"a": 1.0})
+    probabilities, labels = np.array([0.06, 0.15, 0.25, 0.35]), np.array([0.0, 1.0, 0.0, 1.0])
+    rows = thresholds(Calibrated(setting, np.zeros(1), probabilities, labels))
+    assert [row["threshold"] for row in rows] == [0.1, 0.2, 0.3]  # 0.05 keeps all, 0.5 nothing
+    assert [row["kept"] for row in rows] == [0.75, 0.5, 0.25]
+    assert [row["precision"] for row in rows] == pytest.approx([2 / 3, 1 / 2, 1.0])
+    assert [row["recall"] for row in rows] == [1.0, 0.5, 0.5]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from haystack_ce_ranker.tuning import (
     split,
     standard_frames,
     tune,
+    weight_curve,
 )
 
 RAW = Frame("none", {})
@@ -275,6 +276,11 @@ def _systems(**means: float) -> dict[str, np.ndarray]:
             "the tuned blend is not significantly better",
         ),
         (
+            {"bm25": 0.5, "ce": 0.4, "default": 0.45, "tuned": 0.6},
+            "tuned",
+            "significantly better than bm25 alone (+0.1",
+        ),
+        (
             {"bm25": 0.6, "ce": 0.4, "default": 0.5, "tuned": 0.6},
             "bm25",
             "use bm25 alone: significantly better than ce",
@@ -286,6 +292,40 @@ def test_advice_names_the_simplest_that_nothing_beats(means: dict[str, float], u
     assert found.use == use
     assert words in found.reason
     assert found.significant == (use != "ce")
+
+
+def test_advice_says_of_every_single_input_whether_it_would_do() -> None:
+    noise = np.random.default_rng(1).normal(0, 0.2, 60)
+    systems = {"bm25": 0.5 + noise, "e": 0.55 - noise, "ce": np.full(60, 0.3), "tuned": np.full(60, 0.56) + noise / 20}
+    found = advise(systems, {"bm25": "bm25", "e": "e", "ce": "ce"}, heaviest="ce")
+    assert found.use in ("bm25", "e")
+    other = "e" if found.use == "bm25" else "bm25"
+    assert f"not significantly different from {other} alone" in found.reason
+    assert f"from {found.use} alone" not in found.reason
+
+
+def test_the_curve_over_a_weight_says_where_it_leaves_the_input_alone() -> None:
+    judged = queries(60, bm25=3.0, ce=1.0)
+    curve = weight_curve(judged, DEFAULT.frame, ["bm25", "ce"], "ce")
+    assert [point.weight for point in curve] == pytest.approx([i / 20 for i in range(21)])
+    alone = measure(judged, Setting(DEFAULT.frame, {"bm25": 0.0, "ce": 1.0}))
+    first = measure(judged, Setting(DEFAULT.frame, {"bm25": 1.0, "ce": 0.0}))
+    assert curve[-1].gain == (0.0, 0.0, 0.0)
+    assert curve[-1].value.mean == pytest.approx(alone.mean())
+    assert curve[0].gain.mean == pytest.approx((first - alone).mean())
+    assert curve[0].gain.low > 0.0
+
+
+def test_reliability_says_how_sure_a_share_is() -> None:
+    few, many = np.array([0.05, 0.75]), np.full(1000, 0.75)
+    labels = (np.arange(1000) < 800).astype(float)
+    bins, error = reliability(few, np.array([0.0, 1.0]))
+    assert [(entry.count, entry.observed) for entry in bins] == [(1, 0.0), (1, 1.0)]
+    assert bins[1].low == pytest.approx(0.2065, abs=1e-3)  # one of one: as good as unknown
+    assert bins[1].high == 1.0
+    assert error == pytest.approx(0.15)
+    (wide,) = reliability(many, labels)[0]
+    assert 0.77 < wide.low < wide.observed < wide.high < 0.83
 
 
 def test_none_is_the_normaliser_of_inputs_that_a_frame_does_not_name() -> None:

@@ -269,9 +269,17 @@ def calibrate(
     return Calibrated(setting, held_out, np.array(probabilities), np.array(labels))
 
 
+class CurvePoint(NamedTuple):
+    """nDCG@10 at one weight of an input, and what it gains over that input alone (paired)."""
+
+    weight: float
+    value: Interval
+    gain: Interval
+
+
 def weight_curve(
     queries: Sequence[JudgedQuery], frame: Frame, names: Sequence[str], name: str, *, steps: int | None = None
-) -> list[tuple[float, Interval]]:
+) -> list[CurvePoint]:
     """
     Return nDCG@10 over the weight of one input; with more than two inputs the best mix of the others at each weight.
 
@@ -280,11 +288,12 @@ def weight_curve(
     grid = simplex(len(names), default_steps(len(names)) if steps is None else steps)
     values = ndcg(queries, names, frame, grid)
     column = list(names).index(name)
+    alone = values[int(np.argmax(grid[:, column]))]
     curve = []
     for weight in sorted(set(grid[:, column].tolist())):
         rows = np.flatnonzero(grid[:, column] == weight)
         best = rows[int(np.argmax(values[rows].mean(axis=1)))]
-        curve.append((weight, bootstrap(values[best])))
+        curve.append(CurvePoint(weight, bootstrap(values[best]), bootstrap(values[best] - alone)))
     return curve
 
 
@@ -409,11 +418,18 @@ def fit_logistic(scores: FloatArray, labels: FloatArray) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Bin:
-    """Predictions that lie close together: their mean, the share that came true, and how many they are."""
+    """
+    Predictions that lie close together: their mean, the share that came true, and how many they are.
+
+    :param low: Lower bound of the 95 % interval of `observed` (Wilson), which takes the predictions as independent.
+    :param high: Its upper bound.
+    """
 
     predicted: float
     observed: float
     count: int
+    low: float
+    high: float
 
 
 def reliability(probabilities: FloatArray, labels: FloatArray, bins: int = 10) -> tuple[list[Bin], float]:
@@ -428,9 +444,17 @@ def reliability(probabilities: FloatArray, labels: FloatArray, bins: int = 10) -
     for place in range(bins):
         inside = places == place
         if inside.any():
-            found.append(Bin(float(probabilities[inside].mean()), float(labels[inside].mean()), int(inside.sum())))
+            observed, count = float(labels[inside].mean()), int(inside.sum())
+            found.append(Bin(float(probabilities[inside].mean()), observed, count, *_wilson(observed, count)))
     total = max(labels.size, 1)
     return found, math.fsum(abs(entry.predicted - entry.observed) * entry.count for entry in found) / total
+
+
+def _wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the bounds of Wilson's interval (1927) of a share among `count`."""
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True)
@@ -469,9 +493,17 @@ def advise(systems: Mapping[str, FloatArray], alone: Mapping[str, str], *, heavi
     lost = {key: bootstrap(systems[key] - systems[top]) for key in better[: better.index(top)]}
     use = next((key for key, loss in lost.items() if loss.high >= 0.0), top)
     reason = f"use {_named(use, alone)}: significantly better than {name} alone ({_signed(over[use])})"
+    for key in alone:  # whether one input alone would do is what decides if the others are worth their time
+        if key not in (heaviest, use):
+            reason += _beside(alone[key], bootstrap(systems[use] - systems[key]))
     if use != top:
         reason += f", and {_named(top, alone)} is not significantly better still ({_signed(lost[use], turned=True)})"
     return Advice(use, reason, True)
+
+
+def _beside(other: str, gain: Interval) -> str:
+    worse_or_equal = "significantly worse than" if gain.high < 0.0 else "not significantly different from"
+    return f", {'significantly better than' if gain.low > 0.0 else worse_or_equal} {other} alone ({_signed(gain)})"
 
 
 def _named(key: str, alone: Mapping[str, str]) -> str:

@@ -199,6 +199,27 @@ def test_the_query_goes_to_the_store_s_engine_and_the_scores_are_noted(store, se
             },
             ["car"],
         ),
+        ({"field": "meta.place", "operator": "not in", "value": ["city", "coast"]}, ["hut"]),
+        (
+            {"operator": "NOT", "conditions": [{"field": "meta.place", "operator": "==", "value": "alps"}]},
+            ["car"],
+        ),
+        (
+            {
+                "operator": "AND",
+                "conditions": [
+                    {"field": "meta.height", "operator": ">", "value": 0},
+                    {
+                        "operator": "OR",
+                        "conditions": [
+                            {"field": "meta.place", "operator": "==", "value": "coast"},
+                            {"field": "meta.place", "operator": "==", "value": "alps"},
+                        ],
+                    },
+                ],
+            },
+            ["hut"],
+        ),
     ],
     ids=repr,
 )
@@ -245,6 +266,20 @@ def test_run_async_asks_the_same(store, server):
 
     assert asyncio.run(ask()) == retriever.run("snow hut", top_k=2)["documents"]
     assert server.searches[0] == server.searches[1]
+
+
+def test_a_batch_asks_once_per_query_and_nothing_is_built_or_read_before(store, server):
+    retriever = BM25Retriever(store, top_k=1)
+    retriever.warm_up()
+    retriever.refresh_index()
+    assert server.searches == []
+    found = retriever.run_batch(["snow hut", "", "sea"])["documents"]
+    assert [[document.id for document in documents] for documents in found] == [["hut"], [], ["sea"]]
+    assert [body["query"]["bool"]["must"][0]["multi_match"]["query"] for _, body in server.searches] == [
+        "snow hut",
+        "sea",
+    ]
+    assert {body["size"] for _, body in server.searches} == {1}
 
 
 def test_it_can_be_copied_and_saved(store, server):

@@ -104,6 +104,9 @@ def test_from_pipeline_and_collection_to_advice_pictures_and_file(
     assert found["advice"]["use"] == "good alone"
     assert "use good alone: significantly better than bad alone" in answer.output.replace("\n", " ")
     assert set(found["nDCG@10_by_query"]["tuned"]) == {f"q{i}" for i in range(24)}
+    kept = found["recommended_score_thresholds"]
+    assert kept["0.1"] < kept["0.25"] < kept["0.5"]
+    assert f"{kept['0.5']:.2f} for a probability of 0.5" in answer.output.replace("\n", " ")
     for name in ("weights.png", "reliability.png"):
         assert (output / name).read_bytes().startswith(b"\x89PNG")
     assert "text" not in json.dumps(found)

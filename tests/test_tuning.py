@@ -16,12 +16,14 @@ from haystack_ce_ranker.tuning import (
     bootstrap,
     default_steps,
     fit_logistic,
+    joined_scores,
     labelled_scores,
     learning_curve,
     logistic_frame,
     measure,
     ndcg,
     reliability,
+    score_thresholds,
     simplex,
     split,
     standard_frames,
@@ -251,6 +253,34 @@ def test_logistic_scores_mean_the_same_on_every_query() -> None:
     assert reliability(probabilities, labels)[1] < 0.05
     assert labels.sum() == 600
     assert frame.normalizations["ce"].params["slope"] > frame.normalizations["bm25"].params["slope"] > 0
+
+
+def test_a_score_threshold_stands_for_a_probability_where_scores_mean_the_same_everywhere() -> None:
+    judged = queries(400, bm25=1.0, ce=3.0)
+    found = score_thresholds(judged, DEFAULT, [0.2, 0.5, 0.8])
+    assert found[0.2] < found[0.5] < found[0.8]
+    scores, labels = joined_scores(judged, DEFAULT)
+    assert scores.size == labels.size == 400 * 20
+    near = np.abs(scores - found[0.5]) < 0.2
+    assert near.sum() > 100
+    assert labels[near].mean() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("frame", "steady"),
+    [
+        (RAW, True),
+        (Frame("t", {"ce": Normalization("theoretical", {"low": -9.0, "high": 9.0})}), True),
+        (Frame("t", {"ce": Normalization("theoretical", {"low": -9.0})}), False),
+        (Frame("min_max", {"bm25": Normalization("min_max", {})}), False),
+        (Frame("reciprocal_rank", {}, method="reciprocal_rank"), False),
+    ],
+)
+def test_no_threshold_is_given_where_scores_depend_on_the_query(frame: Frame, steady: bool) -> None:
+    judged = queries(40, bm25=1.0, ce=3.0)
+    assert bool(score_thresholds(judged, Setting(frame, DEFAULT.weights), [0.5])) == steady
+    unused = Setting(Frame("min_max", {"bm25": Normalization("min_max", {})}), {"bm25": 0.0, "ce": 1.0})
+    assert score_thresholds(judged, unused, [0.5])
 
 
 def test_labelled_scores_leave_out_what_has_no_score() -> None:

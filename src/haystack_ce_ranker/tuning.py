@@ -251,22 +251,60 @@ def calibrate(
     """
     everything = np.arange(len(queries))
     held_out = np.zeros(len(queries))
-    probabilities: list[float] = []
-    labels: list[float] = []
+    found = []
     for fold in split(len(queries), folds, seed):
         setting = _logistic_setting([queries[i] for i in np.setdiff1d(everything, fold)], default, steps)
-        held_out[fold] = measure([queries[i] for i in fold], setting)
-        for query in (queries[i] for i in fold):
-            fused = fuse(
-                query.lists,
-                setting.weights,
-                normalizations=setting.frame.normalizations,
-                candidates=query.candidates,
-            )
-            probabilities += fused.scores
-            labels += [float(query.judgments.get(identifier, 0) > 0) for identifier in fused.ids]
+        unseen = [queries[i] for i in fold]
+        held_out[fold] = measure(unseen, setting)
+        found.append(joined_scores(unseen, setting))
     setting = _logistic_setting(queries, default, steps)
-    return Calibrated(setting, held_out, np.array(probabilities), np.array(labels))
+    probabilities, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return Calibrated(setting, held_out, probabilities, labels)
+
+
+def joined_scores(queries: Sequence[JudgedQuery], setting: Setting) -> tuple[FloatArray, FloatArray]:
+    """Return the joined scores of all documents of all queries, and 1 or 0 for relevant or not (unjudged: not)."""
+    scores: list[float] = []
+    labels: list[float] = []
+    for query in queries:
+        fused = fuse(
+            query.lists,
+            setting.weights,
+            method=setting.frame.method,
+            normalizations=setting.frame.normalizations,
+            missing=setting.frame.missing,
+            rank_constant=setting.frame.rank_constant,
+            candidates=query.candidates,
+        )
+        scores += fused.scores
+        labels += [float(query.judgments.get(identifier, 0) > 0) for identifier in fused.ids]
+    return np.array(scores), np.array(labels)
+
+
+def score_thresholds(
+    queries: Sequence[JudgedQuery], setting: Setting, probabilities: Iterable[float]
+) -> dict[float, float]:
+    """
+    Return which joined score stands for each probability of relevance, by a logistic fit to these queries.
+
+    :param probabilities: Between 0 and 1, both excluded.
+    :returns: Empty where a score does not mean the same on every query (a normaliser looks at the query's own list, or
+        ranks are joined), or the scores say nothing about relevance.
+    """
+    if not _means_the_same_everywhere(setting):
+        return {}
+    slope, intercept = fit_logistic(*joined_scores(queries, setting))
+    if slope == 0.0:
+        return {}
+    return {wanted: (math.log(wanted / (1.0 - wanted)) - intercept) / slope for wanted in probabilities}
+
+
+def _means_the_same_everywhere(setting: Setting) -> bool:
+    used = [setting.frame.normalizations.get(name, NONE) for name, weight in setting.weights.items() if weight > 0]
+    return setting.frame.method == "weighted_sum" and all(
+        known.name in ("none", "logit", "logistic") or (known.name == "theoretical" and "high" in known.params)
+        for known in used
+    )
 
 
 class CurvePoint(NamedTuple):

@@ -46,6 +46,7 @@ from haystack_ce_ranker.tuning import (
     learning_curve,
     measure,
     reliability,
+    score_thresholds,
     tune,
     weight_curve,
 )
@@ -54,6 +55,7 @@ from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 FORMAT = 1
 _CURVE_SIZES = (5, 10, 20, 30, 50, 100, 200)
 _THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+_PROBABILITIES = (0.1, 0.25, 0.5)
 
 
 @dataclass(frozen=True)
@@ -352,6 +354,10 @@ def as_json(result: TuningResult) -> dict[str, Any]:
         },
         "advice": {"use": result.advice.use, "reason": result.advice.reason, "significant": result.advice.significant},
         "recommended": parameters_of(result.recommended),
+        "recommended_score_thresholds": {
+            str(wanted): score
+            for wanted, score in score_thresholds(result.queries, result.recommended, _PROBABILITIES).items()
+        },
         "tuned": parameters_of(result.tuned.setting),
         "tuned_by_fold": [parameters_of(setting) for setting in result.tuned.chosen],
         "labelled_queries": {str(size): loss for size, loss in result.labelled.items()},
@@ -531,6 +537,12 @@ def _print(result: TuningResult, setting: Setting, console: Console, *, probabil
         kept = f"{row['kept'] * candidates:.2f} of {candidates:.1f}"
         table.add_row(f"{row['threshold']:.2f}", kept, f"{row['precision']:.1%}", f"{row['recall']:.1%}")
     console.print(table)
+    if scores := score_thresholds(result.queries, result.recommended, _PROBABILITIES):
+        found = ", ".join(f"{score:.2f} for a probability of {wanted:g}" for wanted, score in scores.items())
+        console.print(
+            f"the recommended setting's own scores mean the same on every query too; `score_threshold`: {found}",
+            markup=False,
+        )
     for note in result.notes:
         console.print(f"note: {note}", markup=False)
     what = "the setting whose scores are probabilities" if probabilities else "the recommended setting"

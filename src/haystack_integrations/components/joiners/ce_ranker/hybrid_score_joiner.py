@@ -417,7 +417,7 @@ def _stages(document: Document) -> dict[str, Any]:
 
 
 def _with(document: Document, score: float, meta: dict[str, Any]) -> Document:
-    """Do what `dataclasses.replace` does in a fifth of its time: what the fields of a document hold is not checked again."""
+    """Do what `dataclasses.replace` does in a fifth of its time: what the fields hold is not checked again."""
     changed = object.__new__(type(document))
     vars(changed).update(vars(document), score=score, meta=meta)
     return changed

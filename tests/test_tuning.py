@@ -298,7 +298,11 @@ def _systems(**means: float) -> dict[str, np.ndarray]:
     ("means", "use", "words"),
     [
         ({"bm25": 0.5, "ce": 0.7, "default": 0.7, "tuned": 0.7}, "ce", "no significant difference: use ce alone"),
-        ({"bm25": 0.5, "ce": 0.7, "default": 0.6, "tuned": 0.69}, "ce", "no significant difference: use ce alone"),
+        (
+            {"bm25": 0.5, "ce": 0.7, "default": 0.6, "tuned": 0.65},
+            "ce",
+            "use ce alone: everything else is significantly worse (bm25 alone: -0.2",
+        ),
         ({"bm25": 0.5, "ce": 0.4, "default": 0.45, "tuned": 0.6}, "tuned", "use the tuned blend: significantly better"),
         (
             {"bm25": 0.5, "ce": 0.4, "default": 0.6, "tuned": 0.6},
@@ -322,6 +326,16 @@ def test_advice_names_the_simplest_that_nothing_beats(means: dict[str, float], u
     assert found.use == use
     assert words in found.reason
     assert found.significant == (use != "ce")
+
+
+def test_advice_tells_what_is_worse_from_what_is_no_different() -> None:
+    noise = np.random.default_rng(2).normal(0, 0.1, 50)
+    systems = {"bm25": np.full(50, 0.2), "ce": np.full(50, 0.7), "default": 0.7 + noise, "tuned": np.full(50, 0.7)}
+    reason = advise(systems, {"bm25": "bm25", "ce": "ce"}, heaviest="ce").reason
+    first, _, rest = reason.partition(". Significantly worse: ")
+    assert first.startswith("no significant difference: use ce alone (the default blend: ")
+    assert first.endswith("; the tuned blend: the same)")
+    assert rest.startswith("bm25 alone: -0.5000 nDCG@10")
 
 
 def test_advice_says_of_every_single_input_whether_it_would_do() -> None:

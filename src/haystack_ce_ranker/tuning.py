@@ -525,8 +525,7 @@ def advise(systems: Mapping[str, FloatArray], alone: Mapping[str, str], *, heavi
     better = [key for key, gain in over.items() if gain.low > 0.0]
     name = alone[heaviest]
     if not better:
-        tried = "; ".join(f"{_named(key, alone)} {_signed(gain)}" for key, gain in over.items())
-        return Advice(heaviest, f"no significant difference: use {name} alone ({tried})", False)
+        return Advice(heaviest, _nothing_better(over, alone, name), False)
     top = max(better, key=lambda key: float(systems[key].mean()))
     lost = {key: bootstrap(systems[key] - systems[top]) for key in better[: better.index(top)]}
     use = next((key for key, loss in lost.items() if loss.high >= 0.0), top)
@@ -537,6 +536,19 @@ def advise(systems: Mapping[str, FloatArray], alone: Mapping[str, str], *, heavi
     if use != top:
         reason += f", and {_named(top, alone)} is not significantly better still ({_signed(lost[use], turned=True)})"
     return Advice(use, reason, True)
+
+
+def _nothing_better(over: Mapping[str, Interval], alone: Mapping[str, str], name: str) -> str:
+    worse = {key: gain for key, gain in over.items() if gain.high < 0.0}
+    tried = "; ".join(
+        f"{_named(key, alone)}: {_signed(gain) if gain != (0.0, 0.0, 0.0) else 'the same'}"
+        for key, gain in over.items()
+        if key not in worse
+    )
+    lost = "; ".join(f"{_named(key, alone)}: {_signed(gain)}" for key, gain in worse.items())
+    if not tried:
+        return f"use {name} alone: everything else is significantly worse ({lost})"
+    return f"no significant difference: use {name} alone ({tried}){f'. Significantly worse: {lost}' if lost else ''}"
 
 
 def _beside(other: str, gain: Interval) -> str:

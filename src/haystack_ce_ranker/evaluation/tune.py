@@ -266,7 +266,7 @@ def tune_on(
 
 
 def parameters_of(setting: Setting) -> dict[str, Any]:
-    """Return a setting as the joiner's init parameters: plain values, without what is the joiner's default."""
+    """Return a setting as the joiner's init parameters: plain values, and all that a file may have had otherwise."""
     specs = {
         name: setting.frame.normalizations[name].spec()
         for name in setting.weights
@@ -466,7 +466,7 @@ def _draw_reliability(figure: Any, result: TuningResult) -> None:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_ylabel("share that is relevant")
-    axes.set_title(f"{result.collection}: calibration error {error:.3f}")
+    axes.set_title(f"{result.collection}: joined probabilities (normalize: logistic), calibration error {error:.3f}")
     axes.legend(fontsize="small", loc="upper left")
     counts.bar(x, [entry.count for entry in bins], width=0.04)
     for entry in bins:

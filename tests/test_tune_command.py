@@ -104,6 +104,8 @@ def test_from_pipeline_and_collection_to_advice_pictures_and_file(
     assert found["advice"]["use"] == "good alone"
     assert "use good alone: significantly better than bad alone" in answer.output.replace("\n", " ")
     assert set(found["nDCG@10_by_query"]["tuned"]) == {f"q{i}" for i in range(24)}
+    assert "at weight 0 bad no longer counts, but what feeds it still runs" in answer.output.replace("\n", " ")
+    assert "labelled queries are few" not in answer.output
     kept = found["recommended_score_thresholds"]
     assert kept["0.1"] < kept["0.25"] < kept["0.5"]
     assert f"{kept['0.5']:.2f} for a probability of 0.5" in answer.output.replace("\n", " ")
@@ -131,6 +133,7 @@ def test_without_write_the_pipeline_file_stays_as_it_was(pipeline: Path, collect
     assert answer.exit_code == 0, answer.output
     assert pipeline.read_text() == PIPELINE
     assert "name: logistic" in answer.output
+    assert "note: 8 labelled queries are few" in answer.output
     assert json.loads((tmp_path / "out" / "tune.json").read_text())["queries"] == 8
 
 

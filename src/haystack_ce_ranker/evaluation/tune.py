@@ -56,6 +56,7 @@ FORMAT = 1
 _CURVE_SIZES = (5, 10, 20, 30, 50, 100, 200)
 _THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 _PROBABILITIES = (0.1, 0.25, 0.5)
+_FEW_QUERIES = 20  # a bootstrap of fewer has intervals that are too narrow
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,10 @@ def tune_on(
     notes = list(notes)
     if silent := sorted(set(default.weights) - set(heard)):
         notes.append(f"nothing ever arrived at {', '.join(silent)}")
+    if len(queries) < _FEW_QUERIES:
+        notes.append(
+            f"{len(queries)} labelled queries are few: these intervals are too narrow to rely on; label some 30"
+        )
     tuned = tune(queries, default, folds=folds, seed=seed)
     heaviest = max(heard or default.weights, key=lambda name: (default.weights[name], name))
     systems = {
@@ -545,6 +550,12 @@ def _print(result: TuningResult, setting: Setting, console: Console, *, probabil
         )
     for note in result.notes:
         console.print(f"note: {note}", markup=False)
+    if unused := sorted(name for name, weight in setting.weights.items() if weight == 0.0):
+        console.print(
+            f"note: at weight 0 {', '.join(unused)} no longer counts, but what feeds it still runs: to save its time, "
+            "take it out of the pipeline where nothing else needs it",
+            markup=False,
+        )
     what = "the setting whose scores are probabilities" if probabilities else "the recommended setting"
     console.print(f"{what}, for the pipeline file (--write puts it there):", markup=False)
     console.print(fragment(result.joiner, setting), markup=False, highlight=False)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import scaled_dot_product_attention
 
 from haystack_ce_ranker.backends import Batch
-from haystack_ce_ranker.pairs import Ids
+from haystack_ce_ranker.tokens import Ids
 
 ATTENTION = "ce_ranker_packed"
 HALF = (torch.float16, torch.bfloat16)

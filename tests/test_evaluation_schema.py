@@ -7,7 +7,7 @@ from importlib import resources
 import pytest
 
 from evaluation_results import BM25, completed, cross_encoders, many, nasty, sweep
-from haystack_ce_ranker.evaluation.verdict import WORTH_IT
+from haystack_ce_ranker.evaluation.choosing import WORTH_IT
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed (extra `dev`)")
 

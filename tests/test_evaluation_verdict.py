@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation_results import BM25, cross_encoders, figures, memory, results, sweep
+from haystack_ce_ranker.evaluation.choosing import WORTH_IT
 from haystack_ce_ranker.evaluation.segments import judge
-from haystack_ce_ranker.evaluation.verdict import WORTH, WORTH_IT, pareto_front, subject, verdict
+from haystack_ce_ranker.evaluation.systems import WORTH
+from haystack_ce_ranker.evaluation.verdict import subject, verdict
 
 
 def answer(found, key):
@@ -231,20 +233,6 @@ def test_the_fronts_and_the_gains_are_those_of_the_figures():
     assert found["pareto"]["energy"] == {"estimated": ["bm25", *names]}
     assert found["gain_per_100ms"]["cross-encoder small@50"] == pytest.approx(100 * 0.195 / 200)
     assert "+0.097 for each 100 ms more" in answer(found, "choice")["reason"]
-
-
-POINTS = st.lists(st.tuples(st.integers(0, 5).map(float), st.integers(0, 5).map(float)), min_size=1)
-
-
-@given(POINTS)
-def test_nothing_on_a_front_is_beaten_and_everything_else_is(points):
-    front = pareto_front(points)
-
-    def beaten(point):
-        return any(o[0] <= point[0] and o[1] >= point[1] and o != point for o in points)
-
-    assert set(front) == {point for point in points if not beaten(point)}
-    assert front == sorted(front)
 
 
 def test_pipelines_are_compared_with_the_baseline_among_them():

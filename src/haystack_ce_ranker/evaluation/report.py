@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from haystack_ce_ranker.evaluation import pictures
 from haystack_ce_ranker.evaluation.pictures import Bar, Point, Series
-from haystack_ce_ranker.evaluation.verdict import System, pareto_front, short_name
+from haystack_ce_ranker.evaluation.systems import System, pareto_front, short_name
 
 NAME = "report.html"
 

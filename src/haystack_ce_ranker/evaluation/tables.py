@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from haystack_ce_ranker.calibration import Calibration
-from haystack_ce_ranker.evaluation.verdict import System
+from haystack_ce_ranker.evaluation.systems import System
 from haystack_ce_ranker.quantization import Agreement
 
 _QUALITY = "nDCG@10"

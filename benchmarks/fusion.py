@@ -83,6 +83,7 @@ UNSEEN = {
 LOGIT_BOUNDS = {"name": "theoretical", "low": -12, "high": 12}
 FRAMES = {
     "none (logits + BM25), the default": Frame("none", {}),
+    "log (logits + 10 log(1 + BM25))": Frame("log", parse_normalizations({BM25: "log"}, INPUTS)),
     "theoretical (logits on [-12, 12], BM25 on [0, max])": Frame(
         "theoretical", parse_normalizations({CE: LOGIT_BOUNDS, BM25: {"name": "theoretical", "low": 0}}, INPUTS)
     ),

@@ -27,6 +27,9 @@ MISSING_RULES = ("min", "zero", "drop", "impute")
 RANK_CONSTANT = 60.0
 """The k of 1 / (k + rank): Cormack, Clarke & Buettcher 2009, "Reciprocal Rank Fusion outperforms Condorcet"."""
 
+LOG_SCALE = 10.0
+"""With it the slope of `log` is 1 at a score of 9, which is where BM25's best documents usually are."""
+
 _PROBABILITY_MARGIN = 1e-7  # what float32 can still tell from 1; the logit of such a score is 16.1
 _IMPUTE_AT_LEAST = 3  # shared documents; a line through two points fits anything
 
@@ -76,6 +79,10 @@ def _logistic(_known: FloatArray, values: FloatArray, params: Mapping[str, float
     return sigmoid(params["slope"] * values + params["intercept"])
 
 
+def _log(_known: FloatArray, values: FloatArray, params: Mapping[str, float]) -> FloatArray:
+    return np.asarray(params["scale"] * np.sign(values) * np.log1p(np.abs(values)), dtype=np.float64)
+
+
 class _Normalizer(NamedTuple):
     apply: Callable[[FloatArray, FloatArray, Mapping[str, float]], FloatArray]
     required: tuple[str, ...] = ()
@@ -88,6 +95,7 @@ NORMALIZERS: Mapping[str, _Normalizer] = {
     "theoretical": _Normalizer(_theoretical, required=("low",), optional={"high": None}),
     "z_score": _Normalizer(_z_score),
     "rank": _Normalizer(_rank, optional={"k": RANK_CONSTANT}),
+    "log": _Normalizer(_log, optional={"scale": LOG_SCALE}),
     "logit": _Normalizer(_logit),
     "logistic": _Normalizer(_logistic, required=("slope", "intercept")),
 }
@@ -103,6 +111,7 @@ name                         value                                           one
 `theoretical` low, high      (x - low) / (high - low); high: the list's max  as usual; 0.5 where high <= low
 `z_score`                    (x - mean) / population deviation               0.0, the mean: no information
 `rank` k=60                  1 / (k + rank); equal scores share a rank       all share rank 1
+`log` scale=10               scale log(1 + x); of x < 0: -scale log(1 - x)   as usual
 `logit`                      log(x / (1 - x)), held 1e-7 away from 0 and 1   as usual
 `logistic` slope, intercept  1 / (1 + exp(-(slope x + intercept)))           as usual
 ===========================  ==============================================  =================================
@@ -231,6 +240,8 @@ def parse_normalization(spec: object, *, where: str = "normalize") -> Normalizat
         raise ValueError(
             f"{where} 'theoretical': high must be above low, but got {params['low']!r} and {params['high']!r}"
         )
+    if name == "log" and params.get("scale", LOG_SCALE) <= 0:
+        raise ValueError(f"{where} 'log': scale must be > 0, but got {params['scale']!r}")
     if name == "rank" and params.get("k", RANK_CONSTANT) < 0:
         raise ValueError(f"{where} 'rank': k must be >= 0, but got {params['k']!r}")
     defaults = {key: value for key, value in known.optional.items() if value is not None}

@@ -88,8 +88,8 @@ class HybridScoreJoiner:
         :param normalize: For `weighted_sum`, one normaliser for all inputs, or `{input: normaliser}` (an input that is
             not named: `none`). A normaliser is a name or `{"name": name, parameters}`: `none` (the default: logits and
             BM25 scores are both log-odds and add up as they are), `min_max`, `theoretical` (`low`, `high`), `z_score`,
-            `rank` (`k`), `logit` (undoes a sigmoid, for rankers that give only probabilities), `logistic` (`slope`,
-            `intercept`).
+            `rank` (`k`), `log` (`scale`; damps high scores, such as BM25's of long queries), `logit` (undoes a sigmoid,
+            for rankers that give only probabilities), `logistic` (`slope`, `intercept`).
         :param missing: What a document counts with that a list lacks: `min` that list's lowest score, `zero` a
             normalised value of 0, `impute` what its scores in the other lists suggest, or `drop`: it is left out (and
             named in the report).

@@ -23,6 +23,7 @@ from haystack_ce_ranker.fusion import (
     fuse,
     normalise,
     parse_normalization,
+    parse_normalizations,
     shares,
     sigmoid,
 )
@@ -66,7 +67,7 @@ def test_every_normaliser_is_covered_here() -> None:
         ("z_score", [1.0, -1.0], [1.0, -1.0]),
         ("rank", [9.0, 2.0, 2.0, 1.0], [1 / 61, 1 / 62, 1 / 62, 1 / 64]),
         ({"name": "rank", "k": 0}, [9.0, 2.0], [1.0, 0.5]),
-        ("log", [9.0, 0.0, -9.0], [10 * math.log(10), 0.0, -10 * math.log(10)]),
+        ("log", [9.0, 0.0, -9.0], [12 * math.log(10), 0.0, -12 * math.log(10)]),
         ({"name": "log", "scale": 2}, [math.e - 1], [2.0]),
         ("logit", [0.5, 0.9], [0.0, math.log(9)]),
         ({"name": "logistic", "slope": 2, "intercept": -1}, [0.5, 1.0], [0.5, 1 / (1 + math.exp(-1))]),
@@ -134,6 +135,17 @@ def test_no_normaliser_turns_the_order_round(scores: list[float]) -> None:
 def test_a_wrong_normaliser_is_named(spec: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_normalization(spec)
+
+
+def test_by_default_bm25_is_joined_by_its_logarithm_and_all_else_as_it_is() -> None:
+    found = parse_normalizations(None, ["bm25", "cross_encoder", "embedding"])
+    assert {name: known.name for name, known in found.items()} == {
+        "bm25": "log",
+        "cross_encoder": "none",
+        "embedding": "none",
+    }
+    assert {known.name for known in parse_normalizations(None, ["a", "b"]).values()} == {"none"}
+    assert parse_normalizations({"a": "rank"}, ["a", "bm25"])["bm25"].name == "none"  # what is asked for counts
 
 
 def test_a_normaliser_writes_itself_as_plain_values() -> None:

@@ -387,16 +387,17 @@ class HybridScoreJoiner:
 def _scored_list(given: str, documents: list[Document], report: Mapping[str, Any] | None) -> tuple[ScoredList, bool]:
     """Return an input's scores, and whether they are its own stage's raw scores rather than `Document.score`."""
     ids = [document.id for document in documents]
-    records = [_stages(document).get(given) for document in documents]
+    found = [document.meta.get(KEY) for document in documents]
+    records = [stages.get(given) if isinstance(stages, dict) else None for stages in found]
     noted = [score_in(record) if isinstance(record, dict) else None for record in records]
     if report is not None:
         known = dict(zip(ids, noted, strict=True)) | dict(report["scored"])
         return ScoredList(list(known), list(known.values()), reranked=True), True
     if all(score is None for score in noted):
         return ScoredList(ids, [document.score for document in documents]), False
-    stages = [record for record in records if isinstance(record, dict)]
-    lowest = [float(stage["lowest"]) for stage in stages if "lowest" in stage and _is_number(stage["lowest"])]
-    return ScoredList(ids, noted, min(lowest, default=None), any("logit" in stage for stage in stages)), True
+    own = [record for record in records if isinstance(record, dict)]
+    lowest = [float(record["lowest"]) for record in own if "lowest" in record and _is_number(record["lowest"])]
+    return ScoredList(ids, noted, min(lowest, default=None), any("logit" in record for record in own)), True
 
 
 def _finite(listed: ScoredList) -> list[float]:

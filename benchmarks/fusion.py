@@ -491,6 +491,9 @@ def main() -> int:
         "--cache", type=Path, help="a folder for scores (ids and numbers), so that they are computed once"
     )
     arguments = parser.parse_args()
+    checks: dict[str, bool] = {}
+    print(f"model {arguments.model}, backend {arguments.backend}")
+    show_speed(checks)  # first: Python's garbage collector takes the longer, the more a process holds
     data = {}
     for name in arguments.collections.split(","):
         if (arguments.data / name).is_dir():
@@ -502,8 +505,6 @@ def main() -> int:
         for name, task in UNSEEN.items()
         if task.folder in data and not arguments.without_unseen
     }
-    checks: dict[str, bool] = {}
-    print(f"model {arguments.model}, backend {arguments.backend}")
     show_normalisers(data)
     show_default(data, checks)
     if unseen:
@@ -512,7 +513,6 @@ def main() -> int:
     show_weights(data)
     show_halves(data, checks)
     show_labels(data, checks)
-    show_speed(checks)
     if data:
         show_agreement(data, checks)
     print("\nPromises")

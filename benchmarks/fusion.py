@@ -86,7 +86,7 @@ DEFAULT = Setting(Frame("default", parse_normalizations(None, INPUTS)), {CE: 0.8
 PLAIN = Setting(Frame("none", {}), DEFAULT.weights)
 """The same with `normalize="none"`."""
 FRAMES = {
-    "the default (logits + 12 log(1 + BM25))": DEFAULT.frame,
+    "the default (logits + 8 log(1 + BM25))": DEFAULT.frame,
     "none (logits + BM25)": PLAIN.frame,
     "theoretical (logits on [-12, 12], BM25 on [0, max])": Frame(
         "theoretical", parse_normalizations({CE: LOGIT_BOUNDS, BM25: {"name": "theoretical", "low": 0}}, INPUTS)

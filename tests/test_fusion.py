@@ -23,6 +23,7 @@ from haystack_ce_ranker.fusion import (
     fuse,
     normalise,
     parse_normalization,
+    parse_normalizations,
     shares,
     sigmoid,
 )
@@ -33,6 +34,7 @@ SPECS = {
     "theoretical": {"name": "theoretical", "low": -12, "high": 12},
     "z_score": "z_score",
     "rank": "rank",
+    "log": {"name": "log", "scale": 2},
     "logit": "logit",
     "logistic": {"name": "logistic", "slope": 0.5, "intercept": -1},
 }
@@ -65,6 +67,8 @@ def test_every_normaliser_is_covered_here() -> None:
         ("z_score", [1.0, -1.0], [1.0, -1.0]),
         ("rank", [9.0, 2.0, 2.0, 1.0], [1 / 61, 1 / 62, 1 / 62, 1 / 64]),
         ({"name": "rank", "k": 0}, [9.0, 2.0], [1.0, 0.5]),
+        ("log", [9.0, 0.0, -9.0], [8 * math.log(10), 0.0, -8 * math.log(10)]),
+        ({"name": "log", "scale": 2}, [math.e - 1], [2.0]),
         ("logit", [0.5, 0.9], [0.0, math.log(9)]),
         ({"name": "logistic", "slope": 2, "intercept": -1}, [0.5, 1.0], [0.5, 1 / (1 + math.exp(-1))]),
     ],
@@ -75,7 +79,14 @@ def test_formulas(spec: object, known: list[float], expected: list[float]) -> No
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("none", 0.3), ("min_max", 0.5), ("z_score", 0.0), ("rank", 1 / 61), ("logit", math.log(0.3 / 0.7))],
+    [
+        ("none", 0.3),
+        ("min_max", 0.5),
+        ("z_score", 0.0),
+        ("rank", 1 / 61),
+        ("log", 2 * math.log(1.3)),
+        ("logit", math.log(0.3 / 0.7)),
+    ],
 )
 @pytest.mark.parametrize("count", [1, 4])
 def test_one_document_and_equal_scores_carry_no_information(name: str, expected: float, count: int) -> None:
@@ -115,6 +126,7 @@ def test_no_normaliser_turns_the_order_round(scores: list[float]) -> None:
         ({"name": "theoretical", "low": 2, "high": 1}, "high must be above low, but got 2 and 1"),
         ({"name": "theoretical", "low": float("nan")}, "low must be a finite number, but got nan"),
         ({"name": "rank", "k": -1}, "k must be >= 0, but got -1"),
+        ({"name": "log", "scale": 0}, "scale must be > 0, but got 0"),
         ({"name": "rank", "k": True}, "finite number, but got True"),
         ({"name": "min_max", "low": 0}, "has no parameter 'low'; its parameters: none"),
         ({"name": "logistic", "slope": 1}, "needs intercept"),
@@ -123,6 +135,17 @@ def test_no_normaliser_turns_the_order_round(scores: list[float]) -> None:
 def test_a_wrong_normaliser_is_named(spec: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_normalization(spec)
+
+
+def test_by_default_bm25_is_joined_by_its_logarithm_and_all_else_as_it_is() -> None:
+    found = parse_normalizations(None, ["bm25", "cross_encoder", "embedding"])
+    assert {name: known.name for name, known in found.items()} == {
+        "bm25": "log",
+        "cross_encoder": "none",
+        "embedding": "none",
+    }
+    assert {known.name for known in parse_normalizations(None, ["a", "b"]).values()} == {"none"}
+    assert parse_normalizations({"a": "rank"}, ["a", "bm25"])["bm25"].name == "none"  # what is asked for counts
 
 
 def test_a_normaliser_writes_itself_as_plain_values() -> None:

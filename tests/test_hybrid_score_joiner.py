@@ -76,13 +76,13 @@ def test_joins_on_logits_even_where_the_score_is_a_probability() -> None:
     assert ranked[0].score - ranked[1].score < 0.001
     result = HybridScoreJoiner(WEIGHTS).run(cross_encoder=ranked, bm25=found)
     assert ids(result) == ["a", "b"]
-    assert result["documents"][0].score == pytest.approx(0.8 * 9 + 0.2 * 5)
+    assert result["documents"][0].score == pytest.approx(0.8 * 9 + 0.2 * 8 * math.log(6))
 
 
 def test_each_document_keeps_how_its_score_came_about_and_what_others_noted() -> None:
     found = retrieved({"b": 9.0, "a": 5.0, "c": 1.0})
     ranked = reranked(found, {"a": 3.0, "b": 1.0, "c": -4.0}, top_k=2)["documents"]
-    result = HybridScoreJoiner(WEIGHTS).run(cross_encoder=ranked, bm25=found)
+    result = HybridScoreJoiner(WEIGHTS, normalize="none").run(cross_encoder=ranked, bm25=found)
     assert noted(result, "a") == {
         "score": pytest.approx(3.4),
         "rank": 1,
@@ -211,13 +211,13 @@ def test_copies_of_a_document_are_merged_without_erasing() -> None:
 
 def test_of_two_documents_with_one_id_in_a_list_the_higher_counts_and_its_content_comes_back() -> None:
     pair = [Document(id="a", content="low", score=1.0), Document(id="a", content="high", score=4.0)]
-    result = HybridScoreJoiner({"bm25": 1.0}).run(bm25=pair)
+    result = HybridScoreJoiner({"bm25": 1.0}, normalize="none").run(bm25=pair)
     assert [(d.content, d.score) for d in result["documents"]] == [("high", 4.0)]
     assert result["report"]["inputs"]["bm25"]["duplicates"] == 1
 
 
 def test_two_joiners_in_a_row_keep_both_records() -> None:
-    first = HybridScoreJoiner({"bm25": 0.5, "embedding": 0.5}, name="first_stage")
+    first = HybridScoreJoiner({"bm25": 0.5, "embedding": 0.5}, normalize="none", name="first_stage")
     second = HybridScoreJoiner({"cross_encoder": 0.5, "first_stage": 0.5})
     middle = first.run(bm25=documents({"a": 2.0, "b": 1.0}), embedding=documents({"b": 3.0}))["documents"]
     result = second.run(first_stage=middle, cross_encoder=documents({"a": 5.0, "b": 1.0}))

@@ -4,11 +4,12 @@ Joins several scored lists into one ranking: normalise, weigh, add up, and a sta
 Pure: ids and numbers in, ids and numbers out. Where the scores come from (documents, provenance, reports) is the
 joiner's business, which weights to use is the business of `tuning`.
 
-Why `none` is the default normaliser: a cross-encoder's logit is a log-odds of relevance by training, and a BM25 score
-is a sum of Robertson / Sparck Jones weights, each a log-odds ratio (Robertson & Zaragoza 2009, "The Probabilistic
-Relevance Framework", section 3). Log-odds add. Anything computed from one query's list (minimum, maximum, deviation)
-throws away whether the list was sure or not, and a probability has saturated: both are measured in
-`benchmarks/fusion.py`.
+Why logits are joined as they are, and BM25 by its logarithm (`DEFAULT_NORMALIZERS`): a cross-encoder's logit is a
+log-odds of relevance by training, and a BM25 score is a sum of Robertson / Sparck Jones weights, each a log-odds ratio
+(Robertson & Zaragoza 2009, "The Probabilistic Relevance Framework", section 3). Log-odds add, but BM25's terms are no
+independent evidence, so that a sum of many overstates; its logarithm does not. Anything computed from one query's list
+(minimum, maximum, deviation) throws away whether the list was sure or not, and a probability has saturated. All of this
+is measured in `benchmarks/fusion.py`.
 """
 
 import math
@@ -26,6 +27,9 @@ METHODS = ("weighted_sum", "reciprocal_rank")
 MISSING_RULES = ("min", "zero", "drop", "impute")
 RANK_CONSTANT = 60.0
 """The k of 1 / (k + rank): Cormack, Clarke & Buettcher 2009, "Reciprocal Rank Fusion outperforms Condorcet"."""
+
+LOG_SCALE = 8.0
+"""With it the slope of `log` is 1 at a score of 7, among the scores that BM25 gives to good documents."""
 
 _PROBABILITY_MARGIN = 1e-7  # what float32 can still tell from 1; the logit of such a score is 16.1
 _IMPUTE_AT_LEAST = 3  # shared documents; a line through two points fits anything
@@ -76,6 +80,10 @@ def _logistic(_known: FloatArray, values: FloatArray, params: Mapping[str, float
     return sigmoid(params["slope"] * values + params["intercept"])
 
 
+def _log(_known: FloatArray, values: FloatArray, params: Mapping[str, float]) -> FloatArray:
+    return np.asarray(params["scale"] * np.sign(values) * np.log1p(np.abs(values)), dtype=np.float64)
+
+
 class _Normalizer(NamedTuple):
     apply: Callable[[FloatArray, FloatArray, Mapping[str, float]], FloatArray]
     required: tuple[str, ...] = ()
@@ -88,6 +96,7 @@ NORMALIZERS: Mapping[str, _Normalizer] = {
     "theoretical": _Normalizer(_theoretical, required=("low",), optional={"high": None}),
     "z_score": _Normalizer(_z_score),
     "rank": _Normalizer(_rank, optional={"k": RANK_CONSTANT}),
+    "log": _Normalizer(_log, optional={"scale": LOG_SCALE}),
     "logit": _Normalizer(_logit),
     "logistic": _Normalizer(_logistic, required=("slope", "intercept")),
 }
@@ -103,6 +112,7 @@ name                         value                                           one
 `theoretical` low, high      (x - low) / (high - low); high: the list's max  as usual; 0.5 where high <= low
 `z_score`                    (x - mean) / population deviation               0.0, the mean: no information
 `rank` k=60                  1 / (k + rank); equal scores share a rank       all share rank 1
+`log` scale=8                scale log(1 + x); of x < 0: -scale log(1 - x)   as usual
 `logit`                      log(x / (1 - x)), held 1e-7 away from 0 and 1   as usual
 `logistic` slope, intercept  1 / (1 + exp(-(slope x + intercept)))           as usual
 ===========================  ==============================================  =================================
@@ -130,6 +140,8 @@ class Normalization(NamedTuple):
 
 
 NONE = Normalization("none", {})
+DEFAULT_NORMALIZERS: Mapping[str, str] = {"bm25": "log"}
+"""By an input's name, where nothing else is asked for; all others keep their scores."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +243,8 @@ def parse_normalization(spec: object, *, where: str = "normalize") -> Normalizat
         raise ValueError(
             f"{where} 'theoretical': high must be above low, but got {params['low']!r} and {params['high']!r}"
         )
+    if name == "log" and params.get("scale", LOG_SCALE) <= 0:
+        raise ValueError(f"{where} 'log': scale must be > 0, but got {params['scale']!r}")
     if name == "rank" and params.get("k", RANK_CONSTANT) < 0:
         raise ValueError(f"{where} 'rank': k must be >= 0, but got {params['k']!r}")
     defaults = {key: value for key, value in known.optional.items() if value is not None}
@@ -241,8 +255,11 @@ def parse_normalizations(normalize: object, inputs: Sequence[str]) -> dict[str, 
     """
     Check one normaliser for all inputs, or normalisers by input; an input that is not named keeps its scores.
 
+    :param normalize: None for `DEFAULT_NORMALIZERS`.
     :raises ValueError: If a normaliser is wrong, or one is given for what is not an input.
     """
+    if normalize is None:
+        normalize = {name: spec for name, spec in DEFAULT_NORMALIZERS.items() if name in inputs}
     if isinstance(normalize, str):
         return dict.fromkeys(inputs, parse_normalization(normalize))
     if not isinstance(normalize, Mapping):

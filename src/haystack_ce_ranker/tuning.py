@@ -26,6 +26,7 @@ from haystack_ce_ranker.fusion import (
     best_ranks,
     fuse,
     normalise,
+    parse_normalization,
     sigmoid,
 )
 
@@ -302,7 +303,7 @@ def score_thresholds(
 def _means_the_same_everywhere(setting: Setting) -> bool:
     used = [setting.frame.normalizations.get(name, NONE) for name, weight in setting.weights.items() if weight > 0]
     return setting.frame.method == "weighted_sum" and all(
-        known.name in ("none", "logit", "logistic") or (known.name == "theoretical" and "high" in known.params)
+        known.name in ("none", "log", "logit", "logistic") or (known.name == "theoretical" and "high" in known.params)
         for known in used
     )
 
@@ -355,21 +356,24 @@ def standard_frames(queries: Sequence[JudgedQuery], names: Sequence[str]) -> lis
     Return the frames that tuning tries: each normaliser, the missing rules where something is missing, and ranks.
 
     `theoretical` gets bounds that do not move with the query: 0 where no score of an input is negative, else the lowest
-    and highest score that all queries saw. `logistic` is fitted to these queries' judgments, `tune` fits it again.
+    and highest score that all queries saw. `log` is for inputs without negative scores; the others keep theirs.
+    `logistic` is fitted to these queries' judgments, `tune` fits it again.
     """
-    bounds = {}
+    bounds, logs = {}, {}
     for name in names:
         seen = _finite_scores(queries, name)
         low, high = (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
         params = {"low": 0.0} if low >= 0.0 else {"low": low, "high": high if high > low else low + 1.0}
         bounds[name] = Normalization("theoretical", params)
+        logs[name] = parse_normalization("log" if low >= 0.0 else "none")
     same = {name: dict.fromkeys(names, Normalization(name, {})) for name in ("none", "min_max", "z_score")}
     ranks = dict.fromkeys(names, Normalization("rank", {"k": RANK_CONSTANT}))
     rules = ("min", "impute", "zero", "drop") if _something_is_missing(queries, names) else ("min",)
     frames = [
         Frame(label, normalizations, rule)
         for rule in rules
-        for label, normalizations in {**same, "theoretical": bounds, "rank": ranks}.items()
+        for label, normalizations in {**same, "log": logs, "theoretical": bounds, "rank": ranks}.items()
+        if label != "log" or logs != same["none"]
     ]
     frames.append(logistic_frame(queries, names))
     frames.append(Frame("reciprocal_rank", dict.fromkeys(names, NONE), method="reciprocal_rank"))

@@ -31,7 +31,7 @@ from haystack_ce_ranker.evaluation.pipelines import (
     candidates_of,
     load_pipeline,
 )
-from haystack_ce_ranker.fusion import FloatArray, parse_normalizations
+from haystack_ce_ranker.fusion import FloatArray
 from haystack_ce_ranker.tuning import (
     Advice,
     Calibrated,
@@ -208,11 +208,12 @@ def collect(
 
 def setting_of(joiner: HybridScoreJoiner) -> Setting:
     """Return how a joiner fuses."""
-    normalizations = parse_normalizations(joiner.normalize, list(joiner.weights))
     label = joiner.normalize if isinstance(joiner.normalize, str) else "the pipeline's own"
+    if joiner.normalize is None:
+        label = "default"
     if joiner.method == "reciprocal_rank":
         label = joiner.method
-    frame = Frame(label, normalizations, joiner.missing, joiner.method, joiner.rank_constant)
+    frame = Frame(label, joiner.normalizations, joiner.missing, joiner.method, joiner.rank_constant)
     return Setting(frame, dict(joiner.weights))
 
 

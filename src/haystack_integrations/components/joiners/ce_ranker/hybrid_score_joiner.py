@@ -72,7 +72,7 @@ class HybridScoreJoiner:
         weights: dict[str, float],
         *,
         method: str = "weighted_sum",
-        normalize: str | dict[str, Any] = "none",
+        normalize: str | dict[str, Any] | None = None,
         missing: str = "min",
         top_k: int | None = None,
         score_threshold: float | None = None,
@@ -86,10 +86,10 @@ class HybridScoreJoiner:
             unless nothing else arrives.
         :param method: `weighted_sum`, or `reciprocal_rank`: the sum of weight / (rank_constant + rank).
         :param normalize: For `weighted_sum`, one normaliser for all inputs, or `{input: normaliser}` (an input that is
-            not named: `none`). A normaliser is a name or `{"name": name, parameters}`: `none` (the default: logits and
-            BM25 scores are both log-odds and add up as they are), `min_max`, `theoretical` (`low`, `high`), `z_score`,
-            `rank` (`k`), `logit` (undoes a sigmoid, for rankers that give only probabilities), `logistic` (`slope`,
-            `intercept`).
+            not named: `none`). None for the default: `log` for an input named `bm25`, whose high scores overstate, and
+            `none` for all others. A normaliser is a name or `{"name": name, parameters}`: `none`, `min_max`,
+            `theoretical` (`low`, `high`), `z_score`, `rank` (`k`), `log` (`scale`), `logit` (undoes a sigmoid, for
+            rankers that give only probabilities), `logistic` (`slope`, `intercept`).
         :param missing: What a document counts with that a list lacks: `min` that list's lowest score, `zero` a
             normalised value of 0, `impute` what its scores in the other lists suggest, or `drop`: it is left out (and
             named in the report).
@@ -118,7 +118,7 @@ class HybridScoreJoiner:
         self.score_threshold = score_threshold
         self.rank_constant = rank_constant
         self.name = name
-        self._normalizations = parse_normalizations(normalize, list(self.weights))
+        self.normalizations = parse_normalizations(normalize, list(self.weights))
         self._warned: set[str] = set()
         self._lengths: dict[str, int] = {}
         self._repeats: dict[str, int] = {}
@@ -189,7 +189,7 @@ class HybridScoreJoiner:
             {given: listed for given, (listed, _) in scored.items()},
             used,
             method=self.method,
-            normalizations=self._normalizations,
+            normalizations=self.normalizations,
             missing=self.missing,
             rank_constant=self.rank_constant,
             candidates=[document.id for documents in arrived.values() for document in documents],
@@ -301,7 +301,7 @@ class HybridScoreJoiner:
         if (
             self.method != "weighted_sum"
             or given in self._warned
-            or self._normalizations[given].name in ("logit", "rank")
+            or self.normalizations[given].name in ("logit", "rank")
         ):
             return
         scores = _finite(listed)
@@ -325,14 +325,14 @@ class HybridScoreJoiner:
     def _warn_of_scale(self, given: str, scored: Mapping[str, tuple[ScoredList, bool]]) -> None:
         """Say once per input that its scores (cosines, mostly) are too small to count beside another input's."""
         key = f"{given} scale"
-        if self.method != "weighted_sum" or self._normalizations[given].name != "none" or key in self._warned:
+        if self.method != "weighted_sum" or self.normalizations[given].name != "none" or key in self._warned:
             return
         scores = _finite(scored[given][0])
         if len(scores) < _ENOUGH_TO_JUDGE or min(scores) < -1.0 or max(scores) > 1.0 or min(scores) == max(scores):
             return
         for other, (listed, _) in scored.items():
             theirs = _finite(listed)
-            if other == given or not theirs or self._normalizations[other].name != "none":
+            if other == given or not theirs or self.normalizations[other].name != "none":
                 continue
             if max(theirs) - min(theirs) > _FAR_WIDER * (max(scores) - min(scores)):
                 self._warned.add(key)
@@ -387,16 +387,17 @@ class HybridScoreJoiner:
 def _scored_list(given: str, documents: list[Document], report: Mapping[str, Any] | None) -> tuple[ScoredList, bool]:
     """Return an input's scores, and whether they are its own stage's raw scores rather than `Document.score`."""
     ids = [document.id for document in documents]
-    records = [_stages(document).get(given) for document in documents]
+    found = [document.meta.get(KEY) for document in documents]
+    records = [stages.get(given) if isinstance(stages, dict) else None for stages in found]
     noted = [score_in(record) if isinstance(record, dict) else None for record in records]
     if report is not None:
         known = dict(zip(ids, noted, strict=True)) | dict(report["scored"])
         return ScoredList(list(known), list(known.values()), reranked=True), True
     if all(score is None for score in noted):
         return ScoredList(ids, [document.score for document in documents]), False
-    stages = [record for record in records if isinstance(record, dict)]
-    lowest = [float(stage["lowest"]) for stage in stages if "lowest" in stage and _is_number(stage["lowest"])]
-    return ScoredList(ids, noted, min(lowest, default=None), any("logit" in stage for stage in stages)), True
+    own = [record for record in records if isinstance(record, dict)]
+    lowest = [float(record["lowest"]) for record in own if "lowest" in record and _is_number(record["lowest"])]
+    return ScoredList(ids, noted, min(lowest, default=None), any("logit" in record for record in own)), True
 
 
 def _finite(listed: ScoredList) -> list[float]:
@@ -470,7 +471,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _copied(normalize: str | dict[str, Any]) -> str | dict[str, Any]:
-    if isinstance(normalize, str):
+def _copied(normalize: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+    if normalize is None or isinstance(normalize, str):
         return normalize
     return {given: dict(spec) if isinstance(spec, Mapping) else spec for given, spec in normalize.items()}

@@ -13,7 +13,7 @@ from sentence_transformers import CrossEncoder
 
 from conftest import bert_tokenizer
 from haystack_ce_ranker import backends
-from haystack_ce_ranker.backends import Batch, packed
+from haystack_ce_ranker.backends import Asynchronous, Batch, packed
 from haystack_ce_ranker.backends import torch as torch_backend
 from haystack_ce_ranker.backends.packed import ARCHITECTURES, ATTENTION, PackedForm, why_not
 from haystack_ce_ranker.models import ModelOptions
@@ -179,6 +179,7 @@ def test_packed_batches_on_demand_score_as_sentence_transformers_does_and_pad_no
     scores, stats = CrossEncoderScorer(backend).score("hut", documents)
     assert [document.logit for document in scores.documents] == pytest.approx(expected, abs=1e-4)
     assert (backend.pads, stats.padding_share) == (False, 0.0)
+    assert isinstance(backend, Asynchronous)
     assert asked == {"attn_implementation": "packed"}
     eager = backends.load("torch", ModelOptions(tiny_bert, device="cpu", model_kwargs={"attn_implementation": "eager"}))
     assert eager.pads

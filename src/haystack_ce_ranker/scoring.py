@@ -42,8 +42,8 @@ CHARACTERS_PER_TOKEN = 4
 SLICE_TOKENS = 262_144
 """About how many tokens are read before the next documents are tokenised: few MB, and yet batches of equal lengths."""
 
-SLICE_BATCHES = 4
-"""The fewest full batches of a slice, where batches are large."""
+SLICE_BATCHES = 8
+"""The fewest full batches of a slice where batches are padded: of fewer, lengths that go together are hard to find."""
 
 UNREAD_SHARE = 8
 """A slice holds no more than so many times the tokens that it reads, however long its documents are."""
@@ -462,7 +462,7 @@ class CrossEncoderScorer:
 
     def _slices(self, requests: Sequence[_Request]) -> list[list[tuple[int, range]]]:
         """Part the documents of all requests into slices: lists of a request and which of its documents."""
-        room = max(SLICE_TOKENS, SLICE_BATCHES * self.batch_tokens)
+        room = max(SLICE_TOKENS, SLICE_BATCHES * self.batch_tokens) if self.backend.pads else SLICE_TOKENS
         slices: list[list[tuple[int, range]]] = [[]]
         taken = 0
         for number, request in enumerate(requests):

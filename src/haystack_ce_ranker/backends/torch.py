@@ -7,6 +7,7 @@ Loading (hub, revision, tokens, prompts) stays with sentence-transformers; token
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from haystack_ce_ranker.backends import Batch, position_limit
-from haystack_ce_ranker.models import ModelOptions, locate, not_found
+from haystack_ce_ranker.models import ModelOptions, locate, not_found, require_safetensors
 from haystack_ce_ranker.pairs import PairTokenizer
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -72,7 +73,8 @@ def load(options: ModelOptions) -> TorchBackend:
     """
     Load a cross-encoder with sentence-transformers.
 
-    :raises ModelNotFoundError: If there is no such folder, and the hub does not have or cannot give it.
+    :raises ModelNotFoundError: If there is no such folder, the hub does not have or cannot give it, or a folder holds
+        no safetensors.
     :raises ValueError: If the model is not a sequence-classification model with one output label, or its weights are
         not safetensors.
     """
@@ -87,6 +89,8 @@ def load(options: ModelOptions) -> TorchBackend:
     if options.dtype is not None:
         model_kwargs["dtype"] = resolve_dtype(options.dtype, options.device)
     place = locate(options.model)
+    if Path(place).is_dir():
+        require_safetensors(Path(place), options.model)
     try:
         cross_encoder = CrossEncoder(
             place,

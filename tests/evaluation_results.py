@@ -143,13 +143,14 @@ BM25 = {"bm25": {"quality": 0.5, "ms": 1.0, "joules": 0.02}}
 
 def completed(found):
     """The same with segments, the queries most helped and hurt, memory and a verdict, made as `evaluate` makes them."""
-    name = subject(found)
+    budget = {"budget_ms": 200.0, "budget_joules": 3.0}
+    name = subject(found, **budget)
     found["features"] = described(found)
     if name is not None and found["baseline"] is not None:
         found["segments"] = judged(found, name)
         found["helped_and_hurt"] = helped(found, name)
     found["memory_by_batch"] = memory("small")
-    found["verdict"] = verdict(found, budget_ms=200.0, budget_joules=3.0)
+    found["verdict"] = verdict(found, **budget)
     return found
 
 

@@ -129,7 +129,7 @@ def test_segments_are_shown_with_their_bounds_and_effects():
         assert (cells[0].text, cells[0].small) == (row["name"], row["bounds"])
         assert cells[5].text == row["effect"]
         assert cells[2].tone == ("up" if row["effect"] == "helps" else "")
-    assert "cross-encoder small@50 less that of bm25" in shown.lines[0]
+    assert "cross-encoder small@10 less that of bm25" in shown.lines[0]
     assert table(make_page(results()), "Where it helps and where it harms") is None
 
 

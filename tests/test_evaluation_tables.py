@@ -80,6 +80,17 @@ def test_names_are_text_and_long_ones_are_folded_not_cut():
     assert "".join(NASTY.split())[:20] in letters
 
 
+def test_depths_of_one_kind_stand_together():
+    systems = {}
+    for depth in (10, 50):
+        systems |= cross_encoders({depth: 0.6}) | cross_encoders({depth: 0.6}, kind="hybrid")
+    text = shown(completed(sweep(BM25 | systems)), width=160)
+    places = [
+        text.index(name) for name in ("encoder small@10", "encoder small@50", "hybrid small@10", "hybrid small@50")
+    ]
+    assert places == sorted(places)
+
+
 def test_columns_without_a_figure_are_left_out():
     headers = [str(column.header) for column in results_table(bare()).columns]
     assert headers == ["system", "nDCG@10", "MRR@10", "p50 ms", "p95 ms", "tokens"]

@@ -94,6 +94,13 @@ def test_quality_that_falls_with_depth_is_said():
     assert "falls" not in answer(verdict(sweep(HELPFUL)), "depth")["reason"]
 
 
+def test_quality_that_still_rises_at_the_deepest_is_said():
+    rising = answer(verdict(sweep(BM25 | cross_encoders({10: 0.6, 50: 0.7}))), "depth")
+    assert rising["answer"] == "50"
+    assert "deeper may be better still" in rising["reason"]
+    assert "deeper" not in answer(verdict(sweep(HELPFUL)), "depth")["reason"]
+
+
 def test_a_depth_within_the_tolerance_but_surely_worse_is_not_as_good():
     systems = BM25 | cross_encoders({10: 0.691, 20: 0.7})
     assert verdict(sweep(systems, queries=2000, noise=0.01))["choice"] == "cross-encoder small@20"
@@ -282,6 +289,13 @@ def test_the_subject_is_the_choice_if_it_re_ranks_else_the_best_re_ranker():
     assert subject(sweep(BM25)) is None
 
 
+def test_within_a_budget_the_subject_is_what_is_chosen_there():
+    given = sweep(HELPFUL)
+    assert subject(given, budget_ms=200.0) == "cross-encoder small@20"
+    assert subject(given, budget_ms=10.0) == "cross-encoder small@50"  # only BM25 stays within that
+    assert verdict(given, budget_ms=200.0)["subject"] == "cross-encoder small@20"
+
+
 def test_memory_is_told_by_the_size_of_a_batch():
     found = answer(verdict(sweep(HELPFUL, memory_by_batch=memory("small"))), "memory")
     assert found["answer"] == "310 to 903 MB, by batch size"
@@ -322,7 +336,15 @@ def test_what_may_mislead_is_said():
     assert any("40% of the first ten documents of cross-encoder small@50" in line for line in cautions)
     assert any("10% for bm25" in line for line in cautions)
     assert any("read only 30% of its candidates' tokens" in line for line in cautions)
-    assert verdict(sweep(HELPFUL))["cautions"] == []
+    assert verdict(sweep(HELPFUL, complete=False))["cautions"][0].startswith("The measurement was interrupted")
+    assert verdict(sweep(HELPFUL, complete=True))["cautions"] == []
+
+
+def test_depths_over_another_first_stage_are_another_curve():
+    over = {f"bi > {n}": e for n, e in cross_encoders({10: 0.65, 50: 0.66}, first_stage="bi-encoder").items()}
+    found = verdict(sweep(BM25 | cross_encoders({10: 0.55, 50: 0.6}, first_stage="bm25") | over))
+    assert [place["system"] for place in found["depth"]["curve"]] == list(over)
+    assert found["choice"] == "bi > cross-encoder small@10"
 
 
 QUALITY = st.sampled_from([0.3, 0.49, 0.5, 0.505, 0.52, 0.6, 0.605, 0.7])

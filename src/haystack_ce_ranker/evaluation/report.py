@@ -171,7 +171,11 @@ def _rows(found: Mapping[str, Any]) -> list[Row]:
     chosen = set(_named(found))
     systems = found["systems"]
     told = ["kind", "model", "backend"]
-    told += [key for key in ("dtype", "strategy") if len({one.get(key) for one in systems.values()} - {None}) > 1]
+    told += [
+        key
+        for key in ("dtype", "device", "strategy", "first_stage")
+        if len({one.get(key) for one in systems.values()} - {None}) > 1
+    ]
     rows = []
     for name, figures in systems.items():
         parts = [short_name(str(part)) for key in told if (part := figures.get(key))]
@@ -473,7 +477,7 @@ def _segments(found: Mapping[str, Any]) -> list[Table]:
             Cell(f"{row['queries']:,}"),
             gain,
             Cell(_number(row["gain_elsewhere"], "+.3f")),
-            Cell(_number(row["p_corrected"], ".3f")),
+            Cell(_p(row["p_corrected"])),
             Cell(row["effect"]),
         )
         made.append(TableRow(cells))
@@ -572,12 +576,16 @@ def _difference(figures: Mapping[str, Any]) -> Cell:
     if not versus:
         return Cell("–")
     tone = "up" if versus["low"] > 0 else "down" if versus["high"] < 0 else ""
-    return Cell(f"{versus['difference']:+.4f}", tone, f"p {versus['p_corrected']:.3f}")
+    return Cell(f"{versus['difference']:+.4f}", tone, f"p {_p(versus['p_corrected'])}")
 
 
 def _won(figures: Mapping[str, Any]) -> str:
     versus = figures.get("versus")
     return f"{versus['wins']} / {versus['ties']} / {versus['losses']}" if versus else "–"
+
+
+def _p(value: float | None) -> str:
+    return "<0.001" if value is not None and value < 0.001 else _number(value, ".3f")
 
 
 def _number(value: float | None, form: str) -> str:

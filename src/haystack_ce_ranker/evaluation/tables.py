@@ -22,7 +22,7 @@ def results_table(found: Mapping[str, Any]) -> Table:
     systems. Joules that were measured and those that were estimated have a column each; a column for which no system
     has a figure is left out.
     """
-    systems = [System(name, figures) for name, figures in found["systems"].items()]
+    systems = _together([System(name, figures) for name, figures in found["systems"].items()])
     chosen = (found.get("verdict") or {}).get("choice")
     columns: dict[str, list[str]] = {
         _QUALITY: [_bounded(one) for one in systems],
@@ -115,8 +115,15 @@ def _caption(found: Mapping[str, Any], chosen: str | None) -> str | None:
 
 
 def _group(one: System) -> Sequence[str | None]:
-    """Systems that differ in their depth only stand together."""
-    return (one.kind, *(one.setting(key) for key in ("model", "backend", "strategy")))
+    return (one.kind, *(one.setting(key) for key in ("first_stage", "model", "backend", "strategy")))
+
+
+def _together(systems: Sequence[System]) -> list[System]:
+    """Put systems that differ in their depth only below one another."""
+    groups: dict[Sequence[str | None], list[System]] = {}
+    for one in systems:
+        groups.setdefault(_group(one), []).append(one)
+    return [one for group in groups.values() for one in group]
 
 
 def _bounded(one: System) -> str:

@@ -29,6 +29,8 @@ LEVEL = 0.05
 WORTH = 0.01
 """nDCG@10 below which a difference is too small to pay for."""
 
+_ROUNDING = 1e-9
+
 SAME_COST = 1.1
 """Latencies whose ratio is below this are the same."""
 
@@ -138,7 +140,9 @@ class System:
     @property
     def is_worth_it(self) -> bool:
         """Better than the baseline, and by enough."""
-        return self.versus is not None and self.significance == "better" and self.versus["difference"] >= WORTH
+        return (
+            self.versus is not None and self.significance == "better" and self.versus["difference"] >= WORTH - _ROUNDING
+        )
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,16 @@ class _Judge:
 
     def direct(self, one: System, other: System) -> Comparison | None:
         """Compare `other` with `one` query by query; None where values by query are missing."""
+        key = (one.name, other.name)
+        if key not in self._compared:
+            self._compared[key] = self._compare(one, other)
+        return self._compared[key]
+
+    @cached_property
+    def _compared(self) -> dict[tuple[str, str], Comparison | None]:
+        return {}
+
+    def _compare(self, one: System, other: System) -> Comparison | None:
         by_query = self.found.get("by_query") or {}
         if one.name not in by_query or other.name not in by_query:
             return None
@@ -193,7 +207,7 @@ class _Judge:
     def as_good(self, one: System, best: System) -> bool:
         if one.quality >= best.quality:
             return True
-        if best.quality - one.quality > WORTH:
+        if best.quality - one.quality > WORTH + _ROUNDING:
             return False
         found = self.direct(best, one)
         return found is None or found.p >= LEVEL
@@ -214,16 +228,25 @@ class _Judge:
         return _cheapest(candidates)
 
 
-def subject(found: Mapping[str, Any]) -> str | None:
+def subject(
+    found: Mapping[str, Any], *, budget_ms: float | None = None, budget_joules: float | None = None
+) -> str | None:
     """
     Return the system whose segments and queries are worth showing: the choice if it re-ranks, else the best re-ranker.
+
+    Where the choice within the budget does not re-rank, it is the one without a budget, if that does.
 
     For whoever fills results.json: this and `verdict` need `systems` (with `versus`) and `by_query`; `segments` and
     `helped_and_hurt` are then made for this system, and the verdict comes last.
 
     :returns: None where nothing re-ranks.
     """
-    one = _Judge(found).subject
+    judge = _Judge(found)
+    return _subject(judge, judge.choose(_Budget.of(judge, budget_ms, budget_joules).pool))
+
+
+def _subject(judge: _Judge, choice: System | None) -> str | None:
+    one = choice if choice in judge.rerankers else judge.subject
     return None if one is None else one.name
 
 
@@ -262,7 +285,7 @@ def verdict(
     return {
         "worth_it": worth_it,
         "choice": None if choice is None else choice.name,
-        "subject": subject(found),
+        "subject": _subject(judge, choice),
         "settings": None if choice is None else _settings(choice),
         "answers": [answer for answer in answers if answer is not None],
         "cautions": _cautions(judge),
@@ -285,10 +308,10 @@ def verdict(
 
 
 def short_name(name: str | None) -> str:
-    """Return how a setting is shown: a model's folder by its end, anything else as it is."""
+    """Return how a setting is shown: a model's folder, or one in a package, by its end, anything else as it is."""
     if name is None:
         return "-"
-    return PurePath(name).name if name.startswith(("/", ".", "~")) else name
+    return PurePath(name).name if name.startswith(("/", ".", "~", "package:")) else name
 
 
 def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -354,7 +377,7 @@ def _against(one: System, judge: _Judge) -> str:
     found = {"better": "better", "worse": "worse"}.get(one.significance or "", "not significant")
     return (
         f"has {MEASURE} {one.quality:.3f} against {baseline.quality:.3f} of {baseline.name}: "
-        f"{versus['difference']:+.3f} (95 % interval {versus['low']:+.3f} to {versus['high']:+.3f}; "
+        f"{_signed(versus['difference'])} (95 % interval {_signed(versus['low'])} to {_signed(versus['high'])}; "
         f"{_p(versus['p_corrected'])} after correction; {versus['wins']} won, {versus['losses']} lost): {found}."
     )
 
@@ -363,17 +386,20 @@ def _answer_choice(judge: _Judge, allowed: "_Budget", key: str = "choice") -> di
     if len(judge.systems) < 2:
         return None
     question = f"Which system, within {allowed.text} a query?" if allowed.limits else "Which system, then?"
-    choice = judge.choose(allowed.pool)
+    choice, free = judge.choose(allowed.pool), judge.choice
+    unbound = []
+    if key == "choice" and free is not None and free not in allowed.pool:
+        unbound.append(f"Without a budget the choice is {free.name}: {free.quality:.3f}, {_costs(free)}.")
     if choice is None:
-        reason = " ".join(["Every system costs more.", *allowed.lines(None)])
+        reason = " ".join(["No system stays within that.", *allowed.lines(None), *unbound])
         return _answer(key, question, "Nothing that was measured", reason)
     best = judge.top(allowed.pool)
     lines = [f"It has {MEASURE} {choice.quality:.3f} and takes {_costs(choice)}."]
     gains = []
     if (gain := _per_100_ms(judge, choice)) is not None:
-        gains.append(f"{gain:+.3f} for each 100 ms more")
+        gains.append(f"{_signed(gain)} for each 100 ms more")
     if (gain := _per_joule(judge, choice)) is not None:
-        gains.append(f"{gain:+.3f} for each joule more ({choice.source})")
+        gains.append(f"{_signed(gain)} for each joule more ({choice.source})")
     if gains and judge.baseline is not None:
         lines.append(f"Against {judge.baseline.name} that is {' and '.join(gains)}.")
     if best is not None and best is not choice:
@@ -382,7 +408,7 @@ def _answer_choice(judge: _Judge, allowed: "_Budget", key: str = "choice") -> di
     elif choice is judge.baseline:
         where = " within that" if allowed.limits else ""
         lines.append(f"Nothing{where} is both significantly better and better by {WORTH} at least.")
-    return _answer(key, question, choice.name, " ".join([*lines, *allowed.lines(choice)]), choice)
+    return _answer(key, question, choice.name, " ".join([*lines, *allowed.lines(choice), *unbound]), choice)
 
 
 def _answer_hybrid(judge: _Judge) -> dict[str, Any] | None:
@@ -397,8 +423,8 @@ def _answer_hybrid(judge: _Judge) -> dict[str, Any] | None:
     if found is None:
         tested = "not tested, because values by query are missing"
     else:
-        tested = f"95 % interval {found.low:+.3f} to {found.high:+.3f}, {_p(found.p)}"
-    reason = f"{figures}: {difference:+.3f} ({tested})."
+        tested = f"95 % interval {_signed(found.low)} to {_signed(found.high)}, {_p(found.p)}"
+    reason = f"{figures}: {_signed(difference)} ({tested})."
     clear = abs(difference) >= WORTH and found is not None and found.p < LEVEL
     if not clear:
         return _answer("hybrid", _HYBRID_QUESTION, "Either: no significant difference", reason)
@@ -449,7 +475,7 @@ def _depth(judge: _Judge, worth_it: str) -> _Depth | None:
     deepest = curve[-1]
     falls = not judge.as_good(deepest, top)
     tested = judge.direct(top, deepest)
-    fall = f"{deepest.quality - top.quality:+.3f} from {top.depth} to {deepest.depth}"
+    fall = f"{_signed(deepest.quality - top.quality)} from {top.depth} to {deepest.depth}"
     fall += "" if tested is None else f" ({_p(tested.p)})"
     return _Depth(tuple(curve), top, chosen, best, falls, fall)
 
@@ -467,6 +493,8 @@ def _answer_depth(found: _Depth | None, worth_it: str) -> dict[str, Any] | None:
             f"{found.chosen.depth} is the smallest that is within {WORTH} of the best ({best}, "
             f"{found.best.quality:.3f}) and not significantly worse."
         )
+    if found.chosen is found.curve[-1]:
+        lines.append("It is the deepest that was measured; deeper may be better still.")
     if found.falls:
         lines.append(f"Quality falls with depth: {found.fall}.")
     answer = f"{found.chosen.depth}" if worth_it in (YES, HYBRID_ONLY) else f"If at all, {found.chosen.depth}"
@@ -516,7 +544,7 @@ def _answer_setting(judge: _Judge, key: str) -> dict[str, Any] | None:
     ]
     if chosen is not best:
         found = judge.direct(best, chosen)
-        tested = "" if found is None else f" ({found.difference:+.3f}, {_p(found.p)})"
+        tested = "" if found is None else f" ({_signed(found.difference)}, {_p(found.p)})"
         lines.append(
             f"{short_name(chosen.setting(key))} is as good as {short_name(best.setting(key))}{tested} and cheaper."
         )
@@ -531,6 +559,8 @@ def _said(one: System, key: str) -> str | None:
     value = _part(one, key)
     if value is None:
         return None
+    if key == "first_stage":
+        return f"over {value}"
     return f"depth {value}" if key == "depth" else short_name(value)
 
 
@@ -610,9 +640,6 @@ class _Budget:
     def lines(self, chosen: System | None) -> list[str]:
         """What there is to say of a choice within the budget."""
         lines = [] if chosen is not None else [limit.least(self.judge.systems) for limit in self.limits]
-        free = self.judge.choice
-        if free is not None and free is not chosen and free not in self.pool:
-            lines.append(f"Without a budget the choice is {free.name}: {free.quality:.3f}, {_costs(free)}.")
         return lines + [line for limit in self.limits if (line := limit.left_out(self.judge.systems)) is not None]
 
     def parts(self) -> list["_Budget"]:
@@ -664,7 +691,7 @@ def _answer_segments(found: Mapping[str, Any]) -> dict[str, Any] | None:
         parts = [f"it {verb} most: {few[0]['name']}" for verb, few in (("helps", helps), ("harms", harms)) if few]
         answer = "; ".join(parts)
         answer = answer[0].upper() + answer[1:]
-    lines = [_segment_line(row) for row in [*helps[:3], *harms[:3]]]
+    lines = [_segment_line(row) for row in [*helps[:2], *harms[:2]]]
     lines.append(
         f"{len(helps)} of {len(rows)} segments gain and {len(harms)} lose, corrected for their number; "
         f"those of fewer than {known['fewest']} queries are not judged."
@@ -676,14 +703,16 @@ def _segment_line(row: Mapping[str, Any]) -> str:
     low, high = row["interval"]
     name = row["name"][0].upper() + row["name"][1:]
     return (
-        f"{name} ({row['bounds']}; {row['queries']} queries): {row['gain']:+.3f} "
-        f"(95 % interval {low:+.3f} to {high:+.3f})."
+        f"{name} ({row['bounds']}; {row['queries']} queries): {_signed(row['gain'])} "
+        f"(95 % interval {_signed(low)} to {_signed(high)})."
     )
 
 
 def _cautions(judge: _Judge) -> list[str]:
     """What may mislead."""
     lines = []
+    if judge.found.get("complete") is False:
+        lines.append("The measurement was interrupted: these are the figures of the queries until then.")
     queries = int(judge.found["queries"])
     if queries < FEW_QUERIES and len(judge.systems) > 1:
         lines.append(f"Only {queries} queries with judgments: only large differences can be told from chance.")
@@ -790,6 +819,10 @@ def _settings(one: System) -> dict[str, Any]:
 def _family(one: System) -> str:
     parts = [one.kind, *(one.setting(key) for key in ("model", "backend", "strategy"))]
     return ", ".join(short_name(part) for part in parts if part is not None)
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # -0.0 + 0.0 is 0.0
 
 
 def _p(value: float) -> str:

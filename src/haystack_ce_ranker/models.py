@@ -97,6 +97,26 @@ def find_files(options: ModelOptions, candidates: Sequence[str], *, beside: Sequ
     )
 
 
+def require_safetensors(folder: Path, model: str) -> None:
+    """
+    Raise, with what to do instead, unless a folder holds weights as safetensors.
+
+    :raises ModelNotFoundError: If it does not; names what it holds.
+    """
+    if next(folder.rglob("*.safetensors"), None) is not None:
+        return
+    exported = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.onnx"))
+    if exported:
+        raise ModelNotFoundError(
+            f"model {model!r} has only ONNX weights ({', '.join(exported)}) in {folder}: set backend='onnx'."
+        )
+    held = sorted(file.name for file in folder.iterdir())
+    raise ModelNotFoundError(
+        f"model {model!r} has no weights as safetensors in {folder}, which holds {', '.join(held[:10]) or 'nothing'}. "
+        "Pickled weights (pytorch_model.bin) are not read, as they run code; convert them to safetensors."
+    )
+
+
 def _snapshot(options: ModelOptions, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from haystack_ce_ranker.backends import Batch, position_limit
 from haystack_ce_ranker.backends.packed import PackedForm, why_not
-from haystack_ce_ranker.models import ModelOptions, locate, not_found
+from haystack_ce_ranker.models import ModelOptions, locate, not_found, require_safetensors
 from haystack_ce_ranker.pairs import PairTokenizer
 
 logger = logging.getLogger(__name__)
@@ -176,7 +177,8 @@ def load(options: ModelOptions) -> TorchBackend:
     `model_kwargs={"attn_implementation": "packed"}` asks for packed batches; any other name is handed to transformers,
     and batches are padded then.
 
-    :raises ModelNotFoundError: If there is no such folder, and the hub does not have or cannot give it.
+    :raises ModelNotFoundError: If there is no such folder, the hub does not have or cannot give it, or a folder holds
+        no safetensors.
     :raises ValueError: If the model is not a sequence-classification model with one output label, its weights are not
         safetensors, or packed batches were asked for and cannot be had.
     """
@@ -195,6 +197,8 @@ def load(options: ModelOptions) -> TorchBackend:
     if options.dtype is not None:
         model_kwargs["dtype"] = resolve_dtype(options.dtype, options.device)
     place = locate(options.model)
+    if Path(place).is_dir():
+        require_safetensors(Path(place), options.model)
     try:
         cross_encoder = CrossEncoder(
             place,

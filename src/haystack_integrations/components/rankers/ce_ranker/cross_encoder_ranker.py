@@ -165,9 +165,14 @@ class CrossEncoderRanker:
             raise ValueError(f"on_truncation must be one of {choices}, but got {on_truncation!r}.")
         if not name:
             raise ValueError(f"name must not be empty, but got {name!r}.")
+        if not str(model).strip():
+            raise ValueError(f"model must be a hub id, a folder or 'package:<name>/<path>', but got {model!r}.")
+        if isinstance(meta_fields_to_embed, str):
+            raise ValueError(f"meta_fields_to_embed must be a list of names, but got {meta_fields_to_embed!r}.")
+        _check_threshold(score_threshold)
         for parameter, value in (("batch_size", batch_size), ("batch_tokens", batch_tokens), ("threads", threads)):
-            if value is not None and value < 1:
-                raise ValueError(f"{parameter} must be >= 1 or None, but got {value}.")
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{parameter} must be >= 1 or None, but got {value!r}.")
         if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int) or depth < 1):
             raise ValueError(f"depth must be a whole number >= 1 or None, but got {depth!r}.")
         if deadline_ms is not None and not _is_positive(deadline_ms):
@@ -316,7 +321,8 @@ class CrossEncoderRanker:
         with a score of None.
 
         :param query: The query.
-        :param documents: The candidates; they are not changed.
+        :param documents: The candidates; they are not changed. Dictionaries of `Document.to_dict`, as they come from a
+            server's request, are read as documents.
         :param top_k: Overrides the value of `__init__`.
         :param scale_score: Overrides the value of `__init__`.
         :param score_threshold: Overrides the value of `__init__`.
@@ -324,15 +330,16 @@ class CrossEncoderRanker:
             `name`, `model`, `backend`, `dtype`, `device` and `strategy`, what ran; `documents`, the number of
             candidates, and `duplicates`, those left out; `pairs`, `batches`, `tokens` (padding not among them),
             `padding_share` and `seconds` (by step), what it cost; `cached`, how many documents cost nothing because
-            their score was kept or wanted twice (see `cache_size`); `content_tokens`, of the candidates' contents;
-            `documents_cut` and `tokens_unread`, how many were not read whole and by how much, with the share read of
-            each under `coverage`; `query_tokens` and
-            `query_tokens_cut`; `scored`, the logit of every scored document, also of those that `top_k` cut;
-            `unscored`, the ids of the others, in their order; `beyond_depth`, how many of these `depth` left out (they
-            do not count as cut); and `deadline_reached`, whether `deadline_ms` stopped the scoring: documents that it
-            left out do not count as cut either.
-        :raises ValueError: If `top_k` is not positive, `query` is not a text, a text does not fit and
-            `on_truncation` is `error`, or what is embedded around a document leaves no room for its content.
+            their score was kept (see `cache_size`) or is that of an equal text; `content_tokens`, of the candidates'
+            contents; `documents_cut` and `tokens_unread`, how many were not read whole and by how much, with the share
+            read of each under `coverage`; `query_tokens` and `query_tokens_cut`; `scored`, the logit of every scored
+            document, also of those that `top_k` cut; `unscored`, the ids of the others, in their order; `beyond_depth`,
+            how many of these `depth` left out (they do not count as cut); and `deadline_reached`, whether `deadline_ms`
+            stopped the scoring: documents that it left out do not count as cut either.
+        :raises ValueError: If `top_k` is not positive, `score_threshold` not a number, `query` not a text, a text does
+            not fit and `on_truncation` is `error`, or what is embedded around a document leaves no room for its
+            content.
+        :raises TypeError: If `documents` is not a list of documents.
         """
         if not isinstance(query, str):
             raise ValueError(f"query must be a text, but got {query!r}.")
@@ -341,6 +348,8 @@ class CrossEncoderRanker:
         top_k = self.top_k if top_k is None else top_k
         scale_score = self.scale_score if scale_score is None else scale_score
         score_threshold = self.score_threshold if score_threshold is None else score_threshold
+        _check_threshold(score_threshold)
+        documents = _documents(documents)
         candidates = _deduplicate(documents)
         self.warm_up()
         scorer = self._scorer
@@ -352,20 +361,29 @@ class CrossEncoderRanker:
         self._warn_of_many(len(texts))
         if self.on_truncation == "error":
             _refuse_truncation(scorer, full_query, candidates[: self.depth], texts)
-        scores, stats = scorer.score(full_query, texts, top_k=top_k, deadline=deadline)
+        # Equal texts are scored once: in one batch their logits can differ in the last digit, and break the tie.
+        unique = list(dict.fromkeys(texts))
+        scores, stats = scorer.score(full_query, unique, top_k=top_k, deadline=deadline)
+        score_of = dict(zip(unique, scores.documents, strict=True))
         beyond_depth = (DocumentScore(logit=None),) * (len(candidates) - len(texts))
-        scores = replace(scores, documents=scores.documents + beyond_depth)
+        scores = replace(
+            scores,
+            documents=(*(score_of[text] for text in texts), *beyond_depth),
+            cached=scores.cached + len(texts) - len(unique),
+        )
         order = sorted(range(len(candidates)), key=lambda place: _sort_key(scores.documents[place]))
         report = self._report(scorer, documents, candidates, scores, stats)
         if self.on_truncation == "warn":
             _warn_of_truncation(report)
+        # What the joiner needs to know of all that were scored, should `top_k` cut some of them off.
+        of_all = {"scored": len(report["scored"]), "lowest": min(report["scored"].values(), default=None)}
         ranked = []
         for rank, place in enumerate(order, start=1):
             found = scores.documents[place]
             score = None if found.logit is None else _sigmoid(found.logit) if scale_score else found.logit
             if score_threshold is not None and (score is None or score < score_threshold):
                 continue
-            ranked.append((self._ranked(candidates[place], found, score, rank, report), found))
+            ranked.append((self._ranked(candidates[place], found, score, rank, of_all), found))
         ranked = ranked[:top_k]
         output: dict[str, Any] = {"documents": [document for document, _ in ranked], "report": report}
         if self.return_passages:
@@ -433,15 +451,14 @@ class CrossEncoderRanker:
         return DocumentText(_content(document), header, self.document_suffix)
 
     def _ranked(
-        self, document: Document, found: DocumentScore, score: float | None, rank: int, report: dict[str, Any]
+        self, document: Document, found: DocumentScore, score: float | None, rank: int, of_all: dict[str, Any]
     ) -> Document:
         record = {
             "logit": found.logit,
             "rank": rank,
             "read": [{"start": part.start, "end": part.end, "logit": part.logit} for part in found.read],
             "coverage": found.coverage if found.logit is not None else 0.0,
-            "scored": len(report["scored"]),
-            "lowest": min(report["scored"].values(), default=None),
+            **of_all,
         }
         return replace(document, score=score, meta=with_record(document.meta, self.name, record))
 
@@ -488,6 +505,12 @@ def _check_top_k(top_k: int) -> None:
         raise ValueError(f"top_k must be > 0, but got {top_k}")
 
 
+def _check_threshold(score_threshold: float | None) -> None:
+    is_number = isinstance(score_threshold, int | float) and not isinstance(score_threshold, bool)
+    if score_threshold is not None and not (is_number and not math.isnan(score_threshold)):
+        raise ValueError(f"score_threshold must be a number or None, but got {score_threshold!r}.")
+
+
 def _is_positive(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
 
@@ -498,6 +521,17 @@ def _copy(values: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _content(document: Document) -> str:
     return document.content if document.content is not None else ""
+
+
+def _documents(given: Sequence[Document | dict[str, Any]]) -> list[Document]:
+    """Return what came as documents: servers hand over dictionaries where a pipeline's input is a list of documents."""
+    if not isinstance(given, list | tuple):
+        raise TypeError(f"documents must be a list of Documents, but got {given!r:.100}")
+    documents = [Document.from_dict(one) if isinstance(one, dict) else one for one in given]
+    for document in documents:
+        if not isinstance(document, Document):
+            raise TypeError(f"documents must be a list of Documents, but one of them is {document!r:.100}")
+    return documents
 
 
 def _deduplicate(documents: Sequence[Document]) -> list[Document]:
@@ -561,4 +595,9 @@ def _passage(document: Document, found: DocumentScore, name: str) -> Document:
     meta = {key: value for key, value in document.meta.items() if key != KEY}
     meta.update({"parent_id": document.id, "passage_start": start, "passage_end": end})
     record = {"logit": found.logit}
-    return Document(content=content[start:end], meta=with_record(meta, name, record), score=document.score)
+    return Document(
+        id=f"{document.id}:{start}-{end}",
+        content=content[start:end],
+        meta=with_record(meta, name, record),
+        score=document.score,
+    )

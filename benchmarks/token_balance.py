@@ -1,46 +1,57 @@
 """
 What the model reads of a pair, and what that is worth: nDCG@10 and tokens per query.
 
-    python benchmarks/token_balance.py strategies     # head, passages, every window; tokens, time per step
+    python benchmarks/token_balance.py strategies     # head, passages, every window: the table of the README
+    python benchmarks/token_balance.py time           # tokenising and choosing windows, beside scoring
     python benchmarks/token_balance.py sweep          # window, passages, evidence, aggregate: why the defaults
+    python benchmarks/token_balance.py finding        # evidence by tokens or stems, whose idf, aligned to what
+    python benchmarks/token_balance.py choices        # the same by the ranking that comes of it
     python benchmarks/token_balance.py mixed          # short documents among long ones: is either favoured
     python benchmarks/token_balance.py positions      # who is found by where in the document the answer stands
     python benchmarks/token_balance.py queries        # which part of a query to keep when it is too long
+    python benchmarks/token_balance.py shares         # how much of a pair a long query may take
 
 Several parts may be named at once. Every setting re-ranks the same candidates with the same model in one process, and a
-pair that several settings share is scored once (`speed.py` measures time). Collections that are missing
-are skipped with a word. Needs the extras `evaluate` and `onnx`; the model is a folder or a `package:` name.
+pair that several settings share is scored once; with `--cache FILE` also across runs. Collections that are missing are
+skipped with a word. Needs the extras `evaluate` and `onnx`; the model is a folder or a `package:` name.
 """
 
 import argparse
+import csv
+import hashlib
 import math
 import os
+import sqlite3
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import Stemmer
 
 from haystack_ce_ranker import backends
-from haystack_ce_ranker.backends import Backend, Batch
+from haystack_ce_ranker.backends import Backend, Batch, load_tokenizer
 from haystack_ce_ranker.bm25 import BM25Index
-from haystack_ce_ranker.documents import DocumentText
+from haystack_ce_ranker.documents import DocumentEncoder, DocumentText, EncodedDocument
 from haystack_ce_ranker.evaluation.collections import Collection, load_collection, load_run
 from haystack_ce_ranker.evaluation.measures import mean, ndcg_at_10, ranked_scores
-from haystack_ce_ranker.models import OFFLINE_MODEL, ModelOptions
+from haystack_ce_ranker.models import OFFLINE_MODEL, ModelOptions, locate
+from haystack_ce_ranker.pairs import PackedPair
+from haystack_ce_ranker.passages import STRATEGIES, Piece, Span, WindowSettings, align, evidence, windows
 from haystack_ce_ranker.queries import REDUCTIONS
 from haystack_ce_ranker.scoring import CrossEncoderScorer, QueryScores, ReadingPolicy, Stats
 
 DEPTHS = {"covidqa": 10, "dl19-long": 50, "dl19": 50, "cacm": 20, "med": 20, "stackfaq": 20}
 DEFAULT = ReadingPolicy()
+DEFAULT_LABEL = "best passages (default)"
 POLICIES = {
     "first 512 tokens (head)": ReadingPolicy(long_documents="head"),
     "best passage": ReadingPolicy(passages_per_document=1),
     "two best passages": ReadingPolicy(passages_per_document=2),
-    "best passages (default)": DEFAULT,
+    DEFAULT_LABEL: DEFAULT,
 }
 EVERY_WINDOW = ReadingPolicy(long_documents="windows")
 Found = Mapping[str, Sequence[str]]
@@ -48,22 +59,40 @@ Scores = Mapping[str, Mapping[str, float]]
 
 
 class Remembering:
-    """A backend that scores each pair once, for settings that share most of their pairs."""
+    """
+    A backend that scores each pair once, for settings that share most of their pairs.
 
-    def __init__(self, backend: Backend) -> None:
+    :param file: An SQLite file that keeps the logits for the next run too, so that a long run may be stopped and gone
+        on with; None for this run only.
+    """
+
+    def __init__(self, backend: Backend, *, model: str = "", file: Path | None = None) -> None:
         self.forgetful = backend
-        self._known: dict[bytes, np.float32] = {}
+        self.model = model
+        self._salt = f"{model}|{backend.name}|{backend.dtype}|".encode()
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        self._file = sqlite3.connect(file if file is not None else ":memory:", timeout=60)
+        self._file.execute("CREATE TABLE IF NOT EXISTS logits (pair BLOB PRIMARY KEY, logit REAL) WITHOUT ROWID")
+        self._known: dict[bytes, float] = dict(self._file.execute("SELECT pair, logit FROM logits"))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.forgetful, name)
 
     def logits(self, batch: Batch) -> Any:
-        keys = [np.asarray(pair.ids).tobytes() + b"|" + np.asarray(pair.types).tobytes() for pair in batch.pairs]
+        keys = [self._key(pair) for pair in batch.pairs]
         new = [place for place, key in enumerate(keys) if key not in self._known]
         if new:
             values = self.forgetful.logits(Batch([batch.pairs[place] for place in new], batch.pad_id))
-            self._known.update(zip((keys[place] for place in new), values, strict=True))
+            found = [(keys[place], float(value)) for place, value in zip(new, values, strict=True)]
+            self._known.update(found)
+            with self._file:
+                self._file.executemany("INSERT OR REPLACE INTO logits VALUES (?, ?)", found)
         return np.asarray([self._known[key] for key in keys], dtype=np.float32)
+
+    def _key(self, pair: PackedPair) -> bytes:
+        ids, types = np.asarray(pair.ids, dtype=np.int32), np.asarray(pair.types, dtype=np.int32)
+        return hashlib.blake2b(self._salt + ids.tobytes() + types.tobytes(), digest_size=16).digest()
 
 
 def candidates(folder: Path, collection: Collection) -> dict[str, list[str]]:
@@ -129,44 +158,119 @@ def row(name: str, of: Found, label: str, figure: float, tokens: float = 0, head
     print(f"| {name} | {len(of)} | {label} | {figure:.4f} | {cells} |", flush=True)
 
 
+def holds(what: str, is_so: bool, figures: str) -> None:
+    print(f"- {'holds' if is_so else 'MISSED'}: {what}: {figures}", flush=True)
+
+
 def strategies(arguments: argparse.Namespace, backend: Any) -> None:
     print("| collection | queries | what is read | nDCG@10 | tokens / query | share of head's |")
     print("|---|---|---|---|---|---|")
-    steps = []
+    verdicts: list[tuple[str, bool, str]] = []
+    head_of: dict[str, tuple[float, float]] = {}  # quality and tokens per query of the first 512 tokens
+    found_of: dict[str, dict[str, tuple[float, float]]] = {}
     for name, collection, found in collections(arguments, "covidqa,dl19-long,dl19", 10**6):
         first_stage = {q: ranked_scores(ids) for q, ids in found.items()}
         row(name, found, "nothing (BM25)", mean(ndcg_at_10(first_stage, collection.judgments)))
-        head = 0.0
-        by_policy = {}
+        by_policy, figures = {}, {}
         for label, policy in POLICIES.items():
             scores, stats = score(backend, policy, collection, found)
             by_policy[label] = logits(found, scores)
-            tokens = stats.tokens / len(found)
-            head = head or tokens
-            row(name, found, label, quality(by_policy[label], collection), tokens, head)
-            if policy == DEFAULT:
-                fresh = CrossEncoderScorer(backend.forgetful, policy)
-                few = requests(collection, only(found, 5))
-                _, first = fresh.score_many(few)
-                _, again = fresh.score_many(few)
-                steps.append((name, first, again))
+            figures[label] = quality(by_policy[label], collection), stats.tokens / len(found)
+            head_of.setdefault(name, figures[label])
+            row(name, found, label, *figures[label], head_of[name][1])
+        found_of[name] = figures
         if name == "dl19":
-            plain, ours = by_policy["first 512 tokens (head)"], by_policy["best passages (default)"]
-            equal = all(plain[q][one] == ours[q][one] for q in plain for one in plain[q])
-            print(f"| {name} | | default and head score every passage the same: {equal} | | | |", flush=True)
+            plain = plain_logits(backend, collection, found)
+            worst = max(abs(plain[q][one] - logit) for q, of in by_policy[DEFAULT_LABEL].items()
+                        for one, logit in of.items())  # fmt: skip
+            verdicts.append(("dl19: scores identical to plain scoring", worst == 0.0, f"largest difference {worst:g}"))
             continue
-        few_found = only(found, arguments.windows_queries)
-        sample = {q: by_policy["best passages (default)"][q] for q in few_found}
-        row(name, few_found, "default, on the sample", quality(sample, collection))
-        scores, stats = score(backend, EVERY_WINDOW, collection, few_found)
-        tokens = stats.tokens / len(few_found)
-        figure = quality(logits(few_found, scores), collection)
-        row(name, few_found, "every window, on the sample", figure, tokens, head)
-    print("\n| collection | tokenising and choosing, of scoring time: texts seen for the first time | seen before |")
-    print("|---|---|---|")
-    for name, first, again in steps:
-        shares = [(stats.tokenise + stats.select) / stats.score for stats in (first, again)]
-        print(f"| {name} | {shares[0]:.1%} | {shares[1]:.1%} |", flush=True)
+        few = only(found, arguments.windows_queries)
+        sample = quality({q: by_policy[DEFAULT_LABEL][q] for q in few}, collection)
+        row(name, few, "default, on the sample", sample)
+        scores, stats = score(backend, EVERY_WINDOW, collection, few)
+        every = {join: quality(aggregated(few, scores, AGGREGATES[join]), collection) for join in ("max", "logsumexp")}
+        for join, figure in every.items():
+            row(name, few, f"every window ({join}), on the sample", figure, stats.tokens / len(few), head_of[name][1])
+        verdicts.append((f"{name}: the default does not lose to every window (same {len(few)} queries)",
+                         sample >= max(every.values()), f"{sample:.4f} against {max(every.values()):.4f}"))  # fmt: skip
+    if "covidqa" in found_of:
+        (head, tokens), (ours, cost) = head_of["covidqa"], found_of["covidqa"][DEFAULT_LABEL]
+        verdicts.append(("covidqa: default >= head + 0.10 at <= 85 % of its tokens",
+                         ours >= head + 0.10 and cost <= 0.85 * tokens,
+                         f"{ours - head:+.4f} at {cost / tokens:.0%}"))  # fmt: skip
+        verdicts.append(a_setting("covidqa: a setting >= head + 0.06 at <= 30 %", found_of["covidqa"], head + 0.06,
+                                  0.3 * tokens, lambda figure: f"{figure - head:+.4f}", tokens))  # fmt: skip
+    if {"dl19", "dl19-long"} <= set(found_of):
+        (_, tokens), (alone, _) = head_of["dl19-long"], found_of["dl19"][DEFAULT_LABEL]
+        ours, cost = found_of["dl19-long"][DEFAULT_LABEL]
+        verdicts.append(("dl19-long: default >= 93 % of the passages alone at no more tokens than head",
+                         ours >= 0.93 * alone and cost <= tokens,
+                         f"{ours / alone:.1%} at {cost / tokens:.0%}"))  # fmt: skip
+        verdicts.append(a_setting("dl19-long: a setting >= 95 % of the passages alone at <= 30 %",
+                                  found_of["dl19-long"], 0.95 * alone, 0.3 * tokens,
+                                  lambda figure: f"{figure / alone:.1%}", tokens))  # fmt: skip
+    print()
+    for verdict in verdicts:
+        holds(*verdict)
+
+
+def a_setting(
+    what: str,
+    figures: Mapping[str, tuple[float, float]],
+    least: float,
+    most: float,
+    say: Callable[[float], str],
+    head: float,
+) -> tuple[str, bool, str]:
+    """The setting of best quality among those within `most` tokens, and whether it reaches `least`."""
+    within = {label: figure for label, figure in figures.items() if figure[1] <= most}
+    if not within:
+        return what, False, "no setting is that cheap"
+    label = max(within, key=lambda one: within[one][0])
+    figure, tokens = within[label]
+    return what, figure >= least, f"{label}, {say(figure)} at {tokens / head:.0%}"
+
+
+def plain_logits(backend: Any, collection: Collection, found: Found) -> dict[str, dict[str, float]]:
+    """The logits of pairs as the model's own tokenizer packs and truncates them."""
+    tokenizer = load_tokenizer(locate(backend.model), ModelOptions(model=backend.model))
+    result: dict[str, dict[str, float]] = {}
+    for query_id, ids in found.items():
+        texts = [collection.documents[one].content for one in ids]
+        packed = tokenizer([collection.queries[query_id]] * len(ids), texts, truncation="only_second", max_length=512)
+        pairs = [
+            PackedPair(np.asarray(tokens, dtype=np.int32), np.asarray(types, dtype=np.int32))
+            for tokens, types in zip(packed["input_ids"], packed["token_type_ids"], strict=True)
+        ]
+        values = backend.logits(Batch(pairs, backend.tokenizer.pad_id))
+        result[query_id] = dict(zip(ids, map(float, values), strict=True))
+    return result
+
+
+def time_of_steps(arguments: argparse.Namespace, backend: Any) -> None:
+    """Medians over queries; each first time with a scorer whose cache is empty."""
+    print("| collection | queries | tokenising, ms | choosing, ms | scoring, ms | both of scoring | again, cached |")
+    print("|---|---|---|---|---|---|---|")
+    verdicts = []
+    for name, collection, found in collections(arguments, "covidqa,dl19-long,dl19", 15):
+        wanted = requests(collection, found)
+        warm = CrossEncoderScorer(backend.forgetful)
+        warm.score(*wanted[0])  # numpy and onnxruntime have their first time here
+        first, again = [], []
+        for request in wanted:
+            fresh = CrossEncoderScorer(backend.forgetful)
+            first.append(fresh.score(*request)[1])
+            again.append(fresh.score(*request)[1])
+        shares = [float(np.median([(s.tokenise + s.select) / s.score for s in of])) for of in (first, again)]
+        steps = [1000 * float(np.median([getattr(s, step) for s in first])) for step in ("tokenise", "select", "score")]
+        cells = " | ".join(f"{step:.1f}" for step in steps) + " | " + " | ".join(f"{share:.1%}" for share in shares)
+        print(f"| {name} | {len(wanted)} | {cells} |", flush=True)
+        verdicts.append((f"{name}: tokenising and choosing < 15 % of scoring, < 5 % cached",
+                         shares[0] < 0.15 and shares[1] < 0.05, " and ".join(f"{s:.1%}" for s in shares)))  # fmt: skip
+    print()
+    for verdict in verdicts:
+        holds(*verdict)
 
 
 AGGREGATES: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
@@ -181,6 +285,10 @@ AGGREGATES: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
 """`evidence` weighs a window's logit with the logarithm of its share of the best window's lexical evidence."""
 
 
+EVIDENCE_OF_PASSAGES = {1: (0.8,), 2: (0.0, 0.8), 4: (0.0, 0.6, 0.8, 0.9), 8: (0.8,)}
+"""The shares of the best window's evidence that the sweep tries, by how many windows a document may have."""
+
+
 def sweep(arguments: argparse.Namespace, backend: Any) -> None:
     print(
         "| collection | queries | window | passages | evidence | tokens / query |", *AGGREGATES, sep=" | ", end=" |\n"
@@ -193,19 +301,19 @@ def sweep(arguments: argparse.Namespace, backend: Any) -> None:
             print(f"| {name} | {len(found)} | {label} | | | {stats.tokens / len(found):,.0f} | {figure:.3f} | | | |")
         for window in (64, 128, 256):
             for passages in (1, 2, 4, 8):
-                for evidence in (0.0, 0.6, 0.8, 0.9) if passages > 1 else (0.8,):
+                for share in EVIDENCE_OF_PASSAGES[passages]:
                     policy = replace(
                         DEFAULT,
                         passage_tokens=window,
                         passage_stride=window // 2,
                         passages_per_document=passages,
-                        passage_evidence=evidence,
+                        passage_evidence=share,
                     )
                     scores, stats = score(backend, policy, collection, found)
                     figures = [quality(aggregated(found, scores, join), collection) for join in AGGREGATES.values()]
                     cells = " | ".join(f"{figure:.3f}" for figure in figures)
                     print(
-                        f"| {name} | {len(found)} | {window} | {passages} | {evidence} "
+                        f"| {name} | {len(found)} | {window} | {passages} | {share} "
                         f"| {stats.tokens / len(found):,.0f} | {cells} |",
                         flush=True,
                     )
@@ -221,6 +329,190 @@ def aggregated(
         }
         for query_id, ids in found.items()
     }
+
+
+class Choice(NamedTuple):
+    """
+    A way to choose windows.
+
+    :ivar stems: Whether evidence counts stems of words instead of tokens.
+    :ivar shared: Whether the document frequencies are those of all candidates' windows instead of the document's own.
+    :ivar aligned: Where windows may begin: at `sentences` (else words), at `words`, or `anywhere`.
+    """
+
+    stems: bool = False
+    shared: bool = False
+    aligned: str = "sentences"
+
+
+CHOICES = {
+    "tokens, the document's idf, sentences (default)": Choice(),
+    "tokens, the candidates' idf, sentences": Choice(shared=True),
+    "stems, the document's idf, sentences": Choice(stems=True),
+    "stems, the candidates' idf, sentences": Choice(stems=True, shared=True),
+    "tokens, the document's idf, words": Choice(aligned="words"),
+    "tokens, the document's idf, anywhere": Choice(aligned="anywhere"),
+}
+
+
+class Chooser:
+    """
+    A strategy for long documents by a `Choice`, for models whose tokens are WordPieces of English.
+
+    `begin` must be told the candidates of each query: what the engine's own strategies never know.
+    """
+
+    def __init__(self, choice: Choice, backend: Any, encoder: DocumentEncoder | None = None) -> None:
+        self._choice = choice
+        self._encoder = encoder if encoder is not None else DocumentEncoder(backend.tokenizer, cache_tokens=50_000_000)
+        self._names = {place: token for token, place in backend.tokenizer.vocabulary().items()}
+        self._stemmer = Stemmer.Stemmer("english")
+        self._stems: dict[str, int] = {}
+        self._units: dict[bytes, Any] = {}
+        self._holding = Counter[int]()
+        self._total = 0
+
+    def begin(self, query: Any, texts: Sequence[DocumentText], settings: WindowSettings) -> None:
+        self._holding.clear()
+        self._total = 0
+        if not self._choice.shared:
+            return
+        for document in self._encoder.encode(texts):
+            size = settings.passage_tokens
+            starts = self._starts(document, size, settings)
+            self._total += len(starts)
+            body = self._as_units(document.body.ids)
+            for unit in set(self._as_units(query).tolist()) - {-1}:
+                places = np.flatnonzero(body == unit)
+                self._holding[unit] += int(
+                    np.count_nonzero(np.searchsorted(places, starts + size) - np.searchsorted(places, starts))
+                )
+
+    def __call__(self, document: EncodedDocument, query: Any, room: int, settings: WindowSettings) -> list[Piece]:
+        size = min(settings.passage_tokens, room)
+        starts = self._starts(document, size, settings)
+        body, wanted = self._as_units(document.body.ids), self._as_units(query)
+        found = self._evidence(body, wanted[wanted >= 0], starts, size)
+        best = np.argsort(-found, kind="stable")[: settings.passages_per_document]
+        enough = settings.passage_evidence * found[best[0]] - 1e-9
+        kept = best[:1] if found[best[0]] <= 0.0 else best[found[best] >= enough]
+        tokens = len(body)
+        return [
+            Piece((Span(int(starts[one]), min(int(starts[one]) + size, tokens)),), float(found[one])) for one in kept
+        ]
+
+    def _evidence(self, body: Any, query: Any, starts: Any, size: int) -> Any:
+        if not self._choice.shared:
+            return evidence(body, query, starts, size=size)
+        total = np.zeros(len(starts))
+        for unit in np.unique(query):
+            places = np.flatnonzero(body == unit)
+            frequency = np.searchsorted(places, starts + size) - np.searchsorted(places, starts)
+            holding = self._holding[int(unit)]
+            idf = np.log1p((self._total - holding + 0.5) / (holding + 0.5))
+            total += idf * frequency * 2.2 / (frequency + 1.2)
+        return total
+
+    def _starts(self, document: EncodedDocument, size: int, settings: WindowSettings) -> Any:
+        starts = windows(len(document.body.ids), size=size, stride=settings.passage_stride)
+        slack = max(size - settings.passage_stride, 0) // 2
+        if self._choice.aligned == "anywhere":
+            return starts
+        if self._choice.aligned == "words":
+            document = replace(document, sentence_starts=document.word_starts)
+        return align(starts, document, slack=slack)
+
+    def _as_units(self, ids: Any) -> Any:
+        """For each token the stem of the word that begins there, -1 where none begins; or the tokens themselves."""
+        if not self._choice.stems:
+            return ids
+        key = ids.tobytes()
+        if key not in self._units:
+            names = [self._names[token] for token in ids.tolist()]
+            units = np.full(len(ids), -1, dtype=np.int64)
+            firsts = [place for place, name in enumerate(names) if not name.startswith("##")]
+            for first, after in zip(firsts, [*firsts[1:], len(names)], strict=True):
+                word = "".join(name.removeprefix("##") for name in names[first:after])
+                units[first] = self._stems.setdefault(self._stemmer.stemWord(word), len(self._stems))
+            self._units[key] = units
+        return self._units[key]
+
+
+def finding(arguments: argparse.Namespace, backend: Any) -> None:
+    """
+    Without the model: whether the chosen windows hold what answers the query, in relevant candidates that do not fit.
+
+    covidqa: the token where the annotated answer begins; dl19-long: the middle of the window lies in the passage.
+    """
+    print("| collection | relevant documents | evidence | in the best window | in one of the chosen | chosen windows |")
+    print("|---|---|---|---|---|---|")
+    for name, collection, found in collections(arguments, "covidqa,dl19-long", 10**6):
+        answers = answers_of(arguments.data, name, collection)
+        encoder = DocumentEncoder(backend.tokenizer, cache_tokens=50_000_000)
+        for label, choice in CHOICES.items():
+            chooser = Chooser(choice, backend, encoder)
+            first, any_, counts = [], [], []
+            for query_id, (query, texts) in zip(found, requests(collection, found), strict=True):
+                ids = backend.tokenizer.encode([query])[0].ids
+                chooser.begin(ids, texts, DEFAULT.windows)
+                for one, document in zip(found[query_id], encoder.encode(texts), strict=True):
+                    room = 509 - len(ids)
+                    if (query_id, one) not in answers or len(document) <= room:
+                        continue
+                    spans = [piece.spans[0] for piece in chooser(document, ids, room, DEFAULT.windows)]
+                    start, end = answers[query_id, one]
+                    low = int(np.searchsorted(document.body.starts, start, side="right")) - 1
+                    high = int(np.searchsorted(document.body.starts, end))
+                    held = [
+                        span.start <= low < span.stop if name == "covidqa" else low <= sum(span) // 2 < high
+                        for span in spans
+                    ]
+                    first.append(held[0])
+                    any_.append(any(held))
+                    counts.append(len(held))
+            print(
+                f"| {name} | {len(first)} | {label} | {mean_of(first):.1%} | {mean_of(any_):.1%} | "
+                f"{mean_of(counts):.2f} |",
+                flush=True,
+            )
+
+
+def answers_of(data: Path, name: str, collection: Collection) -> dict[tuple[str, str], tuple[int, int]]:
+    """Where in a relevant document its query's answer stands, in characters."""
+    if name == "covidqa":
+        with (data / name / "answers.tsv").open(encoding="utf-8") as file:
+            lines = list(csv.DictReader(file, delimiter="\t"))
+        starts = [(line["qid"], line["docid"], int(line["answer_start_char"])) for line in lines]
+        return {(query, document): (start, start + 1) for query, document, start in starts}
+    passages = load_collection(data / "dl19").documents
+    answers = {}
+    for query_id, grades in collection.judgments.items():
+        for one, grade in grades.items():
+            if grade >= 2 and one in collection.documents:
+                start = int(collection.documents[one].metadata["needle_start_char"])
+                answers[query_id, one] = (start, start + len(passages[one.split("@")[0]].content))
+    return answers
+
+
+def choices(arguments: argparse.Namespace, backend: Any) -> None:
+    """Which window is found (one per document), and what the default settings make of it."""
+    print("| collection | queries | evidence | best passage | tokens / query | default settings | tokens / query |")
+    print("|---|---|---|---|---|---|---|")
+    for name, collection, found in collections(arguments, "covidqa,dl19-long", 100):
+        for label, choice in CHOICES.items():
+            STRATEGIES["choice"] = chooser = Chooser(choice, backend)
+            cells = []
+            for most in (1, DEFAULT.passages_per_document):
+                policy = replace(DEFAULT, long_documents="choice", passages_per_document=most)
+                scorer = CrossEncoderScorer(backend, policy, cache_tokens=50_000_000)
+                scores, tokens = {}, 0
+                for query_id, request in zip(found, requests(collection, found), strict=True):
+                    chooser.begin(backend.tokenizer.encode([request[0]])[0].ids, request[1], policy.windows)
+                    scores[query_id], stats = scorer.score(*request)
+                    tokens += stats.tokens
+                cells.append(f"{quality(logits(found, scores), collection):.4f} | {tokens / len(found):,.0f}")
+            del STRATEGIES["choice"]
+            print(f"| {name} | {len(found)} | {label} | {' | '.join(cells)} |", flush=True)
 
 
 def mixed(arguments: argparse.Namespace, backend: Any) -> None:
@@ -239,7 +531,7 @@ def mixed(arguments: argparse.Namespace, backend: Any) -> None:
         end=" |\n",
     )
     print("|---" * (3 + 2 * len(AGGREGATES)) + "|")
-    for window, most in ((64, 2), (64, 4), (128, 4), (256, 4)):
+    for window, most in ((64, 1), (64, 2), (64, 4), (128, 4)):
         policy = replace(DEFAULT, passage_tokens=window, passage_stride=window // 2, passages_per_document=most)
         figures: dict[str, list[tuple[float, float]]] = {name: [] for name in AGGREGATES}
         tokens = 0.0
@@ -272,7 +564,7 @@ def positions(arguments: argparse.Namespace, backend: Any) -> None:
     """Of the relevant documents (grade 2 and up) among the candidates, the share in the top 10, by needle position."""
     shares: dict[str, list[tuple[int, int]]] = {}
     for _, collection, found in collections(arguments, "dl19-long", 10**6):
-        for label in ("first 512 tokens (head)", "best passages (default)"):
+        for label in ("first 512 tokens (head)", DEFAULT_LABEL):
             scores, _ = score(backend, POLICIES[label], collection, found)
             hits, all_ = Counter[int](), Counter[int]()
             for query_id, of_query in logits(found, scores).items():
@@ -291,14 +583,28 @@ def positions(arguments: argparse.Namespace, backend: Any) -> None:
             low, high = wilson(*of_label[place])
             cells.append(f"{of_label[place][0]} of {of_label[place][1]} ({low:.0%} - {high:.0%})")
         print(f"| {place} | " + " | ".join(cells) + " |", flush=True)
+    print()
     for label, of_label in shares.items():
         hit, total = sum(h for h, _ in of_label), sum(n for _, n in of_label)
         share = hit / max(total, 1)
         chi = sum((h - n * share) ** 2 / (n * share * (1 - share)) for h, n in of_label if n and 0 < share < 1)
-        print(f"{label}: {share:.0%} over all positions; chi-square of flatness {chi:.1f} (5 % level: 19.7)")
+        figures = f"{share:.0%} of {total} over all positions, chi-square {chi:.1f} (5 % level with 11 degrees: 19.7)"
+        if label == DEFAULT_LABEL:
+            holds("flat within its interval by default", chi < 19.7, figures)
+        else:
+            print(f"- {label}: {figures}", flush=True)
+            unread = of_label[UNREAD_BY_HEAD:]
+            low, high = wilson(sum(h for h, _ in unread), sum(n for _, n in unread))
+            chance = 10 / DEPTHS["dl19-long"]
+            holds(f"the head is no better than chance ({chance:.0%}) from position {UNREAD_BY_HEAD + 1} on",
+                  low <= chance, f"{low:.0%} - {high:.0%}")  # fmt: skip
     if arguments.picture:
         arguments.picture.write_text(picture(shares), encoding="utf-8")
         print(f"wrote {arguments.picture}")
+
+
+UNREAD_BY_HEAD = 7
+"""The first of the twelve passages (from 0) that the first 512 tokens do not reach, mostly."""
 
 
 def wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -366,7 +672,39 @@ def queries(arguments: argparse.Namespace, backend: Any) -> None:
                   + " | ".join(f"{cell:.3f}" for cell in cells) + " |", flush=True)  # fmt: skip
 
 
-PARTS = {"strategies": strategies, "sweep": sweep, "mixed": mixed, "positions": positions, "queries": queries}
+def shares(arguments: argparse.Namespace, backend: Any) -> None:
+    """Queries and documents that do not fit together: which side gives way."""
+    print("| collection | max_length | queries of more than a quarter | the rule (default) | a quarter | a half "
+          "| three quarters |")  # fmt: skip
+    print("|---" * 7 + "|")
+    special = backend.tokenizer.format.special_tokens
+    for name, collection, found in collections(arguments, "cacm,med", 150):
+        encoded = backend.tokenizer.encode([collection.queries[q] for q in found])
+        lengths = dict(zip(found, (len(tokens.ids) for tokens in encoded), strict=True))
+        for limit in (64, 128):
+            room = limit - special
+            long = {q: ids for q, ids in found.items() if lengths[q] > room // 4}
+            if len(long) < 5:
+                continue
+            cells = []
+            for most in (None, room // 4, room // 2, 3 * room // 4):
+                policy = replace(DEFAULT, max_length=limit, max_query_tokens=most)
+                scores, stats = score(backend, policy, collection, long)
+                cells.append(f"{quality(logits(long, scores), collection):.4f} ({stats.tokens / len(long):,.0f})")
+            print(f"| {name} | {limit} | {len(long)} of {len(found)} | {' | '.join(cells)} |", flush=True)
+
+
+PARTS = {
+    "strategies": strategies,
+    "time": time_of_steps,
+    "sweep": sweep,
+    "finding": finding,
+    "choices": choices,
+    "mixed": mixed,
+    "positions": positions,
+    "queries": queries,
+    "shares": shares,
+}
 
 
 def main() -> None:
@@ -377,12 +715,13 @@ def main() -> None:
     parser.add_argument("--queries", type=int, help="at most so many per collection, drawn with seed 0")
     parser.add_argument("--windows-queries", type=int, default=10, help="queries for reading every window")
     parser.add_argument("--picture", type=Path, help="where `positions` writes its picture, as SVG")
+    parser.add_argument("--cache", type=Path, help="an SQLite file that keeps logits between runs")
     parser.add_argument("--model", default=OFFLINE_MODEL)
     parser.add_argument("--backend", default="onnx")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     backend = backends.load(arguments.backend, ModelOptions(model=arguments.model, threads=arguments.threads))
-    remembering = Remembering(backend)
+    remembering = Remembering(backend, model=arguments.model, file=arguments.cache)
     for part in arguments.parts:
         PARTS[part](arguments, remembering)
 

@@ -2,6 +2,8 @@
 
 import shutil
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -68,7 +70,12 @@ def test_torch_scores_equal_those_of_sentence_transformers(tiny_bert):
     assert (backend.dtype, backend.device, backend.max_length) == ("float32", "cpu", 128)
     backend.free_memory()
     assert backend.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    assert backend.is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    assert backend.is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert backend.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert backend.is_out_of_memory(MemoryError())
     assert not backend.is_out_of_memory(RuntimeError("other"))
+    assert not backend.is_out_of_memory(ValueError("out of memory"))
 
 
 def test_onnx_scores_equal_those_of_torch(tiny_bert, onnx_bert):
@@ -86,6 +93,38 @@ def test_on_cpu_an_onnx_score_does_not_depend_on_the_batch(onnx_bert):
     assert scores_of(backend, DOCUMENTS) == expected
     _, stats = CrossEncoderScorer(backend).score("the hut", DOCUMENTS)
     assert stats.padding_share == 0.0
+
+
+def test_on_cpu_requests_share_the_threads_of_an_onnx_model(monkeypatch, onnx_bert):
+    backend = backends.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=2))
+    other = backends.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=1))
+    assert backend._session.get_session_options().intra_op_num_threads == 1
+    lock = threading.Lock()
+    most = {}
+
+    def watch(one, name):
+        running, run = [], one._run
+
+        def watched(batch):
+            with lock:
+                running.append(batch)
+                most[name] = max(most.get(name, 0), len(running))
+            try:
+                threading.Event().wait(0.002)  # long enough for another pair to begin
+                return run(batch)
+            finally:
+                with lock:
+                    running.pop()
+
+        monkeypatch.setattr(one, "_run", watched)
+
+    watch(backend, "two")
+    watch(other, "one")
+    expected = scores(backend)
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(scores, [backend, other] * 6))
+    assert found == [expected] * 12
+    assert most == {"two": 2, "one": 1}
 
 
 @pytest.mark.parametrize(("capabilities", "asked"), [({}, True), ({"avx512_vnni": True}, False)])

@@ -1,6 +1,7 @@
 """The scorer: budgets, order, neighbours, running out of memory."""
 
 import time
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import bert_tokenizer
+from haystack_ce_ranker import backends
 from haystack_ce_ranker.documents import DocumentText
+from haystack_ce_ranker.models import ModelOptions
 from haystack_ce_ranker.pairs import PairTokenizer
 from haystack_ce_ranker.scoring import CrossEncoderScorer, ReadingPolicy, _learnt_batch_tokens
 
@@ -28,6 +31,7 @@ class FakeBackend:
         self.longest = 0
         self.read = 0
         self.freed = 0
+        self.pairs = []
 
     def logits(self, batch):
         slots = max(len(pair.ids) for pair in batch.pairs) * len(batch.pairs)
@@ -35,6 +39,7 @@ class FakeBackend:
             raise MemoryError("too large")
         self.longest = max(self.longest, *(len(pair.ids) for pair in batch.pairs))
         self.read += sum(len(pair.ids) for pair in batch.pairs)
+        self.pairs += [pair.ids.tolist() for pair in batch.pairs]
         return np.array(
             [np.sin(pair.ids.astype(float) * np.arange(1, len(pair.ids) + 1)).sum() for pair in batch.pairs]
         )
@@ -55,8 +60,11 @@ def logits(scores):
     return [document.logit for document in scores.documents]
 
 
+strategies = st.sampled_from(["best_passages", "head", "head_tail", "windows"])
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(words, st.lists(words, max_size=6), st.sampled_from(["best_passages", "head", "head_tail", "windows"]))
+@given(words, st.lists(words, max_size=6), strategies)
 def test_no_pair_exceeds_the_models_limit_and_all_are_counted(query, documents, strategy):
     backend = FakeBackend()
     scores, stats = scorer(backend, long_documents=strategy).score(query, documents)
@@ -84,14 +92,66 @@ def test_a_document_scores_the_same_whatever_its_neighbours_order_and_batches(qu
     assert logits(many[0]) == pytest.approx(together)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(words, min_size=1, max_size=6), st.integers(1, 500))
-def test_a_shared_budget_is_never_exceeded(documents, budget):
+@settings(max_examples=25, deadline=None)
+@given(st.text(alphabet="abc ", max_size=150), st.lists(words, min_size=1, max_size=4), strategies)
+def test_the_query_stands_whole_in_every_pair_when_it_fits(query, documents, strategy):
     backend = FakeBackend()
-    scores, _ = scorer(backend, max_tokens_per_query=budget).score("abc", documents, top_k=2)
-    assert backend.read == scores.tokens <= budget
+    made = scorer(backend, long_documents=strategy)
+    scores, _ = made.score(query, documents)
+    ids = backend.tokenizer.encode([query])[0].ids.tolist()
+    room = 64 - backend.tokenizer.format.special_tokens
+    fits = len(ids) + 16 <= room or len(ids) <= room // 2
+    if fits:
+        assert scores.query_tokens_read == scores.query_tokens == len(ids)
+        assert all(pair[1 : 1 + len(ids) + 1] == [*ids, 3] for pair in backend.pairs)
+    else:
+        assert scores.query_tokens_read >= room // 2
+
+
+@settings(max_examples=10, deadline=None)
+@given(words, st.lists(words, min_size=2, max_size=6), st.integers(128, 1024), st.integers(1, 4))
+def test_on_torch_in_float32_a_score_does_not_move_by_more_than_a_ten_thousandth(
+    tiny_bert, query, documents, batch_tokens, batch_size
+):
+    backend = torch_backend(tiny_bert)
+    policy = ReadingPolicy(passage_tokens=24, passage_stride=12)
+    together = logits(CrossEncoderScorer(backend, policy).score(query, documents)[0])
+    other = CrossEncoderScorer(backend, policy, batch_tokens=batch_tokens, batch_size=batch_size)
+    assert logits(other.score(query, documents[::-1])[0])[::-1] == pytest.approx(together, abs=1e-4, rel=0)
+    alone = [logits(other.score(query, [document])[0])[0] for document in documents]
+    assert alone == pytest.approx(together, abs=1e-4, rel=0)
+
+
+@lru_cache
+def torch_backend(folder):
+    return backends.load("torch", ModelOptions(folder, dtype="float32", threads=1))
+
+
+around = st.text(alphabet="abc ", max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(words, st.lists(st.builds(DocumentText, words, around, around), min_size=1, max_size=6), st.integers(1, 700),
+       strategies, st.integers(1, 8))  # fmt: skip
+def test_a_shared_budget_is_never_exceeded(query, documents, budget, strategy, top_k):
+    backend = FakeBackend()
+    made = scorer(backend, max_tokens_per_query=budget, long_documents=strategy)
+    scores, stats = made.score(query, documents, top_k=top_k)
+    assert backend.read == scores.tokens == stats.tokens <= budget
     if budget >= 64 * len(documents):
         assert None not in logits(scores)
+
+
+def test_what_a_shared_budget_leaves_goes_to_the_most_promising_documents():
+    documents = [" ".join(f"{letter} b c" for _ in range(30)) for letter in "adefghij"]
+    generous, _ = scorer(passage_evidence=0.0).score("b c", documents)
+    assert all(document.pairs > 1 for document in generous.documents)
+    first, _ = scorer(passages_per_document=1).score("b c", documents)
+    budget = first.tokens + 2 * max(first.tokens // len(documents), 1) + 4
+    shared, _ = scorer(passage_evidence=0.0, max_tokens_per_query=budget).score("b c", documents, top_k=1)
+    assert shared.tokens <= budget
+    ranked = sorted(range(len(documents)), key=lambda place: -first.documents[place].logit)
+    assert [place for place in range(len(documents)) if shared.documents[place].pairs > 1] == sorted(ranked[:2])
 
 
 def test_a_large_enough_shared_budget_changes_nothing():
@@ -108,7 +168,7 @@ def test_running_out_of_memory_halves_the_batches_and_loses_nothing():
     small = scorer(backend, name="learns")
     assert logits(small.score("abc", documents)[0]) == pytest.approx(expected)
     assert backend.freed > 0
-    assert _learnt_batch_tokens[("fake", "cpu", "learns")] < 512
+    assert _learnt_batch_tokens[("fake", "cpu", "float32", "learns")] < 512
     freed = backend.freed
     small.score("abc", documents)
     assert backend.freed == freed  # the lesson lasts
@@ -161,8 +221,14 @@ def test_a_query_longer_than_the_model_is_reduced_and_counted():
 
 
 def test_what_is_embedded_stands_in_every_window_and_must_leave_room():
-    scores, _ = scorer().score("a", [DocumentText("abc " * 60, header="hut ", footer=" car")])
-    assert scores.documents[0].pairs >= 1
+    backend = FakeBackend()
+    header, footer = (tokens.ids.tolist() for tokens in backend.tokenizer.encode(["hut in ", " car"]))
+    for strategy in ("best_passages", "head", "head_tail", "windows"):
+        made = scorer(backend, long_documents=strategy, passage_evidence=0.0)
+        scores, _ = made.score("a b", [DocumentText("abc " * 60, header="hut in ", footer=" car")])
+        assert scores.documents[0].pairs >= (1 if strategy.startswith("head") else 2)
+    assert all(pair[4 : 4 + len(header)] == header for pair in backend.pairs)
+    assert all(pair[-1 - len(footer) : -1] == footer for pair in backend.pairs)
     with pytest.raises(ValueError, match="meta_fields_to_embed take .* document 0"):
         scorer().score("a", [DocumentText("abc", header="abc " * 60)])
 

@@ -16,9 +16,12 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from haystack_ce_ranker.pairs import Ids, PairTokenizer, Tokens
+from haystack_ce_ranker.pairs import PairTokenizer
+from haystack_ce_ranker.tokens import Ids, Tokens
 
-_SENTENCE_END = re.compile(r"[.!?…。！？؟।]['\"”’)\]]*\s+|\n+|[。！？]")
+# A full stop, what closes behind it, and a space; a line's end; or a full stop of Chinese, which needs no space.
+# One set of characters at the front, since that is what `re` scans for fast.
+_SENTENCE_END = re.compile(r"[.!?…؟।。！？\n](?:(?<=\n)\n*|(?<!\n)['\"”’)\]]*\s+|(?<=[。！？]))")
 
 
 class DocumentText(NamedTuple):

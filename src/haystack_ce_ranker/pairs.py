@@ -1,32 +1,21 @@
 """
-Texts to token ids with character offsets, and token ids to packed pairs in the model's own pair format.
+Token ids to packed pairs in the model's own pair format, and the tokenizer that both sides of a pair are read with.
 
 The format (which special tokens stand where, and the token type of every part) is learnt once from the tokenizer's own
 post-processor and checked against the tokenizer's own pair encoding; packing is then a concatenation. What to pack is
 decided in `passages.py` and `scoring.py`.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ids = NDArray[np.int32]
+from haystack_ce_ranker.tokens import Ids, TextEncoder, Tokens
 
 _PROBES = (("a question", "an answer to it, longer than the question"), ("what is this?", "it"))
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNLIMITED = 1_000_000
-
-
-class Tokens(NamedTuple):
-    """A text as token ids and the characters that each token stands for; three arrays of shape (tokens,)."""
-
-    ids: Ids
-    starts: Ids
-    ends: Ids
 
 
 class PackedPair(NamedTuple):
@@ -94,6 +83,7 @@ class PairTokenizer:
         self._tokenizer = type(backend).from_str(backend.to_str())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._encoder = TextEncoder(self._tokenizer)
         self.pad_id = int(tokenizer.pad_token_id)
         self.uses_token_types = "token_type_ids" in tokenizer.model_input_names
         limit = int(tokenizer.model_max_length)
@@ -103,18 +93,11 @@ class PairTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """
-        Encode texts without special tokens, all in one parallel call.
-
-        Half of a surrogate pair, which no tokenizer takes, is read as U+FFFD; offsets stay right.
+        Encode texts without special tokens, all in one call.
 
         :returns: One `Tokens` for each text, offsets in characters (code points) of the text.
         """
-        try:
-            encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        except (TypeError, UnicodeEncodeError):
-            clean = [_LONE_SURROGATE.sub("\ufffd", text) for text in texts]
-            encodings = self._tokenizer.encode_batch(clean, add_special_tokens=False)
-        return [_tokens(encoding) for encoding in encodings]
+        return self._encoder.encode(texts)
 
     def vocabulary(self) -> dict[str, int]:
         """Return the tokens of the vocabulary with their ids."""
@@ -161,8 +144,3 @@ class PairTokenizer:
                     "model has a tokenizer whose pair encoding differs from its parts put together, so that its tokens "
                     f"cannot be budgeted: {own['input_ids']} instead of {packed.ids.tolist()} for {texts}."
                 )
-
-
-def _tokens(encoding: Any) -> Tokens:
-    offsets = np.asarray(encoding.offsets, dtype=np.int32).reshape(-1, 2)
-    return Tokens(np.asarray(encoding.ids, dtype=np.int32), offsets[:, 0].copy(), offsets[:, 1].copy())

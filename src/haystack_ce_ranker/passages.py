@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker.documents import EncodedDocument
-from haystack_ce_ranker.pairs import Ids
+from haystack_ce_ranker.tokens import Ids
 
 _K1 = 1.2
 _EVIDENCE_TOLERANCE = 1e-9
@@ -82,9 +82,9 @@ def evidence(body: Ids, query: Ids, starts: NDArray[np.intp], *, size: int) -> N
     Score the windows of one document by the query tokens they hold: BM25 over the document's own windows.
 
     The inverse document frequencies come from the windows of this document, not from its neighbours: what all its
-    windows
-    hold does not tell them apart, and a document's score must not depend on which others are scored with it. All
-    windows are of one length, so that BM25's length normalisation falls away.
+    windows hold does not tell them apart, and a document's score must not depend on which others are scored with it.
+    All windows are of one length, so that BM25's length normalisation falls away. Frequencies over all candidates, and
+    stems instead of tokens, are measured beside it in benchmarks/token_balance.md.
 
     :param body: Token ids of the document; shape (tokens,).
     :param query: Token ids of the query; shape (query tokens,).
@@ -118,26 +118,33 @@ def _head_tail(document: EncodedDocument, _query: Ids, room: int, _settings: Win
 
 def _windows(document: EncodedDocument, query: Ids, room: int, settings: WindowSettings) -> list[Piece]:
     """All windows, in the order of the document."""
-    tokens = len(document.body.ids)
-    size = min(settings.passage_tokens, room)
-    overlap = max(size - settings.passage_stride, 0)
-    starts = windows(tokens, size=size, stride=settings.passage_stride)
-    starts = align(starts, document, slack=overlap // 2)
-    found = evidence(document.body.ids, query, starts, size=size)
-    return [
-        Piece((Span(int(start), min(int(start) + size, tokens)),), float(value))
-        for start, value in zip(starts, found, strict=True)
-    ]
+    starts, size, found = _weighed_windows(document, query, room, settings)
+    return [_piece(document, start, size, value) for start, value in zip(starts, found, strict=True)]
 
 
 def _best_passages(document: EncodedDocument, query: Ids, room: int, settings: WindowSettings) -> list[Piece]:
     """The windows with most evidence, best first; ties in the order of the document."""
-    pieces = sorted(_windows(document, query, room, settings), key=lambda piece: -piece.evidence)
-    pieces = pieces[: settings.passages_per_document]
-    enough = settings.passage_evidence * pieces[0].evidence - _EVIDENCE_TOLERANCE
-    if pieces[0].evidence <= 0.0:
-        return pieces[:1]
-    return [piece for piece in pieces if piece.evidence >= enough]
+    starts, size, found = _weighed_windows(document, query, room, settings)
+    best = np.argsort(-found, kind="stable")[: settings.passages_per_document]
+    if found[best[0]] <= 0.0:
+        best = best[:1]
+    enough = settings.passage_evidence * found[best[0]] - _EVIDENCE_TOLERANCE
+    return [_piece(document, starts[place], size, found[place]) for place in best if found[place] >= enough]
+
+
+def _weighed_windows(
+    document: EncodedDocument, query: Ids, room: int, settings: WindowSettings
+) -> tuple[NDArray[np.intp], int, NDArray[np.float64]]:
+    """The starts of a document's windows, their size, and the evidence in each."""
+    size = min(settings.passage_tokens, room)
+    overlap = max(size - settings.passage_stride, 0)
+    starts = windows(len(document.body.ids), size=size, stride=settings.passage_stride)
+    starts = align(starts, document, slack=overlap // 2)
+    return starts, size, evidence(document.body.ids, query, starts, size=size)
+
+
+def _piece(document: EncodedDocument, start: np.intp, size: int, value: np.float64) -> Piece:
+    return Piece((Span(int(start), min(int(start) + size, len(document.body.ids))),), float(value))
 
 
 STRATEGIES: dict[str, Callable[[EncodedDocument, Ids, int, WindowSettings], list[Piece]]] = {
@@ -167,22 +174,26 @@ def characters(document: EncodedDocument, content: str, span: Span) -> tuple[int
     """
     Return where a span stands in the content, as offsets in characters: `content[start:end]`.
 
-    A mark that belongs to the last character (an accent in decomposed form, a joiner with what it joins) is kept with
-    it.
+    What a reader sees as one character stays whole at both ends, even where a tokenizer parts it: an accent in
+    decomposed form stays with its letter, a joiner with what it joins.
     """
     if span.stop <= span.start:
         return 0, 0
     start = int(document.body.starts[span.start])
     end = int(document.body.ends[span.stop - 1])
-    while end < len(content) and (_continues(content[end]) or content[end - 1] == "\u200d"):
+    while 0 < start < len(content) and _joined(content, start):
+        start -= 1
+    while 0 < end < len(content) and _joined(content, end):
         end += 1
     return start, end
 
 
-def _continues(character: str) -> bool:
+def _joined(content: str, place: int) -> bool:
+    """Tell whether the character at `place` belongs to the one before: a mark, a skin tone, or a joiner between."""
+    character = content[place]
     return (
-        character == "\u200d"
-        or unicodedata.category(character) in ("Mn", "Me")
+        "\u200d" in (character, content[place - 1])
+        or unicodedata.category(character).startswith("M")
         or "\U0001f3fb" <= character <= "\U0001f3ff"
     )
 

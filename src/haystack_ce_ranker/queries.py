@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from haystack_ce_ranker.pairs import Ids
+from haystack_ce_ranker.tokens import Ids
 
 
 def _head_tail(query: Ids, tokens: int) -> Ids:

@@ -688,8 +688,9 @@ def worker(arguments: argparse.Namespace, setup: Setup) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         rank(task.query, task.documents)
-    except Exception as error:  # each runtime has an error of its own for this; its words go into the table
-        return {**measured, "failed": f"failed: {type(error).__name__}"}
+    except Exception as error:  # each runtime has an error of its own for this
+        no_memory = isinstance(error, MemoryError) or "allocate" in str(error)
+        return {**measured, "failed": "out of memory" if no_memory else f"failed: {type(error).__name__}"}
     return {**measured, "peak": _status_gb("VmHWM"), "seconds": time.perf_counter() - start}
 
 

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from haystack_ce_ranker.backends import Batch, position_limit
+from haystack_ce_ranker.backends.first_token import first_tokens_only, part_behind_the_last_attention
 from haystack_ce_ranker.backends.packed import PackedForm, why_not
 from haystack_ce_ranker.models import ModelOptions, locate, not_found
 from haystack_ce_ranker.pairs import PairTokenizer
@@ -66,6 +67,7 @@ class TorchBackend:
         self.query_prompt = _saved_prompt(cross_encoder, self.tokenizer)
         self._threads = options.threads
         self._one_at_a_time = _locks.setdefault(self.device, threading.Lock())
+        self._last_part = part_behind_the_last_attention(self._model)
         self._packed: PackedForm | None = None
         if packed or (packed is None and self._device.type == "cuda" and self._packs_faster()):
             self._packed = self._pack()
@@ -78,7 +80,8 @@ class TorchBackend:
     def start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
         """Queue a batch on a GPU, and return what waits for its logits; on CPU they are there at once."""
         inputs = {name: self._moved(value) for name, value in self._inputs(batch).items()}
-        with self._one_at_a_time, _threads(self._threads), torch.inference_mode():
+        padded_only = self._last_part if self._packed is None else None
+        with self._one_at_a_time, _threads(self._threads), first_tokens_only(padded_only), torch.inference_mode():
             output: torch.Tensor = self._model(**inputs).logits[:, 0].float()
             if self._device.type != "cuda":
                 values: NDArray[np.float32] = output.cpu().numpy()

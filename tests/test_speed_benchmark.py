@@ -71,3 +71,9 @@ def test_padding_is_counted_over_all_queries(speed):
     answers = {"a": speed.Answer({}, tokens=90, slots=100), "b": speed.Answer({}, tokens=10, slots=100)}
     assert speed.Results(answers=answers).padding == pytest.approx(0.5)
     assert speed.Results(answers={"a": speed.Answer({})}).padding is None
+
+
+def test_rankings_are_compared_rank_by_rank_so_that_ties_may_swap(speed):
+    one = speed.Results(answers={"a": speed.Answer({"x": 0.9, "y": 0.9, "z": 0.2})})
+    other = speed.Results(answers={"a": speed.Answer({"y": 0.9, "x": 0.9, "z": 0.5})})
+    assert speed.largest_rank_difference(one, other) == pytest.approx(0.3)

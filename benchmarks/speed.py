@@ -428,7 +428,7 @@ def largest_difference(results: Mapping[str, Results]) -> float:
 
 
 def largest_rank_difference(one: Results, other: Results) -> float:
-    """Return the largest difference of the scores at one rank; which of two equal documents comes first is no matter."""
+    """Return the largest difference of the scores at one rank; which of two equal documents comes first is open."""
     return max(
         abs(mine - theirs)
         for task in other.answers

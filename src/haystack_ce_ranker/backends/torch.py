@@ -26,8 +26,9 @@ from haystack_ce_ranker.pairs import PairTokenizer
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-# Small batches of equal length win on CPU (caches), large ones on a GPU (occupancy); see benchmarks/speed.py.
-BATCH_TOKENS = {"cpu": 512, "cuda": 65536}
+# Small batches of equal length win on CPU (caches), large ones on a GPU (occupancy); see benchmarks/speed.py. On CPU
+# most batches are smaller than that: the scorer parts pairs where padding and passes cost least.
+BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}
 _FALLBACK_BATCH_TOKENS = 16384
 # Some say so in a RuntimeError only: torch on CPU, MPS, the CUDA driver, cuBLAS and cuDNN.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")

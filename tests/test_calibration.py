@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from haystack_ce_ranker import CrossEncoderRanker, calibration
+from haystack_ce_ranker import CrossEncoderRanker, calibration, scoring
 from haystack_ce_ranker.backends import allowed_cpus
 from haystack_ce_ranker.calibration import (
     AS_FAST,

@@ -1,5 +1,7 @@
 """Batches under a token budget."""
 
+from itertools import pairwise, product
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,10 +9,13 @@ from hypothesis import strategies as st
 
 from haystack_ce_ranker.batching import padding_share, plan_batches
 
+LENGTHS = st.lists(st.integers(1, 600), max_size=80)
+LIMIT = st.none() | st.integers(1, 9)
 
-@given(st.lists(st.integers(1, 600), max_size=80), st.integers(1, 2000), st.none() | st.integers(1, 9))
-def test_each_pair_is_in_one_batch_and_no_batch_exceeds_its_budget(lengths, batch_tokens, batch_size):
-    batches = list(plan_batches(lengths, batch_tokens=batch_tokens, batch_size=batch_size))
+
+@given(LENGTHS, st.integers(1, 2000), LIMIT, st.none() | st.integers(0, 200))
+def test_each_pair_is_in_one_batch_and_no_batch_exceeds_its_budget(lengths, batch_tokens, batch_size, pass_tokens):
+    batches = list(plan_batches(lengths, batch_tokens=batch_tokens, batch_size=batch_size, pass_tokens=pass_tokens))
     assert sorted(int(place) for batch in batches for place in batch) == list(range(len(lengths)))
     for batch in batches:
         cost = max(lengths[place] for place in batch) * len(batch)
@@ -18,6 +23,28 @@ def test_each_pair_is_in_one_batch_and_no_batch_exceeds_its_budget(lengths, batc
         assert batch_size is None or len(batch) <= batch_size
     longest = [max(lengths[place] for place in batch) for batch in batches]
     assert longest == sorted(longest, reverse=True)
+
+
+@given(LENGTHS.map(lambda lengths: lengths[:9]), st.integers(1, 2000), LIMIT, st.integers(0, 200))
+def test_padding_and_passes_together_cost_no_more_than_any_other_way_to_part_the_pairs(
+    lengths, batch_tokens, batch_size, pass_tokens
+):
+    def cost(batches):
+        return sum(max(batch) * len(batch) + pass_tokens for batch in batches)
+
+    def fits(batch):
+        within = max(batch) * len(batch) <= batch_tokens and (batch_size is None or len(batch) <= batch_size)
+        return within or len(batch) == 1
+
+    descending = sorted(lengths, reverse=True)
+    ways = []
+    for cuts in product([False, True], repeat=max(len(lengths) - 1, 0)):
+        borders = [0, *(place for place, cut in enumerate(cuts, start=1) if cut), len(lengths)]
+        parts = [descending[start:stop] for start, stop in pairwise(borders) if stop > start]
+        if all(map(fits, parts)):
+            ways.append(cost(parts))
+    plan = plan_batches(lengths, batch_tokens=batch_tokens, batch_size=batch_size, pass_tokens=pass_tokens)
+    assert cost([[lengths[place] for place in batch] for batch in plan]) == min(ways)
 
 
 def test_padding_is_counted_in_slots():

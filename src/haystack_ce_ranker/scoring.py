@@ -39,6 +39,9 @@ MIN_SHARED_WINDOW = 16
 CHARACTERS_PER_TOKEN = 4
 """How many characters of documents are taken for a token when, under a deadline, the next ones are tokenised."""
 
+CPU_PASS_TOKENS = 40
+"""How many tokens' work a forward pass of padded pairs costs on CPU beside its tokens; see benchmarks/speed.py."""
+
 SLICE_TOKENS = 262_144
 """About how many tokens are read before the next documents are tokenised: few MB, and yet batches of equal lengths."""
 
@@ -746,7 +749,12 @@ class CrossEncoderScorer:
                 report(~np.isnan(logits))
 
     def _batches(self, lengths: NDArray[np.int64], places: NDArray[np.intp]) -> deque[NDArray[np.intp]]:
-        plan = plan_batches(lengths[places], batch_tokens=self.affordable_batch_tokens, batch_size=self.batch_size)
+        plan = plan_batches(
+            lengths[places],
+            batch_tokens=self.affordable_batch_tokens,
+            batch_size=self.batch_size,
+            pass_tokens=CPU_PASS_TOKENS if self._on_cpu and self.backend.pads else None,
+        )
         return deque(places[part] for part in plan)
 
     def _start(self, pairs: Sequence[PackedPair]) -> Callable[[], NDArray[np.float32]]:

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from haystack_ce_ranker.backends import Batch, position_limit
+from haystack_ce_ranker.backends.first_token import first_tokens_only, part_behind_the_last_attention
 from haystack_ce_ranker.backends.packed import PackedForm, why_not
 from haystack_ce_ranker.models import ModelOptions, locate, not_found, require_safetensors
 from haystack_ce_ranker.pairs import PairTokenizer
@@ -26,8 +27,9 @@ from haystack_ce_ranker.pairs import PairTokenizer
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-# Small batches of equal length win on CPU (caches), large ones on a GPU (occupancy); see benchmarks/speed.py.
-BATCH_TOKENS = {"cpu": 512, "cuda": 65536}
+# Small batches of equal length win on CPU (caches), large ones on a GPU (occupancy); see benchmarks/speed.py. On CPU
+# most batches are smaller than that: the scorer parts pairs where padding and passes cost least.
+BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}
 _FALLBACK_BATCH_TOKENS = 16384
 # Some say so in a RuntimeError only: torch on CPU, MPS, the CUDA driver, cuBLAS and cuDNN.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
@@ -67,6 +69,7 @@ class TorchBackend:
         self.query_prompt = _saved_prompt(cross_encoder, self.tokenizer)
         self._threads = options.threads
         self._one_at_a_time = _locks.setdefault(self.device, threading.Lock())
+        self._last_part = part_behind_the_last_attention(self._model)
         self._packed: PackedForm | None = None
         if packed or (packed is None and self._device.type == "cuda" and self._packs_faster()):
             self._packed = self._pack()
@@ -79,7 +82,8 @@ class TorchBackend:
     def start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
         """Queue a batch on a GPU, and return what waits for its logits; on CPU they are there at once."""
         inputs = {name: self._moved(value) for name, value in self._inputs(batch).items()}
-        with self._one_at_a_time, _threads(self._threads), torch.inference_mode():
+        padded_only = self._last_part if self._packed is None else None
+        with self._one_at_a_time, _threads(self._threads), first_tokens_only(padded_only), torch.inference_mode():
             output: torch.Tensor = self._model(**inputs).logits[:, 0].float()
             if self._device.type != "cuda":
                 values: NDArray[np.float32] = output.cpu().numpy()

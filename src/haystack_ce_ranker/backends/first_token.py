@@ -1,0 +1,34 @@
+"""
+Spares padded batches what nobody reads of a model's last layer: a BERT-like head looks at the first token alone.
+
+The last layer still attends over all tokens; what comes behind its attention is then computed for the first token of
+each pair only. The logits are the same, for about a sixteenth less work of a twelve-layer model.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Model types whose classification head reads the first token; tests hold them equal to the whole computation.
+ARCHITECTURES = frozenset({"bert", "electra", "roberta", "xlm-roberta", "camembert"})
+
+
+def part_behind_the_last_attention(model: Any) -> Any | None:
+    """Return the module that follows the last layer's attention, or None where the head may read other tokens, too."""
+    own = type(model).__module__.startswith("transformers.") and type(model).__name__.endswith("SequenceClassification")
+    if not own or model.config.model_type not in ARCHITECTURES:
+        return None
+    return model.base_model.encoder.layer[-1].attention.output
+
+
+@contextmanager
+def first_tokens_only(module: Any | None) -> Iterator[None]:
+    """Hand `module` only the first token of each pair, until the end of the block; nothing where it is None."""
+    if module is None:
+        yield
+        return
+    hook = module.register_forward_pre_hook(lambda _module, inputs: tuple(tensor[:, :1] for tensor in inputs))
+    try:
+        yield
+    finally:
+        hook.remove()

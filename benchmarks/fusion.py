@@ -101,7 +101,12 @@ SIZES = (5, 10, 20, 30, 50)
 def scores_of(name: str, task: Task, folder: Path, arguments: argparse.Namespace) -> list[JudgedQuery]:
     """Return what the joiner of BM25 -> cross-encoder gets for each query, from the cache if it holds that."""
     limit = task.queries if arguments.queries is None else arguments.queries
-    made_by = {"model": arguments.model, "backend": arguments.backend, "depth": task.depth, "queries": limit}
+    retriever, ranker = _parts(task, arguments)
+    made_by = {
+        "queries": limit,
+        "retriever": {**retriever.to_dict()["init_parameters"], "document_store": None},
+        "ranker": ranker.to_dict()["init_parameters"],
+    }
     cached = None if arguments.cache is None else arguments.cache / f"{name}.json"
     if cached is not None and cached.is_file():
         stored = json.loads(cached.read_text(encoding="utf-8"))
@@ -123,11 +128,15 @@ def scores_of(name: str, task: Task, folder: Path, arguments: argparse.Namespace
     return judged
 
 
+def _parts(task: Task, arguments: argparse.Namespace) -> tuple[BM25Retriever, CrossEncoderRanker]:
+    ranker = CrossEncoderRanker(model=arguments.model, backend=arguments.backend, top_k=task.depth)
+    return BM25Retriever(InMemoryDocumentStore(), top_k=task.depth), ranker
+
+
 def _computed(collection: Collection, folder: Path, task: Task, arguments: argparse.Namespace) -> list[JudgedQuery]:
     pipeline = Pipeline()
-    ranker = CrossEncoderRanker(model=arguments.model, backend=arguments.backend, top_k=task.depth)
-    pipeline.add_component("retriever", BM25Retriever(InMemoryDocumentStore(), top_k=task.depth))
-    pipeline.add_component("ranker", ranker)
+    for name, part in zip(("retriever", "ranker"), _parts(task, arguments), strict=True):
+        pipeline.add_component(name, part)
     pipeline.add_component("joiner", HybridScoreJoiner(dict(DEFAULT.weights)))
     pipeline.connect("retriever.documents", "ranker.documents")
     pipeline.connect("retriever.documents", f"joiner.{BM25}")

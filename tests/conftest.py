@@ -33,7 +33,8 @@ def bert_tokenizer():
         "germany",
         "france",
     ]
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *".,?!", *letters, *(f"##{letter}" for letter in letters), *words]
+    parts = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *".,?!", *letters, *(f"##{letter}" for letter in letters), *words]
+    tokens = list(dict.fromkeys(parts))  # "a" is a letter and a word
     tokenizer = Tokenizer(models.WordPiece({token: place for place, token in enumerate(tokens)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -1,6 +1,10 @@
 """Loading and running models: equal to sentence-transformers, and clear errors."""
 
+import shutil
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +70,12 @@ def test_torch_scores_equal_those_of_sentence_transformers(tiny_bert):
     assert (backend.dtype, backend.device, backend.max_length) == ("float32", "cpu", 128)
     backend.free_memory()
     assert backend.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    assert backend.is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    assert backend.is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert backend.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert backend.is_out_of_memory(MemoryError())
     assert not backend.is_out_of_memory(RuntimeError("other"))
+    assert not backend.is_out_of_memory(ValueError("out of memory"))
 
 
 def test_onnx_scores_equal_those_of_torch(tiny_bert, onnx_bert):
@@ -86,10 +95,59 @@ def test_on_cpu_an_onnx_score_does_not_depend_on_the_batch(onnx_bert):
     assert stats.padding_share == 0.0
 
 
-def test_onnx_keeps_int8_exact_on_processors_without_vnni(onnx_bert):
-    backend = backends.load("onnx", ModelOptions(onnx_bert, threads=1))
-    options = backend._session.get_session_options()
-    assert options.get_session_config_entry("session.x64quantprecision") == "1"
+def test_on_cpu_requests_share_the_threads_of_an_onnx_model(monkeypatch, onnx_bert):
+    backend = backends.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=2))
+    other = backends.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=1))
+    assert backend._session.get_session_options().intra_op_num_threads == 1
+    lock = threading.Lock()
+    most = {}
+
+    def watch(one, name):
+        running, run = [], one._run
+
+        def watched(batch):
+            with lock:
+                running.append(batch)
+                most[name] = max(most.get(name, 0), len(running))
+            try:
+                threading.Event().wait(0.002)  # long enough for another pair to begin
+                return run(batch)
+            finally:
+                with lock:
+                    running.pop()
+
+        monkeypatch.setattr(one, "_run", watched)
+
+    watch(backend, "two")
+    watch(other, "one")
+    expected = scores(backend)
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(scores, [backend, other] * 6))
+    assert found == [expected] * 12
+    assert most == {"two": 2, "one": 1}
+
+
+@pytest.mark.parametrize(("capabilities", "asked"), [({}, True), ({"avx512_vnni": True}, False)])
+def test_onnx_asks_for_exact_int8_products_where_the_processor_does_not_give_them(
+    onnx_bert, monkeypatch, capabilities, asked
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    options = backends.load("onnx", ModelOptions(onnx_bert, threads=1))._session.get_session_options()
+    with nullcontext() if asked else pytest.raises(RuntimeError):
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
+
+
+def test_int8_scores_are_those_of_exact_products_on_any_processor(onnx_bert, tmp_path, monkeypatch):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    folder = tmp_path / "int8"
+    shutil.copytree(onnx_bert, folder)
+    quantize_dynamic(Path(onnx_bert) / "model.onnx", folder / "model.onnx", weight_type=QuantType.QInt8)
+    found = scores(backends.load("onnx", ModelOptions(str(folder), threads=1)))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    exact = backends.load("onnx", ModelOptions(str(folder), threads=1))
+    assert exact.dtype == "int8"
+    assert found == scores(exact)
 
 
 def test_a_model_with_two_labels_is_an_error(two_label_bert):

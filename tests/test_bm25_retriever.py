@@ -6,6 +6,7 @@ import itertools
 import logging
 import math
 import threading
+import unicodedata
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
@@ -20,7 +21,7 @@ from haystack.errors import FilterError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haystack_ce_ranker.bm25 import BM25Index
+from haystack_ce_ranker.bm25 import BM25Index, Scoring
 from haystack_ce_ranker.bm25_tokens import DEFAULT_TOKENIZATION_REGEX
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever, freshness
 
@@ -177,6 +178,43 @@ def test_chinese_is_found_by_a_part_of_a_word():
     store = store_of({"north": "北京大学在中国", "tower": "東京タワー"})
     assert ids(BM25Retriever(store, language=None).run("大学")) == ["north"]
     assert ids(BM25Retriever(store, language=None).run("京")) == ["tower", "north"]
+
+
+def test_a_word_may_look_as_one_says():
+    store = store_of({"part": "spare part AB-12", "other": "AB 12, spare"})
+    retriever = BM25Retriever(store, language=None, tokenization_regex=r"[a-z]+-\d+|\w+")
+    assert ids(retriever.run("ab-12")) == ["part"]
+    assert sorted(ids(BM25Retriever(store, language=None).run("ab-12"))) == ["other", "part"]
+
+
+def test_content_and_query_of_another_normal_form_and_case_are_found():
+    store = store_of({"d": unicodedata.normalize("NFD", "Überblick über Zürich"), "c": "Zurich"})
+    for form in ("NFC", "NFD", "NFKD"):
+        assert ids(BM25Retriever(store, language=None).run(unicodedata.normalize(form, "ZÜRICH"))) == ["d"]
+
+
+@pytest.mark.parametrize("method", ["lucene", "robertson", "atire", "bm25l", "bm25plus"])
+def test_every_variant_scores_as_its_index_does(method):
+    delta = 0.7 if method.startswith("bm25") else None
+    retriever = BM25Retriever(store_of(), method=method, k1=0.9, b=0.4, delta=delta)
+    found = retriever.run("snow car")["documents"]
+    texts = [text for text in CONTENTS.values() if text is not None]
+    hits = BM25Index.build(texts, scoring=Scoring(method, 0.9, 0.4, delta)).search("snow car")
+    assert [document.content for document in found] == [texts[position] for position in hits.positions]
+    assert [document.score for document in found] == hits.scores.tolist()
+
+
+def test_a_filter_never_takes_places_from_those_it_lets_through():
+    documents = [Document(id=f"{i}", content="car " * (9 - i // 20), meta={"in": i % 20 == 19}) for i in range(180)]
+    store = InMemoryDocumentStore()
+    store.write_documents(documents)
+    passing = comparison("meta.in", "==", True)
+    for refresh in ("auto", "manual", "every_run"):
+        retriever = BM25Retriever(store, top_k=9, refresh=refresh)
+        for top_k in (1, 5, 9):
+            found = retriever.run("car", filters=passing, top_k=top_k)["documents"]
+            assert len(found) == top_k
+            assert all(document.meta["in"] for document in found)
 
 
 def test_a_batch_is_many_runs():

@@ -94,9 +94,9 @@ def test_a_named_number_of_threads_is_the_only_one_tried(monkeypatch, tiny_bert)
 
 def test_settings_that_do_not_fit_into_memory_are_left_out(monkeypatch):
     monkeypatch.setattr(calibration.backends, "load", lambda name, options: FakeBackend(room_for=1024))
-    _learnt_batch_tokens.pop(("fake", "cpu", "calibration"), None)
+    _learnt_batch_tokens.pop(("fake", "cpu", "float32", "calibration"), None)
     found = calibrate("fake", ModelOptions("owner/name", threads=1))
-    _learnt_batch_tokens.pop(("fake", "cpu", "calibration"))
+    _learnt_batch_tokens.pop(("fake", "cpu", "float32", "calibration"))
     assert {one.batch_tokens for one in found.measured} == {256, 512, 1024}
     monkeypatch.setattr(calibration, "_seconds", lambda *setting: None)
     with pytest.raises(ValueError, match="ran out of memory on cpu with every setting"):

@@ -5,88 +5,10 @@ import re
 import pytest
 
 from browser import Browser, find_browser
-from haystack_ce_ranker.evaluation.report import make_page, pareto_front, render, write
+from evaluation_results import BM25, NASTY, bare, completed, cross_encoders, many, nasty, results, sweep
+from haystack_ce_ranker.evaluation.report import make_page, render, write
 
 pytest.importorskip("matplotlib", reason="needs the extra 'evaluate'")
-
-
-NASTY = "<img src=x onerror=alert(1)> & 'quoted' \"name\" of-a-model-with-a-very-long-name-and-no-blank-anywhere"
-
-
-def figures(quality, milliseconds, *, depth=None, kind="first stage", model=None, joules=None, source="estimated"):
-    """A system's entry in results.json."""
-    deep = 0 if depth is None else depth
-    against = {"difference": quality - 0.5, "low": quality - 0.54, "high": quality - 0.46, "p": 0.001}
-    return {
-        **dict.fromkeys(("MRR@10", "Recall@10", "Recall@100", "AP", "Success@1", "unjudged@10"), 0.5),
-        "nDCG@10": quality,
-        "interval": {"nDCG@10": [quality - 0.04, quality + 0.04]},
-        "kind": kind,
-        "model": model,
-        "backend": None if model is None else "onnx",
-        "depth": depth,
-        "latency_ms": {"p50": milliseconds, "p95": milliseconds * 2, "p99": milliseconds * 3},
-        "stages_ms": {"retrieve": 1.0, "tokenise": 0.02 * deep, "score": milliseconds - 1.0, "join": None},
-        "tokens_per_query": deep * 90.0,
-        "joules_per_query": joules,
-        "energy_source": None if joules is None else source,
-        "peak_memory_mb": 512.0,
-        "read_share": None if depth is None else 0.875,
-        "versus": None if depth is None else {**against, "p_corrected": 0.004, "wins": 5, "ties": 1, "losses": 2},
-    }
-
-
-def results(*, models=("small",), depths=(10, 50), chosen="cross-encoder small@50", queries=8, **changes):
-    """What results.json holds of a sweep; `changes` replace keys at the top."""
-    systems = {"bm25": figures(0.5, 1.0, joules=0.02)}
-    for number, model in enumerate(models, start=1):
-        for kind in ("cross-encoder", "hybrid"):
-            for depth in depths:
-                entry = {"depth": depth, "kind": kind, "model": model, "joules": depth * number * 0.1}
-                systems[f"{kind} {model}@{depth}"] = figures(0.5 + depth / 500, 8.0 * depth * number, **entry)
-    by_query = {
-        name: {"nDCG@10": {f"q{n}": 0.3 if place else (n % 8) / 10 for n in range(queries)}}
-        for place, name in enumerate(systems)
-    }
-    answer = {"question": "Is it worth it?", "answer": "Yes", "reason": "It gains +0.1000.", "system": chosen}
-    return {
-        "version": 2,
-        "collection": "shop",
-        "documents": 12345,
-        "queries": queries,
-        "baseline": "bm25",
-        "notes": ["2 queries without judgments are left out"],
-        "machine": {"processor": "a CPU", "python": "3.11"},
-        "systems": systems,
-        "by_query": by_query,
-        "verdict": {"answers": [answer]},
-        **changes,
-    }
-
-
-def nasty():
-    """Every text that others chose is markup, and long."""
-    found = results(models=(NASTY, "other"), chosen=f"hybrid {NASTY}@50")
-    found |= {"collection": NASTY, "notes": [NASTY], "machine": {"processor": NASTY}}
-    found["verdict"]["answers"][0] |= {"question": NASTY, "answer": NASTY, "reason": NASTY}
-    found["systems"][f"hybrid {NASTY}@50"]["energy_source"] = "measured"
-    return found
-
-
-def bare():
-    """The least that results.json may hold: one pipeline, nothing chosen, no energy, no queries."""
-    system = figures(0.5, 1.0)
-    for key in ("kind", "depth", "read_share", "versus", "stages_ms", "interval", "peak_memory_mb"):
-        system[key] = None
-    return results(systems={"mine/ranker": system}, by_query={}, verdict={"answers": []}, baseline=None, notes=[])
-
-
-def many():
-    """A sweep of more systems than a picture of bars has room for, on many queries."""
-    return results(models=("small", "big", "bigger"), depths=(10, 20, 50, 100), queries=300)
-
-
-PAGES = {"plain": results, "nasty": nasty, "bare": bare, "many": many}
 
 
 def picture(page, start):
@@ -154,20 +76,103 @@ def test_gains_and_the_queries_are_those_of_the_system_the_verdict_names():
 
 
 def test_a_long_list_of_systems_is_cut_in_bars_but_not_in_the_table():
-    page = make_page(many())
+    found = many()
+    page = make_page(found)
     assert len(page.tables[0].rows) == 25
     drawn = picture(page, "Latency by stage").svg
     assert "cross-encoder big@100" in drawn
     assert "cross-encoder big@20 " not in drawn
-    assert "cross-encoder small@50" in drawn  # the verdict names it
+    named = {answer["system"] for answer in found["verdict"]["answers"]} - {None}
+    assert "cross-encoder small@10" in named
+    assert all(name in drawn for name in named)
     assert [entry.name for entry in picture(page, "Latency by stage").legend] == ["retrieve", "tokenise", "score"]
 
 
-def test_the_front_is_what_nothing_beats_in_both():
-    points = [(1.0, 0.5), (2.0, 0.4), (3.0, 0.7), (3.0, 0.6), (9.0, 0.7), (10.0, 0.71)]
-    assert pareto_front(points) == [(1.0, 0.5), (3.0, 0.7), (10.0, 0.71)]
-    assert pareto_front(points[::-1]) == [(1.0, 0.5), (3.0, 0.7), (10.0, 0.71)]
+def table(page, title):
+    return next((table for table in page.tables if table.title == title), None)
 
+
+def full():
+    """A sweep that helps, with everything that `evaluate` writes."""
+    systems = BM25 | cross_encoders({10: 0.6, 50: 0.7, 100: 0.702}) | cross_encoders({50: 0.69}, kind="hybrid")
+    return completed(sweep(systems))
+
+
+def test_what_may_mislead_and_what_was_not_compared_stands_below_the_verdict():
+    found = full()
+    found["verdict"]["cautions"] = ["Mind the gap."]
+    text = render(found)
+    assert text.index("The verdict") < text.index("Mind the gap.") < text.index("<figure")
+    assert "Not compared: strategy: only best_passages was measured; backend" in text
+    for answer in found["verdict"]["answers"]:
+        assert f">{answer['answer']}</p>" in text
+
+
+def test_the_fronts_are_shown_with_what_they_gain():
+    found = full()
+    shown = table(make_page(found), "Worth their cost")
+    assert [row.cells[0].text for row in shown.rows] == ["bm25", *(f"cross-encoder small@{d}" for d in (10, 50, 100))]
+    assert shown.rows[2].cells[3].text == f"{100 * 0.2 / 200:+.4f}"
+    assert [row.cells[5].text for row in shown.rows] == ["time; joules, estimated"] * 4
+    assert [row.cells[0].text for row in shown.rows if row.chosen] == [
+        "cross-encoder small@10",
+        "cross-encoder small@50",
+    ]
+
+
+def test_segments_are_shown_with_their_bounds_and_effects():
+    found = full()
+    rows = found["segments"]["segments"]
+    shown = table(make_page(found), "Where it helps and where it harms")
+    assert len(shown.rows) == len(rows) > 10
+    for row, cells in zip(rows, (row.cells for row in shown.rows), strict=True):
+        assert (cells[0].text, cells[0].small) == (row["name"], row["bounds"])
+        assert cells[5].text == row["effect"]
+        assert cells[2].tone == ("up" if row["effect"] == "helps" else "")
+    assert "cross-encoder small@10 less that of bm25" in shown.lines[0]
+    assert table(make_page(results()), "Where it helps and where it harms") is None
+
+
+def test_what_was_read_of_the_documents_that_mattered_is_shown_by_ids_and_offsets():
+    found = full()
+    shown = table(make_page(found), "What the model read of their documents")
+    entries = found["helped_and_hurt"]["helped"] + found["helped_and_hurt"]["hurt"]
+    assert [row.cells[0].small for row in shown.rows[::2]] == [f"query {entry['query']}" for entry in entries]
+    first, second = shown.rows[0].cells, shown.rows[1].cells
+    assert [cell.text for cell in first] == [
+        "document-11",
+        "2",
+        "12",
+        "1",
+        "4.25",
+        "40%",
+        "0–620 (4.25); 12,400–13,050 (-1.50)",
+        f"{entries[0]['gain']:+.3f}",
+    ]
+    assert (second[0].text, second[1].text, second[2].text, second[3].text) == ("document-0", "1", "1", "12")
+    assert [cell.text for cell in second[4:7]] == ["–"] * 3
+
+
+def test_memory_is_shown_by_the_size_of_a_batch():
+    shown = table(make_page(full()), "Memory by batch size")
+    assert [[cell.text for cell in row.cells] for row in shown.rows][1] == ["small", "onnx", "4,096", "420"]
+    assert table(make_page(results()), "Memory by batch size") is None
+
+
+def test_gains_are_those_of_the_verdicts_subject():
+    found = full()
+    found["verdict"]["subject"] = "hybrid small@50"
+    assert "hybrid small@50 less that of bm25" in picture(make_page(found), "Gain by query").caption
+
+
+def test_systems_of_another_strategy_are_another_line():
+    systems = BM25 | cross_encoders({10: 0.6, 50: 0.7})
+    systems |= {f"{n} head": e for n, e in cross_encoders({10: 0.55, 50: 0.6}, strategy="head").items()}
+    names = [entry.name for entry in picture(make_page(completed(sweep(systems))), "nDCG@10 by depth").legend]
+    assert names == ["cross-encoder, small, onnx, best_passages", "cross-encoder, small, onnx, head"]
+
+
+PAGES = {"plain": results, "nasty": nasty, "bare": bare, "many": many, "full": full}
 
 OVERFLOWING = """
 [...document.querySelectorAll('body *')].filter(e => {

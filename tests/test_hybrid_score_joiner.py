@@ -225,6 +225,37 @@ def test_two_joiners_in_a_row_keep_both_records() -> None:
     assert noted(result, "b")["inputs"]["first_stage"]["score"] == 2.0
 
 
+def test_a_second_ranker_and_a_bi_encoder_join_by_their_own_logits_and_reports() -> None:
+    found = retrieved({"a": 5.0, "b": 4.0, "c": 3.0, "d": 2.0})
+    first = reranked(found, {"a": 1.0, "b": 2.0, "c": 3.0, "d": 9.0}, top_k=2)
+    second = reranked(found, {"a": 7.0, "b": -1.0, "c": -2.0, "d": -3.0}, top_k=1, name="large")
+    joiner = HybridScoreJoiner(
+        {"cross_encoder": 0.4, "large": 0.3, "bm25": 0.2, "embedding": 0.1},
+        normalize={"embedding": {"name": "theoretical", "low": 0.0, "high": 0.1}},
+    )
+    result = joiner.run(
+        cross_encoder=first["documents"],
+        cross_encoder_report=first["report"],
+        large=second["documents"],
+        large_report=second["report"],
+        bm25=found,
+        embedding=documents({"b": 0.8, "e": 0.7}),
+    )
+    expected = {
+        "a": 0.4 * 1.0 + 0.3 * 7.0 + 0.2 * 5.0 + 0.1 * 7.0,  # what the bi-encoder lacks counts as its lowest
+        "b": 0.4 * 2.0 + 0.3 * -1.0 + 0.2 * 4.0 + 0.1 * 8.0,
+        "d": 0.4 * 9.0 + 0.3 * -3.0 + 0.2 * 2.0 + 0.1 * 7.0,
+        "e": 0.4 * 1.0 + 0.3 * -3.0 + 0.2 * 2.0 + 0.1 * 7.0,
+    }
+    scores = {document.id: document.score for document in result["documents"]}
+    assert {name: scores[name] for name in expected} == pytest.approx(expected)
+    for document in result["documents"]:
+        inputs = noted(result, document.id)["inputs"]
+        assert set(inputs) == {"cross_encoder", "large", "bm25", "embedding"}
+        assert math.fsum(value["contribution"] for value in inputs.values()) == document.score
+    assert noted(result, "d")["inputs"]["large"]["score"] == -3.0  # cut by its top_k, known from its report
+
+
 @component
 class Source:
     """Gives fixed documents."""

@@ -168,7 +168,7 @@ def test_running_out_of_memory_halves_the_batches_and_loses_nothing():
     small = scorer(backend, name="learns")
     assert logits(small.score("abc", documents)[0]) == pytest.approx(expected)
     assert backend.freed > 0
-    assert _learnt_batch_tokens[("fake", "cpu", "learns")] < 512
+    assert _learnt_batch_tokens[("fake", "cpu", "float32", "learns")] < 512
     freed = backend.freed
     small.score("abc", documents)
     assert backend.freed == freed  # the lesson lasts

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from haystack import Document, Pipeline, component
@@ -13,9 +14,17 @@ from typer.testing import CliRunner
 from haystack_ce_ranker.cli import app
 from haystack_ce_ranker.evaluation.collections import load_collection
 from haystack_ce_ranker.evaluation.pipelines import MeasuredPipeline, PipelineError, load_pipeline
-from haystack_ce_ranker.evaluation.tune import collect, find_joiner, fragment, parameters_of, setting_of, write_into
+from haystack_ce_ranker.evaluation.tune import (
+    collect,
+    find_joiner,
+    fragment,
+    parameters_of,
+    setting_of,
+    thresholds,
+    write_into,
+)
 from haystack_ce_ranker.fusion import Normalization, parse_normalizations
-from haystack_ce_ranker.tuning import Frame, Setting, measure
+from haystack_ce_ranker.tuning import Calibrated, Frame, Setting, measure
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 
 pytest.importorskip("ir_measures", reason="ir_measures is not installed (extra `evaluate`)")
@@ -95,6 +104,11 @@ def test_from_pipeline_and_collection_to_advice_pictures_and_file(
     assert found["advice"]["use"] == "good alone"
     assert "use good alone: significantly better than bad alone" in answer.output.replace("\n", " ")
     assert set(found["nDCG@10_by_query"]["tuned"]) == {f"q{i}" for i in range(24)}
+    assert "at weight 0 bad no longer counts, but what feeds it still runs" in answer.output.replace("\n", " ")
+    assert "labelled queries are few" not in answer.output
+    kept = found["recommended_score_thresholds"]
+    assert kept["0.1"] < kept["0.25"] < kept["0.5"]
+    assert f"{kept['0.5']:.2f} for a probability of 0.5" in answer.output.replace("\n", " ")
     for name in ("weights.png", "reliability.png"):
         assert (output / name).read_bytes().startswith(b"\x89PNG")
     assert "text" not in json.dumps(found)
@@ -119,6 +133,7 @@ def test_without_write_the_pipeline_file_stays_as_it_was(pipeline: Path, collect
     assert answer.exit_code == 0, answer.output
     assert pipeline.read_text() == PIPELINE
     assert "name: logistic" in answer.output
+    assert "note: 8 labelled queries are few" in answer.output
     assert json.loads((tmp_path / "out" / "tune.json").read_text())["queries"] == 8
 
 
@@ -263,6 +278,16 @@ def test_writing_keeps_everything_else(parameters: str, position: str, tmp_path:
     assert yaml.safe_load(path.read_text()) == expected
     assert all(comment in path.read_text() for comment in ("# head", "# the joiner", "# o"))
     assert [file.name for file in tmp_path.iterdir()] == ["p.yaml"]
+
+
+def test_thresholds_say_what_they_keep_and_leave_out_those_that_decide_nothing() -> None:
+    setting = Setting(Frame("logistic", {}), {"a": 1.0})
+    probabilities, labels = np.array([0.06, 0.15, 0.25, 0.35]), np.array([0.0, 1.0, 0.0, 1.0])
+    rows = thresholds(Calibrated(setting, np.zeros(1), probabilities, labels))
+    assert [row["threshold"] for row in rows] == [0.1, 0.2, 0.3]  # 0.05 keeps all, 0.5 nothing
+    assert [row["kept"] for row in rows] == [0.75, 0.5, 0.25]
+    assert [row["precision"] for row in rows] == pytest.approx([2 / 3, 1 / 2, 1.0])
+    assert [row["recall"] for row in rows] == [1.0, 0.5, 0.5]
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,19 @@ from haystack_ce_ranker.tuning import (
     bootstrap,
     default_steps,
     fit_logistic,
+    joined_scores,
     labelled_scores,
     learning_curve,
     logistic_frame,
     measure,
     ndcg,
     reliability,
+    score_thresholds,
     simplex,
     split,
     standard_frames,
     tune,
+    weight_curve,
 )
 
 RAW = Frame("none", {})
@@ -252,6 +255,34 @@ def test_logistic_scores_mean_the_same_on_every_query() -> None:
     assert frame.normalizations["ce"].params["slope"] > frame.normalizations["bm25"].params["slope"] > 0
 
 
+def test_a_score_threshold_stands_for_a_probability_where_scores_mean_the_same_everywhere() -> None:
+    judged = queries(400, bm25=1.0, ce=3.0)
+    found = score_thresholds(judged, DEFAULT, [0.2, 0.5, 0.8])
+    assert found[0.2] < found[0.5] < found[0.8]
+    scores, labels = joined_scores(judged, DEFAULT)
+    assert scores.size == labels.size == 400 * 20
+    near = np.abs(scores - found[0.5]) < 0.2
+    assert near.sum() > 100
+    assert labels[near].mean() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("frame", "steady"),
+    [
+        (RAW, True),
+        (Frame("t", {"ce": Normalization("theoretical", {"low": -9.0, "high": 9.0})}), True),
+        (Frame("t", {"ce": Normalization("theoretical", {"low": -9.0})}), False),
+        (Frame("min_max", {"bm25": Normalization("min_max", {})}), False),
+        (Frame("reciprocal_rank", {}, method="reciprocal_rank"), False),
+    ],
+)
+def test_no_threshold_is_given_where_scores_depend_on_the_query(frame: Frame, steady: bool) -> None:
+    judged = queries(40, bm25=1.0, ce=3.0)
+    assert bool(score_thresholds(judged, Setting(frame, DEFAULT.weights), [0.5])) == steady
+    unused = Setting(Frame("min_max", {"bm25": Normalization("min_max", {})}), {"bm25": 0.0, "ce": 1.0})
+    assert score_thresholds(judged, unused, [0.5])
+
+
 def test_labelled_scores_leave_out_what_has_no_score() -> None:
     lists = {"ce": ScoredList(["a", "b", "c"], [1.0, None, math.nan])}
     scores, labels = labelled_scores([JudgedQuery("q", lists, {"a": 1}), JudgedQuery("r", {}, {"a": 1})], "ce")
@@ -267,12 +298,21 @@ def _systems(**means: float) -> dict[str, np.ndarray]:
     ("means", "use", "words"),
     [
         ({"bm25": 0.5, "ce": 0.7, "default": 0.7, "tuned": 0.7}, "ce", "no significant difference: use ce alone"),
-        ({"bm25": 0.5, "ce": 0.7, "default": 0.6, "tuned": 0.69}, "ce", "no significant difference: use ce alone"),
+        (
+            {"bm25": 0.5, "ce": 0.7, "default": 0.6, "tuned": 0.65},
+            "ce",
+            "use ce alone: everything else is significantly worse (bm25 alone: -0.2",
+        ),
         ({"bm25": 0.5, "ce": 0.4, "default": 0.45, "tuned": 0.6}, "tuned", "use the tuned blend: significantly better"),
         (
             {"bm25": 0.5, "ce": 0.4, "default": 0.6, "tuned": 0.6},
             "default",
             "the tuned blend is not significantly better",
+        ),
+        (
+            {"bm25": 0.5, "ce": 0.4, "default": 0.45, "tuned": 0.6},
+            "tuned",
+            "significantly better than bm25 alone (+0.1",
         ),
         (
             {"bm25": 0.6, "ce": 0.4, "default": 0.5, "tuned": 0.6},
@@ -286,6 +326,50 @@ def test_advice_names_the_simplest_that_nothing_beats(means: dict[str, float], u
     assert found.use == use
     assert words in found.reason
     assert found.significant == (use != "ce")
+
+
+def test_advice_tells_what_is_worse_from_what_is_no_different() -> None:
+    noise = np.random.default_rng(2).normal(0, 0.1, 50)
+    systems = {"bm25": np.full(50, 0.2), "ce": np.full(50, 0.7), "default": 0.7 + noise, "tuned": np.full(50, 0.7)}
+    reason = advise(systems, {"bm25": "bm25", "ce": "ce"}, heaviest="ce").reason
+    first, _, rest = reason.partition(". Significantly worse: ")
+    assert first.startswith("no significant difference: use ce alone (the default blend: ")
+    assert first.endswith("; the tuned blend: the same)")
+    assert rest.startswith("bm25 alone: -0.5000 nDCG@10")
+
+
+def test_advice_says_of_every_single_input_whether_it_would_do() -> None:
+    noise = np.random.default_rng(1).normal(0, 0.2, 60)
+    systems = {"bm25": 0.5 + noise, "e": 0.55 - noise, "ce": np.full(60, 0.3), "tuned": np.full(60, 0.56) + noise / 20}
+    found = advise(systems, {"bm25": "bm25", "e": "e", "ce": "ce"}, heaviest="ce")
+    assert found.use in ("bm25", "e")
+    other = "e" if found.use == "bm25" else "bm25"
+    assert f"not significantly different from {other} alone" in found.reason
+    assert f"from {found.use} alone" not in found.reason
+
+
+def test_the_curve_over_a_weight_says_where_it_leaves_the_input_alone() -> None:
+    judged = queries(60, bm25=3.0, ce=1.0)
+    curve = weight_curve(judged, DEFAULT.frame, ["bm25", "ce"], "ce")
+    assert [point.weight for point in curve] == pytest.approx([i / 20 for i in range(21)])
+    alone = measure(judged, Setting(DEFAULT.frame, {"bm25": 0.0, "ce": 1.0}))
+    first = measure(judged, Setting(DEFAULT.frame, {"bm25": 1.0, "ce": 0.0}))
+    assert curve[-1].gain == (0.0, 0.0, 0.0)
+    assert curve[-1].value.mean == pytest.approx(alone.mean())
+    assert curve[0].gain.mean == pytest.approx((first - alone).mean())
+    assert curve[0].gain.low > 0.0
+
+
+def test_reliability_says_how_sure_a_share_is() -> None:
+    few, many = np.array([0.05, 0.75]), np.full(1000, 0.75)
+    labels = (np.arange(1000) < 800).astype(float)
+    bins, error = reliability(few, np.array([0.0, 1.0]))
+    assert [(entry.count, entry.observed) for entry in bins] == [(1, 0.0), (1, 1.0)]
+    assert bins[1].low == pytest.approx(0.2065, abs=1e-3)  # one of one: as good as unknown
+    assert bins[1].high == 1.0
+    assert error == pytest.approx(0.15)
+    (wide,) = reliability(many, labels)[0]
+    assert 0.77 < wide.low < wide.observed < wide.high < 0.83
 
 
 def test_none_is_the_normaliser_of_inputs_that_a_frame_does_not_name() -> None:

@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.progress import track
 
 from haystack_ce_ranker.evaluation.collections import load_collection
-from haystack_ce_ranker.evaluation.experiments import evaluate, results
-from haystack_ce_ranker.evaluation.pipelines import Answer, load_pipeline
+from haystack_ce_ranker.evaluation.experiments import measure, results
+from haystack_ce_ranker.evaluation.groups import PipelineGroup
+from haystack_ce_ranker.evaluation.pipelines import load_pipeline
 from haystack_ce_ranker.evaluation.tables import results_table
 from haystack_ce_ranker.provenance import record
 
@@ -28,25 +29,19 @@ def run_demo(examples: Path, console: Console, *, shown: int = 3) -> None:
     collection = load_collection(examples / "handbook")
     pipeline = load_pipeline(examples / "pipeline.yaml", name="demo")
     wanted = list(collection.queries)[:: max(len(collection.queries) // max(shown, 1), 1)][:shown]
-    answers: dict[str, Answer] = {}
-
-    def keep(query_id: str, answer: Answer) -> None:
-        if query_id in wanted:
-            answers[query_id] = answer
-
-    systems = evaluate(
-        pipeline,
+    measured = measure(
+        [PipelineGroup(pipeline, collection, collection.fingerprint())],
         collection,
         track=lambda ids: track(ids, description="queries", console=console),
-        on_answer=keep,
     )
-    for query_id, answer in answers.items():
+    for query_id in wanted:
         console.print(f"\n[bold]{escape(collection.queries[query_id])}[/bold]")
-        for rank, document in enumerate(answer.documents[:3], start=1):
+        documents = pipeline.run(collection.queries[query_id]).documents
+        for rank, document in enumerate(documents[:3], start=1):
             console.print(f"  {rank}. {escape(document.id)}  {document.score:.3f}")
             console.print(f"     [dim]{escape(what_was_read(document))}[/dim]")
     console.print()
-    console.print(results_table(results(collection, systems)))
+    console.print(results_table(results(measured)))
 
 
 def what_was_read(document: Document, name: str = "cross_encoder") -> str:

@@ -3,19 +3,25 @@ CrossEncoderScorer: queries with documents in, one logit per document out, in th
 
 texts -> windows -> budgeted pairs -> batches -> logits -> one score per document. How the tokens are split is decided
 in `budget.py`, what is read in `passages.py`, what goes into one forward pass in `batching.py`; a backend runs it.
+Many documents go through in slices, so that memory stays bounded; on a GPU the next slice is tokenised meanwhile.
 """
 
 import logging
 import threading
 import time
+import traceback
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from haystack_ce_ranker.backends import Backend, Batch
+from haystack_ce_ranker.backends import Asynchronous, Backend, Batch
 from haystack_ce_ranker.batching import plan_batches
 from haystack_ce_ranker.budget import room_for_texts, split_budget
 from haystack_ce_ranker.documents import DocumentEncoder, DocumentText, EncodedDocument, content_key
@@ -33,7 +39,16 @@ MIN_SHARED_WINDOW = 16
 CHARACTERS_PER_TOKEN = 4
 """How many characters of documents are taken for a token when, under a deadline, the next ones are tokenised."""
 
-_learnt_batch_tokens: dict[tuple[str, str, str], int] = {}
+SLICE_TOKENS = 262_144
+"""About how many tokens are read before the next documents are tokenised: few MB, and yet batches of equal lengths."""
+
+SLICE_BATCHES = 4
+"""The fewest full batches of a slice, where batches are large."""
+
+UNREAD_SHARE = 8
+"""A slice holds no more than so many times the tokens that it reads, however long its documents are."""
+
+_learnt_batch_tokens: dict[tuple[str, str, str, str], int] = {}
 _learnt_lock = threading.Lock()
 
 
@@ -164,7 +179,11 @@ class QueryScores:
 
 @dataclass
 class Stats:
-    """What one call of the scorer cost: seconds per step, pairs, batches, tokens, and the token slots with padding."""
+    """
+    What one call of the scorer cost: seconds per step, pairs, batches, tokens, and the token slots with padding.
+
+    On a GPU the steps overlap, so that their seconds together can be more than the call took.
+    """
 
     tokenise: float = 0.0
     select: float = 0.0
@@ -198,6 +217,30 @@ class _Pair:
     plan: _Plan
     piece: Piece
     packed: PackedPair
+
+
+class _Request(NamedTuple):
+    """A query with documents to score; `places` is where they stand in the caller's list, None if all are here."""
+
+    query: Ids
+    texts: Sequence[DocumentText]
+    places: Sequence[int] | None = None
+
+
+class _Part(NamedTuple):
+    """Consecutive documents of one request, ready to be scored."""
+
+    request: int
+    plans: list[_Plan]
+    pairs: list[_Pair]
+
+
+class _Queued(NamedTuple):
+    """A batch that the device has been given: places in the group, when, and what waits for its logits."""
+
+    batch: NDArray[np.intp]
+    began: float
+    wait: Callable[[], NDArray[np.float32]]
 
 
 class CrossEncoderScorer:
@@ -235,7 +278,9 @@ class CrossEncoderScorer:
         self.batch_size = batch_size
         self.batch_tokens = batch_tokens if batch_tokens is not None else backend.batch_tokens
         next(plan_batches([1], batch_tokens=self.batch_tokens, batch_size=batch_size))  # checks both
-        self._learnt_key = (backend.name, backend.device, model_name)
+        self._learnt_key = (backend.name, backend.device, backend.dtype, model_name)
+        self._on_cpu = backend.device.partition(":")[0].lower() == "cpu"
+        self._queue = backend if isinstance(backend, Asynchronous) and not self._on_cpu else None
         self._format = backend.tokenizer.format
         self._room = room_for_texts(self.max_length, self._format.special_tokens)
         split_budget(1, 1, room=self._room, window=1, max_query=self.policy.max_query_tokens)  # checks max_query_tokens
@@ -279,13 +324,10 @@ class CrossEncoderScorer:
             return self._score_in_order(query_ids, texts, stats, deadline), stats
         if self._scores is not None and self.policy.max_tokens_per_query is None:
             return self._score_new(query, query_ids, texts, stats, self._scores), stats
+        if self.policy.max_tokens_per_query is None:
+            return self._score_all([_Request(query_ids, texts)], stats)[0], stats
         plans = self._plan(query_ids, texts, stats)
-        in_time = True
-        if self.policy.max_tokens_per_query is not None:
-            pairs, in_time = self._score_shared(plans, top_k if top_k is not None else len(plans), stats, deadline)
-        else:
-            pairs = self._pairs(plans, stats)
-            self._run(pairs, stats)
+        pairs, in_time = self._score_shared(plans, top_k if top_k is not None else len(plans), stats, deadline)
         return replace(self._collect(query_ids, plans, pairs), out_of_time=not in_time), stats
 
     def score_many(
@@ -298,28 +340,28 @@ class CrossEncoderScorer:
         Score the documents of many queries in batches that reach across queries; for evaluation, mining, distilling.
 
         The scores are those of `score`. A shared token budget per query needs two passes, so with one the queries are
-        scored one after the other.
+        scored one after the other. However many documents there are, only about `SLICE_TOKENS` tokens of them are held
+        at once, beside what `cache_tokens` keeps.
 
         :param requests: Queries, each with its documents.
-        :param progress: Called with the pairs scored so far and all pairs.
+        :param progress: Called after each batch with the documents scored so far and all documents; a document counts
+            once all its windows are scored.
         """
         todo = [(query, list(documents)) for query, documents in requests]
         total = Stats()
         if self.policy.max_tokens_per_query is not None:
-            results = []
-            for done, (query, documents) in enumerate(todo, start=1):
+            results: list[QueryScores] = []
+            for query, documents in todo:
                 result, stats = self.score(query, documents)
                 results.append(result)
                 _add(total, stats)
                 if progress is not None:
-                    progress(done, len(todo))
+                    progress(sum(len(of_query.documents) for of_query in results), sum(len(docs) for _, docs in todo))
             return results, total
         query_ids = self._encode_queries([query for query, _ in todo], total)
         texts = [[text if isinstance(text, DocumentText) else DocumentText(text) for text in docs] for _, docs in todo]
-        plans = [self._plan(ids, documents, total) for ids, documents in zip(query_ids, texts, strict=True)]
-        pairs = [self._pairs(of_query, total) for of_query in plans]
-        self._run([pair for of_query in pairs for pair in of_query], total, progress=progress)
-        return [self._collect(*parts) for parts in zip(query_ids, plans, pairs, strict=True)], total
+        requested = [_Request(ids, documents) for ids, documents in zip(query_ids, texts, strict=True)]
+        return self._score_all(requested, total, progress), total
 
     def score_pairs(
         self,
@@ -332,7 +374,7 @@ class CrossEncoderScorer:
         Score pairs of a query and a document, of as many queries as you like, in one go.
 
         :param queries: One query per document; repeat it for each of its documents.
-        :param progress: Called with the pairs scored so far and all pairs.
+        :param progress: Called after each batch with the pairs of a query and a document scored so far, and all pairs.
         :returns: One logit per pair, in the order they came; shape (pairs,).
         :raises ValueError: If there are not as many queries as documents.
         """
@@ -381,6 +423,71 @@ class CrossEncoderScorer:
         ids = {query: encoded.ids for query, encoded in zip(unique, tokens, strict=True)}
         stats.tokenise += time.perf_counter() - started
         return [ids[query] for query in queries]
+
+    def _score_all(
+        self, requests: Sequence[_Request], stats: Stats, progress: Callable[[int, int], None] | None = None
+    ) -> list[QueryScores]:
+        """Score the documents of some queries, slice by slice, in batches that reach across the queries of a slice."""
+        found: list[list[QueryScores]] = [[] for _ in requests]
+        done, everything = 0, sum(len(request.texts) for request in requests)
+        with closing(self._prepared(requests)) as slices:
+            for parts, cost in slices:
+                _add(stats, cost)
+                plans = [plan for part in parts for plan in part.plans]
+                report = None if progress is None else _counting(progress, plans, done, everything)
+                self._run([pair for part in parts for pair in part.pairs], stats, report=report)
+                for part in parts:
+                    found[part.request].append(self._collect(requests[part.request].query, part.plans, part.pairs))
+                done += len(plans)
+        return [_joined(request.query, parts) for request, parts in zip(requests, found, strict=True)]
+
+    def _prepared(self, requests: Sequence[_Request]) -> Generator[tuple[list[_Part], Stats], None, None]:
+        """
+        Tokenise and pack the requests slice by slice; each comes with what that cost.
+
+        While the caller scores a slice on a GPU, a thread prepares the next one. On CPU the two would take each other's
+        cores. Close the iterator to be sure that the thread has ended.
+        """
+        slices = self._slices(requests)
+        if self._on_cpu or len(slices) < 2:
+            yield from (self._prepare(requests, one) for one in slices)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="ce-ranker-tokenise") as ahead:
+            following = ahead.submit(self._prepare, requests, slices[0])
+            for one in slices[1:]:
+                ready = following.result()
+                following = ahead.submit(self._prepare, requests, one)
+                yield ready
+            yield following.result()
+
+    def _slices(self, requests: Sequence[_Request]) -> list[list[tuple[int, range]]]:
+        """Part the documents of all requests into slices: lists of a request and which of its documents."""
+        room = max(SLICE_TOKENS, SLICE_BATCHES * self.batch_tokens)
+        slices: list[list[tuple[int, range]]] = [[]]
+        taken = 0
+        for number, request in enumerate(requests):
+            first = 0
+            for place, text in enumerate(request.texts):
+                tokens = sum(map(len, text)) // CHARACTERS_PER_TOKEN + self._format.special_tokens + len(request.query)
+                if taken >= room:
+                    if place > first:
+                        slices[-1].append((number, range(first, place)))
+                    slices.append([])
+                    first, taken = place, 0
+                taken += max(min(tokens, self.max_length), tokens // UNREAD_SHARE)
+            if len(request.texts) > first:
+                slices[-1].append((number, range(first, len(request.texts))))
+        return slices
+
+    def _prepare(self, requests: Sequence[_Request], one: Sequence[tuple[int, range]]) -> tuple[list[_Part], Stats]:
+        cost = Stats()
+        parts = []
+        for number, documents in one:
+            query, texts, places = requests[number]
+            where = documents if places is None else [places[place] for place in documents]
+            plans = self._plan(query, texts[documents.start : documents.stop], cost, places=where)
+            parts.append(_Part(number, plans, self._pairs(plans, cost)))
+        return parts, cost
 
     def _plan(
         self, query: Ids, texts: Sequence[DocumentText], stats: Stats, *, places: Sequence[int] | None = None
@@ -441,10 +548,7 @@ class CrossEncoderScorer:
 
         def score(places: list[int]) -> Sequence[DocumentScore]:
             nonlocal fresh
-            plans = self._plan(query_ids, [texts[place] for place in places], stats, places=places)
-            pairs = self._pairs(plans, stats)
-            self._run(pairs, stats)
-            found = self._collect(query_ids, plans, pairs)
+            [found] = self._score_all([_Request(query_ids, [texts[place] for place in places], places)], stats)
             fresh = replace(found, pairs=fresh.pairs + found.pairs, tokens=fresh.tokens + found.tokens)
             return found.documents
 
@@ -529,21 +633,22 @@ class CrossEncoderScorer:
         stats: Stats,
         deadline: float | None = None,
         *,
-        progress: Callable[[int, int], None] | None = None,
+        report: Callable[[NDArray[np.bool_]], None] | None = None,
     ) -> bool:
         """
         Score pairs and hand each logit to its plan, in the order of the plan's pieces.
 
+        :param report: Called after each batch with which pairs are scored, shape (pairs,).
         :returns: Whether all were scored; with a deadline, pairs are taken in their order as long as there is time.
         """
         started = time.perf_counter()
         logits = np.full(len(pairs), np.nan)
         if deadline is None:
-            self._run_group(np.arange(len(pairs)), pairs, logits, stats, progress)
+            self._run_group(np.arange(len(pairs)), pairs, logits, stats, report)
         else:
             done = 0
             while done < len(pairs) and (count := self._affordable(pairs[done:], stats, deadline)):
-                self._run_group(np.arange(done, done + count), pairs, logits, stats, progress)
+                self._run_group(np.arange(done, done + count), pairs, logits, stats, report)
                 done += count
         stats.score += time.perf_counter() - started
         reached = ~np.isnan(logits)
@@ -586,42 +691,68 @@ class CrossEncoderScorer:
         pairs: Sequence[_Pair],
         logits: NDArray[np.float64],
         stats: Stats,
-        progress: Callable[[int, int], None] | None,
+        report: Callable[[NDArray[np.bool_]], None] | None,
     ) -> None:
-        """Score a group of pairs; when memory runs out, halve the batches and go on with what is not scored yet."""
+        """
+        Score a group of pairs; when memory runs out, halve the batches and go on with what is not scored yet.
+
+        Where the device works by itself, the next batch is queued before the last one's logits are waited for.
+        """
         lengths = np.asarray([len(pairs[place].packed.ids) for place in group], dtype=np.int64)
-        pending = deque(plan_batches(lengths, batch_tokens=self.affordable_batch_tokens, batch_size=self.batch_size))
-        while pending:
-            batch = pending.popleft()
-            started = time.perf_counter()
+        ahead = 1 if self._queue is None else 2
+        planned_for: int | None = self.affordable_batch_tokens
+        pending = self._batches(lengths, np.arange(len(group)))
+        queued: deque[_Queued] = deque()
+        free_since = 0.0
+        while pending or queued:
+            if pending and planned_for != self.affordable_batch_tokens:  # learnt here, or by another thread
+                planned_for = self.affordable_batch_tokens
+                pending = self._batches(lengths, np.concatenate(pending))
+            starts = bool(pending) and len(queued) < ahead
+            batch = pending[0] if starts else queued[0].batch
+            tokens, longest = int(lengths[batch].sum()), int(lengths[batch].max())
             try:
-                values = self.backend.logits(
-                    Batch([pairs[group[place]].packed for place in batch], self.backend.tokenizer.pad_id)
-                )
+                if starts:
+                    began = time.perf_counter()
+                    queued.append(_Queued(batch, began, self._start([pairs[group[place]].packed for place in batch])))
+                    pending.popleft()
+                    continue
+                values = queued[0].wait()
             except Exception as error:
                 if not self.backend.is_out_of_memory(error):
                     raise
-                self._lower_batch_tokens(len(batch), int(lengths[batch].max()), error)
-                left = np.concatenate([batch, *pending])
-                plan = plan_batches(
-                    lengths[left], batch_tokens=self.affordable_batch_tokens, batch_size=self.batch_size
-                )
-                pending = deque(left[part] for part in plan)
+                # The error holds the frames of the pass that failed, and these hold what filled the memory.
+                traceback.clear_frames(error.__traceback__)
+                self._lower_batch_tokens(len(batch), longest, error)
+                if not starts:
+                    pending.appendleft(queued.popleft().batch)
+                planned_for = None
                 continue
+            began = queued.popleft().began
             if not np.isfinite(values).all():
                 raise ValueError(
                     f"model returned scores that are not finite for {int((~np.isfinite(values)).sum())} of "
                     f"{len(values)} pairs in {self.backend.dtype}; try dtype='float32'."
                 )
-            self._learn_speed(time.perf_counter() - started, int(lengths[batch].sum()))
+            now = time.perf_counter()
+            self._learn_speed(now - max(began, free_since), tokens)
+            free_since = now
             logits[group[batch]] = values
             stats.pairs += len(batch)
             stats.batches += 1
-            tokens = int(lengths[batch].sum())
             stats.tokens += tokens
-            stats.slots += int(lengths[batch].max()) * len(batch) if self.backend.pads else tokens
-            if progress is not None:
-                progress(int(np.count_nonzero(~np.isnan(logits))), len(pairs))
+            stats.slots += longest * len(batch) if self.backend.pads else tokens
+            if report is not None:
+                report(~np.isnan(logits))
+
+    def _batches(self, lengths: NDArray[np.int64], places: NDArray[np.intp]) -> deque[NDArray[np.intp]]:
+        plan = plan_batches(lengths[places], batch_tokens=self.affordable_batch_tokens, batch_size=self.batch_size)
+        return deque(places[part] for part in plan)
+
+    def _start(self, pairs: Sequence[PackedPair]) -> Callable[[], NDArray[np.float32]]:
+        """Queue a batch where the device works by itself; elsewhere it runs once its logits are asked for."""
+        batch = Batch(pairs, self.backend.tokenizer.pad_id)
+        return partial(self.backend.logits, batch) if self._queue is None else self._queue.start(batch)
 
     @property
     def affordable_batch_tokens(self) -> int:
@@ -634,9 +765,9 @@ class CrossEncoderScorer:
                 f"a single pair of {longest} tokens does not fit into the memory of {self.backend.device}; "
                 "lower max_length, or use a smaller model or dtype."
             ) from error
-        lower = max(pairs * longest // 2, 1)
-        with _learnt_lock:
-            _learnt_batch_tokens[self._learnt_key] = min(lower, self.affordable_batch_tokens)
+        with _learnt_lock:  # threads that fail at the same time halve once, not one after the other
+            lower = min(max(pairs * longest // 2, 1), self.affordable_batch_tokens)
+            _learnt_batch_tokens[self._learnt_key] = lower
         self.backend.free_memory()
         logger.warning("Out of memory with a batch of %s tokens; going on with %s.", pairs * longest, lower)
 
@@ -662,6 +793,29 @@ class CrossEncoderScorer:
 
     def _cost(self, plan: _Plan, piece: Piece) -> int:
         return self._format.special_tokens + len(plan.query) + plan.document.embedded + piece.tokens
+
+
+def _counting(
+    progress: Callable[[int, int], None], plans: Sequence[_Plan], before: int, everything: int
+) -> Callable[[NDArray[np.bool_]], None]:
+    """Return what tells `progress` how many documents are scored, given which of the pairs of `plans` are."""
+    owners = np.asarray([number for number, plan in enumerate(plans) for _ in plan.pieces], dtype=np.intp)
+
+    def report(scored: NDArray[np.bool_]) -> None:
+        progress(before + len(plans) - len(np.unique(owners[~scored])), everything)
+
+    return report
+
+
+def _joined(query: Ids, parts: Sequence[QueryScores]) -> QueryScores:
+    """Put together the scores of a query's documents that came in parts."""
+    return QueryScores(
+        documents=tuple(document for part in parts for document in part.documents),
+        query_tokens=len(query),
+        query_tokens_read=min((part.query_tokens_read for part in parts), default=len(query)),
+        pairs=sum(part.pairs for part in parts),
+        tokens=sum(part.tokens for part in parts),
+    )
 
 
 def _document_score(

@@ -251,27 +251,73 @@ def calibrate(
     """
     everything = np.arange(len(queries))
     held_out = np.zeros(len(queries))
-    probabilities: list[float] = []
-    labels: list[float] = []
+    found = []
     for fold in split(len(queries), folds, seed):
         setting = _logistic_setting([queries[i] for i in np.setdiff1d(everything, fold)], default, steps)
-        held_out[fold] = measure([queries[i] for i in fold], setting)
-        for query in (queries[i] for i in fold):
-            fused = fuse(
-                query.lists,
-                setting.weights,
-                normalizations=setting.frame.normalizations,
-                candidates=query.candidates,
-            )
-            probabilities += fused.scores
-            labels += [float(query.judgments.get(identifier, 0) > 0) for identifier in fused.ids]
+        unseen = [queries[i] for i in fold]
+        held_out[fold] = measure(unseen, setting)
+        found.append(joined_scores(unseen, setting))
     setting = _logistic_setting(queries, default, steps)
-    return Calibrated(setting, held_out, np.array(probabilities), np.array(labels))
+    probabilities, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return Calibrated(setting, held_out, probabilities, labels)
+
+
+def joined_scores(queries: Sequence[JudgedQuery], setting: Setting) -> tuple[FloatArray, FloatArray]:
+    """Return the joined scores of all documents of all queries, and 1 or 0 for relevant or not (unjudged: not)."""
+    scores: list[float] = []
+    labels: list[float] = []
+    for query in queries:
+        fused = fuse(
+            query.lists,
+            setting.weights,
+            method=setting.frame.method,
+            normalizations=setting.frame.normalizations,
+            missing=setting.frame.missing,
+            rank_constant=setting.frame.rank_constant,
+            candidates=query.candidates,
+        )
+        scores += fused.scores
+        labels += [float(query.judgments.get(identifier, 0) > 0) for identifier in fused.ids]
+    return np.array(scores), np.array(labels)
+
+
+def score_thresholds(
+    queries: Sequence[JudgedQuery], setting: Setting, probabilities: Iterable[float]
+) -> dict[float, float]:
+    """
+    Return which joined score stands for each probability of relevance, by a logistic fit to these queries.
+
+    :param probabilities: Between 0 and 1, both excluded.
+    :returns: Empty where a score does not mean the same on every query (a normaliser looks at the query's own list, or
+        ranks are joined), or the scores say nothing about relevance.
+    """
+    if not _means_the_same_everywhere(setting):
+        return {}
+    slope, intercept = fit_logistic(*joined_scores(queries, setting))
+    if slope == 0.0:
+        return {}
+    return {wanted: (math.log(wanted / (1.0 - wanted)) - intercept) / slope for wanted in probabilities}
+
+
+def _means_the_same_everywhere(setting: Setting) -> bool:
+    used = [setting.frame.normalizations.get(name, NONE) for name, weight in setting.weights.items() if weight > 0]
+    return setting.frame.method == "weighted_sum" and all(
+        known.name in ("none", "logit", "logistic") or (known.name == "theoretical" and "high" in known.params)
+        for known in used
+    )
+
+
+class CurvePoint(NamedTuple):
+    """nDCG@10 at one weight of an input, and what it gains over that input alone (paired)."""
+
+    weight: float
+    value: Interval
+    gain: Interval
 
 
 def weight_curve(
     queries: Sequence[JudgedQuery], frame: Frame, names: Sequence[str], name: str, *, steps: int | None = None
-) -> list[tuple[float, Interval]]:
+) -> list[CurvePoint]:
     """
     Return nDCG@10 over the weight of one input; with more than two inputs the best mix of the others at each weight.
 
@@ -280,11 +326,12 @@ def weight_curve(
     grid = simplex(len(names), default_steps(len(names)) if steps is None else steps)
     values = ndcg(queries, names, frame, grid)
     column = list(names).index(name)
+    alone = values[int(np.argmax(grid[:, column]))]
     curve = []
     for weight in sorted(set(grid[:, column].tolist())):
         rows = np.flatnonzero(grid[:, column] == weight)
         best = rows[int(np.argmax(values[rows].mean(axis=1)))]
-        curve.append((weight, bootstrap(values[best])))
+        curve.append(CurvePoint(weight, bootstrap(values[best]), bootstrap(values[best] - alone)))
     return curve
 
 
@@ -409,11 +456,18 @@ def fit_logistic(scores: FloatArray, labels: FloatArray) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Bin:
-    """Predictions that lie close together: their mean, the share that came true, and how many they are."""
+    """
+    Predictions that lie close together: their mean, the share that came true, and how many they are.
+
+    :param low: Lower bound of the 95 % interval of `observed` (Wilson), which takes the predictions as independent.
+    :param high: Its upper bound.
+    """
 
     predicted: float
     observed: float
     count: int
+    low: float
+    high: float
 
 
 def reliability(probabilities: FloatArray, labels: FloatArray, bins: int = 10) -> tuple[list[Bin], float]:
@@ -428,9 +482,17 @@ def reliability(probabilities: FloatArray, labels: FloatArray, bins: int = 10) -
     for place in range(bins):
         inside = places == place
         if inside.any():
-            found.append(Bin(float(probabilities[inside].mean()), float(labels[inside].mean()), int(inside.sum())))
+            observed, count = float(labels[inside].mean()), int(inside.sum())
+            found.append(Bin(float(probabilities[inside].mean()), observed, count, *_wilson(observed, count)))
     total = max(labels.size, 1)
     return found, math.fsum(abs(entry.predicted - entry.observed) * entry.count for entry in found) / total
+
+
+def _wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the bounds of Wilson's interval (1927) of a share among `count`."""
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True)
@@ -463,15 +525,35 @@ def advise(systems: Mapping[str, FloatArray], alone: Mapping[str, str], *, heavi
     better = [key for key, gain in over.items() if gain.low > 0.0]
     name = alone[heaviest]
     if not better:
-        tried = "; ".join(f"{_named(key, alone)} {_signed(gain)}" for key, gain in over.items())
-        return Advice(heaviest, f"no significant difference: use {name} alone ({tried})", False)
+        return Advice(heaviest, _nothing_better(over, alone, name), False)
     top = max(better, key=lambda key: float(systems[key].mean()))
     lost = {key: bootstrap(systems[key] - systems[top]) for key in better[: better.index(top)]}
     use = next((key for key, loss in lost.items() if loss.high >= 0.0), top)
     reason = f"use {_named(use, alone)}: significantly better than {name} alone ({_signed(over[use])})"
+    for key in alone:  # whether one input alone would do is what decides if the others are worth their time
+        if key not in (heaviest, use):
+            reason += _beside(alone[key], bootstrap(systems[use] - systems[key]))
     if use != top:
         reason += f", and {_named(top, alone)} is not significantly better still ({_signed(lost[use], turned=True)})"
     return Advice(use, reason, True)
+
+
+def _nothing_better(over: Mapping[str, Interval], alone: Mapping[str, str], name: str) -> str:
+    worse = {key: gain for key, gain in over.items() if gain.high < 0.0}
+    tried = "; ".join(
+        f"{_named(key, alone)}: {_signed(gain) if gain != (0.0, 0.0, 0.0) else 'the same'}"
+        for key, gain in over.items()
+        if key not in worse
+    )
+    lost = "; ".join(f"{_named(key, alone)}: {_signed(gain)}" for key, gain in worse.items())
+    if not tried:
+        return f"use {name} alone: everything else is significantly worse ({lost})"
+    return f"no significant difference: use {name} alone ({tried}){f'. Significantly worse: {lost}' if lost else ''}"
+
+
+def _beside(other: str, gain: Interval) -> str:
+    worse_or_equal = "significantly worse than" if gain.high < 0.0 else "not significantly different from"
+    return f", {'significantly better than' if gain.low > 0.0 else worse_or_equal} {other} alone ({_signed(gain)})"
 
 
 def _named(key: str, alone: Mapping[str, str]) -> str:

@@ -6,10 +6,10 @@ a file and its line in `BACKENDS`.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,19 @@ class Backend(Protocol):
 
     def free_memory(self) -> None:
         """Give back what the runtime holds in reserve."""
+        ...
+
+
+@runtime_checkable
+class Asynchronous(Protocol):
+    """What a `Backend` can offer beside `logits` if its device works by itself, as a GPU does."""
+
+    def start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
+        """
+        Queue a batch, and return a function that waits for its logits, shape (pairs,).
+
+        Either may raise what `is_out_of_memory` knows; batches that were queued before must not be lost by that.
+        """
         ...
 
 

@@ -2,10 +2,14 @@
 The torch runtime: a sequence-classification model loaded by sentence-transformers, run on packed pairs.
 
 Loading (hub, revision, tokens, prompts) stays with sentence-transformers; tokenising and batching are the engine's.
+On a GPU a batch is either one padded array or one row without padding (`packed.py`), whichever a short trial at
+loading finds faster. No GPU was at hand: everything here has run on CPU only.
 """
 
+import logging
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,22 +18,43 @@ import torch
 from numpy.typing import NDArray
 
 from haystack_ce_ranker.backends import Batch, position_limit
+from haystack_ce_ranker.backends.packed import PackedForm, why_not
 from haystack_ce_ranker.models import ModelOptions, locate, not_found
 from haystack_ce_ranker.pairs import PairTokenizer
 
+logger = logging.getLogger(__name__)
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Small batches of equal length win on CPU (caches), large ones on a GPU (occupancy); see benchmarks/speed.py.
-BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}
+BATCH_TOKENS = {"cpu": 512, "cuda": 65536}
 _FALLBACK_BATCH_TOKENS = 16384
+# Some say so in a RuntimeError only: torch on CPU, MPS, the CUDA driver, cuBLAS and cuDNN.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+
+TRIAL_ROUNDS = 4
+"""How often the trial of the packed form runs each batch; the first time warms up, the best of the others counts."""
+
+TRIAL_TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
+"""How far packed and padded logits may differ in the trial, as a share of the largest."""
+
+_locks: dict[str, threading.Lock] = {}
 
 
 class TorchBackend:
-    """See `Backend`. One forward pass at a time on CPU, so that requests share the threads instead of fighting."""
+    """
+    See `Backend` and `Asynchronous`.
+
+    One forward pass at a time on a device, whichever of the models loaded there it is of: on CPU requests then share
+    the threads instead of fighting for them, and on a GPU, where a pass holds the lock only while it is being queued,
+    the memory of one pass is all that is needed at once.
+
+    :param packed: Whether batches are packed: True and False settle it, None leaves it to a trial on a GPU.
+    :raises ValueError: If `packed` is True and the model cannot read packed batches.
+    """
 
     name = "torch"
-    pads = True
 
-    def __init__(self, cross_encoder: Any, options: ModelOptions) -> None:
+    def __init__(self, cross_encoder: Any, options: ModelOptions, *, packed: bool | None = None) -> None:
         self.cross_encoder = cross_encoder
         self._model = cross_encoder.model.eval()
         self._device = next(self._model.parameters()).device
@@ -40,26 +65,41 @@ class TorchBackend:
         self.batch_tokens = BATCH_TOKENS.get(self._device.type, _FALLBACK_BATCH_TOKENS)
         self.query_prompt = _saved_prompt(cross_encoder, self.tokenizer)
         self._threads = options.threads
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time = _locks.setdefault(self.device, threading.Lock())
+        self._packed: PackedForm | None = None
+        if packed or (packed is None and self._device.type == "cuda" and self._packs_faster()):
+            self._packed = self._pack()
+        self.pads = self._packed is None
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """Return the model's raw output for each pair, shape (pairs,)."""
-        arrays = batch.padded()
-        if not self.tokenizer.uses_token_types:
-            del arrays["token_type_ids"]
-        inputs = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        if self._device.type == "cuda":
-            inputs = {name: tensor.pin_memory() for name, tensor in inputs.items()}
-        inputs = {name: tensor.to(self._device, non_blocking=True) for name, tensor in inputs.items()}
+        return self.start(batch)()
+
+    def start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
+        """Queue a batch on a GPU, and return what waits for its logits; on CPU they are there at once."""
+        inputs = {name: self._moved(value) for name, value in self._inputs(batch).items()}
         with self._one_at_a_time, _threads(self._threads), torch.inference_mode():
-            output: torch.Tensor = self._model(**inputs).logits
-        values: NDArray[np.float32] = output[:, 0].float().cpu().numpy()
-        return values
+            output: torch.Tensor = self._model(**inputs).logits[:, 0].float()
+            if self._device.type != "cuda":
+                values: NDArray[np.float32] = output.cpu().numpy()
+                return lambda: values
+            # Copied in the order of the queue: waiting for this copy does not wait for what is queued behind it.
+            copy = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
+            copy.copy_(output, non_blocking=True)
+            done = torch.cuda.Event()
+            done.record(torch.cuda.current_stream(self._device))
+
+        def wait() -> NDArray[np.float32]:
+            done.synchronize()
+            found: NDArray[np.float32] = copy.numpy()
+            return found
+
+        return wait
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Tell whether `error` means that the batch was too large: the GPU's own error, or the CPU allocator's."""
         return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-            isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+            isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
         )
 
     def free_memory(self) -> None:
@@ -67,14 +107,78 @@ class TorchBackend:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def _inputs(self, batch: Batch) -> dict[str, torch.Tensor | int]:
+        if self._packed is not None:
+            return self._packed.inputs(batch)
+        arrays = batch.padded()
+        if not self.tokenizer.uses_token_types:
+            del arrays["token_type_ids"]
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _moved(self, value: torch.Tensor | int) -> torch.Tensor | int:
+        if not isinstance(value, torch.Tensor):
+            return value
+        if self._device.type == "cuda":
+            value = value.pin_memory()  # or the copy would wait for what the GPU is doing
+        return value.to(self._device, non_blocking=True)
+
+    def _pack(self) -> PackedForm:
+        return PackedForm(self._model, uses_token_types=self.tokenizer.uses_token_types)
+
+    def _packs_faster(self) -> bool:
+        reason = why_not(self._model)
+        if reason is None:
+            reason = self._trial()
+        logger.info("packed batches on %s: %s.", self.device, reason if reason is not None else "faster, and used")
+        return reason is None
+
+    def _trial(self) -> str | None:
+        """
+        Run two batches packed and padded, one of mixed and one of equal lengths.
+
+        :returns: None if packing is faster on mixed lengths, no slower on equal ones, and scores the same; else what
+            speaks against it.
+        """
+        batches = _trial_batches(self.tokenizer, self._model.config.vocab_size, self.max_length)
+        seconds: dict[tuple[bool, int], list[float]] = {}
+        found: dict[tuple[bool, int], NDArray[np.float32]] = {}
+        for _ in range(TRIAL_ROUNDS):
+            for packed in (False, True):
+                try:
+                    self._packed = self._pack() if packed else None
+                    for nth, batch in enumerate(batches):
+                        started = time.perf_counter()
+                        found[packed, nth] = self.logits(batch)
+                        seconds.setdefault((packed, nth), []).append(time.perf_counter() - started)
+                except Exception as error:
+                    # A kernel that this GPU lacks, memory, another version: padded batches need none of it.
+                    return f"the trial failed ({error})"
+                finally:
+                    if self._packed is not None:
+                        self._packed.undo()
+                        self._packed = None
+        padded, packed_logits = (np.concatenate([found[form, 0], found[form, 1]]) for form in (False, True))
+        allowed = TRIAL_TOLERANCE[DTYPES[self.dtype]] * max(float(np.abs(padded).max()), 1.0)
+        difference = float(np.abs(padded - packed_logits).max())
+        if not difference <= allowed:
+            logger.warning("packed batches are not used on %s: scores differ by %.4f.", self.device, difference)
+            return f"packed scores differ by {difference:.4f}"
+        mixed, equal = (min(seconds[True, nth][1:]) / min(seconds[False, nth][1:]) for nth in (0, 1))
+        if mixed > 0.95 or equal > 1.05:
+            return f"packed ones take {mixed:.2f} of the time on mixed lengths, {equal:.2f} on equal ones"
+        return None
+
 
 def load(options: ModelOptions) -> TorchBackend:
     """
     Load a cross-encoder with sentence-transformers.
 
+    `model_kwargs={"attn_implementation": "packed"}` asks for packed batches; any other name is handed to transformers,
+    and batches are padded then.
+
     :raises ModelNotFoundError: If there is no such folder, and the hub does not have or cannot give it.
-    :raises ValueError: If the model is not a sequence-classification model with one output label, or its weights are
-        not safetensors.
+    :raises ValueError: If the model is not a sequence-classification model with one output label, its weights are not
+        safetensors, or packed batches were asked for and cannot be had.
     """
     from sentence_transformers import CrossEncoder
 
@@ -84,6 +188,10 @@ def load(options: ModelOptions) -> TorchBackend:
             f"model_kwargs['use_safetensors'] must be True, but got {model_kwargs['use_safetensors']!r}: "
             "pickled weights run code; convert them to safetensors."
         )
+    attention = model_kwargs.get("attn_implementation")
+    packed = None if attention is None else attention == "packed"
+    if packed:
+        del model_kwargs["attn_implementation"]
     if options.dtype is not None:
         model_kwargs["dtype"] = resolve_dtype(options.dtype, options.device)
     place = locate(options.model)
@@ -103,7 +211,7 @@ def load(options: ModelOptions) -> TorchBackend:
             raise not_found(options.model, error) from error
         raise
     _require_classifier(cross_encoder, options.model)
-    return TorchBackend(cross_encoder, options)
+    return TorchBackend(cross_encoder, options, packed=packed)
 
 
 def resolve_dtype(dtype: str, device: str | None) -> torch.dtype:
@@ -159,9 +267,30 @@ def _saved_prompt(cross_encoder: Any, tokenizer: PairTokenizer) -> str:
     return prompt
 
 
+def _trial_batches(tokenizer: PairTokenizer, vocabulary: int, limit: int | None, *, pairs: int = 64) -> list[Batch]:
+    """Make up a batch of pairs of mixed lengths, and one of equal lengths, of tokens below `vocabulary`."""
+    rng = np.random.default_rng(0)
+    pair_format = tokenizer.format
+    special = np.concatenate([part.ids for part in (pair_format.prefix, pair_format.middle, pair_format.suffix)])
+    words = np.setdiff1d(np.arange(vocabulary, dtype=np.int32), [*special, tokenizer.pad_id])
+    longest = min(limit if limit is not None else 512, 512)
+
+    def batch(lengths: Sequence[int]) -> Batch:
+        texts = (rng.choice(words, max(length - len(special), 2)) for length in lengths)
+        return Batch([pair_format.pack(text[:1], text[1:]) for text in texts], tokenizer.pad_id)
+
+    mixed = [int(length) for length in np.geomspace(longest, 16, pairs)]
+    return [batch(mixed), batch([min(longest, 128)] * pairs)]
+
+
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """Run with `count` threads, then restore the process's own number."""
+    """
+    Run with `count` threads, then restore the process's own number.
+
+    torch keeps the number for the process and hands it to every thread that begins to compute, for good, so that no two
+    forward passes with different numbers may run at once. The other pool, between operations, is not used here.
+    """
     if count is None or count == torch.get_num_threads():
         yield
         return

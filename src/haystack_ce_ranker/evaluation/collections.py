@@ -5,9 +5,10 @@ Knows nothing of Haystack or of measures. Every error names the file, the line a
 the form that was expected.
 """
 
+import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,13 +93,24 @@ class Collection:
         if queries < 1:
             raise ValueError(f"queries must be > 0, but got {queries}")
         drawn = set(random.Random(seed).sample(list(self.queries), queries))
-        note = f"{queries} of {len(self.queries)} queries, drawn at random with seed {seed}"
+        return self.only(drawn, f"{queries} of {len(self.queries)} queries, drawn at random with seed {seed}")
+
+    def only(self, query_ids: Container[str], note: str) -> "Collection":
+        """Return the collection with those of its queries alone, in their order, and a note that says why."""
         return replace(
             self,
-            queries={query_id: text for query_id, text in self.queries.items() if query_id in drawn},
-            judgments={query_id: grades for query_id, grades in self.judgments.items() if query_id in drawn},
+            queries={query_id: text for query_id, text in self.queries.items() if query_id in query_ids},
+            judgments={query_id: grades for query_id, grades in self.judgments.items() if query_id in query_ids},
             notes=(*self.notes, note),
         )
+
+    def fingerprint(self) -> str:
+        """Return a short key of the documents' texts and metadata; queries and judgments are no part of it."""
+        digest = hashlib.blake2b(digest_size=12)
+        for document in self.documents.values():
+            parts = (document.id, document.title, document.text, dict(document.metadata))
+            digest.update(json.dumps(parts, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
 
 
 def load_collection(folder: str | Path, *, split: str | None = None) -> Collection:

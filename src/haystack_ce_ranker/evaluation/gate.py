@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -22,6 +22,8 @@ from rich.table import Table
 from haystack_ce_ranker.evaluation.collections import Collection
 from haystack_ce_ranker.evaluation.measures import ndcg_at_10
 from haystack_ce_ranker.gating import PREDICTORS, FloatArray, check_predictor, count_words, predict
+
+Rankings = Mapping[str, Mapping[str, float]]
 
 FORMAT = 2
 """Raised when a key of `as_json` changes its meaning."""
@@ -219,36 +221,26 @@ def find_threshold(values: FloatArray, losses: FloatArray, tolerance: float, cau
     return float((ranked[last] + lower) / 2.0)
 
 
-class Ranked(Protocol):
-    """A stage of a pipeline with what it ranked, as `experiments.System` is; named `<pipeline>/<stage>`."""
-
-    name: str
-    rankings: dict[str, dict[str, float]]
-
-
-def fit_between_stages(
-    systems: Sequence[Ranked], collection: Collection, *, tolerance: float = TOLERANCE
+def fit_gates(
+    stages: Mapping[str, tuple[Rankings, Rankings]], collection: Collection, *, tolerance: float = TOLERANCE
 ) -> list[GateAdvice]:
     """
-    Fit a gate behind each pipeline's first stage, so that its result is that of its last stage or of its first.
+    Fit a gate in front of each ranker, so that the result is the ranker's or that of its first stage.
 
-    :param systems: The stages of one or more pipelines, each pipeline's in their order.
-    :param tolerance: nDCG@10 that the gate may give up.
-    :returns: One advice for each pipeline of more than one stage, named after it.
-    :raises ValueError: If no pipeline has two stages, or there are too few queries.
+    :param stages: For each name, the rankings of the first stage and those after re-ranking, by query id.
+    :param tolerance: nDCG@10 that a gate may give up.
+    :returns: One advice for each name.
+    :raises ValueError: If there is no pair of stages, or there are too few queries.
     """
-    by_pipeline: dict[str, list[Ranked]] = {}
-    for system in systems:
-        by_pipeline.setdefault(system.name.rpartition("/")[0], []).append(system)
-    found = []
-    for name, stages in by_pipeline.items():
-        if len(stages) > 1:
-            first, last = stages[0].rankings, stages[-1].rankings
-            queries = gate_queries(first, last, collection.queries, collection.judgments)
-            found.append(replace(fit_gate(queries, tolerance=tolerance), name=name))
-    if not found:
-        raise ValueError("a gate needs a first stage and a stage after it, but no pipeline has two stages.")
-    return found
+    if not stages:
+        raise ValueError("a gate needs a first stage and a stage after it, but nothing that was measured has two.")
+    return [
+        replace(
+            fit_gate(gate_queries(first, last, collection.queries, collection.judgments), tolerance=tolerance),
+            name=name,
+        )
+        for name, (first, last) in stages.items()
+    ]
 
 
 def show(advice: GateAdvice, console: Console) -> None:

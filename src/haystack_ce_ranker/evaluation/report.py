@@ -5,6 +5,7 @@ What is worth showing is chosen here; drawing is left to `pictures.py`, and the 
 which escapes every text. The page holds what results.json holds: ids and figures, no text of a collection.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from markupsafe import Markup
 
 from haystack_ce_ranker.evaluation import pictures
 from haystack_ce_ranker.evaluation.pictures import Bar, Point, Series
+from haystack_ce_ranker.evaluation.verdict import System, pareto_front, short_name
 
 NAME = "report.html"
 
@@ -27,32 +29,24 @@ MOST_BARS = 16
 MOST_QUERIES = 5
 """So many queries are named that were helped most, and as many that were hurt most."""
 
+MOST_DOCUMENTS = 3
+"""So many documents are shown of each of those queries: the first, and those whose move mattered most."""
+
+MOST_PASSAGES = 4
+"""So many of the passages that were read of a document are named, those with the highest logits."""
+
 _STAGES = ("retrieve", "tokenise", "score", "join")
 _QUALITY = "nDCG@10"
 _TITLE_LATENCY = f"{_QUALITY} against latency"
 _LABEL_LATENCY = "milliseconds a query, median"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One system as the page needs it; None where results.json does not say."""
+@dataclass(frozen=True)
+class Row(System):
+    """One system as the page shows it: `family` has one colour, `chosen` is named in the verdict."""
 
-    name: str
     family: str
-    depth: int | None
-    figures: Mapping[str, Any]
     chosen: bool
-
-    @property
-    def quality(self) -> float:
-        """nDCG@10."""
-        return float(self.figures[_QUALITY])
-
-    @property
-    def energy(self) -> str | None:
-        """Whether joules were measured or estimated; results.json may go on to say how."""
-        source = self.figures.get("energy_source")
-        return None if source is None else str(source).partition(":")[0]
 
 
 class Entry(NamedTuple):
@@ -110,6 +104,7 @@ class Page(NamedTuple):
     style: Markup
     facts: tuple[str, ...]
     answers: tuple[Answer, ...]
+    cautions: tuple[str, ...]
     pictures: tuple[Picture, ...]
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
@@ -125,7 +120,7 @@ def write(folder: str | Path, found: Mapping[str, Any]) -> list[Path]:
     page, picture = Path(folder) / NAME, Path(folder) / PICTURE
     page.write_text(render(found), encoding="utf-8")
     rows = _rows(found)
-    known = [(row, _latency(row)) for row in rows]
+    known = [(row, row.median) for row in rows]
     svg = _cost_svg(known, _styles(rows), _TITLE_LATENCY, _LABEL_LATENCY, "latency", legend=True)
     picture.write_text(pictures.standalone(svg), encoding="utf-8")
     return [page, picture]
@@ -158,30 +153,39 @@ def make_page(found: Mapping[str, Any]) -> Page:
         style=Markup(pictures.STYLE),
         facts=_facts(found),
         answers=_answers(found),
+        cautions=_cautions(found),
         pictures=tuple(drawn),
-        tables=(_systems(rows), *_queries(found, rows)),
+        tables=(
+            _systems(rows),
+            *_worth(found, rows),
+            *_segments(found),
+            *_queries(found, rows),
+            *_documents(found),
+            *_memory(found),
+        ),
         notes=tuple(found["notes"]),
     )
 
 
 def _rows(found: Mapping[str, Any]) -> list[Row]:
     chosen = set(_named(found))
+    systems = found["systems"]
+    told = ["kind", "model", "backend"]
+    told += [
+        key
+        for key in ("dtype", "device", "strategy", "first_stage")
+        if len({one.get(key) for one in systems.values()} - {None}) > 1
+    ]
     rows = []
-    for name, figures in found["systems"].items():
-        depth = figures.get("depth")
-        parts = (figures.get("kind"), figures.get("model"), figures.get("backend"))
-        family = ", ".join(str(part) for part in parts if part) if depth is not None else name
-        rows.append(Row(name, family or name, depth, figures, name in chosen))
+    for name, figures in systems.items():
+        parts = [short_name(str(part)) for key in told if (part := figures.get(key))]
+        family = ", ".join(parts) if parts and figures.get("depth") is not None else name
+        rows.append(Row(name, figures, family, name in chosen))
     return rows
 
 
 def _styles(rows: Sequence[Row]) -> dict[str, int]:
     return {family: style for style, family in enumerate(dict.fromkeys(row.family for row in rows))}
-
-
-def _latency(row: Row) -> float | None:
-    median = row.figures["latency_ms"]["p50"]
-    return None if median is None else float(median)
 
 
 def _named(found: Mapping[str, Any]) -> list[str]:
@@ -203,15 +207,22 @@ def _answers(found: Mapping[str, Any]) -> tuple[Answer, ...]:
     )
 
 
+def _cautions(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """What may mislead, and which questions could not be asked."""
+    verdict = found.get("verdict") or {}
+    limits = "; ".join(verdict.get("not_compared", ()))
+    return (*verdict.get("cautions", ()), *([f"Not compared: {limits}."] if limits else []))
+
+
 def _costs(rows: Sequence[Row], styles: Mapping[str, int]) -> list[Picture]:
     """Quality against latency, and against energy; what was measured and what was estimated never in one picture."""
     time = f"{_QUALITY} of each system against the time that half of the queries take at most."
-    costs = [(row, _latency(row)) for row in rows]
+    costs = [(row, row.median) for row in rows]
     drawn = [_cost(costs, styles, _TITLE_LATENCY, _LABEL_LATENCY, time, "latency")]
-    for source in sorted({source for row in rows if (source := row.energy)}):
+    for source in sorted({source for row in rows if (source := row.source)}):
         title, label = f"{_QUALITY} against energy, {source}", f"joules a query, {source}"
         energy = f"{_QUALITY} of each system against the energy that a query takes; all of these figures are {source}."
-        costs = [(row, row.figures["joules_per_query"]) for row in rows if row.energy == source]
+        costs = [(row, row.figures["joules_per_query"]) for row in rows if row.source == source]
         drawn.append(_cost(costs, styles, title, label, energy, f"energy-{source}"))
     return [picture for picture in drawn if picture is not None]
 
@@ -256,15 +267,6 @@ def _cost_svg(
         identity=identity,
         legend=legend,
     )
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points (cost, quality) that no other one beats in both, the cheapest first."""
-    front: list[tuple[float, float]] = []
-    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not front or quality > front[-1][1]:
-            front.append((cost, quality))
-    return front
 
 
 def _depths(found: Mapping[str, Any], rows: Sequence[Row], styles: Mapping[str, int]) -> list[Picture]:
@@ -349,13 +351,14 @@ class _Compared(NamedTuple):
 
 
 def _compared(found: Mapping[str, Any], rows: Sequence[Row]) -> _Compared | None:
-    """Return the system that the verdict names, else the best."""
+    """Return the verdict's subject, else a system that it names, else the best."""
     by_query = found.get("by_query") or {}
     baseline = found.get("baseline")
     others = [row for row in rows if row.name != baseline and row.name in by_query]
     if baseline not in by_query or not others:
         return None
-    shown = max(others, key=lambda row: (row.chosen, row.quality))
+    subject = (found.get("verdict") or {}).get("subject")
+    shown = max(others, key=lambda row: (row.name == subject, row.chosen, row.quality))
     return _Compared(shown.name, by_query[baseline][_QUALITY], by_query[shown.name][_QUALITY])
 
 
@@ -387,7 +390,7 @@ def _interval(figures: Mapping[str, Any]) -> tuple[float | None, float | None]:
 
 def _systems(rows: Sequence[Row]) -> Table:
     """All figures of all systems; a column that nobody has a figure for is left out."""
-    sources = sorted({source for row in rows if (source := row.energy)})
+    sources = sorted({source for row in rows if (source := row.source)})
     columns: dict[str, list[Cell]] = {"system": [Cell(row.name) for row in rows]}
     columns[_QUALITY] = [_bounded(row.figures) for row in rows]
     columns["against baseline"] = [_difference(row.figures) for row in rows]
@@ -400,7 +403,7 @@ def _systems(rows: Sequence[Row]) -> Table:
     columns["read"] = [Cell(_number(row.figures.get("read_share"), ".0%")) for row in rows]
     for source in sources:
         columns[f"joules, {source}"] = [
-            Cell(_number(row.figures["joules_per_query"], ",.3g") if row.energy == source else "–") for row in rows
+            Cell(_number(row.figures["joules_per_query"], ",.3g") if row.source == source else "–") for row in rows
         ]
     columns["peak MB"] = [Cell(_number(row.figures.get("peak_memory_mb"), ",.0f")) for row in rows]
     kept = {name: cells for name, cells in columns.items() if any(cell.text != "–" for cell in cells)}
@@ -431,6 +434,138 @@ def _queries(found: Mapping[str, Any], rows: Sequence[Row]) -> list[Table]:
     return [Table("Most helped and most hurt", lines, ("query", "before", "after", "gain"), tuple(made))]
 
 
+def _worth(found: Mapping[str, Any], rows: Sequence[Row]) -> list[Table]:
+    """The systems that nothing beats in both quality and cost, and what they gain for it."""
+    verdict = found.get("verdict") or {}
+    pareto = verdict.get("pareto")
+    if pareto is None or len(rows) < 2:
+        return []
+    fronts = {"time": pareto["latency"], **{f"joules, {source}": names for source, names in pareto["energy"].items()}}
+    made = []
+    for row in rows:
+        where = [label for label, names in fronts.items() if row.name in names]
+        if where:
+            gains = [Cell(_number(verdict[key].get(row.name), "+.4f")) for key in ("gain_per_100ms", "gain_per_joule")]
+            cells = (Cell(row.name), Cell(f"{row.quality:.4f}"), Cell(_number(row.median, ",.1f")), *gains)
+            made.append(TableRow((*cells, Cell("; ".join(where))), row.chosen))
+    columns = ("system", _QUALITY, "p50 ms", "gain for 100 ms", "gain for a joule", "unbeaten in")
+    line = (
+        f"Nothing is both better and cheaper than these. Gains in {_QUALITY} are against {found.get('baseline')}, for "
+        "each 100 ms and each joule more."
+    )
+    return [Table("Worth their cost", (line,), columns, tuple(made))]
+
+
+_TONES = {"helps": "up", "harms": "down"}
+
+
+def _segments(found: Mapping[str, Any]) -> list[Table]:
+    """Where the verdict's subject helps and where it harms."""
+    known = found.get("segments")
+    if not known or not known["segments"]:
+        return []
+    made = []
+    for row in known["segments"]:
+        bounds = row["interval"]
+        gain = Cell(
+            _number(row["gain"], "+.3f"),
+            _TONES.get(row["effect"], ""),
+            "" if bounds is None else f"{bounds[0]:+.3f} – {bounds[1]:+.3f}",
+        )
+        cells = (
+            Cell(row["name"], small=row["bounds"]),
+            Cell(f"{row['queries']:,}"),
+            gain,
+            Cell(_number(row["gain_elsewhere"], "+.3f")),
+            Cell(_p(row["p_corrected"])),
+            Cell(row["effect"]),
+        )
+        made.append(TableRow(cells))
+    what = f"{known['measure']} of {known['system']} less that of {known['baseline']}, by kind of query; kinds overlap."
+    rule = (
+        "An effect is named where the 95 % interval excludes 0 and p, corrected for all kinds, is below "
+        f"{known['level']:g}; fewer than {known['fewest']} queries are not judged."
+    )
+    columns = ("queries that are alike", "queries", "gain", "gain elsewhere", "p", "effect")
+    return [Table("Where it helps and where it harms", (what, rule), columns, tuple(made))]
+
+
+def _documents(found: Mapping[str, Any]) -> list[Table]:
+    """What the model read of the documents that made the difference."""
+    known = found.get("helped_and_hurt")
+    if not known:
+        return []
+    made = []
+    for entry in [*known["helped"][:MOST_QUERIES], *known["hurt"][:MOST_QUERIES]]:
+        tone = "up" if entry["gain"] > 0 else "down"
+        for document in _telling(entry["documents"]):
+            cells = (
+                Cell(document["document"], small=f"query {entry['query']}"),
+                Cell("not judged" if document["grade"] is None else f"{document['grade']}"),
+                Cell(_number(document["rank_before"], "d")),
+                Cell(_number(document["rank_after"], "d")),
+                Cell(_number(document["logit"], ".2f")),
+                Cell(_number(document["coverage"], ".0%")),
+                Cell(_passages(document["read"])),
+                Cell(f"{entry['gain']:+.3f}", tone),
+            )
+            made.append(TableRow(cells))
+    if not made:
+        return []
+    line = (
+        f"Of each query above the document that {known['system']} puts first, and those relevant ones whose move "
+        "mattered most. Passages: first and last character, and the model's logit."
+    )
+    columns = ("document", "grade", "rank before", "rank after", "logit", "read", "passages", "query's gain")
+    return [Table("What the model read of their documents", (line,), columns, tuple(made))]
+
+
+def _telling(documents: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The first document, and the relevant ones that gained or lost most by their move, in the order of the ranking."""
+
+    def discount(rank: int | None) -> float:
+        return 0.0 if rank is None else 1.0 / math.log2(rank + 1)
+
+    def moved(document: Mapping[str, Any]) -> float:
+        grade = 0.0 if document["grade"] is None else float(document["grade"])
+        return abs(grade * (discount(document["rank_after"]) - discount(document["rank_before"])))
+
+    first = [document for document in documents if document["rank_after"] == 1]
+    others = sorted((document for document in documents if document not in first and moved(document) > 0), key=moved)
+    kept = [*first, *reversed(others)][:MOST_DOCUMENTS]
+    return [document for document in documents if document in kept]
+
+
+def _passages(read: Sequence[Sequence[Any]]) -> str:
+    if not read:
+        return "–"
+    best = sorted(read, key=lambda passage: -math.inf if passage[2] is None else -passage[2])[:MOST_PASSAGES]
+    told = [f"{start:,}–{end:,} ({_number(logit, '.2f')})" for start, end, logit in best]
+    return "; ".join(told) + (f"; {len(read) - MOST_PASSAGES} more" if len(read) > MOST_PASSAGES else "")
+
+
+def _memory(found: Mapping[str, Any]) -> list[Table]:
+    """Peak memory by the size of a batch."""
+    rows = sorted(
+        found.get("memory_by_batch") or (), key=lambda row: (row["model"], row["backend"], row["batch_tokens"])
+    )
+    if not rows:
+        return []
+    made = tuple(
+        TableRow(
+            (
+                Cell(short_name(row["model"])),
+                Cell(row["backend"]),
+                Cell(f"{row['batch_tokens']:,}"),
+                Cell(f"{row['peak_memory_mb']:,.0f}"),
+            )
+        )
+        for row in rows
+    )
+    lines = ("The most tokens of one forward pass, padding among them, and the most memory the process then took.",)
+    return [Table("Memory by batch size", lines, ("model", "backend", "tokens in a batch", "peak MB"), made)]
+
+
 def _bounded(figures: Mapping[str, Any]) -> Cell:
     low, high = _interval(figures)
     return Cell(f"{figures[_QUALITY]:.4f}", small="" if low is None else f"{low:.3f} – {high:.3f}")
@@ -441,12 +576,16 @@ def _difference(figures: Mapping[str, Any]) -> Cell:
     if not versus:
         return Cell("–")
     tone = "up" if versus["low"] > 0 else "down" if versus["high"] < 0 else ""
-    return Cell(f"{versus['difference']:+.4f}", tone, f"p {versus['p_corrected']:.3f}")
+    return Cell(f"{versus['difference']:+.4f}", tone, f"p {_p(versus['p_corrected'])}")
 
 
 def _won(figures: Mapping[str, Any]) -> str:
     versus = figures.get("versus")
     return f"{versus['wins']} / {versus['ties']} / {versus['losses']}" if versus else "–"
+
+
+def _p(value: float | None) -> str:
+    return "<0.001" if value is not None and value < 0.001 else _number(value, ".3f")
 
 
 def _number(value: float | None, form: str) -> str:

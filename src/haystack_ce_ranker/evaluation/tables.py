@@ -1,31 +1,70 @@
-"""Results as a table in the terminal (rich)."""
+"""Results as a table in the terminal, and the verdict as lines below it (rich)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from haystack_ce_ranker.calibration import Calibration
+from haystack_ce_ranker.evaluation.verdict import System
 from haystack_ce_ranker.quantization import Agreement
 
-_COLUMNS = ("nDCG@10", "MRR@10", "Recall@10")
+_QUALITY = "nDCG@10"
 
 
 def results_table(found: Mapping[str, Any]) -> Table:
-    """Return the figures of `experiments.results` as a table, a system a row."""
-    table = Table(title=f"{found['collection']}: {found['documents']} documents, {found['queries']} queries")
-    table.add_column("system")
-    for column in (*_COLUMNS, "p50 ms", "p95 ms", "tokens / query"):
-        table.add_column(column, justify="right")
-    for name, figures in found["systems"].items():
-        latency = figures["latency_ms"]
-        table.add_row(
-            name,
-            *(f"{figures[column]:.4f}" for column in _COLUMNS),
-            *("-" if latency[key] is None else f"{latency[key]:.1f}" for key in ("p50", "p95")),
-            f"{figures['tokens_per_query']:.0f}",
-        )
+    """
+    Return the figures of results.json as a table, a system a row, for a terminal of 100 columns.
+
+    Small under nDCG@10 its 95 % interval, under the difference from the baseline its p, corrected for the number of
+    systems. Joules that were measured and those that were estimated have a column each; a column for which no system
+    has a figure is left out.
+    """
+    systems = _together([System(name, figures) for name, figures in found["systems"].items()])
+    chosen = (found.get("verdict") or {}).get("choice")
+    columns: dict[str, list[str]] = {
+        _QUALITY: [_bounded(one) for one in systems],
+        "against\nbaseline": [_difference(one) for one in systems],
+        "MRR@10": [_number(one.figures.get("MRR@10"), ".3f") for one in systems],
+        "p50 ms": [_number(one.latency("p50"), ",.1f") for one in systems],
+        "p95 ms": [_number(one.latency("p95"), ",.1f") for one in systems],
+        "tokens": [_number(one.figures.get("tokens_per_query"), ",.0f") for one in systems],
+    }
+    for source in sorted({one.source for one in systems if one.source is not None}):
+        columns[f"joules\n{source}"] = [
+            _number(one.joules if one.source == source else None, ",.3g") for one in systems
+        ]
+    columns = {label: cells for label, cells in columns.items() if any(cell != "-" for cell in cells)}
+    title = f"{escape(str(found['collection']))}: {found['documents']:,} documents, {found['queries']:,} queries"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0, caption=_caption(found, chosen), caption_justify="left")
+    table.add_column("system", overflow="fold")
+    for label in columns:
+        table.add_column(label, justify="right", no_wrap=True)
+    for place, one in enumerate(systems):
+        last = place + 1 == len(systems) or _group(one) != _group(systems[place + 1])
+        name = f"[bold]{escape(one.name)} *[/bold]" if one.name == chosen else escape(one.name)
+        table.add_row(name, *(cells[place] for cells in columns.values()), end_section=last)
     return table
+
+
+def verdict_text(found: Mapping[str, Any]) -> list[str]:
+    """
+    Return the verdict as plain lines: a question with its answer, and below it, indented, why; then what may mislead.
+
+    The lines are text, not markup: print them with `markup=False`.
+    """
+    verdict = found.get("verdict") or {}
+    lines = []
+    for answer in verdict.get("answers", ()):
+        lines.append(f"{answer['question']} {answer['answer']}")
+        if answer.get("reason"):
+            lines.append(f"  {answer['reason']}")
+    lines += [f"Mind: {line}" for line in verdict.get("cautions", ())]
+    if verdict.get("not_compared"):
+        lines.append(f"Not compared: {'; '.join(verdict['not_compared'])}.")
+    return lines
 
 
 def calibration_table(found: Calibration) -> Table:
@@ -60,3 +99,47 @@ def agreement_table(found: Agreement, *, title: str) -> Table:
     ):
         table.add_row(label, f"{value:.4f}")
     return table
+
+
+def _caption(found: Mapping[str, Any], chosen: str | None) -> str | None:
+    """Say what stands in the cells; None where there is nothing to explain."""
+    systems = found["systems"].values()
+    told = []
+    if any((one.get("interval") or {}).get(_QUALITY) for one in systems):
+        told.append(f"below {_QUALITY}: 95 % interval")
+    if any(one.get("versus") for one in systems):
+        told.append(f"baseline: {found.get('baseline')}; p is corrected for the number of systems")
+    if chosen in found["systems"]:
+        told.append("*: the choice")
+    return escape("; ".join(told)) if told else None
+
+
+def _group(one: System) -> Sequence[str | None]:
+    return (one.kind, *(one.setting(key) for key in ("first_stage", "model", "backend", "strategy")))
+
+
+def _together(systems: Sequence[System]) -> list[System]:
+    """Put systems that differ in their depth only below one another."""
+    groups: dict[Sequence[str | None], list[System]] = {}
+    for one in systems:
+        groups.setdefault(_group(one), []).append(one)
+    return [one for group in groups.values() for one in group]
+
+
+def _bounded(one: System) -> str:
+    interval = (one.figures.get("interval") or {}).get(_QUALITY)
+    return f"{one.quality:.4f}" + ("" if interval is None else f"\n[dim]{interval[0]:.3f}-{interval[1]:.3f}[/dim]")
+
+
+def _difference(one: System) -> str:
+    if one.versus is None:
+        return "-"
+    p = one.versus["p_corrected"]
+    colour = {"better": "green", "worse": "red"}.get(one.significance or "")
+    told = f"{one.versus['difference']:+.4f}"
+    told = told if colour is None else f"[{colour}]{told}[/{colour}]"
+    return f"{told}\n[dim]p {'<0.001' if p < 0.001 else f'{p:.3f}'}[/dim]"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -46,6 +46,7 @@ from haystack_ce_ranker.tuning import (
     learning_curve,
     measure,
     reliability,
+    score_thresholds,
     tune,
     weight_curve,
 )
@@ -53,7 +54,9 @@ from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 
 FORMAT = 1
 _CURVE_SIZES = (5, 10, 20, 30, 50, 100, 200)
-_THRESHOLDS = (0.1, 0.25, 0.5, 0.75)
+_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+_PROBABILITIES = (0.1, 0.25, 0.5)
+_FEW_QUERIES = 20  # a bootstrap of fewer has intervals that are too narrow
 
 
 @dataclass(frozen=True)
@@ -234,6 +237,10 @@ def tune_on(
     notes = list(notes)
     if silent := sorted(set(default.weights) - set(heard)):
         notes.append(f"nothing ever arrived at {', '.join(silent)}")
+    if len(queries) < _FEW_QUERIES:
+        notes.append(
+            f"{len(queries)} labelled queries are few: these intervals are too narrow to rely on; label some 30"
+        )
     tuned = tune(queries, default, folds=folds, seed=seed)
     heaviest = max(heard or default.weights, key=lambda name: (default.weights[name], name))
     systems = {
@@ -264,7 +271,7 @@ def tune_on(
 
 
 def parameters_of(setting: Setting) -> dict[str, Any]:
-    """Return a setting as the joiner's init parameters: plain values, without what is the joiner's default."""
+    """Return a setting as the joiner's init parameters: plain values, and all that a file may have had otherwise."""
     specs = {
         name: setting.frame.normalizations[name].spec()
         for name in setting.weights
@@ -352,6 +359,10 @@ def as_json(result: TuningResult) -> dict[str, Any]:
         },
         "advice": {"use": result.advice.use, "reason": result.advice.reason, "significant": result.advice.significant},
         "recommended": parameters_of(result.recommended),
+        "recommended_score_thresholds": {
+            str(wanted): score
+            for wanted, score in score_thresholds(result.queries, result.recommended, _PROBABILITIES).items()
+        },
         "tuned": parameters_of(result.tuned.setting),
         "tuned_by_fold": [parameters_of(setting) for setting in result.tuned.chosen],
         "labelled_queries": {str(size): loss for size, loss in result.labelled.items()},
@@ -371,17 +382,24 @@ def as_json(result: TuningResult) -> dict[str, Any]:
 
 
 def thresholds(calibrated: Calibrated) -> list[dict[str, float]]:
-    """Return what a `score_threshold` on the joined probability keeps, held out: share kept, precision, recall."""
+    """
+    Return what a `score_threshold` on the joined probability keeps of all queries' candidates, held out.
+
+    :returns: `threshold`, `kept` (share of the candidates), `precision`, and `recall` of the relevant candidates. A
+        threshold that keeps nothing or everything is left out.
+    """
     relevant = max(float(calibrated.labels.sum()), 1.0)
     rows = []
     for threshold in _THRESHOLDS:
         kept = calibrated.probabilities >= threshold
+        if not kept.any() or kept.all():
+            continue
         hits = float(calibrated.labels[kept].sum())
         rows.append(
             {
                 "threshold": threshold,
-                "kept": float(kept.mean()) if kept.size else 0.0,
-                "precision": hits / max(int(kept.sum()), 1),
+                "kept": float(kept.mean()),
+                "precision": hits / int(kept.sum()),
                 "recall": hits / relevant,
             }
         )
@@ -399,50 +417,76 @@ def save(result: TuningResult, folder: Path) -> list[Path]:
     written[0].write_text(json.dumps(as_json(result), indent=1) + "\n", encoding="utf-8")
     pyplot = _pyplot()
     for name, draw in (("weights.png", _draw_weights), ("reliability.png", _draw_reliability)):
-        figure, axes = pyplot.subplots(figsize=(7, 4.2), dpi=120, layout="constrained")
-        draw(axes, result)
+        figure = pyplot.figure(figsize=(7, 4.6), dpi=120, layout="constrained")
+        draw(figure, result)
         figure.savefig(folder / name)
         pyplot.close(figure)
         written.append(folder / name)
     return written
 
 
-def _draw_weights(axes: Any, result: TuningResult) -> None:
-    names = sorted(result.default.weights)
+def _draw_weights(figure: Any, result: TuningResult) -> None:
+    axes = figure.subplots()
+    names, heaviest = sorted(result.default.weights), result.heaviest
+    others = [name for name in names if name != heaviest]
     frames = {frame.label: frame for frame in (result.default.frame, result.tuned.setting.frame)}
+    above: list[tuple[float, float]] = []
+    below: list[tuple[float, float]] = []
     for label, frame in frames.items():
-        curve = weight_curve(result.queries, frame, names, result.heaviest)
-        x = [weight for weight, _ in curve]
-        (line,) = axes.plot(x, [interval.mean for _, interval in curve], marker=".", label=f"normalize: {label}")
-        bounds = [interval.low for _, interval in curve], [interval.high for _, interval in curve]
-        axes.fill_between(x, *bounds, alpha=0.15, color=line.get_color())
-    axes.axvline(_share(result.default, result.heaviest), linestyle=":", color="grey", label="default weight")
-    axes.axvline(_share(result.tuned.setting, result.heaviest), linestyle="--", color="black", label="tuned weight")
-    rest = "" if len(names) == 2 else " (best mix of the others)"
-    axes.set_xlabel(f"weight of {result.heaviest}{rest}")
-    axes.set_ylabel("nDCG@10 with 95 % interval")
+        curve = weight_curve(result.queries, frame, names, heaviest)
+        x = [point.weight for point in curve]
+        (line,) = axes.plot(x, [point.value.mean for point in curve], marker=".", label=f"normalize: {label}")
+        bounds = [point.value.low for point in curve], [point.value.high for point in curve]
+        axes.fill_between(x, *bounds, alpha=0.12, color=line.get_color(), linewidth=0)
+        above += [(point.weight, point.value.mean) for point in curve if point.gain.low > 0.0]
+        below += [(point.weight, point.value.mean) for point in curve if point.gain.high < 0.0]
+    for points, marker, color, word in ((above, "^", "tab:green", "above"), (below, "v", "tab:red", "below")):
+        if points:
+            label = f"significantly {word} {heaviest} alone"
+            axes.plot(*zip(*points, strict=True), marker, color=color, zorder=3, label=label)
+    lines: dict[float, list[str]] = {}
+    for key, setting in (("the file's", result.default), ("tuned", result.tuned.setting)):
+        lines.setdefault(round(_share(setting, heaviest), 6), []).append(key)
+    recommended = round(_share(result.recommended, heaviest), 6)
+    lines.setdefault(recommended, []).append("recommended")
+    for weight, words in lines.items():
+        style = "--" if weight == recommended else ":"
+        axes.axvline(
+            weight, linestyle=style, color="black", linewidth=1, label=f"weight {weight:g}: {', '.join(words)}"
+        )
+    rest = f"{others[0]} alone" if len(others) == 1 else "the best mix of the others"
+    axes.set_xlabel(f"weight of {heaviest} (0: {rest}; 1: {heaviest} alone)")
+    axes.set_ylabel("nDCG@10, mean with its 95 % interval")
     axes.set_title(f"{result.collection}, {len(result.queries)} queries")
     axes.legend(fontsize="small")
 
 
-def _draw_reliability(axes: Any, result: TuningResult) -> None:
+def _draw_reliability(figure: Any, result: TuningResult) -> None:
     bins, error = reliability(result.calibrated.probabilities, result.calibrated.labels)
+    axes, counts = figure.subplots(2, sharex=True, height_ratios=(4, 1))
+    x, y = [entry.predicted for entry in bins], [entry.observed for entry in bins]
+    bars = [entry.observed - entry.low for entry in bins], [entry.high - entry.observed for entry in bins]
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
-    axes.plot([entry.predicted for entry in bins], [entry.observed for entry in bins], marker="o", label="held out")
-    for entry in bins:
-        axes.annotate(
-            str(entry.count),
-            (entry.predicted, entry.observed),
-            fontsize="x-small",
-            xytext=(4, -8),
-            textcoords="offset points",
-        )
+    axes.errorbar(x, y, bars, fmt="o", capsize=3, label="held out, with 95 % intervals")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    axes.set_xlabel("predicted probability of relevance")
     axes.set_ylabel("share that is relevant")
-    axes.set_title(f"{result.collection}: calibration error {error:.3f}")
-    axes.legend(fontsize="small")
+    axes.set_title(f"{result.collection}: joined probabilities (normalize: logistic), calibration error {error:.3f}")
+    axes.legend(fontsize="small", loc="upper left")
+    counts.bar(x, [entry.count for entry in bins], width=0.04)
+    for entry in bins:
+        counts.annotate(
+            f"{entry.count:,}",
+            (entry.predicted, entry.count),
+            fontsize="x-small",
+            ha="center",
+            xytext=(0, 2),
+            textcoords="offset points",
+        )
+    counts.set_yscale("log")
+    counts.set_ylim(0.5, 10 * max((entry.count for entry in bins), default=1))
+    counts.set_ylabel("documents")
+    counts.set_xlabel("predicted probability of relevance")
 
 
 def _pyplot() -> Any:
@@ -471,7 +515,7 @@ def _print(result: TuningResult, setting: Setting, console: Console, *, probabil
     table = Table(title=f"{result.collection}: {len(result.queries)} queries, nDCG@10 with 95 % bootstrap intervals")
     for header in ("system", "nDCG@10", f"over {base}"):
         table.add_column(header, justify="left" if header == "system" else "right")
-    labels = {"default": "default blend", "tuned": "tuned blend, on queries it was not tuned on"}
+    labels = {"default": "default blend (the file's)", "tuned": "tuned blend, on queries it was not tuned on"}
     for key, value, difference in intervals(result):
         shown = "" if difference is None else f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
         cells = (labels.get(key, key), f"{value.mean:.4f} [{value.low:.4f}, {value.high:.4f}]", shown)
@@ -479,23 +523,39 @@ def _print(result: TuningResult, setting: Setting, console: Console, *, probabil
     console.print(table)
     console.print(f"advice: {result.advice.reason}", markup=False)
     if result.labelled:
-        lost = ", ".join(f"{size}: {loss:.4f}" for size, loss in result.labelled.items())
-        console.print(f"nDCG@10 lost by tuning on fewer queries (mean of 20 draws): {lost}", markup=False)
+        lost = ", ".join(f"{loss:.4f} with {size}" for size, loss in result.labelled.items())
+        console.print(f"nDCG@10 lost by tuning on fewer labelled queries (mean of 20 draws): {lost}", markup=False)
     calibrated = result.calibrated
     error = reliability(calibrated.probabilities, calibrated.labels)[1]
+    how = "--probabilities chooses" if not probabilities else "chosen by --probabilities"
     console.print(
-        f"scores as probabilities (normalize: logistic): nDCG@10 {float(calibrated.held_out.mean()):.4f}, calibration "
-        f"error {error:.3f}, held out; `score_threshold` keeps",
+        f"scores as probabilities of relevance (normalize: logistic; {how} it): nDCG@10 "
+        f"{float(calibrated.held_out.mean()):.4f}, calibration error {error:.3f}, held out. One `score_threshold` then "
+        "means the same on every query; of the candidates of all queries it keeps",
         markup=False,
     )
+    table = Table()
+    for header in ("score_threshold", "kept per query", "of them relevant", "of the relevant kept"):
+        table.add_column(header, justify="right")
+    candidates = calibrated.labels.size / len(result.queries)
     for row in thresholds(calibrated):
+        kept = f"{row['kept'] * candidates:.2f} of {candidates:.1f}"
+        table.add_row(f"{row['threshold']:.2f}", kept, f"{row['precision']:.1%}", f"{row['recall']:.1%}")
+    console.print(table)
+    if scores := score_thresholds(result.queries, result.recommended, _PROBABILITIES):
+        found = ", ".join(f"{score:.2f} for a probability of {wanted:g}" for wanted, score in scores.items())
         console.print(
-            f"  >= {row['threshold']:.2f}: {row['kept']:.1%} of the documents, precision {row['precision']:.2f}, "
-            f"recall {row['recall']:.2f}",
+            f"the recommended setting's own scores mean the same on every query too; `score_threshold`: {found}",
             markup=False,
         )
     for note in result.notes:
         console.print(f"note: {note}", markup=False)
+    if unused := sorted(name for name, weight in setting.weights.items() if weight == 0.0):
+        console.print(
+            f"note: at weight 0 {', '.join(unused)} no longer counts, but what feeds it still runs: to save its time, "
+            "take it out of the pipeline where nothing else needs it",
+            markup=False,
+        )
     what = "the setting whose scores are probabilities" if probabilities else "the recommended setting"
     console.print(f"{what}, for the pipeline file (--write puts it there):", markup=False)
     console.print(fragment(result.joiner, setting), markup=False, highlight=False)

@@ -9,7 +9,6 @@ and notes in every document how its score came about.
 import keyword
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -289,12 +288,12 @@ class HybridScoreJoiner:
             for row, given in enumerate(fused.names)
         ]
         joined = []
-        for place in range(count):
-            inputs = {given: column[place] for given, column in zip(fused.names, columns, strict=True)}
+        for place, values in enumerate(zip(*columns, strict=True)):
             score = fused.scores[place]
             base, meta = _merged(copies[fused.ids[place]])
+            inputs = dict(zip(fused.names, values, strict=True))
             meta[KEY][self.name] = {"score": score, "rank": place + 1, "inputs": inputs}
-            joined.append(replace(base, score=score, meta=meta))
+            joined.append(_with(base, score, meta))
         return joined
 
     def _warn_of_probabilities(self, given: str, listed: ScoredList) -> None:
@@ -389,13 +388,13 @@ def _scored_list(given: str, documents: list[Document], report: Mapping[str, Any
     """Return an input's scores, and whether they are its own stage's raw scores rather than `Document.score`."""
     ids = [document.id for document in documents]
     records = [_stages(document).get(given) for document in documents]
-    noted = [score_in(record) if isinstance(record, Mapping) else None for record in records]
+    noted = [score_in(record) if isinstance(record, dict) else None for record in records]
     if report is not None:
         known = dict(zip(ids, noted, strict=True)) | dict(report["scored"])
         return ScoredList(list(known), list(known.values()), reranked=True), True
     if all(score is None for score in noted):
         return ScoredList(ids, [document.score for document in documents]), False
-    stages = [record for record in records if isinstance(record, Mapping)]
+    stages = [record for record in records if isinstance(record, dict)]
     lowest = [float(stage["lowest"]) for stage in stages if "lowest" in stage and _is_number(stage["lowest"])]
     return ScoredList(ids, noted, min(lowest, default=None), any("logit" in stage for stage in stages)), True
 
@@ -415,6 +414,13 @@ def _stages(document: Document) -> dict[str, Any]:
     """Return the records in a document's meta by stage, to read only: unlike `provenance.records`, not a copy."""
     found = document.meta.get(KEY)
     return found if isinstance(found, dict) else {}
+
+
+def _with(document: Document, score: float, meta: dict[str, Any]) -> Document:
+    """Do what `dataclasses.replace` does in a fifth of its time: what the fields hold is not checked again."""
+    changed = object.__new__(type(document))
+    vars(changed).update(vars(document), score=score, meta=meta)
+    return changed
 
 
 def _merged(copies: list[tuple[str, Document]]) -> tuple[Document, dict[str, Any]]:

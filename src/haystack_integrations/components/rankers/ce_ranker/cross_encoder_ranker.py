@@ -324,8 +324,9 @@ class CrossEncoderRanker:
             `name`, `model`, `backend`, `dtype`, `device` and `strategy`, what ran; `documents`, the number of
             candidates, and `duplicates`, those left out; `pairs`, `batches`, `tokens` (padding not among them),
             `padding_share` and `seconds` (by step), what it cost; `cached`, how many documents cost nothing because
-            their score was kept or wanted twice (see `cache_size`); `documents_cut` and `tokens_unread`, how many were
-            not read whole and by how much, with the share read of each under `coverage`; `query_tokens` and
+            their score was kept or wanted twice (see `cache_size`); `content_tokens`, of the candidates' contents;
+            `documents_cut` and `tokens_unread`, how many were not read whole and by how much, with the share read of
+            each under `coverage`; `query_tokens` and
             `query_tokens_cut`; `scored`, the logit of every scored document, also of those that `top_k` cut;
             `unscored`, the ids of the others, in their order; `beyond_depth`, how many of these `depth` left out (they
             do not count as cut); and `deadline_reached`, whether `deadline_ms` stopped the scoring: documents that it
@@ -465,6 +466,7 @@ class CrossEncoderRanker:
             "duplicates": len(documents) - len(candidates),
             "pairs": scores.pairs,
             "tokens": scores.tokens,
+            "content_tokens": sum(score.tokens for score in scores.documents),
             "documents_cut": len(cut),
             "tokens_unread": sum(score.tokens - score.tokens_read for _, score in cut),
             "coverage": {doc_id: score.coverage for doc_id, score in cut},

@@ -1,0 +1,160 @@
+"""
+What a piece of work takes: seconds, and joules from the hardware's counters or, where none can be read, an estimate.
+
+Counters come first: RAPL for processors, NVML for NVIDIA cards. Their idle draw, measured for a second beforehand, is
+taken off, so that what is left is what the work added. Without counters the processor's rated power, shared by its
+CPUs, is multiplied by the time that they were busy; idle draw is no part of that. `source` says which it was, and the
+two are never mixed. Access to the hardware is codecarbon's and NVML's; nothing is sent anywhere.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+IDLE_SECONDS = 1.0
+IDLE = "loading and the first run are not in it, nor is idle draw"
+"""What no figure holds, in words."""
+_JOULES_PER_KWH = 3.6e6
+_NO_WATTS_KNOWN = 4.0
+"""Watts a CPU that codecarbon takes where it does not know the processor."""
+
+
+@dataclass
+class Spent:
+    """
+    What a piece of work took; filled when it ends.
+
+    :ivar joules: Above idle draw where it was measured. May be slightly negative for work shorter than the counter's
+        step (about a millisecond); averages are right.
+    """
+
+    seconds: float = 0.0
+    joules: float = 0.0
+
+
+@dataclass(frozen=True)
+class EnergyMeter:
+    """
+    Measures work on this machine; make one with `meter_for`.
+
+    :ivar source: `measured: ...` or `estimated: ...`, with what it covers.
+    :ivar watts: Idle draw that is taken off where energy is measured, or the watts of a busy CPU where it is estimated.
+    """
+
+    source: str
+    watts: float
+    _counter: Callable[[], float] | None = None
+
+    @contextlib.contextmanager
+    def measure(self) -> Iterator[Spent]:
+        """Measure what happens inside."""
+        spent = Spent()
+        joules = self._counter() if self._counter is not None else 0.0
+        started, busy = time.perf_counter(), time.process_time()
+        try:
+            yield spent
+        finally:
+            spent.seconds = time.perf_counter() - started
+            if self._counter is None:
+                spent.joules = self.watts * (time.process_time() - busy)
+            else:
+                spent.joules = self._counter() - joules - self.watts * spent.seconds
+
+
+@cache
+def meter_for(device: str = "cpu") -> EnergyMeter:
+    """
+    Return the meter for work on a device; the processor is part of what is measured on a GPU where RAPL can be read.
+
+    :param device: A torch device, such as `cpu` or `cuda:0`.
+    :raises ImportError: If codecarbon is missing.
+    """
+    counters = {"RAPL": _rapl(), "NVML": _nvml(device) if device.startswith("cuda") else None}
+    if device.startswith("cuda") and counters["NVML"] is None:
+        return EnergyMeter(f"estimated: busy CPU time alone, {device} not covered", _watts_per_cpu())
+    readable = {name: counter for name, counter in counters.items() if counter is not None}
+    if not readable:
+        watts = _watts_per_cpu()
+        return EnergyMeter(f"estimated: {watts:.1f} W for each busy CPU", watts)
+
+    def total() -> float:
+        return sum(float(counter()) for counter in readable.values())
+
+    before, started = total(), time.perf_counter()
+    time.sleep(IDLE_SECONDS)
+    idle = (total() - before) / (time.perf_counter() - started)
+    covered = " and ".join(readable)
+    without = ", processor not covered" if "RAPL" not in readable else ""
+    return EnergyMeter(f"measured: {covered}, {max(idle, 0.0):.1f} W idle taken off{without}", max(idle, 0.0), total)
+
+
+def _rapl() -> Callable[[], float] | None:
+    """Return a function that gives the joules of all processor packages so far, or None where they cannot be read."""
+    cpu, units = _codecarbon()
+    with _quiet():
+        if not cpu.is_rapl_available():
+            return None
+        reader = cpu.IntelRAPL()
+        reader.start()
+    joules, last = 0.0, time.perf_counter()
+
+    def read() -> float:
+        nonlocal joules, last
+        now = time.perf_counter()
+        found = reader.get_cpu_details(units.Time.from_seconds(max(now - last, 1e-6)))
+        joules += _JOULES_PER_KWH * sum(float(value) for name, value in found.items() if "Energy" in name)
+        last = now
+        return joules
+
+    return read
+
+
+def _nvml(device: str) -> Callable[[], float] | None:
+    """Return a function that gives the joules of one card since its driver was loaded, or None."""
+    import torch
+
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        index = torch.device(device).index
+        properties = torch.cuda.get_device_properties(index if index is not None else torch.cuda.current_device())
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except Exception:  # no driver, an old card, a container without access: each means that there is no counter
+        return None
+    return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000.0
+
+
+def _watts_per_cpu() -> float:
+    """Return the processor's rated power by codecarbon's table, shared by the CPUs that the machine shows."""
+    cpu, _ = _codecarbon()
+    from codecarbon.core.util import count_cpus
+
+    with _quiet():
+        rated = cpu.TDP().tdp
+    return float(rated) / count_cpus() if rated else _NO_WATTS_KNOWN
+
+
+def _codecarbon() -> tuple[Any, Any]:
+    try:
+        from codecarbon.core import cpu, units
+    except ImportError as error:
+        raise ImportError('measuring energy needs codecarbon: pip install "ce-ranker-haystack[evaluate]"') from error
+    return cpu, units
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep codecarbon from telling that it does not know the processor; `source` says what is used instead."""
+    logger = logging.getLogger("codecarbon")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -44,11 +44,13 @@ from haystack_ce_ranker.passages import STRATEGIES, Piece, Span, WindowSettings,
 from haystack_ce_ranker.queries import REDUCTIONS
 from haystack_ce_ranker.scoring import CrossEncoderScorer, QueryScores, ReadingPolicy, Stats
 
-DEPTHS = {"covidqa": 10, "dl19-long": 50, "dl19": 50, "cacm": 20, "med": 20, "stackfaq": 20}
+DEPTHS = {"covidqa": 10, "dl19-long": 50, "dl19": 50, "cacm": 10, "med": 10, "stackfaq": 10}
 DEFAULT = ReadingPolicy()
+HEAD_LABEL = "first 512 tokens (head)"
 DEFAULT_LABEL = "best passages (default)"
+ALONE_LABEL = "the passages alone"
 POLICIES = {
-    "first 512 tokens (head)": ReadingPolicy(long_documents="head"),
+    HEAD_LABEL: ReadingPolicy(long_documents="head"),
     "best passage": ReadingPolicy(passages_per_document=1),
     "two best passages": ReadingPolicy(passages_per_document=2),
     DEFAULT_LABEL: DEFAULT,
@@ -153,6 +155,10 @@ def collections(arguments: argparse.Namespace, names: str, queries: int) -> Iter
         yield name, collection, candidates(folder, collection)
 
 
+def table(*titles: str) -> None:
+    print(f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|", flush=True)
+
+
 def row(name: str, of: Found, label: str, figure: float, tokens: float = 0, head: float = 0) -> None:
     cells = f"{tokens:,.0f} | {tokens / head:.0%}" if tokens else "0 | "
     print(f"| {name} | {len(of)} | {label} | {figure:.4f} | {cells} |", flush=True)
@@ -163,8 +169,7 @@ def holds(what: str, is_so: bool, figures: str) -> None:
 
 
 def strategies(arguments: argparse.Namespace, backend: Any) -> None:
-    print("| collection | queries | what is read | nDCG@10 | tokens / query | share of head's |")
-    print("|---|---|---|---|---|---|")
+    table("collection", "queries", "what is read", "nDCG@10", "tokens / query", "share of head's")
     verdicts: list[tuple[str, bool, str]] = []
     head_of: dict[str, tuple[float, float]] = {}  # quality and tokens per query of the first 512 tokens
     found_of: dict[str, dict[str, tuple[float, float]]] = {}
@@ -250,8 +255,7 @@ def plain_logits(backend: Any, collection: Collection, found: Found) -> dict[str
 
 def time_of_steps(arguments: argparse.Namespace, backend: Any) -> None:
     """Medians over queries; each first time with a scorer whose cache is empty."""
-    print("| collection | queries | tokenising, ms | choosing, ms | scoring, ms | both of scoring | again, cached |")
-    print("|---|---|---|---|---|---|---|")
+    table("collection", "queries", "tokenising, ms", "choosing, ms", "scoring, ms", "both of scoring", "again, cached")
     verdicts = []
     for name, collection, found in collections(arguments, "covidqa,dl19-long,dl19", 15):
         wanted = requests(collection, found)
@@ -285,15 +289,13 @@ AGGREGATES: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
 """`evidence` weighs a window's logit with the logarithm of its share of the best window's lexical evidence."""
 
 
-EVIDENCE_OF_PASSAGES = {1: (0.8,), 2: (0.0, 0.8), 4: (0.0, 0.6, 0.8, 0.9), 8: (0.8,)}
+EVIDENCE_OF_PASSAGES = {1: (0.8,), 2: (0.0, 0.8), 4: (0.6, 0.8, 0.9), 8: (0.6, 0.8)}
 """The shares of the best window's evidence that the sweep tries, by how many windows a document may have."""
 
 
 def sweep(arguments: argparse.Namespace, backend: Any) -> None:
-    print(
-        "| collection | queries | window | passages | evidence | tokens / query |", *AGGREGATES, sep=" | ", end=" |\n"
-    )
-    print("|---" * (6 + len(AGGREGATES)) + "|")
+    """Settings that read no more of a document than the head does."""
+    table("collection", "queries", "window", "passages", "evidence", "tokens / query", *AGGREGATES)
     for name, collection, found in collections(arguments, "covidqa,dl19-long", 20):
         for label in ("head", "head_tail"):
             scores, stats = score(backend, ReadingPolicy(long_documents=label), collection, found)
@@ -301,7 +303,7 @@ def sweep(arguments: argparse.Namespace, backend: Any) -> None:
             print(f"| {name} | {len(found)} | {label} | | | {stats.tokens / len(found):,.0f} | {figure:.3f} | | | |")
         for window in (64, 128, 256):
             for passages in (1, 2, 4, 8):
-                for share in EVIDENCE_OF_PASSAGES[passages]:
+                for share in EVIDENCE_OF_PASSAGES[passages] if window * passages <= 512 else ():
                     policy = replace(
                         DEFAULT,
                         passage_tokens=window,
@@ -444,8 +446,7 @@ def finding(arguments: argparse.Namespace, backend: Any) -> None:
 
     covidqa: the token where the annotated answer begins; dl19-long: the middle of the window lies in the passage.
     """
-    print("| collection | relevant documents | evidence | in the best window | in one of the chosen | chosen windows |")
-    print("|---|---|---|---|---|---|")
+    table("collection", "documents", "evidence", "in the best window", "in one of the chosen", "chosen windows")
     for name, collection, found in collections(arguments, "covidqa,dl19-long", 10**6):
         answers = answers_of(arguments.data, name, collection)
         encoder = DocumentEncoder(backend.tokenizer, cache_tokens=50_000_000)
@@ -496,8 +497,7 @@ def answers_of(data: Path, name: str, collection: Collection) -> dict[tuple[str,
 
 def choices(arguments: argparse.Namespace, backend: Any) -> None:
     """Which window is found (one per document), and what the default settings make of it."""
-    print("| collection | queries | evidence | best passage | tokens / query | default settings | tokens / query |")
-    print("|---|---|---|---|---|---|---|")
+    table("collection", "queries", "evidence", "best passage", "tokens / query", "default settings", "tokens / query")
     for name, collection, found in collections(arguments, "covidqa,dl19-long", 100):
         for label, choice in CHOICES.items():
             STRATEGIES["choice"] = chooser = Chooser(choice, backend)
@@ -524,13 +524,7 @@ def mixed(arguments: argparse.Namespace, backend: Any) -> None:
     collection = load_collection(folder).sample(arguments.queries or 10**6)
     passages = load_collection(of_passages).documents
     found = candidates(folder, collection)
-    print(
-        "| window | passages | tokens / query |",
-        *(f"{name} | long in top 10" for name in AGGREGATES),
-        sep=" | ",
-        end=" |\n",
-    )
-    print("|---" * (3 + 2 * len(AGGREGATES)) + "|")
+    table("window", "passages", "tokens / query", *(t for name in AGGREGATES for t in (name, "long in top 10")))
     for window, most in ((64, 1), (64, 2), (64, 4), (128, 4)):
         policy = replace(DEFAULT, passage_tokens=window, passage_stride=window // 2, passages_per_document=most)
         figures: dict[str, list[tuple[float, float]]] = {name: [] for name in AGGREGATES}
@@ -561,13 +555,23 @@ def mean_of(values: Iterable[float]) -> float:
 
 
 def positions(arguments: argparse.Namespace, backend: Any) -> None:
-    """Of the relevant documents (grade 2 and up) among the candidates, the share in the top 10, by needle position."""
+    """
+    Of the relevant documents (grade 2 and up) among the candidates, the share in the top 10, by needle position.
+
+    The passages alone, which have no position, stand beside: how uneven chance made the groups of documents.
+    """
     shares: dict[str, list[tuple[int, int]]] = {}
     for _, collection, found in collections(arguments, "dl19-long", 10**6):
-        for label in ("first 512 tokens (head)", DEFAULT_LABEL):
-            scores, _ = score(backend, POLICIES[label], collection, found)
+        ranked = {
+            label: logits(found, score(backend, POLICIES[label], collection, found)[0])
+            for label in (HEAD_LABEL, DEFAULT_LABEL)
+        }
+        passages = load_collection(arguments.data / "dl19").documents
+        alone = replace(collection, documents={one: passages[one.split("@")[0]] for one in collection.documents})
+        ranked[ALONE_LABEL] = logits(found, score(backend, DEFAULT, alone, found)[0])
+        for label, of_label in ranked.items():
             hits, all_ = Counter[int](), Counter[int]()
-            for query_id, of_query in logits(found, scores).items():
+            for query_id, of_query in of_label.items():
                 best = set(sorted(of_query, key=lambda one: -of_query[one])[:10])
                 for one in of_query:
                     if collection.judgments[query_id].get(one, 0) >= 2:
@@ -575,14 +579,13 @@ def positions(arguments: argparse.Namespace, backend: Any) -> None:
                         all_[place] += 1
                         hits[place] += one in best
             shares[label] = [(hits[place], all_[place]) for place in range(12)]
-    print("| needle position | " + " | ".join(f"{label}: top 10 (95 % interval)" for label in shares) + " |")
-    print("|---" * (1 + len(shares)) + "|")
+    table("needle position", *(f"{label}: top 10 (95 % interval)" for label in shares))
     for place in range(12):
         cells = []
         for of_label in shares.values():
             low, high = wilson(*of_label[place])
             cells.append(f"{of_label[place][0]} of {of_label[place][1]} ({low:.0%} - {high:.0%})")
-        print(f"| {place} | " + " | ".join(cells) + " |", flush=True)
+        print(f"| {place + 1} | " + " | ".join(cells) + " |", flush=True)
     print()
     for label, of_label in shares.items():
         hit, total = sum(h for h, _ in of_label), sum(n for _, n in of_label)
@@ -593,6 +596,7 @@ def positions(arguments: argparse.Namespace, backend: Any) -> None:
             holds("flat within its interval by default", chi < 19.7, figures)
         else:
             print(f"- {label}: {figures}", flush=True)
+        if label == HEAD_LABEL:
             unread = of_label[UNREAD_BY_HEAD:]
             low, high = wilson(sum(h for h, _ in unread), sum(n for _, n in unread))
             chance = 10 / DEPTHS["dl19-long"]
@@ -619,7 +623,7 @@ def wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
 
 def picture(shares: Mapping[str, Sequence[tuple[int, int]]]) -> str:
     """The shares as an SVG: one line with whiskers per strategy."""
-    colours = ("#b45309", "#1d4ed8")
+    colours = ("#b45309", "#1d4ed8", "#6b7280")
     x = [60 + 44 * place for place in range(12)]
     parts = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 600 320" font-family="sans-serif" font-size="12">',
@@ -639,15 +643,14 @@ def picture(shares: Mapping[str, Sequence[tuple[int, int]]]) -> str:
             low, high = wilson(*of_place)
             shift = place + 4 * number
             parts.append(f'<path d="M{shift} {270 - 220 * low:.1f}V{270 - 220 * high:.1f}" stroke="{colour}"/>')
-        parts.append(f'<text x="{330 * number + 60}" y="38" fill="{colour}">{label}</text>')
+        parts.append(f'<text x="{190 * number + 60}" y="38" fill="{colour}">{label}</text>')
     return "\n".join([*parts, "</svg>\n"])
 
 
 def queries(arguments: argparse.Namespace, backend: Any) -> None:
     """Short documents, so that only the query's part matters; only queries longer than the limit count."""
-    print("| collection | limit | queries cut | whole", *REDUCTIONS, "rarest in the collection", sep=" | ", end=" |\n")
-    print("|---" * (5 + len(REDUCTIONS)) + "|")
-    for name, collection, found in collections(arguments, "cacm,med,stackfaq", 150):
+    table("collection", "limit", "queries cut", "whole", *REDUCTIONS, "rarest in the collection")
+    for name, collection, found in collections(arguments, "cacm,med,stackfaq", 60):
         tokenizer = backend.tokenizer
         texts = [document.content for document in collection.documents.values()]
         seen = Counter(token for encoded in tokenizer.encode(texts) for token in set(encoded.ids.tolist()))
@@ -674,11 +677,9 @@ def queries(arguments: argparse.Namespace, backend: Any) -> None:
 
 def shares(arguments: argparse.Namespace, backend: Any) -> None:
     """Queries and documents that do not fit together: which side gives way."""
-    print("| collection | max_length | queries of more than a quarter | the rule (default) | a quarter | a half "
-          "| three quarters |")  # fmt: skip
-    print("|---" * 7 + "|")
+    table("collection", "max_length", "queries over a quarter", "the rule (default)", "1/4", "1/2", "3/4")
     special = backend.tokenizer.format.special_tokens
-    for name, collection, found in collections(arguments, "cacm,med", 150):
+    for name, collection, found in collections(arguments, "cacm,med", 60):
         encoded = backend.tokenizer.encode([collection.queries[q] for q in found])
         lengths = dict(zip(found, (len(tokens.ids) for tokens in encoded), strict=True))
         for limit in (64, 128):
@@ -713,7 +714,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("CE_RANKER_DATA", "../shared/data")))
     parser.add_argument("--collections", help="comma-separated; those of the part if not given")
     parser.add_argument("--queries", type=int, help="at most so many per collection, drawn with seed 0")
-    parser.add_argument("--windows-queries", type=int, default=10, help="queries for reading every window")
+    parser.add_argument("--windows-queries", type=int, default=5, help="queries for reading every window")
     parser.add_argument("--picture", type=Path, help="where `positions` writes its picture, as SVG")
     parser.add_argument("--cache", type=Path, help="an SQLite file that keeps logits between runs")
     parser.add_argument("--model", default=OFFLINE_MODEL)

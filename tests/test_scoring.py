@@ -31,7 +31,7 @@ class FakeBackend:
         self.longest = 0
         self.read = 0
         self.freed = 0
-        self.pairs = []
+        self.fed = []
 
     def logits(self, batch):
         slots = max(len(pair.ids) for pair in batch.pairs) * len(batch.pairs)
@@ -39,7 +39,7 @@ class FakeBackend:
             raise MemoryError("too large")
         self.longest = max(self.longest, *(len(pair.ids) for pair in batch.pairs))
         self.read += sum(len(pair.ids) for pair in batch.pairs)
-        self.pairs += [pair.ids.tolist() for pair in batch.pairs]
+        self.fed += [pair.ids.tolist() for pair in batch.pairs]
         return np.array(
             [np.sin(pair.ids.astype(float) * np.arange(1, len(pair.ids) + 1)).sum() for pair in batch.pairs]
         )
@@ -103,7 +103,7 @@ def test_the_query_stands_whole_in_every_pair_when_it_fits(query, documents, str
     fits = len(ids) + 16 <= room or len(ids) <= room // 2
     if fits:
         assert scores.query_tokens_read == scores.query_tokens == len(ids)
-        assert all(pair[1 : 1 + len(ids) + 1] == [*ids, 3] for pair in backend.pairs)
+        assert all(pair[1 : 1 + len(ids) + 1] == [*ids, 3] for pair in backend.fed)
     else:
         assert scores.query_tokens_read >= room // 2
 
@@ -227,8 +227,8 @@ def test_what_is_embedded_stands_in_every_window_and_must_leave_room():
         made = scorer(backend, long_documents=strategy, passage_evidence=0.0)
         scores, _ = made.score("a b", [DocumentText("abc " * 60, header="hut in ", footer=" car")])
         assert scores.documents[0].pairs >= (1 if strategy.startswith("head") else 2)
-    assert all(pair[4 : 4 + len(header)] == header for pair in backend.pairs)
-    assert all(pair[-1 - len(footer) : -1] == footer for pair in backend.pairs)
+    assert all(pair[4 : 4 + len(header)] == header for pair in backend.fed)
+    assert all(pair[-1 - len(footer) : -1] == footer for pair in backend.fed)
     with pytest.raises(ValueError, match="meta_fields_to_embed take .* document 0"):
         scorer().score("a", [DocumentText("abc", header="abc " * 60)])
 

@@ -206,7 +206,9 @@ def test_dtypes_by_name():
 def test_low_precision_ranks_and_reports(tiny_bert):
     backend = backends.load("torch", ModelOptions(tiny_bert, dtype="bfloat16"))
     assert backend.dtype == "bfloat16"
-    assert scores(backend) == pytest.approx(scores(backends.load("torch", ModelOptions(tiny_bert))), abs=0.3)
+    exact = scores(backends.load("torch", ModelOptions(tiny_bert)))
+    assert np.corrcoef(scores(backend), exact)[0, 1] > 0.95
+    assert scores(backend) == pytest.approx(exact, rel=0.2)
 
 
 def test_positions_that_start_behind_the_padding_id_are_not_counted():

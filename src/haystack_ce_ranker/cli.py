@@ -124,7 +124,7 @@ def evaluate(
         )
         console.print(tables.results_table(found))
         for line in tables.verdict_text(found):
-            console.print(line, markup=False)
+            console.print(line, markup=False, highlight=False)
         if output is not None:
             for written in [*experiments.write(output, found, measured.systems), *report.write(output, found)]:
                 console.print(f"wrote {written}")

@@ -203,7 +203,7 @@ def results(
         "segments": None,
         "helped_and_hurt": None,
     }
-    if (closer := subject(found)) is not None:
+    if (closer := subject(found, budget_ms=budget_ms, budget_joules=budget_joules)) is not None:
         found["segments"] = judge(of_queries, by_query, baseline=baseline, system=closer)
         found["helped_and_hurt"] = helped_and_hurt(
             by_query,

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from haystack_ce_ranker.backends import Batch, position_limit
-from haystack_ce_ranker.models import ModelOptions, locate, not_found
+from haystack_ce_ranker.models import ModelOptions, check_dtype, locate, not_found
 from haystack_ce_ranker.pairs import PairTokenizer
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -113,9 +113,8 @@ def resolve_dtype(dtype: str, device: str | None) -> torch.dtype:
     `auto` gives float16 on a GPU, bfloat16 on a CPU with AVX512-BF16 or AMX instructions, and float32 elsewhere:
     without them bfloat16 is emulated, and slower than float32.
     """
+    check_dtype(dtype)
     if dtype != "auto":
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype must be 'auto' or one of {', '.join(map(repr, DTYPES))}, but got {dtype!r}.")
         return DTYPES[dtype]
     on_gpu = device.startswith("cuda") if device is not None else torch.cuda.is_available()
     if on_gpu:

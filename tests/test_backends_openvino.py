@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -160,6 +161,7 @@ def test_an_infer_request_comes_back_after_an_error(ir, monkeypatch):
     monkeypatch.setattr(runtime, "one_logit_each", lambda output, pairs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         scores_of(ours)
+    ours._one_by_one._pool.shutdown()  # the next pair may have begun already
     assert ours._requests.qsize() == 1
 
 
@@ -169,7 +171,7 @@ def test_dtype_is_what_the_processor_computes_in(ir, tiny_bert, monkeypatch):
     for folder in (ir, tiny_bert):
         ours = backends.load("openvino", ModelOptions(folder, dtype="auto", **CPU))
         assert ours.dtype == ("bfloat16" if able else "float32")
-        assert scores_of(ours) == pytest.approx(exact, abs=0.3)
+        assert scores_of(ours) == pytest.approx(exact, rel=0.2)
     assert backends.load("openvino", ModelOptions(ir, dtype="float32", **CPU)).dtype == "float32"
 
     class Old:
@@ -274,9 +276,9 @@ def test_a_model_with_two_labels_is_an_error(two_label_bert, tmp_path):
     with pytest.raises(ValueError, match="2 output labels"):
         backends.load("openvino", ModelOptions(two_label_bert, **CPU))
     shutil.copytree(two_label_bert, tmp_path / "two", ignore=shutil.ignore_patterns("*.safetensors"))
-    exact = backends.load("torch", ModelOptions(save_bert(tmp_path / "one"), **CPU))
-    exact.cross_encoder.model = two_labels(two_label_bert)
-    openvino.save_model(runtime.convert(exact), tmp_path / "two" / "openvino_model.xml")
+    one = backends.load("torch", ModelOptions(save_bert(tmp_path / "one"), **CPU))
+    both = SimpleNamespace(cross_encoder=SimpleNamespace(model=two_labels(two_label_bert)), tokenizer=one.tokenizer)
+    openvino.save_model(runtime.convert(both), tmp_path / "two" / "openvino_model.xml")
     with pytest.raises(ValueError, match="2 output labels"):
         backends.load("openvino", ModelOptions(str(tmp_path / "two"), **CPU))
 

@@ -191,7 +191,7 @@ def test_a_missing_runtime_names_the_extra(monkeypatch, tiny_bert):
 
 
 def test_an_unknown_runtime_is_an_error(tiny_bert):
-    with pytest.raises(ValueError, match="backend must be one of 'torch', 'onnx', but got 'jax'"):
+    with pytest.raises(ValueError, match="backend must be one of 'torch', 'onnx', 'openvino', 'auto', but got 'jax'"):
         backends.load("jax", ModelOptions(tiny_bert))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from conftest import bert_tokenizer
-from haystack_ce_ranker import backends, quantization
+from haystack_ce_ranker import backends, quantization, quantizers
 from haystack_ce_ranker.cli import app
 from haystack_ce_ranker.models import ModelOptions
 from haystack_ce_ranker.quantization import Agreement, RanksDifferentlyError, compare, quantize
@@ -31,31 +31,38 @@ def logits(backend):
     return np.asarray([document.logit for document in found.documents])
 
 
-@pytest.fixture(scope="module")
-def int8_bert(tmp_path_factory, tiny_bert):
+FILES = {"onnx": ["model.onnx"], "openvino": ["openvino_model.bin", "openvino_model.xml"]}
+
+
+@pytest.fixture(scope="module", params=FILES)
+def int8_bert(request, tmp_path_factory, tiny_bert):
+    if request.param == "openvino":
+        pytest.importorskip("nncf", reason="needs the extra 'openvino'")
     folder = tmp_path_factory.mktemp("quantized") / "int8"
-    return folder, quantize(ModelOptions(tiny_bert), folder, REQUESTS, **ANYTHING)
+    return request.param, folder, quantize(ModelOptions(tiny_bert), folder, REQUESTS, backend=request.param, **ANYTHING)
 
 
 def test_what_is_written_is_int8_and_scores_as_the_model_does(tiny_bert, int8_bert):
-    folder, written = int8_bert
+    backend, folder, written = int8_bert
     exact, small = (
         backends.load(name, ModelOptions(str(place), device="cpu"))
-        for name, place in (("torch", tiny_bert), ("onnx", folder))
+        for name, place in (("torch", tiny_bert), (backend, folder))
     )
-    assert (small.dtype, small.max_length) == ("int8", 128)
+    assert (small.name, small.dtype, small.max_length) == (backend, "int8", 128)
     assert np.corrcoef(logits(exact), logits(small))[0, 1] > 0.95
     assert asdict(written.agreement) == pytest.approx(asdict(compare(exact, small, REQUESTS)), abs=1e-3)
     assert (written.agreement.queries, written.agreement.pairs) == (2, 2 * len(TEXTS))
     assert 0 < written.agreement.mean_difference <= written.agreement.largest_difference < 1
-    assert written.megabytes == pytest.approx((folder / "model.onnx").stat().st_size / 1e6)
+    assert written.megabytes == pytest.approx(sum((folder / name).stat().st_size for name in FILES[backend]) / 1e6)
+    beside = {"config.json", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in folder.iterdir()} == {*FILES[backend], *beside}
     assert not [path for path in folder.parent.iterdir() if path != folder]
 
 
 def test_exporting_leaves_the_model_as_it_was(tiny_bert, tmp_path):
     backend = backends.load("torch", ModelOptions(tiny_bert, device="cpu"))
     before = logits(backend)
-    quantization.export(backend, tmp_path / "model.onnx")
+    quantizers.export(backend, tmp_path / "model.onnx")
     assert not backend.cross_encoder.model.training
     assert logits(backend).tolist() == pytest.approx(before.tolist(), abs=1e-5)
 
@@ -77,14 +84,14 @@ def test_a_model_below_a_bound_is_reported_refused_and_not_left_behind(tiny_bert
 
 
 def test_a_model_whose_weights_were_lost_is_refused(tiny_bert, tmp_path, monkeypatch):
-    def scrambled(exact, scratch, file):
+    def scrambled(exact, folder):
         with_noise = exact.cross_encoder.model.classifier.weight.data
         kept = with_noise.clone()
         with_noise.mul_(-1.0)
-        quantization.export(exact, file)
+        quantizers.export(exact, folder / "model.onnx")
         with_noise.copy_(kept)
 
-    monkeypatch.setattr(quantization, "_write_int8", scrambled)
+    monkeypatch.setitem(quantizers.WRITERS, "onnx", scrambled)
     with pytest.raises(RanksDifferentlyError, match="rank correlation with float32 is -"):
         quantize(ModelOptions(tiny_bert), tmp_path / "out", REQUESTS)
     assert list(tmp_path.iterdir()) == []
@@ -98,16 +105,20 @@ def test_a_folder_with_something_in_it_is_never_touched(tiny_bert, tmp_path):
 
 
 def test_what_cannot_be_done_is_a_clear_error(tiny_bert, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="backend must be 'onnx', but got 'openvino'.*NNCF"):
-        quantize(ModelOptions(tiny_bert), tmp_path / "out", REQUESTS, backend="openvino")
+    with pytest.raises(ValueError, match="backend must be one of 'onnx', 'openvino', but got 'torch'"):
+        quantize(ModelOptions(tiny_bert), tmp_path / "out", REQUESTS, backend="torch")
     with pytest.raises(ValueError, match="nothing to verify"):
         quantize(ModelOptions(tiny_bert), tmp_path / "out", [("the hut", [])])
-    monkeypatch.setattr(quantization, "_LARGEST_FILE", 1000)
+    monkeypatch.setattr(quantizers, "LARGEST_ONNX", 1000)
     with pytest.raises(ValueError, match="one ONNX file holds 2 GB"):
         quantize(ModelOptions(tiny_bert), tmp_path / "out", REQUESTS)
     monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
     with pytest.raises(ImportError, match=r"ce-ranker-haystack\[onnx\]"):
         quantize(ModelOptions(tiny_bert), tmp_path / "out", REQUESTS)
+    for missing in ("nncf", "openvino"):
+        monkeypatch.setitem(sys.modules, missing, None)
+        with pytest.raises(ImportError, match=r"ce-ranker-haystack\[openvino\]"):
+            quantize(ModelOptions(tiny_bert), tmp_path / "out", REQUESTS, backend="openvino")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -120,7 +131,8 @@ def test_a_saved_prompt_is_not_lost_silently(tiny_bert, tmp_path):
         quantize(ModelOptions(str(tmp_path / "prompted")), tmp_path / "out", REQUESTS)
 
 
-def test_a_model_without_token_types_is_exported_without_them(tmp_path):
+@pytest.mark.parametrize("backend", FILES)
+def test_a_model_without_token_types_is_exported_without_them(tmp_path, backend):
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
     tokenizer = bert_tokenizer()
@@ -130,8 +142,8 @@ def test_a_model_without_token_types_is_exported_without_them(tmp_path):
     )
     DistilBertForSequenceClassification(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    quantize(ModelOptions(str(tmp_path / "model")), tmp_path / "out", REQUESTS, **ANYTHING)
-    small = backends.load("onnx", ModelOptions(str(tmp_path / "out"), device="cpu"))
+    quantize(ModelOptions(str(tmp_path / "model")), tmp_path / "out", REQUESTS, backend=backend, **ANYTHING)
+    small = backends.load(backend, ModelOptions(str(tmp_path / "out"), device="cpu"))
     exact = backends.load("torch", ModelOptions(str(tmp_path / "model"), device="cpu"))
     assert np.corrcoef(logits(exact), logits(small))[0, 1] > 0.9
 
@@ -192,7 +204,9 @@ def test_the_built_in_texts_are_one_ranking_a_query():
 
 
 @pytest.mark.integration
-def test_the_real_model_in_int8_ranks_as_in_float32(models_dir, tmp_path):
-    written = quantize(ModelOptions(str(models_dir / "ce-minilm-l12")), tmp_path / "int8", sample_requests()[:6])
-    assert written.agreement.mean_difference < 0.3
+@pytest.mark.parametrize(("backend", "difference"), [("onnx", 0.3), ("openvino", 0.1)])
+def test_the_real_model_in_int8_ranks_as_in_float32(models_dir, tmp_path, backend, difference):
+    model = ModelOptions(str(models_dir / "ce-minilm-l12"))
+    written = quantize(model, tmp_path / "int8", sample_requests()[:4], backend=backend)
+    assert written.agreement.mean_difference < difference
     assert written.megabytes < 40

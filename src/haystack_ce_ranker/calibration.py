@@ -17,7 +17,7 @@ import numpy as np
 
 from haystack_ce_ranker import backends
 from haystack_ce_ranker.backends import Backend, allowed_cpus
-from haystack_ce_ranker.models import ModelOptions, locate
+from haystack_ce_ranker.models import DTYPES, ModelOptions, locate
 from haystack_ce_ranker.pairs import PairTokenizer
 from haystack_ce_ranker.scoring import CrossEncoderScorer, ReadingPolicy
 
@@ -76,9 +76,10 @@ class Calibration:
         for name, value in here.items():
             measured = getattr(self, name)
             if measured != value:
+                how = f"--backend {backend.name}" + (f" --dtype {backend.dtype}" if backend.dtype in DTYPES else "")
                 raise ValueError(
                     f"calibration was made for {name}={measured!r}, but got {value!r}; measure this one with "
-                    f"`haystack-ce-ranker calibrate {model} --backend {backend.name}`, or leave calibration away."
+                    f"`haystack-ce-ranker calibrate {model} {how}`, or leave calibration away."
                 )
 
     def save(self, path: Path) -> None:

@@ -207,8 +207,8 @@ def convert_trec(
 @app.command()
 def calibrate(
     model: Annotated[str, typer.Argument(help="A cross-encoder: a hub id, a folder, or package:<name>/<path>.")],
-    backend: Annotated[str, typer.Option(help="What runs the model.")] = "torch",
-    dtype: Annotated[str | None, typer.Option(help="What torch computes in; float32, bfloat16, ...")] = None,
+    backend: Annotated[str, typer.Option(help="What runs the model: torch, onnx, openvino or auto.")] = "torch",
+    dtype: Annotated[str | None, typer.Option(help="What it computes in: float32, float16, bfloat16 or auto.")] = None,
     device: Annotated[str | None, typer.Option(help="Where it runs, such as cpu or cuda:0.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
     output: Annotated[Path, typer.Option(help="Where to write the setting.")] = Path("calibration.json"),
@@ -237,7 +237,7 @@ def calibrate(
 def quantize(
     model: Annotated[str, typer.Argument(help="A cross-encoder: a hub id, a folder, or package:<name>/<path>.")],
     output: Annotated[Path, typer.Argument(help="The folder to write, not there yet or empty.")],
-    backend: Annotated[str, typer.Option(help="What is to run it: onnx.")] = "onnx",
+    backend: Annotated[str, typer.Option(help="What is to run it: onnx or openvino.")] = "onnx",
     calibrate: Annotated[
         Path | None, typer.Option(help="A folder in BEIR format to verify on; a few built-in texts without it.")
     ] = None,

@@ -1,13 +1,11 @@
 """
-A cross-encoder as int8 ONNX: exported, optimised, its weights quantised, and written only if it ranks the same.
+A cross-encoder in int8, written only if it ranks as it does in float32: compared on real pairs, held against bounds.
 
-Activations are quantised while the model runs (dynamic), so no data is needed to quantise, only to verify. Needs no
-optimum.
+How the file of each runtime is made stands in `quantizers.py`.
 """
 
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +16,12 @@ from numpy.typing import NDArray
 
 from haystack_ce_ranker import backends
 from haystack_ce_ranker.models import ModelOptions
+from haystack_ce_ranker.quantizers import WRITERS
 from haystack_ce_ranker.scoring import CrossEncoderScorer, ReadingPolicy
 
 MIN_CORRELATION = 0.95
 MIN_OVERLAP = 0.9
 TOP = 10
-
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_QUANTIZED_OPERATORS = ("MatMul", "Gemm", "Gather")
-_LARGEST_FILE = 2_000_000_000  # bytes of one ONNX file, a limit of protobuf
 
 Request = tuple[str, Sequence[str]]
 
@@ -78,32 +73,30 @@ def quantize(
 
     :param output: A folder that is not there yet, or empty. Nothing is left there if anything fails.
     :param requests: Queries with documents to verify on.
+    :param backend: One of `quantizers.WRITERS`.
     :param report: Called with what the verification found, before that is held against the bounds.
     :raises ValueError: If `output` holds something, or the model cannot be quantised.
     :raises RanksDifferentlyError: If the result is below one of the bounds.
     :raises ImportError: If what is needed to write it is not installed.
     """
-    if backend != "onnx":
-        raise ValueError(
-            f"backend must be 'onnx', but got {backend!r}: int8 is written for onnxruntime only; OpenVINO needs NNCF "
-            "to quantise, which is not supported."
-        )
+    if backend not in WRITERS:
+        raise ValueError(f"backend must be one of {', '.join(map(repr, WRITERS))}, but got {backend!r}.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"output must be a folder that is not there yet, or empty, but got {str(output)!r}.")
     if not sum(len(documents) for _, documents in requests):
         raise ValueError("there is nothing to verify the model on: no query has a document.")
-    _require_onnx()
     exact: Any = backends.load("torch", _float32(options))
     if exact.query_prompt:
         raise ValueError(
-            f"model {options.model!r} was saved with the prompt {exact.query_prompt!r}, which an ONNX folder does not "
+            f"model {options.model!r} was saved with the prompt {exact.query_prompt!r}, which the folder would not "
             "keep; remove it from the model and give it to the ranker as query_prefix."
         )
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as place:
         made = Path(place) / "made"
         made.mkdir()
-        _write_int8(exact, Path(place), made / "model.onnx")
+        WRITERS[backend](exact, made)
+        megabytes = sum(file.stat().st_size for file in made.iterdir()) / 1e6
         exact.cross_encoder.tokenizer.save_pretrained(made)
         exact.cross_encoder.model.config.save_pretrained(made)
         found = compare(exact, backends.load(backend, ModelOptions(str(made), device="cpu")), requests)
@@ -116,7 +109,6 @@ def quantize(
                 f"same (at least {min_overlap}), over {found.queries} queries. Nothing was written; keep float32, or "
                 "verify on texts that the model was trained for."
             )
-        megabytes = (made / "model.onnx").stat().st_size / 1e6
         if output.exists():
             output.rmdir()
         shutil.move(made, output)
@@ -175,71 +167,3 @@ def _float32(options: ModelOptions) -> ModelOptions:
     # eager: scaled_dot_product_attention is exported with shape arithmetic that stands in the way of fusions
     model_kwargs = {**options.model_kwargs, "attn_implementation": "eager"}
     return replace(options, dtype="float32", device="cpu", model_kwargs=model_kwargs)
-
-
-def _require_onnx() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime.quantization  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            'quantize needs onnx and onnxruntime, which are not installed: pip install "ce-ranker-haystack[onnx]".'
-        ) from error
-
-
-def _write_int8(exact: Any, scratch: Path, file: Path) -> None:
-    import onnxruntime
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    exported, optimised = scratch / "exported.onnx", scratch / "optimised.onnx"
-    export(exact, exported)
-    settings = onnxruntime.SessionOptions()
-    # Only what is standard ONNX: fused operators of onnxruntime's own would not be quantised.
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    settings.optimized_model_filepath = str(optimised)
-    settings.log_severity_level = 3
-    onnxruntime.InferenceSession(str(exported), settings, providers=["CPUExecutionProvider"])
-    quantize_dynamic(
-        optimised,
-        file,
-        op_types_to_quantize=list(_QUANTIZED_OPERATORS),
-        weight_type=QuantType.QInt8,
-    )
-
-
-def export(exact: Any, file: Path) -> None:
-    """
-    Write a loaded torch model as float32 ONNX with batch and length left open.
-
-    :param exact: A `backends.torch.TorchBackend` in float32 on CPU.
-    :raises ValueError: If the model is too large for one ONNX file.
-    """
-    import torch
-
-    model = exact.cross_encoder.model.eval()
-    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    if size > _LARGEST_FILE:
-        raise ValueError(f"model has {size / 1e9:.1f} GB of weights, but one ONNX file holds 2 GB at most.")
-    names = [name for name in _INPUTS if name != "token_type_ids" or exact.tokenizer.uses_token_types]
-
-    class Logits(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, *inputs: Any) -> Any:
-            return self.model(**dict(zip(names, inputs, strict=True))).logits
-
-    with warnings.catch_warnings():
-        # The tracer warns of each constant it takes from the example; `compare` would show one that matters.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            Logits().eval(),  # in training mode the exporter would leave the model there, with its dropout at work
-            tuple(torch.ones(2, 8, dtype=torch.long) for _ in names),
-            str(file),
-            input_names=names,
-            output_names=["logits"],
-            dynamic_axes={**{name: {0: "batch", 1: "length"} for name in names}, "logits": {0: "batch"}},
-            opset_version=17,
-            dynamo=False,
-        )

@@ -14,12 +14,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from haystack_ce_ranker.models import ModelOptions
+from haystack_ce_ranker.models import ModelOptions, check_dtype
 from haystack_ce_ranker.pairs import PackedPair, PairTokenizer
 
 BACKENDS = {
     "torch": "haystack_ce_ranker.backends.torch",
     "onnx": "haystack_ce_ranker.backends.onnx",
+    "openvino": "haystack_ce_ranker.backends.openvino",
+    "auto": "haystack_ce_ranker.backends.auto",  # chooses one of the others
 }
 
 
@@ -97,12 +99,13 @@ def load(name: str, options: ModelOptions) -> Backend:
     """
     Load a model with the runtime `name`.
 
-    :raises ValueError: If there is no such runtime.
+    :raises ValueError: If there is no such runtime, or no such dtype.
     :raises ImportError: If the runtime is not installed; names the extra.
     :raises ModelNotFoundError: If the model is in none of the places where it was looked for.
     """
     if name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, but got {name!r}.")
+    check_dtype(options.dtype)
     backend: Backend = import_module(BACKENDS[name]).load(options)
     return backend
 
@@ -110,15 +113,6 @@ def load(name: str, options: ModelOptions) -> Backend:
 def allowed_cpus() -> int:
     """Return how many CPUs this process may use: fewer than the machine has, in many a container."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def load_tokenizer(folder: str, options: ModelOptions) -> Any:
-    """Load the tokenizer beside exported weights, with transformers."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=options.trust_remote_code, **dict(options.tokenizer_kwargs)
-    )
 
 
 def position_limit(config: Any) -> int | None:

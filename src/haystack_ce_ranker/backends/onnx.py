@@ -7,25 +7,31 @@ neighbours. int8 rounds activations on one scale for a whole batch, which moved 
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from haystack_ce_ranker.backends import Batch, allowed_cpus, load_tokenizer, position_limit
+from haystack_ce_ranker.backends import Batch, position_limit
+from haystack_ce_ranker.backends.exported import (
+    BATCH_TOKENS_PER_THREAD,
+    BESIDE,
+    OneByOne,
+    load_config,
+    load_tokenizer,
+    one_logit_each,
+    require_classifier,
+    stored_dtype,
+)
 from haystack_ce_ranker.models import ModelOptions, find_files
 from haystack_ce_ranker.pairs import PairTokenizer
 
 CANDIDATES = ("model.onnx", "model_quantized.onnx", "onnx/model.onnx")
-BESIDE = ("*.json", "*.txt", "*.model")
 EXACT_INT8 = "session.x64quantprecision"
 # Its kernel takes eight times as long as the nodes that it replaces; without it a pair takes an eighth less time.
 SLOW_ON_CPU = ["SkipLayerNormFusion"]
 CUDA_BATCH_TOKENS = 65536
-# Enough for every thread to be busy until near the end, few enough for a deadline to be kept.
-BATCH_TOKENS_PER_THREAD = 1024
 
 
 class OnnxBackend:
@@ -34,7 +40,7 @@ class OnnxBackend:
     name = "onnx"
     query_prompt = ""
 
-    def __init__(self, session: Any, tokenizer: Any, config: Any, *, dtype: str, threads: int) -> None:
+    def __init__(self, session: Any, tokenizer: Any, config: Any, *, dtype: str, threads: int | None) -> None:
         self._session = session
         self._inputs = {item.name for item in session.get_inputs()}
         self.dtype = dtype
@@ -42,19 +48,16 @@ class OnnxBackend:
         self.max_length = position_limit(config)
         self.pads = session.get_providers()[0] == "CUDAExecutionProvider"
         self.device = "cuda" if self.pads else "cpu"
-        self.batch_tokens = CUDA_BATCH_TOKENS if self.pads else BATCH_TOKENS_PER_THREAD * threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ce-ranker-onnx")
+        self._one_by_one = OneByOne(threads, self.name)
+        self.batch_tokens = CUDA_BATCH_TOKENS if self.pads else BATCH_TOKENS_PER_THREAD * self._one_by_one.threads
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """Return the model's raw output for each pair, shape (pairs,)."""
-        if self.pads:
-            return self._run(batch)
-        return np.concatenate(list(self._pool.map(self._run, (Batch([pair], batch.pad_id) for pair in batch.pairs))))
+        return self._run(batch) if self.pads else self._one_by_one.logits(batch, self._run)
 
     def _run(self, batch: Batch) -> NDArray[np.float32]:
         feed = {name: array for name, array in batch.padded().items() if name in self._inputs}
-        output = self._session.run(None, feed)[0]
-        return np.asarray(output, dtype=np.float32).reshape(len(batch.pairs), -1)[:, 0]
+        return one_logit_each(self._session.run(None, feed)[0], len(batch.pairs))
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Tell whether `error` means that the batch was too large; onnxruntime only says so in words."""
@@ -73,7 +76,7 @@ def load(options: ModelOptions) -> OnnxBackend:
 
     :raises ImportError: If onnxruntime is not installed.
     :raises ModelNotFoundError: If the model has no ONNX file.
-    :raises ValueError: If the model has more than one output label.
+    :raises ValueError: If it is not a cross-encoder with one output label, or `dtype` is not what the file holds.
     """
     try:
         import onnxruntime
@@ -82,7 +85,14 @@ def load(options: ModelOptions) -> OnnxBackend:
             "backend='onnx' needs onnxruntime, which is not installed: pip install \"ce-ranker-haystack[onnx]\"."
         ) from error
 
-    folder, file = find_files(options, _candidates(options), beside=BESIDE)
+    folder, file = find_files(options, candidates(options), beside=BESIDE)
+    dtype = stored_dtype(file)
+    if options.dtype not in (None, "auto", dtype):
+        raise ValueError(
+            f"dtype={options.dtype!r} is not what {file} holds, which is {dtype}, and onnxruntime computes in what the "
+            "file holds: leave dtype away, or name another file with model_kwargs={'file_name': ...}."
+        )
+    config = load_config(folder, options)
     session_options = onnxruntime.SessionOptions()
     if not _has_exact_int8():
         session_options.add_session_config_entry(EXACT_INT8, "1")
@@ -94,20 +104,8 @@ def load(options: ModelOptions) -> OnnxBackend:
         providers=providers,
         disabled_optimizers=SLOW_ON_CPU if providers == ["CPUExecutionProvider"] else [],
     )
-    labels = session.get_outputs()[0].shape[-1]
-    if isinstance(labels, int) and labels != 1:
-        raise ValueError(
-            f"model {options.model!r} has {labels} output labels; a ranker needs one, "
-            "the relevance of the document to the query."
-        )
-    threads = options.threads if options.threads is not None else allowed_cpus()
-    return OnnxBackend(
-        session,
-        load_tokenizer(str(folder), options),
-        _config(folder, options),
-        dtype=_dtype_of(file),
-        threads=threads,
-    )
+    require_classifier(session.get_outputs()[0].shape, config, options.model)
+    return OnnxBackend(session, load_tokenizer(folder, options), config, dtype=dtype, threads=options.threads)
 
 
 def _has_exact_int8() -> bool:
@@ -123,29 +121,18 @@ def _has_exact_int8() -> bool:
     return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
 
 
-def _candidates(options: ModelOptions) -> Sequence[str]:
+def candidates(options: ModelOptions) -> Sequence[str]:
+    """Return the paths inside a model's folder where its ONNX file is looked for, the preferred one first."""
     named = options.model_kwargs.get("file_name")
-    return (str(named),) if named is not None else CANDIDATES
+    return (str(named), f"onnx/{named}") if named is not None else CANDIDATES
+
+
+def find_local(options: ModelOptions, folder: Path) -> Path | None:
+    """Return the ONNX file that `load` would open, or None if the folder holds none."""
+    return next((folder / path for path in candidates(options) if (folder / path).is_file()), None)
 
 
 def _providers(device: str | None, available: Sequence[str]) -> list[str]:
     on_gpu = device.startswith("cuda") if device is not None else True
     wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"] if on_gpu else ["CPUExecutionProvider"]
     return [provider for provider in wanted if provider in available]
-
-
-def _config(folder: Path, options: ModelOptions) -> Any:
-    """Return the model's configuration, or None where the folder holds none: exported weights often come without."""
-    if not (folder / "config.json").is_file():
-        return None
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(
-        str(folder), trust_remote_code=options.trust_remote_code, **dict(options.config_kwargs)
-    )
-
-
-def _dtype_of(file: Path) -> str:
-    """Name what the weights are stored in, by the tensor types that a quantised export uses."""
-    with file.open("rb") as stream:
-        return "int8" if b"MatMulInteger" in stream.read() else "float32"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from haystack_ce_ranker.backends import Batch, position_limit
 from haystack_ce_ranker.backends.first_token import first_tokens_only, part_behind_the_last_attention
 from haystack_ce_ranker.backends.packed import PackedForm, why_not
-from haystack_ce_ranker.models import ModelOptions, locate, not_found, require_safetensors
+from haystack_ce_ranker.models import ModelOptions, check_dtype, locate, not_found, require_safetensors
 from haystack_ce_ranker.pairs import PairTokenizer
 
 logger = logging.getLogger(__name__)
@@ -229,9 +229,8 @@ def resolve_dtype(dtype: str, device: str | None) -> torch.dtype:
     `auto` gives float16 on a GPU, bfloat16 on a CPU with AVX512-BF16 or AMX instructions, and float32 elsewhere:
     without them bfloat16 is emulated, and slower than float32.
     """
+    check_dtype(dtype)
     if dtype != "auto":
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype must be 'auto' or one of {', '.join(map(repr, DTYPES))}, but got {dtype!r}.")
         return DTYPES[dtype]
     on_gpu = device.startswith("cuda") if device is not None else torch.cuda.is_available()
     if on_gpu:

@@ -46,6 +46,7 @@ FirstStage = GivenRun | PipelineGroup
 
 _FIRST_STAGE = 100  # documents at least, so that Recall@100 means something
 _RUNTIMES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
+"""The package of each backend; `auto` is none of its own, and is measured only where it is named."""
 
 
 @dataclass(frozen=True)
@@ -239,4 +240,4 @@ def _reranker(
 
 
 def _installed() -> list[str]:
-    return [name for name in BACKENDS if importlib.util.find_spec(_RUNTIMES.get(name, name))]
+    return [name for name, package in _RUNTIMES.items() if importlib.util.find_spec(package)]

@@ -21,7 +21,7 @@ from haystack.utils.hf import deserialize_hf_model_kwargs, serialize_hf_model_kw
 from haystack_ce_ranker import backends
 from haystack_ce_ranker.calibration import calibration_of_this_machine
 from haystack_ce_ranker.documents import DocumentText
-from haystack_ce_ranker.models import ModelOptions
+from haystack_ce_ranker.models import ModelOptions, check_dtype
 from haystack_ce_ranker.provenance import KEY, with_record
 from haystack_ce_ranker.score_cache import ScoreCache
 from haystack_ce_ranker.scoring import CrossEncoderScorer, DocumentScore, QueryScores, ReadingPolicy, Stats
@@ -73,7 +73,8 @@ class CrossEncoderRanker:
         model_kwargs: dict[str, Any] | None = None,
         tokenizer_kwargs: dict[str, Any] | None = None,
         config_kwargs: dict[str, Any] | None = None,
-        backend: Literal["torch", "onnx"] = "torch",
+        backend: Literal["torch", "onnx", "openvino", "auto"] = "torch",
+        dtype: Literal["auto", "float32", "float16", "bfloat16"] | None = None,
         batch_size: int | None = None,
         batch_tokens: int | None = None,
         max_length: int | None = None,
@@ -114,10 +115,21 @@ class CrossEncoderRanker:
         :param score_threshold: Return only documents with at least this score.
         :param trust_remote_code: Whether the model may bring code of its own.
         :param model_kwargs: For the model's `from_pretrained`. Weights are read as safetensors only. With
-            `backend="onnx"`, `file_name` picks the file.
+            `backend="onnx"` and `"openvino"`, `file_name` picks the file; with `"openvino"`, `export=True` converts the
+            checkpoint even where there is one, and `ov_config` holds properties of OpenVINO.
         :param tokenizer_kwargs: For the tokenizer's `from_pretrained`.
         :param config_kwargs: For the configuration's `from_pretrained`.
-        :param backend: What runs the model: `torch`, or `onnx` (onnxruntime, the extra `onnx`).
+        :param backend: What runs the model: `torch`, `onnx` (onnxruntime, the extra `onnx`; needs an ONNX file),
+            `openvino` (the extra `openvino`; takes an OpenVINO or ONNX file or converts the checkpoint while it loads;
+            runs on CPU), or `auto`: the fastest that is installed and ranks the same, by a fixed rule that times
+            nothing. On a GPU that is `torch`. On a CPU it is `openvino` if it is installed, but `onnx` for a model that
+            comes as an int8 ONNX file, and `torch` where neither can be had; `haystack_ce_ranker.backends.auto` has the
+            rule in full. The report says what ran.
+        :param dtype: What it computes in. None: what the weights are loaded as, which is float32 but for a quantised
+            file; with `backend="auto"` the same as `"auto"`. `"auto"`: the fastest that ranks the same on this
+            hardware: float16 on a GPU, bfloat16 on a CPU with instructions for it (AVX512-BF16, AMX), else float32. A
+            quantised file stays what it is, and any other `dtype` than `"auto"` is an error there, as is one that
+            onnxruntime's file or, with `openvino`, this CPU does not have.
         :param batch_size: The most pairs of one forward pass; None for no limit beside `batch_tokens`.
         :param batch_tokens: The most tokens of one forward pass, padding among them; None for the backend's default.
         :param max_length: Tokens of a pair, special tokens among them; None for the model's own limit.
@@ -160,6 +172,10 @@ class CrossEncoderRanker:
         if backend not in backends.BACKENDS:
             choices = ", ".join(map(repr, backends.BACKENDS))
             raise ValueError(f"backend must be one of {choices}, but got {backend!r}.")
+        check_dtype(dtype)
+        twice = {"dtype", "torch_dtype"} & set(model_kwargs if model_kwargs is not None else {})
+        if dtype is not None and twice:
+            raise ValueError(f"dtype={dtype!r} and model_kwargs[{min(twice)!r}] say the same thing; give one of them.")
         if on_truncation not in _ON_TRUNCATION:
             choices = ", ".join(map(repr, _ON_TRUNCATION))
             raise ValueError(f"on_truncation must be one of {choices}, but got {on_truncation!r}.")
@@ -208,6 +224,7 @@ class CrossEncoderRanker:
         self.tokenizer_kwargs = tokenizer_kwargs
         self.config_kwargs = config_kwargs
         self.backend = backend
+        self.dtype = dtype
         self.batch_size = batch_size
         self.batch_tokens = batch_tokens
         self.max_length = max_length
@@ -262,6 +279,7 @@ class CrossEncoderRanker:
             tokenizer_kwargs=_copy(self.tokenizer_kwargs),
             config_kwargs=_copy(self.config_kwargs),
             backend=self.backend,
+            dtype=self.dtype,
             batch_size=self.batch_size,
             batch_tokens=self.batch_tokens,
             max_length=self.max_length,
@@ -425,6 +443,7 @@ class CrossEncoderRanker:
             token=self.token.resolve_value() if self.token is not None else None,
             trust_remote_code=self.trust_remote_code,
             device=ComponentDevice.resolve_device(self.device).to_torch_str(),
+            dtype=self.dtype,
             threads=threads,
             model_kwargs=self.model_kwargs if self.model_kwargs is not None else {},
             tokenizer_kwargs=self.tokenizer_kwargs if self.tokenizer_kwargs is not None else {},

@@ -1,0 +1,111 @@
+"""
+What the runtimes of exported models share: what stands beside a weight file, what the file holds, and how it is run.
+
+A weight file comes without sentence-transformers, which checks a torch checkpoint; so the checks are made here.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haystack_ce_ranker.backends import Batch, allowed_cpus
+from haystack_ce_ranker.models import ModelOptions
+
+BESIDE = ("*.json", "*.txt", "*.model")
+# Enough for every thread to be busy until near the end, few enough for a deadline to be kept.
+BATCH_TOKENS_PER_THREAD = 1024
+# Operators and element types that only a quantised file has.
+_INT8_MARKS = {
+    ".onnx": (b"MatMulInteger", b"QLinearMatMul", b"DequantizeLinear"),
+    ".xml": (b'type="FakeQuantize"', b'element_type="i8"', b'element_type="u8"'),
+}
+# What the converters of onnxruntime and onnxconverter-common name the way back from float16.
+_FLOAT16_MARK = b"graph_output_cast"
+
+Run = Callable[[Batch], NDArray[np.float32]]
+
+
+class OneByOne:
+    """
+    Runs each pair of a batch alone on one thread, as many at once as there are threads, whoever asks.
+
+    :ivar threads: How many.
+    """
+
+    def __init__(self, threads: int | None, name: str) -> None:
+        self.threads = threads if threads is not None else allowed_cpus()
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix=f"ce-ranker-{name}")
+
+    def logits(self, batch: Batch, run: Run) -> NDArray[np.float32]:
+        """Return what `run` finds for each pair, shape (pairs,)."""
+        return np.concatenate(list(self._pool.map(run, (Batch([pair], batch.pad_id) for pair in batch.pairs))))
+
+
+def load_tokenizer(folder: Path, options: ModelOptions) -> Any:
+    """Load the tokenizer beside exported weights, with transformers."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(
+        str(folder), trust_remote_code=options.trust_remote_code, **dict(options.tokenizer_kwargs)
+    )
+
+
+def load_config(folder: Path, options: ModelOptions) -> Any:
+    """Return the model's configuration, or None where the folder holds none: exported weights often come without."""
+    if not (folder / "config.json").is_file():
+        return None
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(
+        str(folder), trust_remote_code=options.trust_remote_code, **dict(options.config_kwargs)
+    )
+
+
+def stored_dtype(file: Path) -> str:
+    """Name what a weight file holds: `int8`, `float16` or `float32`."""
+    content = file.read_bytes()
+    if any(mark in content for mark in _INT8_MARKS[file.suffix]):
+        return "int8"
+    return "float16" if file.suffix == ".onnx" and _FLOAT16_MARK in content else "float32"
+
+
+def require_classifier(shape: Sequence[object], config: Any, model: str) -> None:
+    """
+    Check that an exported model is a cross-encoder with one output label, as far as its file tells.
+
+    :param shape: Of the first output; what is no whole number is left open by the file.
+    :param config: The model's configuration, or None.
+    :raises ValueError: If it is something else.
+    """
+    made_as = [str(name) for name in getattr(config, "architectures", None) or []]
+    other = [name for name in made_as if not name.endswith("ForSequenceClassification")]
+    if other or len(shape) > 2:
+        what = other[0] if other else f"an output of {len(shape)} dimensions"
+        raise ValueError(
+            f"model {model!r} is not a sequence-classification cross-encoder but {what} (for example a causal "
+            "re-ranker, or an embedding model); use a model with an AutoModelForSequenceClassification form."
+        )
+    labels = shape[-1] if len(shape) == 2 else None
+    if isinstance(labels, int) and labels != 1:
+        raise ValueError(_labels(model, labels))
+
+
+def one_logit_each(output: Any, pairs: int) -> NDArray[np.float32]:
+    """
+    Return a model's output as one value for each pair, shape (pairs,).
+
+    :raises ValueError: If it has more than one: a file may leave the number of labels open.
+    """
+    values: NDArray[np.float32] = np.array(output, dtype=np.float32).reshape(pairs, -1)
+    if values.shape[1] != 1:
+        raise ValueError(_labels("", values.shape[1]))
+    return values[:, 0]
+
+
+def _labels(model: str, labels: int) -> str:
+    name = f"model {model!r}" if model else "model"
+    return f"{name} has {labels} output labels; a ranker needs one, the relevance of the document to the query."

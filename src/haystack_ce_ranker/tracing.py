@@ -1,0 +1,48 @@
+"""A cross-encoder that torch has loaded as a plain function of arrays, the form that converters trace."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def input_names(exact: Any) -> list[str]:
+    """
+    Return the names of the arrays that the model takes, in the order in which `traceable` takes them.
+
+    :param exact: A `backends.torch.TorchBackend`.
+    """
+    return [name for name in INPUTS if name != "token_type_ids" or exact.tokenizer.uses_token_types]
+
+
+def traceable(exact: Any) -> tuple[Any, tuple[Any, ...]]:
+    """
+    Return a torch module from arrays to logits, and arrays to trace it with, int64 of shape (pairs, tokens).
+
+    :param exact: A `backends.torch.TorchBackend` in float32 on CPU; its model is put into evaluation mode.
+    """
+    import torch
+
+    model = exact.cross_encoder.model.eval()
+    names = input_names(exact)
+
+    class Logits(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *inputs: Any) -> Any:
+            return self.model(**dict(zip(names, inputs, strict=True))).logits
+
+    # In training mode a converter would leave the model there, with its dropout at work.
+    return Logits().eval(), tuple(torch.ones(2, 8, dtype=torch.long) for _ in names)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide that the tracer warns of each constant it takes from the example: scores tell whether one matters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from haystack_ce_ranker.backends.first_token import first_tokens_only, part_behind_the_last_attention
+
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -21,6 +23,8 @@ def traceable(exact: Any) -> tuple[Any, tuple[Any, ...]]:
     """
     Return a torch module from arrays to logits, and arrays to trace it with, int64 of shape (pairs, tokens).
 
+    What nobody reads of the last layer is left out, as in the torch backend.
+
     :param exact: A `backends.torch.TorchBackend` in float32 on CPU; its model is put into evaluation mode.
     """
     import torch
@@ -34,7 +38,8 @@ def traceable(exact: Any) -> tuple[Any, tuple[Any, ...]]:
             self.model = model
 
         def forward(self, *inputs: Any) -> Any:
-            return self.model(**dict(zip(names, inputs, strict=True))).logits
+            with first_tokens_only(part_behind_the_last_attention(self.model)):
+                return self.model(**dict(zip(names, inputs, strict=True))).logits
 
     # In training mode a converter would leave the model there, with its dropout at work.
     return Logits().eval(), tuple(torch.ones(2, 8, dtype=torch.long) for _ in names)

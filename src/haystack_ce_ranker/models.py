@@ -110,19 +110,25 @@ def find_files(options: ModelOptions, candidates: Sequence[str], *, beside: Sequ
     )
 
 
+def has_safetensors(folder: Path) -> bool:
+    """Tell whether a folder holds weights as safetensors."""
+    return next(folder.rglob("*.safetensors"), None) is not None
+
+
 def require_safetensors(folder: Path, model: str) -> None:
     """
     Raise, with what to do instead, unless a folder holds weights as safetensors.
 
     :raises ModelNotFoundError: If it does not; names what it holds.
     """
-    if next(folder.rglob("*.safetensors"), None) is not None:
+    if has_safetensors(folder):
         return
-    exported = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.onnx"))
-    if exported:
-        raise ModelNotFoundError(
-            f"model {model!r} has only ONNX weights ({', '.join(exported)}) in {folder}: set backend='onnx'."
-        )
+    for kind, pattern, backend in (("ONNX", "*.onnx", "onnx"), ("OpenVINO", "openvino_*.xml", "openvino")):
+        exported = sorted(str(file.relative_to(folder)) for file in folder.rglob(pattern))
+        if exported:
+            raise ModelNotFoundError(
+                f"model {model!r} has only {kind} weights ({', '.join(exported)}) in {folder}: set backend={backend!r}."
+            )
     held = sorted(file.name for file in folder.iterdir())
     raise ModelNotFoundError(
         f"model {model!r} has no weights as safetensors in {folder}, which holds {', '.join(held[:10]) or 'nothing'}. "

@@ -59,8 +59,8 @@ def write_openvino(exact: Any, folder: Path) -> None:
     Write `openvino_model.xml` and `openvino_model.bin` for OpenVINO: its weights as int8, a scale for each row.
 
     OpenVINO then multiplies in int8, with a scale for each 128 values of an activation. That is more exact than int8
-    throughout, with fixed ranges for activations (`nncf.quantize`): on dl19 logits move by 0.04 instead of 0.36 on
-    average, and about as fast.
+    throughout, with fixed ranges for activations (`nncf.quantize`), and no slower: on 150 pairs of dl19 logits moved by
+    0.03 on average and 0.13 at most, instead of 0.25 and 2.8.
 
     :param exact: A `backends.torch.TorchBackend` in float32 on CPU.
     :raises ImportError: If openvino or nncf is not installed.

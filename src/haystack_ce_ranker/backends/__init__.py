@@ -115,6 +115,15 @@ def allowed_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def load_tokenizer(folder: str, options: ModelOptions) -> Any:
+    """Load the tokenizer beside exported weights, with transformers."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=options.trust_remote_code, **dict(options.tokenizer_kwargs)
+    )
+
+
 def position_limit(config: Any) -> int | None:
     """
     Return the most tokens that a model's positions allow, or None where its configuration names no limit.

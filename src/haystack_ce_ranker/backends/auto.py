@@ -24,7 +24,7 @@ from pathlib import Path
 from haystack_ce_ranker import backends
 from haystack_ce_ranker.backends import Backend, onnx, openvino
 from haystack_ce_ranker.backends.exported import stored_dtype
-from haystack_ce_ranker.models import ModelOptions, locate
+from haystack_ce_ranker.models import ModelOptions, has_safetensors, locate
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def choose(options: ModelOptions) -> Choice:
     if has_openvino and any((folder / path).is_file() for path in openvino.CANDIDATES):
         return Choice("openvino", dtype, "the folder has an OpenVINO file")
     file = onnx.find_local(options, folder)
-    has_checkpoint = not folder.is_dir() or any(folder.glob("*.safetensors"))
+    has_checkpoint = not folder.is_dir() or has_safetensors(folder)
     if file is not None and has_onnxruntime and options.dtype is None and stored_dtype(file) == "int8":
         return Choice("onnx", dtype, f"{file.name} holds int8")
     if has_checkpoint and has_openvino:

@@ -45,15 +45,6 @@ class OneByOne:
         return np.concatenate(list(self._pool.map(run, (Batch([pair], batch.pad_id) for pair in batch.pairs))))
 
 
-def load_tokenizer(folder: Path, options: ModelOptions) -> Any:
-    """Load the tokenizer beside exported weights, with transformers."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(
-        str(folder), trust_remote_code=options.trust_remote_code, **dict(options.tokenizer_kwargs)
-    )
-
-
 def load_config(folder: Path, options: ModelOptions) -> Any:
     """Return the model's configuration, or None where the folder holds none: exported weights often come without."""
     if not (folder / "config.json").is_file():

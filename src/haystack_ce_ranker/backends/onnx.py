@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from haystack_ce_ranker.backends import Batch, position_limit
+from haystack_ce_ranker.backends import Batch, load_tokenizer, position_limit
 from haystack_ce_ranker.backends.exported import (
     BATCH_TOKENS_PER_THREAD,
     BESIDE,
     OneByOne,
     load_config,
-    load_tokenizer,
     one_logit_each,
     require_classifier,
     stored_dtype,
@@ -105,7 +104,7 @@ def load(options: ModelOptions) -> OnnxBackend:
         disabled_optimizers=SLOW_ON_CPU if providers == ["CPUExecutionProvider"] else [],
     )
     require_classifier(session.get_outputs()[0].shape, config, options.model)
-    return OnnxBackend(session, load_tokenizer(folder, options), config, dtype=dtype, threads=options.threads)
+    return OnnxBackend(session, load_tokenizer(str(folder), options), config, dtype=dtype, threads=options.threads)
 
 
 def _has_exact_int8() -> bool:

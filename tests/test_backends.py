@@ -150,6 +150,26 @@ def test_int8_scores_are_those_of_exact_products_on_any_processor(onnx_bert, tmp
     assert found == scores(exact)
 
 
+def test_onnx_computes_in_what_the_file_holds_and_refuses_another_dtype(onnx_bert, tmp_path):
+    for dtype in (None, "auto", "float32"):
+        assert backends.load("onnx", ModelOptions(onnx_bert, dtype=dtype)).dtype == "float32"
+    with pytest.raises(ValueError, match=r"dtype='bfloat16' is not what .*model.onnx holds, which is float32"):
+        backends.load("onnx", ModelOptions(onnx_bert, dtype="bfloat16"))
+    for mark, stored in ((b"MatMulInteger", "int8"), (b"DequantizeLinear", "int8"), (b"graph_output_cast0", "float16")):
+        (tmp_path / "model.onnx").write_bytes(b"\x00" + mark)
+        with pytest.raises(ValueError, match=f"dtype='float32' is not what .*model.onnx holds, which is {stored}"):
+            backends.load("onnx", ModelOptions(str(tmp_path), dtype="float32"))
+
+
+def test_an_onnx_file_can_be_named_with_and_without_its_folder(onnx_bert, tmp_path):
+    shutil.copytree(onnx_bert, tmp_path / "named", ignore=shutil.ignore_patterns("*.onnx"))
+    (tmp_path / "named" / "onnx").mkdir()
+    shutil.copy(Path(onnx_bert) / "model.onnx", tmp_path / "named" / "onnx" / "other.onnx")
+    for name in ("other.onnx", "onnx/other.onnx"):
+        backend = backends.load("onnx", ModelOptions(str(tmp_path / "named"), model_kwargs={"file_name": name}))
+        assert backend.dtype == "float32"
+
+
 def test_a_model_with_two_labels_is_an_error(two_label_bert):
     with pytest.raises(ValueError, match="2 output labels"):
         backends.load("torch", ModelOptions(two_label_bert))

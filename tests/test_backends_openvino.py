@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from haystack import Document, Pipeline
 
-from conftest import bert_tokenizer, save_bert
+from conftest import bert_tokenizer
 from haystack_ce_ranker import CrossEncoderRanker, backends, quantizers
 from haystack_ce_ranker.backends import auto
 from haystack_ce_ranker.backends import openvino as runtime
@@ -161,7 +161,7 @@ def test_an_infer_request_comes_back_after_an_error(ir, monkeypatch):
     monkeypatch.setattr(runtime, "one_logit_each", lambda output, pairs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         scores_of(ours)
-    ours._one_by_one._pool.shutdown()  # the next pair may have begun already
+    ours._one_by_one._pool.shutdown()  # waits for the other pairs
     assert ours._requests.qsize() == 1
 
 
@@ -171,7 +171,7 @@ def test_dtype_is_what_the_processor_computes_in(ir, tiny_bert, monkeypatch):
     for folder in (ir, tiny_bert):
         ours = backends.load("openvino", ModelOptions(folder, dtype="auto", **CPU))
         assert ours.dtype == ("bfloat16" if able else "float32")
-        assert scores_of(ours) == pytest.approx(exact, rel=0.2)
+        assert scores_of(ours) == pytest.approx(exact, rel=0.2, abs=0.1)
     assert backends.load("openvino", ModelOptions(ir, dtype="float32", **CPU)).dtype == "float32"
 
     class Old:
@@ -273,20 +273,17 @@ def test_a_model_that_is_nowhere_names_what_was_tried(tmp_path):
 
 
 def test_a_model_with_two_labels_is_an_error(two_label_bert, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
     with pytest.raises(ValueError, match="2 output labels"):
         backends.load("openvino", ModelOptions(two_label_bert, **CPU))
     shutil.copytree(two_label_bert, tmp_path / "two", ignore=shutil.ignore_patterns("*.safetensors"))
-    one = backends.load("torch", ModelOptions(save_bert(tmp_path / "one"), **CPU))
-    both = SimpleNamespace(cross_encoder=SimpleNamespace(model=two_labels(two_label_bert)), tokenizer=one.tokenizer)
-    openvino.save_model(runtime.convert(both), tmp_path / "two" / "openvino_model.xml")
+    tokenizer = SimpleNamespace(uses_token_types=True)
+    model = AutoModelForSequenceClassification.from_pretrained(two_label_bert)
+    exact = SimpleNamespace(cross_encoder=SimpleNamespace(model=model), tokenizer=tokenizer)
+    openvino.save_model(runtime.convert(exact), tmp_path / "two" / "openvino_model.xml")
     with pytest.raises(ValueError, match="2 output labels"):
         backends.load("openvino", ModelOptions(str(tmp_path / "two"), **CPU))
-
-
-def two_labels(folder):
-    from transformers import AutoModelForSequenceClassification
-
-    return AutoModelForSequenceClassification.from_pretrained(folder)
 
 
 def test_what_is_no_cross_encoder_is_refused_as_far_as_its_file_tells(ir, tmp_path):

@@ -63,17 +63,21 @@ def migrated(theirs):
     return Pipeline.loads(described.replace(old, TYPE))
 
 
-def test_changing_the_type_line_migrates_a_pipeline(tiny_bert):
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_changing_the_type_line_migrates_a_pipeline(tiny_bert, backend):
+    if backend == "openvino":
+        pytest.importorskip("openvino", reason="needs the extra 'openvino'")
     theirs = similarity_ranker()(
         model=tiny_bert, top_k=3, query_prefix="a ", document_suffix=" city", meta_fields_to_embed=["title"]
     )
     given = documents(meta={"title": "germany"})
-    data = {"ranker": {"query": "the hut", "documents": given}}
-    found = migrated(theirs).run(data)["ranker"]["documents"]
     theirs.warm_up()
     expected = theirs.run(query="the hut", documents=given)["documents"]
-    assert [d.id for d in found] == [d.id for d in expected]
-    assert [d.score for d in found] == pytest.approx([d.score for d in expected], abs=1e-4)
+    theirs.backend = backend  # set late: without optimum, theirs runs on torch only
+    found = migrated(theirs).run({"ranker": {"query": "the hut", "documents": given}})["ranker"]
+    assert found["report"]["backend"] == backend
+    assert [d.id for d in found["documents"]] == [d.id for d in expected]
+    assert [d.score for d in found["documents"]] == pytest.approx([d.score for d in expected], abs=1e-4)
 
 
 def test_every_parameter_of_haystacks_ranker_survives_the_change_of_type(tiny_bert):
@@ -122,6 +126,16 @@ def test_the_defaults_are_haystacks_but_for_what_the_readme_lists():
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     listed = readme.split("Deliberate differences:")[1].split("\n\n")[1]
     assert all(f"| `{name}`" in listed for name in differing)
+
+
+def test_what_it_computes_in_is_chosen_reported_and_saved(tiny_bert):
+    made = CrossEncoderRanker(model=tiny_bert, dtype="bfloat16")
+    assert made.to_dict()["init_parameters"]["dtype"] == "bfloat16"
+    again = CrossEncoderRanker.from_dict(made.to_dict())
+    assert again.run("the hut", documents())["report"]["dtype"] == "bfloat16"
+    assert CrossEncoderRanker(model=tiny_bert).run("the hut", documents())["report"]["dtype"] == "float32"
+    with pytest.raises(ValueError, match=r"dtype='float32' and model_kwargs\['torch_dtype'\] say the same thing"):
+        CrossEncoderRanker(model=tiny_bert, dtype="float32", model_kwargs={"torch_dtype": "bfloat16"})
 
 
 def test_it_round_trips_through_yaml_with_plain_values(tiny_bert):
@@ -346,7 +360,8 @@ def test_top_k_must_be_a_positive_number(ranker, top_k):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"backend": "jax"}, "backend must be one of"),
+        ({"backend": "jax"}, "backend must be one of 'torch', 'onnx', 'openvino', 'auto', but got 'jax'"),
+        ({"dtype": "int4"}, "dtype must be one of 'auto', 'float32', 'float16', 'bfloat16', or None, but got 'int4'"),
         ({"on_truncation": "cut"}, "on_truncation must be one of"),
         ({"name": ""}, "name must not be empty"),
         ({"model": " "}, "model must be a hub id, a folder or 'package:<name>/<path>', but got ' '"),

@@ -44,6 +44,7 @@ def test_long_documents_are_also_read_by_their_head_for_comparison():
 def test_without_a_backend_every_installed_one_is_tried_and_may_fail():
     tried = sweep.variants(collection(), models=["m"], backends=[], strategies=[])
     assert "torch" in {one.backend for one in tried}
+    assert "auto" not in {one.backend for one in tried}
     assert not any(one.required for one in tried)
     planned = sweep.plan(collection(), models=["m"], depths=(5,))
     assert len(planned.optional) == len(tried)

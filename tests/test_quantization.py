@@ -171,13 +171,15 @@ def test_overlap_counts_the_top_10_or_the_best_half():
     assert quantization._overlap(np.asarray([1.0, 2.0, 3.0, 4.0]), np.asarray([4.0, 1.0, 2.0, 3.0])) == 0.5
 
 
-def test_the_command_prints_the_table_and_refuses_with_one_line(tiny_bert, tmp_path, monkeypatch):
+@pytest.mark.parametrize("backend", FILES)
+def test_the_command_prints_the_table_and_refuses_with_one_line(tiny_bert, tmp_path, monkeypatch, backend):
     monkeypatch.setenv("COLUMNS", "160")
     arguments = ["quantize", tiny_bert, str(tmp_path / "out"), "--min-correlation", "-1", "--min-overlap", "0"]
+    arguments += ["--backend", backend]
     done = runner.invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "rank correlation, mean" in done.output
-    assert (tmp_path / "out" / "model.onnx").is_file()
+    assert all((tmp_path / "out" / name).is_file() for name in FILES[backend])
     again = runner.invoke(app, arguments)
     assert again.exit_code == 2
     assert "output must be a folder" in again.output

@@ -14,6 +14,10 @@ The first of these that applies:
 Where no `dtype` is asked for it is `auto`: float16 on a GPU; on a CPU int8 where the file holds it, else bfloat16 where
 the CPU computes in it, else float32. An int8 file is only ever used where somebody put it beside the model. What a
 model's repository on the hub holds beside its checkpoint is not downloaded to find out.
+
+The order is that of ms-marco-MiniLM-L12 on dl19, 50 passages of BM25 a query, two threads of a Zen 4: onnx int8 97
+pairs/s, openvino int8 78, openvino bfloat16 63, torch bfloat16 55, float32 38 (openvino) and 35 (torch), each within
+0.002 of the nDCG@10 of float32.
 """
 
 import importlib.util

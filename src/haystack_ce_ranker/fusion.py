@@ -28,8 +28,8 @@ MISSING_RULES = ("min", "zero", "drop", "impute")
 RANK_CONSTANT = 60.0
 """The k of 1 / (k + rank): Cormack, Clarke & Buettcher 2009, "Reciprocal Rank Fusion outperforms Condorcet"."""
 
-LOG_SCALE = 8.0
-"""With it the slope of `log` is 1 at a score of 7, among the scores that BM25 gives to good documents."""
+LOG_SCALE = 5.0
+"""From `benchmarks/fusion.py`: at 3 it helps less where the cross-encoder is bad, at 6 it harms where it is good."""
 
 _PROBABILITY_MARGIN = 1e-7  # what float32 can still tell from 1; the logit of such a score is 16.1
 _IMPUTE_AT_LEAST = 3  # shared documents; a line through two points fits anything
@@ -112,7 +112,7 @@ name                         value                                           one
 `theoretical` low, high      (x - low) / (high - low); high: the list's max  as usual; 0.5 where high <= low
 `z_score`                    (x - mean) / population deviation               0.0, the mean: no information
 `rank` k=60                  1 / (k + rank); equal scores share a rank       all share rank 1
-`log` scale=8                scale log(1 + x); of x < 0: -scale log(1 - x)   as usual
+`log` scale=5                scale log(1 + x); of x < 0: -scale log(1 - x)   as usual
 `logit`                      log(x / (1 - x)), held 1e-7 away from 0 and 1   as usual
 `logistic` slope, intercept  1 / (1 + exp(-(slope x + intercept)))           as usual
 ===========================  ==============================================  =================================

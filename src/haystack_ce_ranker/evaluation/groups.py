@@ -218,12 +218,13 @@ class RerankGroup:
         key: str,
     ) -> None:
         self.names: tuple[str, ...] = tuple(names)
-        self.key = key_of("rerank", key, ranker.to_dict(), list(depths))
         self._first = first
         self._ranker = ranker
         self._depths = tuple(depths)
         self._collection = collection
         self._joiner = HybridScoreJoiner(WEIGHTS)
+        blend = {name: one.spec() for name, one in self._joiner.normalizations.items()}
+        self.key = key_of("rerank", key, ranker.to_dict(), self._joiner.to_dict(), blend, list(depths))
         self._report: dict[str, Any] = {}
         self._meter: EnergyMeter | None = None
 

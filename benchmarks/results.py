@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Task:
     """
     How a collection is evaluated.
 
+    :param folder: The collection's, where the task has another name.
     :param relevance_level: The lowest grade that counts in binary measures.
     :param float32: Whether the same model in float32 is measured beside the int8 one, on every backend.
     :param bi_encoder: Whether a bi-encoder is measured as a second first stage.
@@ -40,6 +41,7 @@ class Task:
     depth: str
     queries: int | None = None
     run: str | None = None
+    folder: str | None = None
     relevance_level: int = 1
     float32: bool = False
     bi_encoder: bool = False
@@ -49,7 +51,8 @@ TASKS = {
     "dl19": Task("10,20,50,100", run="run.bm25.tsv", relevance_level=2, float32=True),
     "dl19-long": Task("10,20", run="run.bm25.tsv", relevance_level=2),
     "covidqa": Task("5,10,20", queries=100),
-    "stackfaq": Task("5,10,20", queries=100, bi_encoder=True),
+    "stackfaq": Task("5,10,20", queries=100),
+    "stackfaq-bi-encoder": Task("5,10,20", queries=100, folder="stackfaq", bi_encoder=True),
     "cacm": Task("10,20,50"),
     "med": Task("10,20,50"),
     "vaswani": Task("10,20,50"),
@@ -67,24 +70,30 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache/results"))
     arguments = parser.parse_args()
     for name in arguments.collections:
-        if (arguments.data / name).is_dir():
-            _evaluate(name, TASKS[name], arguments)
+        task = TASKS[name]
+        folder = arguments.data / (name if task.folder is None else task.folder)
+        if not folder.is_dir():
+            print(f"{name}: {folder} is not there, skipped")
+        elif task.bi_encoder and arguments.bi_encoder is None:
+            print(f"{name}: no --bi-encoder is named, skipped")
         else:
-            print(f"{name}: {arguments.data / name} is not there, skipped")
+            _evaluate(name, folder, task, arguments)
     print()
-    print("\n".join(summary([json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))])))
+    print(
+        "\n".join(summary({path.stem: json.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.json"))}))
+    )
 
 
-def _evaluate(name: str, task: Task, arguments: argparse.Namespace) -> None:
+def _evaluate(name: str, folder: Path, task: Task, arguments: argparse.Namespace) -> None:
     output = arguments.cache / name
-    command = [sys.executable, "-m", "haystack_ce_ranker.cli", "evaluate", str(arguments.data / name)]
+    command = [sys.executable, "-m", "haystack_ce_ranker.cli", "evaluate", str(folder)]
     command += ["--depth", task.depth, "--relevance-level", str(task.relevance_level), "--output", str(output)]
     command += ["--model", arguments.model]
     if task.float32 and arguments.float32 is not None:
         command += ["--model", arguments.float32]
     else:
         command += ["--backend", "onnx"]
-    if task.bi_encoder and arguments.bi_encoder is not None:
+    if task.bi_encoder:
         command += ["--bi-encoder", arguments.bi_encoder]
     if task.run is not None:
         command += ["--run", task.run]
@@ -94,23 +103,25 @@ def _evaluate(name: str, task: Task, arguments: argparse.Namespace) -> None:
     print("$", " ".join(["haystack-ce-ranker", *command[3:]]), flush=True)
     subprocess.run(command, check=True)
     FOLDER.mkdir(exist_ok=True)
-    shutil.copy(output / "results.json", FOLDER / f"{name}.json")
+    text = (output / "results.json").read_text(encoding="utf-8")
+    here = f"{Path.cwd()}{os.sep}"  # stands in notes on models that a backend cannot load
+    (FOLDER / f"{name}.json").write_text(text.replace(here, ""), encoding="utf-8")
     if name == PICTURE:
         shutil.copy(output / "latency.svg", FOLDER / f"{name}.svg")
 
 
-def summary(found: Sequence[dict[str, Any]]) -> list[str]:
+def summary(found: Mapping[str, dict[str, Any]]) -> list[str]:
     """Return a Markdown table: a collection a row, with the verdict and what it rests on."""
     rows = ["| collection | baseline | best re-ranked | p | worth it? | choice | p50 ms | joules |"]
     rows.append("|---|---|---|---|---|---|---|---|")
-    for one in found:
+    for name, one in found.items():
         systems, verdict = one["systems"], one["verdict"]
         subject = systems.get(verdict["subject"]) if verdict["subject"] is not None else None
         choice = systems[verdict["choice"]]
         against = "-" if subject is None else f"{subject['nDCG@10']:.3f} ({verdict['subject']})"
-        p = "-" if subject is None or subject["versus"] is None else f"{subject['versus']['p_corrected']:.3f}"
+        p = "-" if subject is None or subject["versus"] is None else _p(subject["versus"]["p_corrected"])
         cells = [
-            f"{one['collection']} ({one['queries']})",
+            f"{name} ({one['queries']})",
             f"{systems[one['baseline']]['nDCG@10']:.3f}",
             against,
             p,
@@ -121,6 +132,10 @@ def summary(found: Sequence[dict[str, Any]]) -> list[str]:
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 What a gate in front of the ranker is worth: for each predictor, the share of queries that it spares on queries it was
 not fitted on, and the nDCG@10 given up; and the same for choosing the predictor, too, on other queries.
 
-    python benchmarks/gate.py --cache .cache/gate --output benchmarks/results/gate.json
+    python benchmarks/gate.py --cache .cache/gate --output .cache/gate.json
 
 Scores come from BM25Retriever and CrossEncoderRanker as in `fusion.py`, whose cache it shares; what is fitted, and how
 that is measured, is `haystack_ce_ranker.evaluation.gate`. Needs the extras `evaluate` and `onnx`.
@@ -70,7 +70,7 @@ def main() -> None:
         if not folder.is_dir():
             print(f"{name} is left out: there is no {folder}")
             continue
-        judged = scores_of(name, folder, arguments)
+        judged = scores_of(name, TASKS[name], folder, arguments)
         texts = dict(load_collection(folder).queries)
         found[name] = {
             label: fit_gate(queries_of(judged, texts, setting), caution=arguments.caution, draws=arguments.draws)

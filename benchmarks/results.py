@@ -23,7 +23,7 @@ from typing import Any
 from haystack_ce_ranker.models import OFFLINE_MODEL
 
 FOLDER = Path(__file__).parent / "results"
-PICTURE = "dl19"
+PICTURE = "covidqa"
 """The collection whose picture of quality against latency is kept."""
 
 

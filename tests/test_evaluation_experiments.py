@@ -1,6 +1,7 @@
 """Experiments: what systems did becomes figures, an interrupted run goes on, slices give what a whole list gives."""
 
 import json
+from contextlib import contextmanager
 from importlib import resources
 
 import pytest
@@ -9,6 +10,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from haystack_ce_ranker.evaluation import experiments, groups, sweep
 from haystack_ce_ranker.evaluation.collections import Collection, Text
+from haystack_ce_ranker.evaluation.energy import Spent
 from haystack_ce_ranker.evaluation.experiments import measure, results, stages, write
 from haystack_ce_ranker.evaluation.groups import GivenRun, PipelineGroup, RerankGroup
 from haystack_ce_ranker.evaluation.journal import Journal
@@ -210,6 +212,25 @@ def test_a_deeper_list_costs_what_the_shallower_one_does_and_more(collection, ti
     assert 0 < deep["read_share"] <= 1
     assert deep["dtype"] == "float32"
     assert (deep["first_stage"], deep["depth"], deep["kind"]) == ("bm25", 8, "cross-encoder")
+
+
+def test_a_depth_takes_the_energy_of_its_first_stage_and_of_all_its_slices(collection, tiny_bert, monkeypatch):
+    class OneJoule:
+        source = "estimated: a joule each time"
+
+        @contextmanager
+        def measure(self):
+            yield Spent(seconds=0.001, joules=1.0)
+
+    monkeypatch.setattr(groups, "meter_for", lambda device="cpu": OneJoule())
+    run = GivenRun("run.mine", {query_id: {"d0-1": 3.0, "d1-1": 2.0, "d2-1": 1.0} for query_id in collection.queries})
+    planned = sweep.plan(collection, models=[tiny_bert], backends=["torch"], depths=(1, 2, 3), run=run)
+    joules = {one.name: one.observations["q0"].joules for one in measure(planned.groups, collection).systems}
+    assert joules == {
+        "run.mine": 0.0,
+        **{f"cross-encoder@{depth}": float(depth) for depth in (1, 2, 3)},
+        **{f"hybrid@{depth}": depth + 1.0 for depth in (1, 2, 3)},
+    }
 
 
 def test_results_json_holds_no_text_of_the_collection_and_is_valid(collection, tiny_bert, tmp_path):

@@ -43,7 +43,7 @@ def test_lines_that_are_no_entries_are_skipped(tmp_path):
 def test_an_entry_is_on_disk_when_the_process_dies_right_after(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from haystack_ce_ranker.evaluation.journal import Journal\n"
-        "Journal(Path(sys.argv[1])).note('k', 'q', [1]); os._exit(9)"
+        "journal = Journal(Path(sys.argv[1])); journal.note('k', 'q', [1]); os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9
     assert Journal(tmp_path).get("k", "q") == [1]

@@ -76,7 +76,7 @@ def test_joins_on_logits_even_where_the_score_is_a_probability() -> None:
     assert ranked[0].score - ranked[1].score < 0.001
     result = HybridScoreJoiner(WEIGHTS).run(cross_encoder=ranked, bm25=found)
     assert ids(result) == ["a", "b"]
-    assert result["documents"][0].score == pytest.approx(0.8 * 9 + 0.2 * 8 * math.log(6))
+    assert result["documents"][0].score == pytest.approx(0.8 * 9 + 0.2 * 5 * math.log(6))
 
 
 def test_each_document_keeps_how_its_score_came_about_and_what_others_noted() -> None:

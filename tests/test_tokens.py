@@ -1,5 +1,6 @@
 """Texts to tokens: word by word the same as the tokenizer's own encoding, only faster."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,10 +11,11 @@ from tokenizers import AddedToken, Tokenizer, normalizers
 from transformers import AutoTokenizer
 
 from conftest import bert_tokenizer
-from haystack_ce_ranker import tokens as tokens_module
+from haystack_ce_ranker import word_table
 from haystack_ce_ranker.evaluation.collections import load_collection
 from haystack_ce_ranker.pairs import PairTokenizer
-from haystack_ce_ranker.tokens import TextEncoder, reads_word_by_word
+from haystack_ce_ranker.text_encoder import TextEncoder
+from haystack_ce_ranker.word_table import reads_word_by_word
 from test_pairs import FORMATS
 from test_passages import LEARNT, SCRIPTS
 
@@ -65,45 +67,125 @@ def test_an_added_token_that_looks_across_a_space_rules_word_by_word_out(token):
     assert reads_word_by_word(tokenizer)
     tokenizer.add_tokens([token])
     assert not reads_word_by_word(tokenizer)
-    text = "a car hut in paris"
-    assert TextEncoder(tokenizer).encode([text])[0].ids.tolist() == tokenizer.encode(text, add_special_tokens=False).ids
+    assert_read_as_the_tokenizer_does(TextEncoder(tokenizer), tokenizer, ["a car hut in paris"])
 
 
-def test_a_word_is_read_once(monkeypatch):
-    read = []
-    encode_all = tokens_module._encode_all
-    monkeypatch.setattr(tokens_module, "_encode_all", lambda t, texts: read.extend(texts) or encode_all(t, texts))
+@pytest.mark.parametrize("token", [AddedToken("Snow-Car"), AddedToken("Snow-Car", normalized=False)])
+def test_added_tokens_with_punctuation_and_capitals_stay_whole(token):
+    tokenizer = Tokenizer.from_str(NATIVE["letters"].to_str())
+    tokenizer.add_tokens([token])
+    assert reads_word_by_word(tokenizer)
+    texts = ["a Snow-Car here", "a snow-car, here", "a snow car here", "Snow- Car", "xSnow-Carx", "snow-cár"]
+    assert_read_as_the_tokenizer_does(TextEncoder(tokenizer), tokenizer, texts)
+
+
+def assert_read_as_the_tokenizer_does(encoder, tokenizer, texts):
+    own = tokenizer.encode_batch(texts, add_special_tokens=False)
+    assert [one.ids.tolist() for one in encoder.encode(texts)] == [encoding.ids for encoding in own]
+
+
+def words_known(encoder):
+    return len(encoder._words._token_firsts) - 1
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The texts that went through the tokenizer."""
+    texts = []
+    read_whole = word_table.read_whole
+    monkeypatch.setattr(word_table, "read_whole", lambda t, given: texts.extend(given) or read_whole(t, given))
+    return texts
+
+
+def test_a_word_is_read_once_whatever_its_case_and_its_marks(read):
     encoder = TextEncoder(NATIVE["letters"])
-    encoder.encode(["the hut the hut\nthe hut", "the car"])
-    assert sorted(" ".join(read).split()) == ["car", "hut", "the"]
+    encoder.encode(["xyzzy plugh xyzzy\nXyzzy, (plugh)", "Xyzzy's"])
+    assert sorted(" ".join(read).split()) == ["'", "(", ")", "plugh", "xyzzy"]
     read.clear()
-    encoder.encode(["the car hut"])
+    encoder.encode(["PLUGH! (xyzzy)"])
     assert read == []
 
 
-def test_texts_without_spaces_are_not_kept_as_words():
+def test_case_counts_where_the_tokenizer_keeps_it(read):
+    TextEncoder(NATIVE["cased"]).encode(["Xyzzy xyzzy XYZZY"])
+    assert sorted(" ".join(read).split()) == ["XYZZY", "Xyzzy", "xyzzy"]
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_words_of_the_vocabulary_are_never_read_and_are_what_the_tokenizer_reads(name, read):
+    vocabulary = NATIVE[name].get_vocab(with_added_tokens=False)
+    words = [
+        word for word in vocabulary if word.isascii() and word.isalnum() and (name == "cased" or word == word.lower())
+    ]
+    assert len(words) > 20
+    for found, word in zip(TextEncoder(NATIVE[name]).encode(words), words, strict=True):
+        own = NATIVE[name].encode(word, add_special_tokens=False)
+        assert (found.ids.tolist(), found.starts.tolist(), found.ends.tolist()) == (own.ids, [0], [len(word)])
+    assert read == []
+
+
+def test_a_word_too_long_for_wordpiece_is_not_taken_from_the_vocabulary():
+    described = json.loads(NATIVE["letters"].to_str())
+    described["model"]["max_input_chars_per_word"] = 2
+    tokenizer = Tokenizer.from_str(json.dumps(described))
+    assert_read_as_the_tokenizer_does(TextEncoder(tokenizer), tokenizer, ["the hut", "a car in the snow"])
+
+
+def test_texts_without_spaces_are_read_as_a_whole_and_not_kept(read):
     encoder = TextEncoder(NATIVE["scripts"])
-    text = SCRIPTS["chinese"] * 9
-    own = NATIVE["scripts"].encode(text, add_special_tokens=False).ids
-    assert encoder.encode([text])[0].ids.tolist() == own
-    assert encoder._words._characters == 0
-    encoder.encode(["山上 有一个 小屋"])
-    assert encoder._words._characters == 7
+    known = words_known(encoder)
+    chinese, mixed = SCRIPTS["chinese"] * 9, "xyzzy plugh"
+    assert_read_as_the_tokenizer_does(encoder, NATIVE["scripts"], [mixed, chinese, mixed])
+    assert chinese in read
+    assert words_known(encoder) == known + 2
 
 
-def test_the_table_of_words_is_bounded(monkeypatch):
-    monkeypatch.setattr(tokens_module, "MAX_CHARACTERS", 20)
+def test_a_text_with_a_special_token_is_read_as_a_whole(read):
+    TextEncoder(NATIVE["letters"]).encode(["xyzzy [SEP] plugh", "xyzzy [sep]"])
+    assert "xyzzy [SEP] plugh" in read
+    assert "xyzzy [sep]" not in read
+
+
+def test_the_words_of_the_table_are_bounded(monkeypatch, read):
+    monkeypatch.setattr(word_table, "MAX_WORDS", 128)
     encoder = TextEncoder(NATIVE["letters"])
-    for number in range(50):
-        text = f"word {number} hut"
-        assert encoder.encode([text])[0].ids.tolist() == NATIVE["letters"].encode(text, add_special_tokens=False).ids
-        assert encoder._words._characters <= 20
-    long = "abc " * 3 + "d" * 30
-    assert len(encoder.encode([long])[0].ids) == 39
+    for number in range(100):
+        assert_read_as_the_tokenizer_does(encoder, NATIVE["letters"], [f"word{number} hut"])
+        assert words_known(encoder) <= 128
+    too_many = " ".join(f"word{number}" for number in range(160))
+    assert_read_as_the_tokenizer_does(encoder, NATIVE["letters"], [too_many])
+    assert read[-1] == too_many
+    read.clear()
+    assert_read_as_the_tokenizer_does(encoder, NATIVE["letters"], ["a word0 hut a"])
+    assert read[-1].split() == ["word0"]
+
+
+def test_the_characters_of_the_table_are_bounded(monkeypatch, read):
+    monkeypatch.setattr(word_table, "MAX_CHARACTERS", 200)
+    encoder = TextEncoder(NATIVE["letters"])
+    for size in range(1, 16):
+        text = " ".join("abcdefghijklmno"[first : first + size] for first in range(8))
+        assert_read_as_the_tokenizer_does(encoder, NATIVE["letters"], [text])
+        assert encoder._words._letter_firsts[words_known(encoder)] <= 200
+    too_many = " ".join(f"abcdef{number}" for number in range(40))
+    assert_read_as_the_tokenizer_does(encoder, NATIVE["letters"], [too_many])
+    assert read[-1] == too_many
+
+
+def test_words_whose_reading_failed_are_read_the_next_time(monkeypatch):
+    def fail(*_):
+        raise MemoryError("no more")
+
+    encoder = TextEncoder(NATIVE["letters"])
+    with monkeypatch.context() as patched:
+        patched.setattr(word_table, "read_whole", fail)
+        with pytest.raises(MemoryError):
+            encoder.encode(["xyzzy"])
+    assert_read_as_the_tokenizer_does(encoder, NATIVE["letters"], ["xyzzy"])
 
 
 def test_several_threads_may_encode_at_once(monkeypatch):
-    monkeypatch.setattr(tokens_module, "MAX_CHARACTERS", 300)
+    monkeypatch.setattr(word_table, "MAX_WORDS", 100)
     encoder = TextEncoder(NATIVE["letters"])
     start = threading.Barrier(8)
 
@@ -111,8 +193,7 @@ def test_several_threads_may_encode_at_once(monkeypatch):
         start.wait()
         for round_ in range(40):
             text = " ".join(f"w{number * round_ % 37}x{word}" for word in range(20))
-            (found,) = encoder.encode([text])
-            assert found.ids.tolist() == NATIVE["letters"].encode(text, add_special_tokens=False).ids
+            assert_read_as_the_tokenizer_does(encoder, NATIVE["letters"], [text])
         return True
 
     with ThreadPoolExecutor(8) as pool:

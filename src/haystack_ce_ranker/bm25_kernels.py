@@ -6,11 +6,10 @@ that arrays mapped from a file need no second compilation. Compiling takes secon
 importing this module does it, so `bm25.py` imports it at the first build or search and not before.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit, types
+from numba import types
+
+from haystack_ce_ranker.compiling import compiled
 
 _I32 = types.Array(types.int32, 1, "C", readonly=True)
 _I64 = types.Array(types.int64, 1, "C", readonly=True)
@@ -21,25 +20,10 @@ _U32 = types.Array(types.uint32, 1, "C", readonly=True)
 _OUT_I32, _OUT_F32 = types.int32[::1], types.float32[::1]
 _OUT_I64, _OUT_U32 = types.int64[::1], types.uint32[::1]
 
-
-def _compiled(*signatures: Any) -> Callable[[Any], Any]:
-    """Compile for these signatures, without Python's lock, and from the cache on disk where there is one."""
-
-    def compile_function(function: Any) -> Any:
-        try:
-            return njit(list(signatures), nogil=True, cache=True)(function)
-        except RuntimeError as error:
-            if "cannot cache" not in str(error):  # no folder to write the cache to: compile in every process
-                raise
-            return njit(list(signatures), nogil=True)(function)
-
-    return compile_function
-
-
 UNTOUCHED = np.float32(-1.0)  # no document's score: contributions are never negative
 
 
-@_compiled(types.void(_I32, _I64, _OUT_I64, _OUT_I32))
+@compiled(types.void(_I32, _I64, _OUT_I64, _OUT_I32))
 def count_documents(numbers, starts, document_counts, lengths):  # type: ignore[no-untyped-def]
     """Count the documents of each term and the terms of each document; a number below 0 is no term."""
     last = np.full(len(document_counts), -1, np.int32)
@@ -56,7 +40,7 @@ def count_documents(numbers, starts, document_counts, lengths):  # type: ignore[
         lengths[document] = length
 
 
-@_compiled(types.void(_I32, _I64, _I64, types.int32, _OUT_I32, _OUT_U32))
+@compiled(types.void(_I32, _I64, _I64, types.int32, _OUT_I32, _OUT_U32))
 def fill_postings(numbers, starts, indptr, first, documents, counts):  # type: ignore[no-untyped-def]
     """Write each term's documents, numbered from `first` and ascending, with how often it occurs in them."""
     n_terms = len(indptr) - 1
@@ -76,7 +60,7 @@ def fill_postings(numbers, starts, indptr, first, documents, counts):  # type: i
                 head[term] += 1
 
 
-@_compiled(types.int64(types.int64, types.int64, _I32, _I32))
+@compiled(types.int64(types.int64, types.int64, _I32, _I32))
 def count_present(start, end, documents, positions):  # type: ignore[no-untyped-def]
     """Count the postings of one term whose document is still there: its position is not below 0."""
     found = 0
@@ -86,7 +70,7 @@ def count_present(start, end, documents, positions):  # type: ignore[no-untyped-
     return found
 
 
-@_compiled(types.void(_I64, _I32, _I32, _OUT_I64))
+@compiled(types.void(_I64, _I32, _I32, _OUT_I64))
 def count_all_present(indptr, documents, positions, present_counts):  # type: ignore[no-untyped-def]
     """Do for all terms what `count_present` does for one."""
     for term in range(len(present_counts)):
@@ -107,7 +91,7 @@ def _merge(indptr, documents, counts, terms, positions, head, merged_documents, 
                 head[target] += 1
 
 
-merge_postings = _compiled(
+merge_postings = compiled(
     *(types.void(_I64, _I32, counts, _I64, _I32, _OUT_I64, _OUT_I32, _OUT_U32) for counts in (_U16, _U32))
 )(_merge)
 
@@ -144,7 +128,7 @@ def _add(  # type: ignore[no-untyped-def]
     return found
 
 
-add_scores = _compiled(
+add_scores = compiled(
     *(
         types.int64(
             _I64,
@@ -166,12 +150,12 @@ add_scores = _compiled(
 )(_add)
 
 
-@_compiled(types.boolean(types.float32, types.int32, types.float32, types.int32))
+@compiled(types.boolean(types.float32, types.int32, types.float32, types.int32))
 def _worse(score, position, other_score, other_position):  # type: ignore[no-untyped-def]
     return score < other_score or (score == other_score and position > other_position)
 
 
-@_compiled(types.void(_OUT_F32, _OUT_I32, types.int64, types.int64))
+@compiled(types.void(_OUT_F32, _OUT_I32, types.int64, types.int64))
 def _sift_down(scores, positions, size, parent):  # type: ignore[no-untyped-def]
     score, position = scores[parent], positions[parent]
     child = 2 * parent + 1
@@ -185,7 +169,7 @@ def _sift_down(scores, positions, size, parent):  # type: ignore[no-untyped-def]
     scores[parent], positions[parent] = score, position
 
 
-@_compiled(types.int64(_OUT_F32, _I32, types.int64, _I32, _OUT_F32, _OUT_I32))
+@compiled(types.int64(_OUT_F32, _I32, types.int64, _I32, _OUT_F32, _OUT_I32))
 def select_best(scores, touched, found, positions, best_scores, best_positions):  # type: ignore[no-untyped-def]
     """
     Take the best of the touched documents, best first, equal scores in the order of their positions.

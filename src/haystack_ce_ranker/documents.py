@@ -24,6 +24,9 @@ from haystack_ce_ranker.tokens import Ids, Tokens
 _SENTENCE_END = re.compile(r"[.!?…؟।。！？\n](?:(?<=\n)\n*|(?<!\n)['\"”’)\]]*\s+|(?<=[。！？]))")
 
 
+_NO_IDS = np.empty(0, dtype=np.int32)
+
+
 class DocumentText(NamedTuple):
     """A document as it is shown to the model: its content between texts that stand in every window of it."""
 
@@ -114,6 +117,8 @@ def content_key(*texts: str) -> bytes:
 
 def _split(text: DocumentText, tokens: Tokens) -> EncodedDocument:
     """Part the tokens of header + content + footer; a token that straddles a border belongs to the content."""
+    if not text.header and not text.footer:
+        return EncodedDocument(_NO_IDS, tokens, _NO_IDS, _sentence_starts(text.content, tokens))
     first, end = len(text.header), len(text.header) + len(text.content)
     before = tokens.ends <= first
     after = tokens.starts >= end
@@ -140,6 +145,6 @@ def _split(text: DocumentText, tokens: Tokens) -> EncodedDocument:
 def _sentence_starts(content: str, body: Tokens) -> NDArray[np.intp]:
     if not len(body.ids):
         return np.empty(0, dtype=np.intp)
-    characters = [match.end() for match in _SENTENCE_END.finditer(content)]
-    starts = np.searchsorted(body.starts, np.asarray([0, *characters]), side="left")
-    return np.unique(starts[starts < len(body.ids)])
+    characters = np.asarray([0, *(match.end() for match in _SENTENCE_END.finditer(content))], dtype=np.int32)
+    starts = np.searchsorted(body.starts, characters)  # of one type, or all of `body.starts` would be copied
+    return starts[(starts < len(body.ids)) & (np.diff(starts, prepend=-1) > 0)]

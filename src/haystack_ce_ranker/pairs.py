@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from haystack_ce_ranker.tokens import Ids, TextEncoder, Tokens
+from haystack_ce_ranker.text_encoder import TextEncoder
+from haystack_ce_ranker.tokens import Ids, Tokens
 
 _PROBES = (("a question", "an answer to it, longer than the question"), ("what is this?", "it"))
 _UNLIMITED = 1_000_000

@@ -1,0 +1,20 @@
+"""How loops are compiled by numba: ahead, for named types, and from its cache on disk where there is one."""
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit
+
+
+def compiled(*signatures: Any) -> Callable[[Any], Any]:
+    """Compile for these signatures, without Python's lock, and from the cache on disk where there is one."""
+
+    def compile_function(function: Any) -> Any:
+        try:
+            return njit(list(signatures), nogil=True, cache=True)(function)
+        except RuntimeError as error:
+            if "cannot cache" not in str(error):  # no folder to write the cache to: compile in every process
+                raise
+            return njit(list(signatures), nogil=True)(function)
+
+    return compile_function

@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,9 +44,11 @@ from haystack_ce_ranker.bm25 import BM25Index
 from haystack_ce_ranker.evaluation.collections import Collection, load_collection, load_run
 from haystack_ce_ranker.evaluation.measures import mean, ndcg_at_10, ranked_scores
 from haystack_ce_ranker.models import ModelOptions
+from haystack_ce_ranker.quantization import quantize
+from haystack_ce_ranker.quantizers import export
 from haystack_ce_ranker.scoring import CrossEncoderScorer
 
-PARTS = ("dl19", "covidqa", "stress", "tokenising", "memory")
+PARTS = ("dl19", "covidqa", "stress", "tokenising", "runtimes", "memory")
 LIMIT = 512
 """Tokens of a pair that the model can read."""
 STRESS_WORDS = (8, 370)
@@ -128,8 +130,8 @@ class System:
 # The systems
 
 
-def ours(backend: str, dtype: str | None) -> Callable[[Setup], Rank]:
-    """CrossEncoderRanker with everything but the backend and its dtype left at the defaults."""
+def ours(backend: str, dtype: str | None, folder: str | None = None) -> Callable[[Setup], Rank]:
+    """CrossEncoderRanker with everything but the model, the backend and its dtype left at the defaults."""
 
     def start(setup: Setup) -> Rank:
         if backend not in BACKENDS:
@@ -139,7 +141,7 @@ def ours(backend: str, dtype: str | None) -> Callable[[Setup], Rank]:
             by_name = "dtype" in inspect.signature(CrossEncoderRanker.__init__).parameters
             options = {"dtype": dtype} if by_name else {"model_kwargs": {"dtype": dtype}}
         ranker = CrossEncoderRanker(
-            model=setup.int8_model if backend == "onnx" else setup.torch_model,
+            model=folder or (setup.int8_model if backend == "onnx" else setup.torch_model),
             backend=backend,
             device=ComponentDevice.from_str(setup.device),
             threads=setup.threads if setup.device == "cpu" else None,
@@ -268,6 +270,16 @@ SYSTEMS = (
     System("CrossEncoderRanker, openvino bfloat16", ours("openvino", "bfloat16"), ours=True, most=STRESS),
     System("CrossEncoderRanker, onnx int8", ours("onnx", None), ours=True, most=STRESS),
 )
+
+SLOWEST = "torch float32"
+PREFERRED = (
+    ("onnx int8", "openvino int8"),
+    ("openvino int8", "openvino bfloat16"),
+    ("openvino bfloat16", "torch bfloat16"),
+    ("openvino float32", "onnx float32"),
+    ("openvino float32", SLOWEST),
+)
+"""What `backends.auto` takes before what, where a model's folder and the machine have both."""
 
 
 def started(systems: Iterable[System], setup: Setup) -> dict[System, Rank]:
@@ -615,8 +627,8 @@ def tokenising(arguments: argparse.Namespace, setup: Setup, checks: Checks) -> N
     """The fastest backend, where tokenising counts most: documents that it sees for the first time, and again."""
     backend = load("onnx", ModelOptions(model=setup.int8_model, device="cpu", threads=setup.threads))
     kinds = {
-        "dl19": dl19_tasks(arguments.collections, arguments.queries)[1][:10],
-        "covidqa": covidqa_tasks(arguments.collections, arguments.long_queries)[1][:10],
+        "dl19": dl19_tasks(arguments.collections, arguments.queries)[1],
+        "covidqa": covidqa_tasks(arguments.collections, arguments.long_queries)[1],
         "mixed lengths": [stress_task(arguments.collections)],
     }
     header("Shares of the time, onnx int8", "candidates", "documents", "tokenising", "choosing what to read", "model")
@@ -633,6 +645,50 @@ def tokenising(arguments: argparse.Namespace, setup: Setup, checks: Checks) -> N
             medians = np.median(found, axis=0)
             row(name, kind, *(f"{share:.1%}" for share in medians))
             checks.add(f"{name}, {kind}: tokenising < 5 % of the time", medians[0] < 0.05, f"{medians[0]:.1%}")
+
+
+def runtimes(arguments: argparse.Namespace, setup: Setup, checks: Checks) -> None:
+    """What `backend="auto"` chooses among, in the order that it prefers: on dl19, all in turn."""
+    collection, tasks = dl19_tasks(arguments.collections, arguments.runtime_queries)
+    with tempfile.TemporaryDirectory() as place:
+        int8, float32 = Path(place) / "openvino-int8", Path(place) / "onnx-float32"
+        options = ModelOptions(model=setup.torch_model, device="cpu", dtype="float32", threads=setup.threads)
+        requests = [(task.query, [str(document.content) for document in task.documents[:10]]) for task in tasks[:3]]
+        quantize(options, int8, requests, backend="openvino")
+        write_float32_onnx(options, float32)
+        forms = {
+            "onnx int8": ours("onnx", None),
+            "openvino int8": ours("openvino", None, str(int8)),
+            "openvino bfloat16": ours("openvino", "bfloat16"),
+            "torch bfloat16": ours("torch", "bfloat16"),
+            "openvino float32": ours("openvino", "float32"),
+            "onnx float32": ours("onnx", "float32", str(float32)),
+            SLOWEST: ours("torch", "float32"),
+        }
+        running = started([System(name, start, ours=True) for name, start in forms.items()], setup)
+        results = in_turn(running, tasks, len(tasks))
+    header(
+        f"What backend='auto' chooses among, best first: dl19, 50 passages, {len(tasks)} queries",
+        *("runtime", "pairs/s", f"times {SLOWEST}", "nDCG@10", "largest difference of a score"),
+    )
+    for name, found in results.items():
+        off = max(largest_rank_difference(found, results[SLOWEST]), 0.0)
+        speed = ratio(results, name, SLOWEST)
+        quality = found.ndcg(collection.judgments, found.answers)
+        row(name, f"{found.pairs_per_second:.1f}", f"{speed:.2f}", f"{quality:.4f}", f"{off:.1e}")
+    for faster, slower in PREFERRED:
+        if faster in results and slower in results:
+            times = ratio(results, faster, slower)
+            checks.add(f"auto prefers {faster} to {slower}: as fast, to 5 %", times >= 0.95, f"{times:.2f} times")
+
+
+def write_float32_onnx(options: ModelOptions, folder: Path) -> None:
+    """Export the torch checkpoint as it is, with its tokenizer and configuration beside it."""
+    exact: Any = load("torch", replace(options, model_kwargs={"attn_implementation": "eager"}))
+    folder.mkdir()
+    export(exact, folder / "model.onnx")
+    exact.cross_encoder.tokenizer.save_pretrained(folder)
+    exact.cross_encoder.model.config.save_pretrained(folder)
 
 
 def memory(arguments: argparse.Namespace, checks: Checks) -> None:
@@ -775,6 +831,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=43, help="of dl19")
     parser.add_argument("--long-queries", type=int, default=24, help="of covidqa")
     parser.add_argument("--peer-queries", type=int, default=5, help="of these, for all peers but Haystack's")
+    parser.add_argument("--runtime-queries", type=int, default=20, help="of dl19, for the part on runtimes")
     parser.add_argument("--memory-candidates", type=int, default=1000)
     parser.add_argument("--memory-peer-candidates", type=int, default=100, help="for the slow systems")
     parser.add_argument("--memory-limit", type=float, default=8.0, help="GB that a process may allocate")
@@ -811,6 +868,8 @@ def main() -> None:
             part(arguments, running, checks)
         if "tokenising" in arguments.only:
             tokenising(arguments, setup, checks)
+        if "runtimes" in arguments.only:
+            runtimes(arguments, setup, checks)
         if "memory" in arguments.only:
             memory(arguments, checks)
     checks.print()

@@ -1,8 +1,10 @@
 """Loading and running models: equal to sentence-transformers, and clear errors."""
 
+import logging
 import shutil
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import CrossEncoder
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from conftest import save_bert
 from haystack_ce_ranker import backends
+from haystack_ce_ranker.backends.onnx import CUDA, CUDA_BATCH_TOKENS, OnnxBackend, _providers
 from haystack_ce_ranker.backends.torch import resolve_dtype
 from haystack_ce_ranker.models import ModelNotFoundError, ModelOptions, find_files, locate
 from haystack_ce_ranker.scoring import CrossEncoderScorer
@@ -93,6 +96,71 @@ def test_on_cpu_an_onnx_score_does_not_depend_on_the_batch(onnx_bert):
     assert scores_of(backend, DOCUMENTS) == expected
     _, stats = CrossEncoderScorer(backend).score("the hut", DOCUMENTS)
     assert stats.padding_share == 0.0
+
+
+class OnGpu:
+    """A session of onnxruntime as it would be on the second GPU; notes how many passes are under way at once."""
+
+    def __init__(self, session):
+        self._session = session
+        self.under_way, self.most = 0, 0
+        self._lock = threading.Lock()
+
+    def get_providers(self):
+        return [CUDA, "CPUExecutionProvider"]
+
+    def get_provider_options(self):
+        return {CUDA: {"device_id": "1"}, "CPUExecutionProvider": {}}
+
+    def get_inputs(self):
+        return self._session.get_inputs()
+
+    def run(self, names, feed):
+        with self._lock:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        time.sleep(0.01)
+        found = self._session.run(names, feed)
+        with self._lock:
+            self.under_way -= 1
+        return found
+
+
+def test_on_a_gpu_onnx_runs_padded_batches_one_at_a_time(onnx_bert, tiny_bert):
+    on_cpu = backends.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=1))
+    session = OnGpu(on_cpu._session)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    models = [OnnxBackend(session, tokenizer, None, dtype="float32", threads=None) for _ in range(2)]
+    assert [(one.device, one.pads, one.batch_tokens) for one in models] == [("cuda:1", True, CUDA_BATCH_TOKENS)] * 2
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda number: scores(models[number % 2]), range(6)))
+    assert session.most == 1
+    assert found[0] == pytest.approx(scores(on_cpu), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        (None, [(CUDA, {"device_id": 0}), "CPUExecutionProvider"]),
+        ("cuda", [(CUDA, {"device_id": 0}), "CPUExecutionProvider"]),
+        ("cuda:2", [(CUDA, {"device_id": 2}), "CPUExecutionProvider"]),
+        ("cpu", ["CPUExecutionProvider"]),
+    ],
+)
+def test_onnx_takes_the_gpu_that_was_named(device, expected):
+    assert _providers(device, [CUDA, "CPUExecutionProvider"]) == expected
+    assert _providers(device, ["CPUExecutionProvider"]) == ["CPUExecutionProvider"]
+
+
+def test_onnx_says_when_it_cannot_use_the_gpu_that_was_asked_for(onnx_bert, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert backends.load("onnx", ModelOptions(onnx_bert, device="cuda:0", threads=1)).device == "cpu"
+    assert "device='cuda:0' was asked for, but this onnxruntime runs on CPU" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        backends.load("onnx", ModelOptions(onnx_bert, threads=1))
+        backends.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=1))
+    assert caplog.text == ""
 
 
 def test_on_cpu_requests_share_the_threads_of_an_onnx_model(monkeypatch, onnx_bert):

@@ -402,6 +402,16 @@ class TestAuto:
         installed("openvino")
         assert choose(ModelOptions(int8_onnx, **CPU)).backend == "openvino"
 
+    def test_a_folder_with_both_takes_the_int8_onnx_file_unless_a_dtype_is_asked_for(
+        self, installed, ir, int8_onnx, tmp_path
+    ):
+        folder = shutil.copytree(ir, tmp_path / "both")
+        shutil.copy(Path(int8_onnx) / "model.onnx", folder)
+        assert choose(ModelOptions(str(folder), **CPU)).backend == "onnx"
+        assert choose(ModelOptions(str(folder), dtype="float32", **CPU)).backend == "openvino"
+        installed("openvino")
+        assert choose(ModelOptions(str(folder), **CPU)).backend == "openvino"
+
     def test_what_is_hidden_from_imports_is_not_installed(self, monkeypatch, tiny_bert):
         assert choose(ModelOptions(tiny_bert, **CPU)).backend == "openvino"
         monkeypatch.setitem(sys.modules, "openvino", None)

@@ -6,6 +6,7 @@ a file and its line in `BACKENDS`.
 """
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -108,6 +109,14 @@ def load(name: str, options: ModelOptions) -> Backend:
     check_dtype(options.dtype)
     backend: Backend = import_module(BACKENDS[name]).load(options)
     return backend
+
+
+def pass_lock(device: str) -> threading.Lock:
+    """Return the lock of a device on which passes run one at a time, whichever of the models there they are of."""
+    return _pass_locks.setdefault(device, threading.Lock())
+
+
+_pass_locks: dict[str, threading.Lock] = {}
 
 
 def allowed_cpus() -> int:

@@ -4,8 +4,8 @@ Chooses the runtime: by the device, what is installed, and what the model's fold
 The first of these that applies:
 
 1. On a GPU (or another device than a CPU): `torch`.
-2. The folder has an OpenVINO file, and openvino is installed: `openvino`.
-3. The folder has an int8 ONNX file, no `dtype` is asked for, and onnxruntime is installed: `onnx`.
+2. The folder has an int8 ONNX file, no `dtype` is asked for, and onnxruntime is installed: `onnx`.
+3. The folder has an OpenVINO file, and openvino is installed: `openvino`.
 4. The folder has a torch checkpoint, or the model is one of the hub, and openvino is installed: `openvino`. If OpenVINO
    cannot convert the model, `torch`.
 5. The folder has an ONNX file but no torch checkpoint: `openvino` for float32, else `onnx`.
@@ -15,9 +15,8 @@ Where no `dtype` is asked for it is `auto`: float16 on a GPU; on a CPU int8 wher
 the CPU computes in it, else float32. An int8 file is only ever used where somebody put it beside the model. What a
 model's repository on the hub holds beside its checkpoint is not downloaded to find out.
 
-The order is that of ms-marco-MiniLM-L12 on dl19, 50 passages of BM25 a query, two threads of a Zen 4: onnx int8 97
-pairs/s, openvino int8 78, openvino bfloat16 63, torch bfloat16 55, float32 38 (openvino) and 35 (torch), each within
-0.002 of the nDCG@10 of float32.
+The order is that of speed, measured with MiniLM-L12 on a CPU with AVX512-BF16 and VNNI; each ranks as float32 does, to
+0.005 of nDCG@10. `python benchmarks/speed.py --only runtimes` prints the table for your machine.
 """
 
 import importlib.util
@@ -72,12 +71,12 @@ def choose(options: ModelOptions) -> Choice:
         return Choice("torch", dtype, f"the device is {device}")
     folder = Path(locate(options.model))
     has_openvino, has_onnxruntime = _installed("openvino"), _installed("onnxruntime")
-    if has_openvino and any((folder / path).is_file() for path in openvino.CANDIDATES):
-        return Choice("openvino", dtype, "the folder has an OpenVINO file")
     file = onnx.find_local(options, folder)
-    has_checkpoint = not folder.is_dir() or has_safetensors(folder)
     if file is not None and has_onnxruntime and options.dtype is None and stored_dtype(file) == "int8":
         return Choice("onnx", dtype, f"{file.name} holds int8")
+    if has_openvino and any((folder / path).is_file() for path in openvino.CANDIDATES):
+        return Choice("openvino", dtype, "the folder has an OpenVINO file")
+    has_checkpoint = not folder.is_dir() or has_safetensors(folder)
     if has_checkpoint and has_openvino:
         return Choice("openvino", dtype, "it is installed")
     if file is not None and not has_checkpoint:

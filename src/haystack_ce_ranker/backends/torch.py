@@ -7,7 +7,6 @@ loading finds faster. No GPU was at hand: everything here has run on CPU only.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from haystack_ce_ranker.backends import Batch, position_limit
+from haystack_ce_ranker.backends import Batch, pass_lock, position_limit
 from haystack_ce_ranker.backends.first_token import first_tokens_only, part_behind_the_last_attention
 from haystack_ce_ranker.backends.packed import PackedForm, why_not
 from haystack_ce_ranker.models import ModelOptions, check_dtype, locate, not_found, require_safetensors
@@ -39,8 +38,6 @@ TRIAL_ROUNDS = 4
 
 TRIAL_TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 """How far packed and padded logits may differ in the trial, as a share of the largest."""
-
-_locks: dict[str, threading.Lock] = {}
 
 
 class TorchBackend:
@@ -68,7 +65,6 @@ class TorchBackend:
         self.batch_tokens = BATCH_TOKENS.get(self._device.type, _FALLBACK_BATCH_TOKENS)
         self.query_prompt = _saved_prompt(cross_encoder, self.tokenizer)
         self._threads = options.threads
-        self._one_at_a_time = _locks.setdefault(self.device, threading.Lock())
         self._last_part = part_behind_the_last_attention(self._model)
         self._packed: PackedForm | None = None
         if packed or (packed is None and self._device.type == "cuda" and self._packs_faster()):
@@ -83,7 +79,7 @@ class TorchBackend:
         """Queue a batch on a GPU, and return what waits for its logits; on CPU they are there at once."""
         inputs = {name: self._moved(value) for name, value in self._inputs(batch).items()}
         padded_only = self._last_part if self._packed is None else None
-        with self._one_at_a_time, _threads(self._threads), first_tokens_only(padded_only), torch.inference_mode():
+        with pass_lock(self.device), _threads(self._threads), first_tokens_only(padded_only), torch.inference_mode():
             output: torch.Tensor = self._model(**inputs).logits[:, 0].float()
             if self._device.type != "cuda":
                 values: NDArray[np.float32] = output.cpu().numpy()

@@ -7,6 +7,7 @@ that are a token each come from the vocabulary; all others are read by the token
 """
 
 import json
+import re
 import secrets
 import string
 import threading
@@ -32,6 +33,7 @@ LONG_WORDS = 16
 _PARTS, _FEW_WORDS = 8, 100  # new words are read as so many texts, for the tokenizer's own threads, of no fewer words
 _SPACES = " \t\n\r"  # what else Unicode calls a space may be a control character to a tokenizer, and be left out
 _CODE_POINTS = "utf-32-le"
+_NOTHING = "(?!)"  # is found nowhere
 
 
 def reads_word_by_word(tokenizer: Any) -> bool:
@@ -67,12 +69,13 @@ class WordTable:
         self._tokenizer = tokenizer
         described = json.loads(tokenizer.to_str())
         added = described.get("added_tokens") or []
-        self._added = [token["content"] for token in added if not token["normalized"]]
+        as_they_are = [token["content"] for token in added if not token["normalized"]]
+        self._added = re.compile("|".join(map(re.escape, as_they_are)) or _NOTHING)
         self._kinds = np.full(word_kernels.ASCII, word_kernels.PART_OF_WORD, dtype=np.uint8)
         self._folded = np.arange(word_kernels.ASCII, dtype=np.uint32)
         self._kinds[_code_points(_SPACES)] = word_kernels.BETWEEN_WORDS
         seeds: dict[str, int] = {}
-        if len(self._added) == len(added):
+        if len(as_they_are) == len(added):
             lower = bool((described.get("normalizer") or {}).get("lowercase"))
             self._kinds[_code_points(string.punctuation)] = word_kernels.WORD_OF_ITS_OWN
             if lower:
@@ -103,8 +106,7 @@ class WordTable:
         counts = np.empty(len(texts), dtype=np.int64)
         word_kernels.count_words(characters, text_starts, self._kinds, counts)
         suited = np.diff(text_starts) <= LONG_WORDS * counts + LONG_WORDS
-        for token in self._added:
-            suited &= np.fromiter((token not in text for text in texts), np.bool_, len(texts))
+        suited &= np.fromiter((self._added.search(text) is None for text in texts), np.bool_, len(texts))
         if not suited.all():
             return self._encode_some(texts, suited)
         numbered = self._look_up(characters, int(counts.sum()))

@@ -1,7 +1,7 @@
 """
 How fast CrossEncoderRanker scores, and in how much memory, beside other re-rankers on the same weights and candidates.
 
-    python benchmarks/speed.py                                    # all, on CPU: about a quarter of an hour on two cores
+    python benchmarks/speed.py                                    # all, on CPU: 25 minutes on two cores
     python benchmarks/speed.py --only dl19 --queries 10 --peer-queries 2
     python benchmarks/speed.py --device cuda                      # the part for a GPU, instead
 
@@ -672,7 +672,7 @@ def runtimes(arguments: argparse.Namespace, setup: Setup, checks: Checks) -> Non
         *("runtime", "pairs/s", f"times {SLOWEST}", "nDCG@10", "largest difference of a score"),
     )
     for name, found in results.items():
-        off = max(largest_rank_difference(found, results[SLOWEST]), 0.0)
+        off = largest_rank_difference(found, results[SLOWEST])
         speed = ratio(results, name, SLOWEST)
         quality = found.ndcg(collection.judgments, found.answers)
         row(name, f"{found.pairs_per_second:.1f}", f"{speed:.2f}", f"{quality:.4f}", f"{off:.1e}")

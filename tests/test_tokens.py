@@ -140,6 +140,13 @@ def test_texts_without_spaces_are_read_as_a_whole_and_not_kept(read):
     assert words_known(encoder) == known + 2
 
 
+def test_a_tokenizer_may_have_no_added_tokens():
+    described = json.loads(NATIVE["letters"].to_str())
+    described["added_tokens"] = []
+    tokenizer = Tokenizer.from_str(json.dumps(described))
+    assert_read_as_the_tokenizer_does(TextEncoder(tokenizer), tokenizer, ["a [SEP] hut", "xyzzy"])
+
+
 def test_a_text_with_a_special_token_is_read_as_a_whole(read):
     TextEncoder(NATIVE["letters"]).encode(["xyzzy [SEP] plugh", "xyzzy [sep]"])
     assert "xyzzy [SEP] plugh" in read

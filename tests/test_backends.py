@@ -17,7 +17,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from conftest import save_bert
 from haystack_ce_ranker import backends
-from haystack_ce_ranker.backends.onnx import CUDA, CUDA_BATCH_TOKENS, OnnxBackend, _providers
+from haystack_ce_ranker.backends.exported import OneByOne
+from haystack_ce_ranker.backends.onnx import CPU_ONLY, CUDA, CUDA_BATCH_TOKENS, SLOW_ON_CPU, OnnxBackend, _providers
 from haystack_ce_ranker.backends.torch import resolve_dtype
 from haystack_ce_ranker.models import ModelNotFoundError, ModelOptions, find_files, locate
 from haystack_ce_ranker.scoring import CrossEncoderScorer
@@ -141,26 +142,68 @@ def test_on_a_gpu_onnx_runs_padded_batches_one_at_a_time(onnx_bert, tiny_bert):
 @pytest.mark.parametrize(
     ("device", "expected"),
     [
-        (None, [(CUDA, {"device_id": 0}), "CPUExecutionProvider"]),
-        ("cuda", [(CUDA, {"device_id": 0}), "CPUExecutionProvider"]),
-        ("cuda:2", [(CUDA, {"device_id": 2}), "CPUExecutionProvider"]),
-        ("cpu", ["CPUExecutionProvider"]),
+        (None, [(CUDA, {"device_id": 0}), *CPU_ONLY]),
+        ("cuda", [(CUDA, {"device_id": 0}), *CPU_ONLY]),
+        ("cuda:2", [(CUDA, {"device_id": 2}), *CPU_ONLY]),
+        ("cpu", CPU_ONLY),
+        ("mps", CPU_ONLY),
     ],
 )
 def test_onnx_takes_the_gpu_that_was_named(device, expected):
-    assert _providers(device, [CUDA, "CPUExecutionProvider"]) == expected
-    assert _providers(device, ["CPUExecutionProvider"]) == ["CPUExecutionProvider"]
+    assert _providers(device, [CUDA, *CPU_ONLY], "float32") == expected
+    assert _providers(device, CPU_ONLY, "float32") == CPU_ONLY
+    assert _providers(device, [CUDA, *CPU_ONLY], "int8") == CPU_ONLY
 
 
 def test_onnx_says_when_it_cannot_use_the_gpu_that_was_asked_for(onnx_bert, caplog):
     with caplog.at_level(logging.WARNING):
         assert backends.load("onnx", ModelOptions(onnx_bert, device="cuda:0", threads=1)).device == "cpu"
-    assert "device='cuda:0' was asked for, but this onnxruntime runs on CPU" in caplog.text
+    assert "runs on the CPU and not on cuda:0: this onnxruntime is built without CUDA" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         backends.load("onnx", ModelOptions(onnx_bert, threads=1))
         backends.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=1))
     assert caplog.text == ""
+
+
+def test_onnx_opens_a_session_for_the_cpu_where_cuda_does_not_start(onnx_bert, monkeypatch, caplog):
+    import onnxruntime
+
+    opened = []
+    start = onnxruntime.InferenceSession
+
+    def session(file, settings, *, providers, disabled_optimizers):
+        opened.append((providers, disabled_optimizers))
+        return start(file, settings, providers=CPU_ONLY, disabled_optimizers=disabled_optimizers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, *CPU_ONLY])
+    with caplog.at_level(logging.WARNING):
+        found = backends.load("onnx", ModelOptions(onnx_bert, device="cuda:1", threads=1))
+    assert opened == [([(CUDA, {"device_id": 1}), *CPU_ONLY], []), (CPU_ONLY, SLOW_ON_CPU)]
+    assert found.device == "cpu"
+    assert "CUDA did not start" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "words", ["Failed to allocate memory for a buffer", "CUDA failure 2: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"]
+)
+def test_onnx_knows_the_words_for_a_lack_of_memory(words):
+    assert OnnxBackend.is_out_of_memory(None, RuntimeError(words))
+    assert OnnxBackend.is_out_of_memory(None, MemoryError())
+    assert not OnnxBackend.is_out_of_memory(None, RuntimeError("invalid input"))
+
+
+def test_models_with_equal_threads_share_them():
+    pools = [OneByOne(threads)._pool for threads in (1, 2, 2)]
+    assert pools[1] is pools[2]
+    assert pools[0] is not pools[1]
+
+
+def test_torch_says_when_the_gpu_that_was_named_is_not_there(tiny_bert, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device must be one that torch can use here, but got 'cuda:0'"):
+        backends.load("torch", ModelOptions(tiny_bert, device="cuda:0"))
 
 
 def test_on_cpu_requests_share_the_threads_of_an_onnx_model(monkeypatch, onnx_bert):

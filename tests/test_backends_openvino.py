@@ -368,11 +368,20 @@ class TestAuto:
         only("openvino", "onnxruntime")
         return only
 
-    def test_another_device_than_a_cpu_takes_torch(self, installed, tiny_bert, ir):
+    def test_another_device_than_a_cpu_takes_torch_where_there_is_a_checkpoint(
+        self, installed, tiny_bert, ir, int8_onnx, float_onnx
+    ):
         for device in ("cuda:0", "mps", "xpu"):
-            for folder in (tiny_bert, ir):
-                chosen = choose(ModelOptions(folder, device=device))
+            for name in (tiny_bert, "owner/name"):
+                chosen = choose(ModelOptions(name, device=device))
                 assert (chosen.backend, chosen.dtype) == ("torch", "auto")
+            assert choose(ModelOptions(ir, device=device)).backend == "openvino"
+            for folder in (int8_onnx, float_onnx):
+                assert choose(ModelOptions(folder, device=device)).backend == "onnx"
+        installed("openvino")
+        assert choose(ModelOptions(int8_onnx, device="cuda:0")).backend == "openvino"
+        installed()
+        assert choose(ModelOptions(ir, device="cuda:0")).backend == "torch"
         assert choose(ModelOptions(tiny_bert, device="cuda", dtype="float32")).dtype == "float32"
 
     def test_without_a_device_the_machine_decides(self, installed, monkeypatch, tiny_bert):

@@ -180,3 +180,16 @@ def test_a_missing_file_or_model_is_a_clear_error(tiny_bert, tmp_path):
     assert "was not found" in done.output
     with pytest.raises(ValueError, match="threads must be >= 1"):
         CrossEncoderRanker(threads=0)
+
+
+def test_the_command_makes_the_folder_and_refuses_one_for_a_file_before_it_measures(tiny_bert, tmp_path, monkeypatch):
+    def measured(*_, **__):
+        raise ValueError("has begun")
+
+    monkeypatch.setattr("haystack_ce_ranker.calibration.calibrate", measured)
+    done = runner.invoke(app, ["calibrate", tiny_bert, "--output", str(tmp_path / "new" / "file.json")])
+    assert (tmp_path / "new").is_dir()
+    assert "has begun" in done.output
+    done = runner.invoke(app, ["calibrate", tiny_bert, "--output", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "output must be a file to write" in done.output

@@ -74,6 +74,16 @@ def test_a_model_compared_with_itself_agrees(tiny_bert):
     assert found.largest_difference == pytest.approx(0.0, abs=1e-6)
 
 
+def test_comparing_says_how_far_it_is(tiny_bert):
+    backend = backends.load("torch", ModelOptions(tiny_bert, device="cpu"))
+    calls = []
+    compare(backend, backend, REQUESTS, lambda done, documents: calls.append((done, documents)))
+    documents = 2 * sum(len(texts) for _, texts in REQUESTS)
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+    assert {total for _, total in calls} == {documents}
+    assert calls[-1][0] == documents
+
+
 @pytest.mark.parametrize("bound", [{"min_correlation": 1.1}, {"min_overlap": 1.1}])
 def test_a_model_below_a_bound_is_reported_refused_and_not_left_behind(tiny_bert, tmp_path, bound):
     seen = []

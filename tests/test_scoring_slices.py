@@ -204,3 +204,30 @@ def test_progress_counts_documents_up_to_all_of_them(options):
     assert done == sorted(done)
     assert done[-1] == EVERYTHING
     assert len(set(done)) >= 3
+
+
+class PackedDevice(Device):
+    """A device that runs pairs without padding."""
+
+    pads = False
+
+
+def test_the_first_slices_of_packed_pairs_are_small_so_that_the_device_need_not_wait():
+    texts = [DocumentText("abc " * 10)] * 60_000
+    sizes = [
+        sum(len(documents) for _, documents in one) for one in scorer(PackedDevice())._slices([_Request([], texts)])
+    ]
+    assert sum(sizes) == len(texts)
+    assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.01)
+    assert sizes[2] == pytest.approx(4 * sizes[0], rel=0.01)
+    assert sizes[3] == sizes[4] == pytest.approx(8 * sizes[0], rel=0.01)
+    for backend in (FakeBackend(), Device()):
+        equal = [sum(len(documents) for _, documents in one) for one in scorer(backend)._slices([_Request([], texts)])]
+        assert equal[0] == equal[1] == sizes[3]
+
+
+def test_a_device_that_pads_gets_batches_of_like_lengths_though_all_would_fit_into_one():
+    texts = ["abc " * (1 + place % 60) for place in range(600)]
+    _, stats = scorer(Device(), batch_tokens=1_000_000).score("abc", texts)
+    assert stats.batches > 1
+    assert stats.padding_share < 0.05

@@ -4,6 +4,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -14,8 +15,7 @@ from conftest import bert_tokenizer
 from haystack_ce_ranker import word_table
 from haystack_ce_ranker.evaluation.collections import load_collection
 from haystack_ce_ranker.pairs import PairTokenizer
-from haystack_ce_ranker.text_encoder import TextEncoder
-from haystack_ce_ranker.word_table import reads_word_by_word
+from haystack_ce_ranker.text_encoder import MANY_ADDED, TextEncoder
 from test_pairs import FORMATS
 from test_passages import LEARNT, SCRIPTS
 
@@ -25,6 +25,12 @@ NATIVE = {
     "cased": Tokenizer.from_str(LEARNT["wordpiece"].to_str()),
 }
 NATIVE["cased"].normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+NATIVE["plain"] = Tokenizer.from_str(LEARNT["wordpiece"].to_str())
+NATIVE["plain"].normalizer = None
+NATIVE["as they come"] = Tokenizer.from_str(LEARNT["wordpiece"].to_str())
+NATIVE["as they come"].normalizer = normalizers.BertNormalizer(
+    clean_text=False, handle_chinese_chars=False, strip_accents=False, lowercase=True
+)
 ENCODERS = {name: TextEncoder(tokenizer) for name, tokenizer in NATIVE.items()}
 
 texts = st.lists(
@@ -42,18 +48,14 @@ texts = st.lists(
 @given(given_texts=texts)
 @example(given_texts=["[SEP] a[SEP]b [UNK]", "İ ǆ ﬁ e\u0301 \u0301e", "x" * 101, "a\u2028b\u2029c\x0bd"])
 def test_word_by_word_gives_what_the_tokenizer_itself_gives(name, given_texts):
-    assert reads_word_by_word(NATIVE[name])
-    own = NATIVE[name].encode_batch(given_texts, add_special_tokens=False)
-    found = ENCODERS[name].encode(given_texts)
-    assert [one.ids.tolist() for one in found] == [encoding.ids for encoding in own]
-    offsets = [list(zip(one.starts.tolist(), one.ends.tolist(), strict=True)) for one in found]
-    assert offsets == [encoding.offsets for encoding in own]
+    assert ENCODERS[name]._words is not None
+    assert_read_as_the_tokenizer_does(ENCODERS[name], NATIVE[name], given_texts)
 
 
 @pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
 def test_other_tokenizers_read_texts_as_a_whole(make):
     tokenizer = make().backend_tokenizer
-    assert reads_word_by_word(tokenizer) == (make is bert_tokenizer)
+    assert (TextEncoder(tokenizer)._words is not None) == (make is bert_tokenizer)
     own = tokenizer.encode_batch(list(SCRIPTS.values()), add_special_tokens=False)
     assert [one.ids.tolist() for one in TextEncoder(tokenizer).encode(list(SCRIPTS.values()))] == [e.ids for e in own]
 
@@ -64,24 +66,29 @@ def test_other_tokenizers_read_texts_as_a_whole(make):
 def test_an_added_token_that_looks_across_a_space_rules_word_by_word_out(token):
     tokenizer = Tokenizer.from_str(NATIVE["letters"].to_str())
     tokenizer.add_tokens([AddedToken("snowcar")])
-    assert reads_word_by_word(tokenizer)
+    assert TextEncoder(tokenizer)._words is not None
     tokenizer.add_tokens([token])
-    assert not reads_word_by_word(tokenizer)
+    assert TextEncoder(tokenizer)._words is None
     assert_read_as_the_tokenizer_does(TextEncoder(tokenizer), tokenizer, ["a car hut in paris"])
 
 
-@pytest.mark.parametrize("token", [AddedToken("Snow-Car"), AddedToken("Snow-Car", normalized=False)])
-def test_added_tokens_with_punctuation_and_capitals_stay_whole(token):
+@pytest.mark.parametrize("content", ["Snow-Car", "xxbos", "-", "#"])
+@pytest.mark.parametrize("normalized", [True, False])
+def test_added_tokens_are_found_where_the_tokenizer_finds_them(content, normalized):
     tokenizer = Tokenizer.from_str(NATIVE["letters"].to_str())
-    tokenizer.add_tokens([token])
-    assert reads_word_by_word(tokenizer)
+    tokenizer.add_tokens([AddedToken(content, normalized=normalized)])
+    assert TextEncoder(tokenizer)._words is not None
     texts = ["a Snow-Car here", "a snow-car, here", "a snow car here", "Snow- Car", "xSnow-Carx", "snow-cár"]
+    texts += ["XXBOS here", "xxbos", "aXXBOSb", "axxbosb", "xx bos", "c#", "#", "a-b", "Σ#"]
     assert_read_as_the_tokenizer_does(TextEncoder(tokenizer), tokenizer, texts)
 
 
 def assert_read_as_the_tokenizer_does(encoder, tokenizer, texts):
     own = tokenizer.encode_batch(texts, add_special_tokens=False)
-    assert [one.ids.tolist() for one in encoder.encode(texts)] == [encoding.ids for encoding in own]
+    found = encoder.encode(texts)
+    assert [one.ids.tolist() for one in found] == [encoding.ids for encoding in own]
+    offsets = [list(zip(one.starts.tolist(), one.ends.tolist(), strict=True)) for one in found]
+    assert offsets == [encoding.offsets for encoding in own]
 
 
 def words_known(encoder):
@@ -114,9 +121,8 @@ def test_case_counts_where_the_tokenizer_keeps_it(read):
 @pytest.mark.parametrize("name", NATIVE)
 def test_words_of_the_vocabulary_are_never_read_and_are_what_the_tokenizer_reads(name, read):
     vocabulary = NATIVE[name].get_vocab(with_added_tokens=False)
-    words = [
-        word for word in vocabulary if word.isascii() and word.isalnum() and (name == "cased" or word == word.lower())
-    ]
+    keeps_case = name in ("cased", "plain")
+    words = [word for word in vocabulary if word.isascii() and word.isalnum() and (keeps_case or word == word.lower())]
     assert len(words) > 20
     for found, word in zip(TextEncoder(NATIVE[name]).encode(words), words, strict=True):
         own = NATIVE[name].encode(word, add_special_tokens=False)
@@ -140,17 +146,24 @@ def test_texts_without_spaces_are_read_as_a_whole_and_not_kept(read):
     assert words_known(encoder) == known + 2
 
 
-def test_a_tokenizer_may_have_no_added_tokens():
+def test_a_tokenizer_may_have_no_added_tokens(read):
     described = json.loads(NATIVE["letters"].to_str())
     described["added_tokens"] = []
     tokenizer = Tokenizer.from_str(json.dumps(described))
     assert_read_as_the_tokenizer_does(TextEncoder(tokenizer), tokenizer, ["a [SEP] hut", "xyzzy"])
+    assert "".join(read).split() == ["[", "sep", "]", "xyzzy"]
+
+
+def test_many_added_tokens_are_not_searched_for_in_each_text(monkeypatch):
+    tokenizer = Tokenizer.from_str(NATIVE["letters"].to_str())
+    tokenizer.add_tokens([AddedToken(f"unused{number}", normalized=False) for number in range(MANY_ADDED + 1)])
+    assert TextEncoder(tokenizer)._words is None
 
 
 def test_a_text_with_a_special_token_is_read_as_a_whole(read):
-    TextEncoder(NATIVE["letters"]).encode(["xyzzy [SEP] plugh", "xyzzy [sep]"])
+    TextEncoder(NATIVE["letters"]).encode(["xyzzy [SEP] plugh", "xyzzy (SEP)"])
     assert "xyzzy [SEP] plugh" in read
-    assert "xyzzy [sep]" not in read
+    assert "xyzzy (SEP)" not in read
 
 
 def test_the_words_of_the_table_are_bounded(monkeypatch, read):
@@ -179,16 +192,59 @@ def test_the_characters_of_the_table_are_bounded(monkeypatch, read):
     assert read[-1] == too_many
 
 
-def test_words_whose_reading_failed_are_read_the_next_time(monkeypatch):
+def test_a_word_may_fill_the_table_to_the_last_character(monkeypatch, read):
+    described = json.loads(NATIVE["letters"].to_str())
+    described["model"]["vocab"] = {"[UNK]": 0, "a": 1, "##a": 2, "b": 3}
+    described["added_tokens"] = []
+    tokenizer = Tokenizer.from_str(json.dumps(described))
+    monkeypatch.setattr(word_table, "MAX_CHARACTERS", 20)  # four of them for "a" and "b"
+    for size, whole in ((15, False), (16, True)):
+        read.clear()
+        encoder = TextEncoder(tokenizer)
+        text = f"a {'a' * size}"
+        assert_read_as_the_tokenizer_does(encoder, tokenizer, [text])
+        assert (read == [text]) == whole
+
+
+@pytest.mark.parametrize(("words", "characters"), [(20, 2000), (2000, 60), (1, 2000), (2000, 1)])
+def test_a_table_that_is_too_small_for_the_vocabulary_holds_some_of_it(monkeypatch, words, characters):
+    monkeypatch.setattr(word_table, "MAX_WORDS", words)
+    monkeypatch.setattr(word_table, "MAX_CHARACTERS", characters)
+    encoder = TextEncoder(NATIVE["letters"])
+    for text in ("a hut", "xyzzy", "the city of paris, xyzzy", "a"):
+        assert_read_as_the_tokenizer_does(encoder, NATIVE["letters"], [text])
+
+
+def test_words_with_one_hash_are_told_apart():
+    encoder = TextEncoder(NATIVE["letters"])
+    encoder._words._key = np.uint64(0)  # makes every hash 0
+    assert_read_as_the_tokenizer_does(encoder, NATIVE["letters"], ["xyzzy xyzzx yxzzy the hut zyx xyzz", "ab ba"])
+    assert set(encoder._words._hashes[: words_known(encoder)].tolist()) == {0}
+
+
+@pytest.mark.parametrize("where", ["read_whole", "pairwise"])
+def test_words_whose_reading_failed_are_read_the_next_time(monkeypatch, where):
     def fail(*_):
         raise MemoryError("no more")
 
     encoder = TextEncoder(NATIVE["letters"])
+    encoder.encode(["plugh"])
     with monkeypatch.context() as patched:
-        patched.setattr(word_table, "read_whole", fail)
+        patched.setattr(word_table, where, fail)
         with pytest.raises(MemoryError):
             encoder.encode(["xyzzy"])
-    assert_read_as_the_tokenizer_does(encoder, NATIVE["letters"], ["xyzzy"])
+    assert_read_as_the_tokenizer_does(encoder, NATIVE["letters"], ["the hut xyzzy", "plugh"])
+
+
+def test_a_table_whose_clearing_failed_is_cleared_the_next_time(monkeypatch):
+    monkeypatch.setattr(word_table, "MAX_WORDS", 128)
+    encoder = TextEncoder(NATIVE["letters"])
+    assert_read_as_the_tokenizer_does(encoder, NATIVE["letters"], ["plugh the hut"])
+    kept, encoder._words._seed_firsts = encoder._words._seed_firsts, None
+    with pytest.raises(TypeError):
+        encoder.encode([" ".join(f"word{number}" for number in range(120))])
+    encoder._words._seed_firsts = kept
+    assert_read_as_the_tokenizer_does(encoder, NATIVE["letters"], ["the hut", "berlin xyzzy"])
 
 
 def test_several_threads_may_encode_at_once(monkeypatch):

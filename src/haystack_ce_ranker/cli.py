@@ -223,6 +223,9 @@ def calibrate(
 
     console = Console()
     with _clear_errors():
+        if output.is_dir():
+            raise ValueError(f"output must be a file to write, but {str(output)!r} is a folder.")
+        output.parent.mkdir(parents=True, exist_ok=True)
         found = calibration.calibrate(
             backend,
             ModelOptions(model, dtype=dtype, device=device, revision=revision),
@@ -249,6 +252,7 @@ def quantize(
 ) -> None:
     """Write an int8 form of a model, if it ranks as the model does in float32."""
     from rich.console import Console
+    from rich.progress import Progress
 
     from haystack_ce_ranker import quantization
     from haystack_ce_ranker.evaluation.candidates import bm25_requests
@@ -264,17 +268,20 @@ def quantize(
             if calibrate is None
             else bm25_requests(load_collection(calibrate).sample(queries), depth=depth)
         )
-        found = quantization.quantize(
-            ModelOptions(model, revision=revision),
-            output,
-            requests,
-            backend=backend,
-            min_correlation=min_correlation,
-            min_overlap=min_overlap,
-            report=lambda agreement: console.print(
-                agreement_table(agreement, title=f"{model}: int8 {backend} beside float32 torch")
-            ),
-        )
+        with Progress(console=console, transient=True) as bars:
+            bar = bars.add_task("verifying", total=None)
+            found = quantization.quantize(
+                ModelOptions(model, revision=revision),
+                output,
+                requests,
+                backend=backend,
+                min_correlation=min_correlation,
+                min_overlap=min_overlap,
+                report=lambda agreement: console.print(
+                    agreement_table(agreement, title=f"{model}: int8 {backend} beside float32 torch")
+                ),
+                progress=lambda done, documents: bars.update(bar, completed=done, total=documents),
+            )
         console.print(f"wrote {output} ({found.megabytes:.0f} MB)")
 
 

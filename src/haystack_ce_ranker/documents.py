@@ -22,8 +22,6 @@ from haystack_ce_ranker.tokens import Ids, Tokens
 # A full stop, what closes behind it, and a space; a line's end; or a full stop of Chinese, which needs no space.
 # One set of characters at the front, since that is what `re` scans for fast.
 _SENTENCE_END = re.compile(r"[.!?…؟।。！？\n](?:(?<=\n)\n*|(?<!\n)['\"”’)\]]*\s+|(?<=[。！？]))")
-
-
 _NO_IDS = np.empty(0, dtype=np.int32)
 
 

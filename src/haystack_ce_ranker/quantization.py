@@ -67,6 +67,7 @@ def quantize(
     min_correlation: float = MIN_CORRELATION,
     min_overlap: float = MIN_OVERLAP,
     report: Callable[[Agreement], object] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Quantized:
     """
     Write an int8 form of a model into a folder that `backend` loads, if it ranks as the model in float32 does.
@@ -75,6 +76,7 @@ def quantize(
     :param requests: Queries with documents to verify on.
     :param backend: One of `quantizers.WRITERS`.
     :param report: Called with what the verification found, before that is held against the bounds.
+    :param progress: Called while the result is verified, with the documents scored so far and all of them.
     :raises ValueError: If `output` holds something, or the model cannot be quantised.
     :raises RanksDifferentlyError: If the result is below one of the bounds.
     :raises ImportError: If what is needed to write it is not installed.
@@ -99,7 +101,7 @@ def quantize(
         megabytes = sum(file.stat().st_size for file in made.iterdir()) / 1e6
         exact.cross_encoder.tokenizer.save_pretrained(made)
         exact.cross_encoder.model.config.save_pretrained(made)
-        found = compare(exact, backends.load(backend, ModelOptions(str(made), device="cpu")), requests)
+        found = compare(exact, backends.load(backend, ModelOptions(str(made), device="cpu")), requests, progress)
         if report is not None:
             report(found)
         if found.correlation < min_correlation or found.overlap < min_overlap:
@@ -115,10 +117,22 @@ def quantize(
     return Quantized(found, megabytes)
 
 
-def compare(exact: backends.Backend, other: backends.Backend, requests: Sequence[Request]) -> Agreement:
+def compare(
+    exact: backends.Backend,
+    other: backends.Backend,
+    requests: Sequence[Request],
+    progress: Callable[[int, int], None] | None = None,
+) -> Agreement:
     """Score the same documents with two models, each read as the ranker would, by its best passage, and compare."""
     policy = ReadingPolicy(passages_per_document=1)
-    logits = [_logits(CrossEncoderScorer(one, policy), requests) for one in (exact, other)]
+    logits = []
+    for nth, one in enumerate((exact, other)):
+
+        def scored(done: int, documents: int, nth: int = nth) -> None:
+            if progress is not None:
+                progress(nth * documents + done, 2 * documents)
+
+        logits.append(_logits(CrossEncoderScorer(one, policy), requests, scored))
     correlations, overlaps, differences = [], [], []
     for ours, theirs in zip(*logits, strict=True):
         correlations.append(_correlation(ours, theirs))
@@ -136,8 +150,10 @@ def compare(exact: backends.Backend, other: backends.Backend, requests: Sequence
     )
 
 
-def _logits(scorer: CrossEncoderScorer, requests: Sequence[Request]) -> list[NDArray[np.float64]]:
-    results, _ = scorer.score_many([request for request in requests if len(request[1])])
+def _logits(
+    scorer: CrossEncoderScorer, requests: Sequence[Request], progress: Callable[[int, int], None]
+) -> list[NDArray[np.float64]]:
+    results, _ = scorer.score_many([request for request in requests if len(request[1])], progress=progress)
     return [np.asarray([document.logit for document in result.documents], dtype=np.float64) for result in results]
 
 

@@ -42,8 +42,14 @@ CHARACTERS_PER_TOKEN = 4
 CPU_PASS_TOKENS = 40
 """How many tokens' work a forward pass of padded pairs costs on CPU beside its tokens; see benchmarks/speed.py."""
 
+DEVICE_PASS_TOKENS = 1024
+"""The same on another device, where launching a pass takes longer than on CPU; an estimate, not yet measured."""
+
 SLICE_TOKENS = 262_144
 """About how many tokens are read before the next documents are tokenised: few MB, and yet batches of equal lengths."""
+
+FIRST_SLICE = 8
+"""So many times smaller is the first slice of packed pairs for a GPU, which waits for it; each next one is doubled."""
 
 SLICE_BATCHES = 8
 """The fewest full batches of a slice where batches are padded: of fewer, lengths that go together are hard to find."""
@@ -465,7 +471,8 @@ class CrossEncoderScorer:
 
     def _slices(self, requests: Sequence[_Request]) -> list[list[tuple[int, range]]]:
         """Part the documents of all requests into slices: lists of a request and which of its documents."""
-        room = max(SLICE_TOKENS, SLICE_BATCHES * self.batch_tokens) if self.backend.pads else SLICE_TOKENS
+        most = max(SLICE_TOKENS, SLICE_BATCHES * self.batch_tokens) if self.backend.pads else SLICE_TOKENS
+        room = most if self._on_cpu or self.backend.pads else most // FIRST_SLICE
         slices: list[list[tuple[int, range]]] = [[]]
         taken = 0
         for number, request in enumerate(requests):
@@ -476,7 +483,7 @@ class CrossEncoderScorer:
                     if place > first:
                         slices[-1].append((number, range(first, place)))
                     slices.append([])
-                    first, taken = place, 0
+                    first, taken, room = place, 0, min(2 * room, most)
                 taken += max(min(tokens, self.max_length), tokens // UNREAD_SHARE)
             if len(request.texts) > first:
                 slices[-1].append((number, range(first, len(request.texts))))
@@ -753,7 +760,7 @@ class CrossEncoderScorer:
             lengths[places],
             batch_tokens=self.affordable_batch_tokens,
             batch_size=self.batch_size,
-            pass_tokens=CPU_PASS_TOKENS if self._on_cpu and self.backend.pads else None,
+            pass_tokens=(CPU_PASS_TOKENS if self._on_cpu else DEVICE_PASS_TOKENS) if self.backend.pads else None,
         )
         return deque(places[part] for part in plan)
 

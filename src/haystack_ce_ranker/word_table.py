@@ -6,12 +6,11 @@ others. Where a tokenizer provably reads word by word, texts are put together fr
 that are a token each come from the vocabulary; all others are read by the tokenizer itself, once.
 """
 
-import json
 import re
 import secrets
 import string
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -36,47 +35,31 @@ _CODE_POINTS = "utf-32-le"
 _NOTHING = "(?!)"  # is found nowhere
 
 
-def reads_word_by_word(tokenizer: Any) -> bool:
-    """
-    Tell whether the tokens of a text are those of its words between spaces, put together.
-
-    That holds for BERT's own steps: its normaliser looks at one character at a time (an accent belongs to the
-    character before it, never to one across a space), its pre-tokenizer parts at spaces and around punctuation, and
-    WordPiece sees one word. Byte pairs and unigrams count the space as part of the word; theirs are read as a whole.
-    """
-    described = json.loads(tokenizer.to_str())
-    kinds = [(described.get(step) or {}).get("type") for step in ("normalizer", "pre_tokenizer", "model")]
-    across_spaces = any(
-        token["lstrip"] or token["rstrip"] or token["single_word"] or token["content"].split() != [token["content"]]
-        for token in described.get("added_tokens") or []
-    )
-    return kinds[0] in (None, "BertNormalizer") and kinds[1:] == ["BertPreTokenizer", "WordPiece"] and not across_spaces
-
-
 class WordTable:
     """
     The tokens of all words seen. Safe from several threads.
 
-    Words end at spaces. Marks of punctuation are words of their own, and upper and lower case are one word to a
-    tokenizer that makes all lower case, unless a token was added that may hold such marks or letters (as "[SEP]"):
-    texts that have it word for word are then read as a whole, and where it is looked for in the normalised text, words
-    are only parted at spaces, as they stand.
+    Words end at spaces; marks of punctuation are words of their own, and case does not count to a tokenizer that makes
+    all lower case. Added tokens are looked for before that, wherever they stand: texts that hold one (as
+    "[SEP]", in any case if that is folded) are read as a whole. Where one is looked for in the normalised text instead,
+    words are only parted at spaces, and kept as they stand.
 
-    :param tokenizer: One that `reads_word_by_word`.
+    :param tokenizer: One of which `text_encoder.reads_word_by_word` holds.
+    :param described: What it is made of.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, described: Mapping[str, Any]) -> None:
         self._tokenizer = tokenizer
-        described = json.loads(tokenizer.to_str())
         added = described.get("added_tokens") or []
         as_they_are = [token["content"] for token in added if not token["normalized"]]
-        self._added = re.compile("|".join(map(re.escape, as_they_are)) or _NOTHING)
         self._kinds = np.full(word_kernels.ASCII, word_kernels.PART_OF_WORD, dtype=np.uint8)
         self._folded = np.arange(word_kernels.ASCII, dtype=np.uint32)
         self._kinds[_code_points(_SPACES)] = word_kernels.BETWEEN_WORDS
         seeds: dict[str, int] = {}
+        lower = len(as_they_are) == len(added) and bool((described.get("normalizer") or {}).get("lowercase"))
+        # What is folded may become an added token that it was not.
+        self._added = re.compile("|".join(map(re.escape, as_they_are)) or _NOTHING, re.IGNORECASE if lower else 0)
         if len(as_they_are) == len(added):
-            lower = bool((described.get("normalizer") or {}).get("lowercase"))
             self._kinds[_code_points(string.punctuation)] = word_kernels.WORD_OF_ITS_OWN
             if lower:
                 self._folded[_code_points(string.ascii_uppercase)] = _code_points(string.ascii_lowercase)
@@ -87,15 +70,16 @@ class WordTable:
             np.zeros(len(seeds), dtype=np.int32),
             np.fromiter(map(len, seeds), np.int32, len(seeds)),
         )
+        self._seed_firsts = np.arange(len(seeds) + 1, dtype=np.int32)
         self._key = np.uint64(secrets.randbits(64) | 1)
         self._slots = np.zeros(1 << (2 * MAX_WORDS - 1).bit_length(), dtype=np.int32)
         self._hashes = np.empty(MAX_WORDS, dtype=np.uint64)
         self._letter_firsts = np.zeros(MAX_WORDS + 1, dtype=np.int32)
         self._letters = np.empty(MAX_CHARACTERS, dtype=np.uint32)
-        self._token_firsts = np.zeros(1, dtype=np.int32)
+        self._token_firsts = self._seed_firsts
         self._tokens = self._seed_tokens
+        self._sound = False  # whether all words in the table have their tokens
         self._lock = threading.Lock()
-        self._clear()
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Encode texts as the tokenizer does, without special tokens."""
@@ -139,18 +123,17 @@ class WordTable:
         """
         with self._lock:
             for _ in range(2):
-                try:
-                    numbers, begins, now = self._number(characters, words)
-                    if len(numbers) == words:
-                        self._learn(now)
-                        return numbers, begins, self._token_firsts, self._tokens
-                except BaseException:
-                    self._clear()  # or new words would stay in the table without tokens
-                    raise
-                self._clear()
+                if not self._sound:
+                    self._clear()
+                self._sound = False  # until all is done: whatever ends this before leaves words without tokens
+                numbers, begins, now = self._number(characters, words, known=len(self._token_firsts) - 1)
+                if len(numbers) == words:
+                    self._learn(now)
+                    self._sound = True
+                    return numbers, begins, self._token_firsts, self._tokens
         return None
 
-    def _number(self, characters: NDArray[np.uint32], words: int) -> tuple[Ids, Ids, int]:
+    def _number(self, characters: NDArray[np.uint32], words: int, *, known: int) -> tuple[Ids, Ids, int]:
         """Number words as long as the table has room; returns their numbers, their begins, and how many it has now."""
         numbers, begins = np.empty(words, dtype=np.int32), np.empty(words, dtype=np.int32)
         found, now = word_kernels.number_words(
@@ -158,7 +141,7 @@ class WordTable:
             self._kinds,
             self._folded,
             self._key,
-            len(self._token_firsts) - 1,
+            known,
             self._slots,
             self._hashes,
             self._letter_firsts,
@@ -185,7 +168,7 @@ class WordTable:
             words = np.searchsorted(begins, tokens.starts, side="right") - 1
             counts.append(np.bincount(words, minlength=len(begins)))
             learnt.append(Tokens(tokens.ids, tokens.starts - begins[words], tokens.ends - begins[words]))
-        # New arrays, since another thread may still read the old ones.
+        # New arrays, since another thread may still read the old ones; at its fullest to copy them takes a few ms.
         ends = self._token_firsts[-1] + np.cumsum(np.concatenate(counts), dtype=np.int32)
         self._token_firsts = np.concatenate([self._token_firsts, ends])
         self._tokens = Tokens(*(np.concatenate(arrays) for arrays in zip(*learnt, strict=True)))
@@ -193,13 +176,11 @@ class WordTable:
     def _clear(self) -> None:
         """Forget all words but those of the vocabulary."""
         self._slots[:] = 0
-        self._token_firsts = np.zeros(1, dtype=np.int32)
-        self._number(self._seeds, len(self._seed_tokens.ids))
-        self._token_firsts = np.arange(len(self._seed_tokens.ids) + 1, dtype=np.int32)
-        self._tokens = self._seed_tokens
+        self._number(self._seeds, len(self._seed_tokens.ids), known=0)
+        self._token_firsts, self._tokens = self._seed_firsts, self._seed_tokens
 
 
-def _single_tokens(model: dict[str, Any], *, lower: bool) -> dict[str, int]:
+def _single_tokens(model: Mapping[str, Any], *, lower: bool) -> dict[str, int]:
     """
     Return the words that WordPiece, which tries the whole word before its parts, reads as one token.
 
@@ -219,7 +200,7 @@ def _single_tokens(model: dict[str, Any], *, lower: bool) -> dict[str, int]:
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:
-    return np.frombuffer(text.encode(_CODE_POINTS), dtype=np.uint32)
+    return np.frombuffer(text.encode(_CODE_POINTS), dtype="<u4")
 
 
 def _starts(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -3,7 +3,8 @@ Chooses the runtime: by the device, what is installed, and what the model's fold
 
 The first of these that applies:
 
-1. On a GPU (or another device than a CPU): `torch`.
+1. On a GPU (or another device than a CPU), if there is a torch checkpoint, or the model is one of the hub: `torch`.
+   If there is none: `onnx`, then `openvino`, as the file and what is installed allow.
 2. The folder has an int8 ONNX file, no `dtype` is asked for, and onnxruntime is installed: `onnx`.
 3. The folder has an OpenVINO file, and openvino is installed: `openvino`.
 4. The folder has a torch checkpoint, or the model is one of the hub, and openvino is installed: `openvino`. If OpenVINO
@@ -67,16 +68,19 @@ def choose(options: ModelOptions) -> Choice:
     if dtype is None and not {"dtype", "torch_dtype"} & set(options.model_kwargs):
         dtype = "auto"
     device = options.device if options.device is not None else _best_device()
-    if not device.startswith("cpu"):
-        return Choice("torch", dtype, f"the device is {device}")
     folder = Path(locate(options.model))
+    has_checkpoint = not folder.is_dir() or has_safetensors(folder)
     has_openvino, has_onnxruntime = _installed("openvino"), _installed("onnxruntime")
     file = onnx.find_local(options, folder)
+    if not device.startswith("cpu"):
+        if not has_checkpoint and file is not None and has_onnxruntime:
+            return Choice("onnx", dtype, f"the folder has {file.name}, but no torch checkpoint")
+        if has_checkpoint or not has_openvino:
+            return Choice("torch", dtype, f"the device is {device}")
     if file is not None and has_onnxruntime and options.dtype is None and stored_dtype(file) == "int8":
         return Choice("onnx", dtype, f"{file.name} holds int8")
     if has_openvino and any((folder / path).is_file() for path in openvino.CANDIDATES):
         return Choice("openvino", dtype, "the folder has an OpenVINO file")
-    has_checkpoint = not folder.is_dir() or has_safetensors(folder)
     if has_checkpoint and has_openvino:
         return Choice("openvino", dtype, "it is installed")
     if file is not None and not has_checkpoint:

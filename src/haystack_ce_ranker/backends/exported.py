@@ -6,6 +6,7 @@ A weight file comes without sentence-transformers, which checks a torch checkpoi
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,23 @@ class OneByOne:
     """
     Runs each pair of a batch alone on one thread, as many at once as there are threads, whoever asks.
 
+    Models with the same number of threads share them, so that two models do not fight for the cores.
+
     :ivar threads: How many.
     """
 
-    def __init__(self, threads: int | None, name: str) -> None:
+    def __init__(self, threads: int | None) -> None:
         self.threads = threads if threads is not None else allowed_cpus()
-        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix=f"ce-ranker-{name}")
+        self._pool = _pool(self.threads)
 
     def logits(self, batch: Batch, run: Run) -> NDArray[np.float32]:
         """Return what `run` finds for each pair, shape (pairs,)."""
         return np.concatenate(list(self._pool.map(run, (Batch([pair], batch.pad_id) for pair in batch.pairs))))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="ce-ranker")
 
 
 def load_config(folder: Path, options: ModelOptions) -> Any:

@@ -32,7 +32,9 @@ EXACT_INT8 = "session.x64quantprecision"
 # Its kernel takes eight times as long as the nodes that it replaces; without it a pair takes an eighth less time.
 SLOW_ON_CPU = ["SkipLayerNormFusion"]
 CUDA = "CUDAExecutionProvider"
+CPU_ONLY = ["CPUExecutionProvider"]
 CUDA_BATCH_TOKENS = 65536
+_OUT_OF_MEMORY = ("Failed to allocate memory", "out of memory", "ALLOC_FAILED")
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ class OnnxBackend:
         self.max_length = position_limit(config)
         self.pads = session.get_providers()[0] == CUDA
         self.device = f"cuda:{session.get_provider_options()[CUDA]['device_id']}" if self.pads else "cpu"
-        self._one_by_one = OneByOne(threads, self.name)
+        self._one_by_one = OneByOne(threads)
         self.batch_tokens = CUDA_BATCH_TOKENS if self.pads else BATCH_TOKENS_PER_THREAD * self._one_by_one.threads
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
@@ -68,9 +70,7 @@ class OnnxBackend:
     def is_out_of_memory(self, error: Exception) -> bool:
         """Tell whether `error` means that the batch was too large; onnxruntime only says so in words."""
         message = str(error)
-        return (
-            isinstance(error, MemoryError) or "Failed to allocate memory" in message or "CUDA out of memory" in message
-        )
+        return isinstance(error, MemoryError) or any(sign in message for sign in _OUT_OF_MEMORY)
 
     def free_memory(self) -> None:
         """Nothing to give back: onnxruntime's arena is reused by the next, smaller batch."""
@@ -103,19 +103,25 @@ def load(options: ModelOptions) -> OnnxBackend:
     if not _has_exact_int8():
         session_options.add_session_config_entry(EXACT_INT8, "1")
     session_options.intra_op_num_threads = 1
-    providers = _providers(options.device, onnxruntime.get_available_providers())
-    on_cpu = len(providers) == 1
-    session = onnxruntime.InferenceSession(
-        str(file),
-        session_options,
-        providers=providers,
-        disabled_optimizers=SLOW_ON_CPU if on_cpu else [],
-    )
+
+    def opened(providers: list[Any]) -> Any:
+        slow = SLOW_ON_CPU if providers == CPU_ONLY else []
+        return onnxruntime.InferenceSession(str(file), session_options, providers=providers, disabled_optimizers=slow)
+
+    available = onnxruntime.get_available_providers()
+    wanted = _providers(options.device, available, dtype)
+    session = opened(wanted)
+    if wanted != CPU_ONLY and session.get_providers()[0] != CUDA:
+        session = opened(CPU_ONLY)  # as it is meant to be on a CPU
     if not (options.device or "cpu").startswith("cpu") and session.get_providers()[0] != CUDA:
-        logger.warning(
-            "device=%r was asked for, but this onnxruntime runs on CPU; for a GPU install onnxruntime-gpu instead.",
-            options.device,
+        reason = (
+            "onnxruntime multiplies int8 on the CPU"
+            if dtype == "int8"
+            else "CUDA did not start"
+            if CUDA in available
+            else "this onnxruntime is built without CUDA (onnxruntime-gpu is the one with it)"
         )
+        logger.warning("%s runs on the CPU and not on %s: %s.", file, options.device, reason)
     require_classifier(session.get_outputs()[0].shape, config, options.model)
     return OnnxBackend(session, load_tokenizer(str(folder), options), config, dtype=dtype, threads=options.threads)
 
@@ -144,9 +150,13 @@ def find_local(options: ModelOptions, folder: Path) -> Path | None:
     return next((folder / path for path in candidates(options) if (folder / path).is_file()), None)
 
 
-def _providers(device: str | None, available: Sequence[str]) -> list[str | tuple[str, dict[str, int]]]:
-    """Return what onnxruntime is to try, the GPU that was named or the first one before the CPU."""
+def _providers(device: str | None, available: Sequence[str], dtype: str) -> list[Any]:
+    """
+    Return what onnxruntime is to try, the GPU that was named or the first one before the CPU.
+
+    int8 stays on the CPU: onnxruntime has no kernels for its products on a GPU, and would copy to and fro.
+    """
     kind, _, index = (device or "cuda").partition(":")
-    if kind == "cuda" and CUDA in available:
-        return [(CUDA, {"device_id": int(index or 0)}), "CPUExecutionProvider"]
-    return ["CPUExecutionProvider"]
+    if kind == "cuda" and CUDA in available and dtype != "int8":
+        return [(CUDA, {"device_id": int(index or 0)}), *CPU_ONLY]
+    return CPU_ONLY

@@ -129,7 +129,7 @@ def load(options: ModelOptions) -> OpenVinoBackend:
     shape = model.output(0).partial_shape
     dimensions = [size.get_length() if size.is_static else None for size in shape] if shape.rank.is_static else []
     require_classifier(dimensions, config, options.model)
-    one_by_one = OneByOne(options.threads, "openvino")
+    one_by_one = OneByOne(options.threads)
     return OpenVinoBackend(
         _compile(core, model, dtype, one_by_one.threads, options.model_kwargs.get("ov_config", {})),
         PairTokenizer(load_tokenizer(str(folder), options)),
@@ -201,7 +201,7 @@ def _load_converted(core: Any, options: ModelOptions) -> OpenVinoBackend:
     kwargs = {key: value for key, value in options.model_kwargs.items() if key not in OWN_KWARGS}
     exact = torch.load(replace(options, dtype="float32", device="cpu", model_kwargs=kwargs))
     model = convert(exact)
-    one_by_one = OneByOne(options.threads, "openvino")
+    one_by_one = OneByOne(options.threads)
     config = options.model_kwargs.get("ov_config", {})
 
     def loaded(precision: str, properties: Mapping[str, Any]) -> OpenVinoBackend:

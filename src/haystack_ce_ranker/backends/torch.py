@@ -33,7 +33,7 @@ _FALLBACK_BATCH_TOKENS = 16384
 # Some say so in a RuntimeError only: torch on CPU, MPS, the CUDA driver, cuBLAS and cuDNN.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
 
-TRIAL_ROUNDS = 4
+TRIAL_ROUNDS = 6
 """How often the trial of the packed form runs each batch; the first time warms up, the best of the others counts."""
 
 TRIAL_TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
@@ -46,7 +46,8 @@ class TorchBackend:
 
     One forward pass at a time on a device, whichever of the models loaded there it is of: on CPU requests then share
     the threads instead of fighting for them, and on a GPU, where a pass holds the lock only while it is being queued,
-    the memory of one pass is all that is needed at once.
+    the memory of one pass is all that is needed at once. (To queue a padded pass takes as long as those before it run:
+    transformers looks at its mask. Packed ones have none.)
 
     :param packed: Whether batches are packed: True and False settle it, None leaves it to a trial on a GPU.
     :raises ValueError: If `packed` is True and the model cannot read packed batches.
@@ -180,7 +181,7 @@ def load(options: ModelOptions) -> TorchBackend:
     :raises ModelNotFoundError: If there is no such folder, the hub does not have or cannot give it, or a folder holds
         no safetensors.
     :raises ValueError: If the model is not a sequence-classification model with one output label, its weights are not
-        safetensors, or packed batches were asked for and cannot be had.
+        safetensors, `device` is a GPU and there is none, or packed batches were asked for and cannot be had.
     """
     from sentence_transformers import CrossEncoder
 
@@ -194,6 +195,11 @@ def load(options: ModelOptions) -> TorchBackend:
     packed = None if attention is None else attention == "packed"
     if packed:
         del model_kwargs["attn_implementation"]
+    if (options.device or "").startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"device must be one that torch can use here, but got {options.device!r}, and torch {torch.__version__} "
+            "sees no GPU; set it to 'cpu', or install a torch that is built for CUDA."
+        )
     if options.dtype is not None:
         model_kwargs["dtype"] = resolve_dtype(options.dtype, options.device)
     place = locate(options.model)
@@ -270,7 +276,7 @@ def _saved_prompt(cross_encoder: Any, tokenizer: PairTokenizer) -> str:
     return prompt
 
 
-def _trial_batches(tokenizer: PairTokenizer, vocabulary: int, limit: int | None, *, pairs: int = 64) -> list[Batch]:
+def _trial_batches(tokenizer: PairTokenizer, vocabulary: int, limit: int | None, *, pairs: int = 128) -> list[Batch]:
     """Make up a batch of pairs of mixed lengths, and one of equal lengths, of tokens below `vocabulary`."""
     rng = np.random.default_rng(0)
     pair_format = tokenizer.format

@@ -29,6 +29,15 @@ def encoded(text, header="", footer=""):
     return DocumentEncoder(TOKENIZER).encode([DocumentText(text, header, footer)])[0]
 
 
+@pytest.mark.parametrize("header", ["", "the city "])
+def test_sentences_start_behind_marks_with_a_space_and_behind_lines(header):
+    text = '\n\nthe hut 3.5 is.\n\nsnow? "car." paris. '
+    document = encoded(text, header=header)
+    starts = document.body.starts[document.sentence_starts].tolist()
+    assert starts == [text.index(word) for word in ("the", "snow", '"car', "paris")]
+    assert encoded("", header=header).sentence_starts.tolist() == []
+
+
 @given(st.integers(1, 500), st.integers(1, 100), st.integers(1, 100))
 def test_windows_cover_the_document(tokens, size, stride):
     starts = windows(tokens, size=size, stride=stride)

@@ -211,6 +211,8 @@ def test_a_table_that_is_too_small_for_the_vocabulary_holds_some_of_it(monkeypat
     monkeypatch.setattr(word_table, "MAX_WORDS", words)
     monkeypatch.setattr(word_table, "MAX_CHARACTERS", characters)
     encoder = TextEncoder(NATIVE["letters"])
+    assert len(encoder._words._seed_tokens.ids) <= words // 2
+    assert len(encoder._words._seeds) <= characters // 2
     for text in ("a hut", "xyzzy", "the city of paris, xyzzy", "a"):
         assert_read_as_the_tokenizer_does(encoder, NATIVE["letters"], [text])
 

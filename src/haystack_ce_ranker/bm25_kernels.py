@@ -9,14 +9,14 @@ importing this module does it, so `bm25.py` imports it at the first build or sea
 import numpy as np
 from numba import types
 
-from haystack_ce_ranker.compiling import compiled
+from haystack_ce_ranker.compiling import compiled, read_only
 
-_I32 = types.Array(types.int32, 1, "C", readonly=True)
-_I64 = types.Array(types.int64, 1, "C", readonly=True)
-_F32 = types.Array(types.float32, 1, "C", readonly=True)
-_U8 = types.Array(types.uint8, 1, "C", readonly=True)
-_U16 = types.Array(types.uint16, 1, "C", readonly=True)
-_U32 = types.Array(types.uint32, 1, "C", readonly=True)
+_I32 = read_only(types.int32)
+_I64 = read_only(types.int64)
+_F32 = read_only(types.float32)
+_U8 = read_only(types.uint8)
+_U16 = read_only(types.uint16)
+_U32 = read_only(types.uint32)
 _OUT_I32, _OUT_F32 = types.int32[::1], types.float32[::1]
 _OUT_I64, _OUT_U32 = types.int64[::1], types.uint32[::1]
 

@@ -3,7 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
+from numba import njit, types
+
+
+def read_only(element: Any) -> Any:
+    """Return the type of a one-dimensional array that is only read, be it in memory or mapped from a file."""
+    return types.Array(element, 1, "C", readonly=True)
 
 
 def compiled(*signatures: Any) -> Callable[[Any], Any]:

@@ -8,17 +8,17 @@ Code points in, numbers and arrays out; what a word's tokens are is the tokenize
 import numpy as np
 from numba import types
 
-from haystack_ce_ranker.compiling import compiled
+from haystack_ce_ranker.compiling import compiled, read_only
 
 PART_OF_WORD, BETWEEN_WORDS, WORD_OF_ITS_OWN = 0, 1, 2
 """What a character below `ASCII` is to words; every other character is part of one."""
 
 ASCII = 128
 
-_CHARACTERS = types.Array(types.uint32, 1, "C", readonly=True)
-_KINDS = types.Array(types.uint8, 1, "C", readonly=True)
-_I32 = types.Array(types.int32, 1, "C", readonly=True)
-_I64 = types.Array(types.int64, 1, "C", readonly=True)
+_CHARACTERS = read_only(types.uint32)
+_KINDS = read_only(types.uint8)
+_I32 = read_only(types.int32)
+_I64 = read_only(types.int64)
 _OUT_I32, _OUT_I64 = types.int32[::1], types.int64[::1]
 _OUT_U32, _OUT_U64 = types.uint32[::1], types.uint64[::1]
 _SHIFT = np.uint64(32)

@@ -1,7 +1,7 @@
 """
 How fast CrossEncoderRanker scores, and in how much memory, beside other re-rankers on the same weights and candidates.
 
-    python benchmarks/speed.py                                    # all, on CPU: 25 minutes on two cores
+    python benchmarks/speed.py                                    # all, on CPU: half an hour on two cores
     python benchmarks/speed.py --only dl19 --queries 10 --peer-queries 2
     python benchmarks/speed.py --device cuda                      # the part for a GPU, instead
 
@@ -706,8 +706,7 @@ def memory(arguments: argparse.Namespace, checks: Checks) -> None:
         *("system", "candidates", "model loaded", "peak", "added by the run", "seconds"),
     )
     for system in SYSTEMS:
-        fast = system.ours and system.most == STRESS
-        sizes = [arguments.memory_candidates if fast else arguments.memory_peer_candidates]
+        sizes = [arguments.memory_candidates if system.ours else arguments.memory_peer_candidates]
         if system.start is flashrank:
             sizes = [arguments.memory_peer_candidates // 2, arguments.memory_candidates]
         for size in sizes:
@@ -854,7 +853,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peer-queries", type=int, default=5, help="of these, for all peers but Haystack's")
     parser.add_argument("--runtime-queries", type=int, default=20, help="of dl19, for the part on runtimes")
     parser.add_argument("--memory-candidates", type=int, default=1000)
-    parser.add_argument("--memory-peer-candidates", type=int, default=100, help="for the slow systems")
+    parser.add_argument("--memory-peer-candidates", type=int, default=100, help="for the other systems, which are slow")
     parser.add_argument("--memory-limit", type=float, default=8.0, help="GB that a process may allocate")
     parser.add_argument("--picture", type=Path, default=None, help="an SVG file for the growth of time")
     parser.add_argument("--strict", action="store_true", help="end with 1 if a target is missed")

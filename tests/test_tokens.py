@@ -154,7 +154,7 @@ def test_a_tokenizer_may_have_no_added_tokens(read):
     assert "".join(read).split() == ["[", "sep", "]", "xyzzy"]
 
 
-def test_many_added_tokens_are_not_searched_for_in_each_text(monkeypatch):
+def test_many_added_tokens_are_not_searched_for_in_each_text():
     tokenizer = Tokenizer.from_str(NATIVE["letters"].to_str())
     tokenizer.add_tokens([AddedToken(f"unused{number}", normalized=False) for number in range(MANY_ADDED + 1)])
     assert TextEncoder(tokenizer)._words is None

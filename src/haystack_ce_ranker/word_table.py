@@ -2,8 +2,8 @@
 A table of words with their tokens, so that each different word goes through a tokenizer once.
 
 A tokenizer reads every word of a long document anew, though most of them were read before, in this document or in
-others. Where a tokenizer provably reads word by word, texts are put together from a table, twenty times as fast. Words
-that are a token each come from the vocabulary; all others are read by the tokenizer itself, once.
+others. Where a tokenizer provably reads word by word, texts are put together from a table; what that saves stands in
+benchmarks/speed.md. Words that are a token each come from the vocabulary; the tokenizer itself reads all others, once.
 """
 
 import re
@@ -40,9 +40,9 @@ class WordTable:
     The tokens of all words seen. Safe from several threads.
 
     Words end at spaces; marks of punctuation are words of their own, and case does not count to a tokenizer that makes
-    all lower case. Added tokens are looked for before that, wherever they stand: texts that hold one (as
-    "[SEP]", in any case if that is folded) are read as a whole. Where one is looked for in the normalised text instead,
-    words are only parted at spaces, and kept as they stand.
+    all lower case. Added tokens are looked for before that, wherever they stand: texts that hold one (as "[SEP]", in
+    any case if that is folded) are read as a whole. Where one is looked for in the normalised text instead, words are
+    only parted at spaces, and kept as they stand.
 
     :param tokenizer: One of which `text_encoder.reads_word_by_word` holds.
     :param described: What it is made of.

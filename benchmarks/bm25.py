@@ -29,7 +29,7 @@ os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 for variable in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-from haystack_ce_ranker.evaluation.collections import Collection, load_collection  # noqa: E402 - after the thread counts are set
+from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection  # noqa: E402 - after the thread counts are set
 
 SOURCES = ("dl19", "vaswani", "cacm", "med")
 JUDGED = ("vaswani", "cacm", "med")
@@ -179,7 +179,7 @@ def quality(folder: Path) -> None:
     from haystack.document_stores.in_memory import InMemoryDocumentStore
 
     from haystack_ce_ranker import BM25Retriever
-    from haystack_ce_ranker.evaluation.measures import mean, ndcg_at_10
+    from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10
 
     stemmer = Stemmer.Stemmer("english")
     lists: dict[str, list[str]] = {
@@ -304,7 +304,7 @@ def speed(folder: Path) -> None:
 
 def build_ours(job: Job) -> dict[str, Any]:
     """Build and save an index."""
-    from haystack_ce_ranker.bm25 import BM25Index
+    from haystack_ce_ranker.bm25.index import BM25Index
 
     BM25Index.build(["warm up"])
     texts = passages(job.folder, job.size)
@@ -327,7 +327,7 @@ def build_ours(job: Job) -> dict[str, Any]:
 
 def search_ours(job: Job) -> dict[str, Any]:
     """Open a saved index and search it."""
-    from haystack_ce_ranker.bm25 import BM25Index
+    from haystack_ce_ranker.bm25.index import BM25Index
 
     asked = some_queries(job.folder, job.queries)
     BM25Index.build(["warm up"]).search("warm")
@@ -529,7 +529,7 @@ def _memory(job: Job, copies: bool) -> dict[str, Any]:
     from haystack.document_stores.in_memory import InMemoryDocumentStore
 
     from haystack_ce_ranker import BM25Retriever
-    from haystack_ce_ranker.bm25 import BM25Index
+    from haystack_ce_ranker.bm25.index import BM25Index
 
     class Remote:
         """A store as the protocol has it, on a file of lines; `filter_documents` makes every document anew."""
@@ -580,7 +580,7 @@ def _memory(job: Job, copies: bool) -> dict[str, Any]:
 
 def updates(folder: Path, sizes: Sequence[int]) -> None:
     """See that an update costs what changed, beside building again."""
-    from haystack_ce_ranker.bm25 import BM25Index
+    from haystack_ce_ranker.bm25.index import BM25Index
 
     header(
         "Updates of BM25Index, s",

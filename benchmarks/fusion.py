@@ -25,18 +25,23 @@ from haystack import Document, Pipeline
 from haystack.components.joiners import DocumentJoiner
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
-from haystack_ce_ranker.evaluation.collections import Collection, load_collection, load_run
-from haystack_ce_ranker.evaluation.measures import ndcg_at_10, ranked_scores
-from haystack_ce_ranker.evaluation.pipelines import measured
-from haystack_ce_ranker.evaluation.tune import collect
-from haystack_ce_ranker.fusion import LOG_SCALE, ScoredList, fuse, parse_normalization, parse_normalizations, sigmoid
-from haystack_ce_ranker.models import OFFLINE_MODEL
-from haystack_ce_ranker.tuning import (
+from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
+from haystack_ce_ranker.evaluation.commands.tune_joiner import collect
+from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection, load_run
+from haystack_ce_ranker.evaluation.judging.measures import ndcg_at_10, ranked_scores
+from haystack_ce_ranker.evaluation.running.pipelines import measured
+from haystack_ce_ranker.fusion.fuse import (
+    LOG_SCALE,
+    ScoredList,
+    fuse,
+    parse_normalization,
+    parse_normalizations,
+    sigmoid,
+)
+from haystack_ce_ranker.fusion.tuning import (
     Frame,
-    Interval,
     JudgedQuery,
     Setting,
-    bootstrap,
     default_steps,
     learning_curve,
     measure,
@@ -44,6 +49,7 @@ from haystack_ce_ranker.tuning import (
     simplex,
     tune,
 )
+from haystack_ce_ranker.significance import Interval, bootstrap
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever

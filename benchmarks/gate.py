@@ -5,7 +5,7 @@ not fitted on, and the nDCG@10 given up; and the same for choosing the predictor
     python benchmarks/gate.py --cache .cache/gate --output .cache/gate.json
 
 Scores come from BM25Retriever and CrossEncoderRanker as in `fusion.py`, whose cache it shares; what is fitted, and how
-that is measured, is `haystack_ce_ranker.evaluation.gate`. Needs the extras `evaluate` and `onnx`.
+that is measured, is `haystack_ce_ranker.evaluation.commands.fit_gate`. Needs the extras `evaluate` and `onnx`.
 """
 
 import argparse
@@ -14,11 +14,11 @@ import os
 from pathlib import Path
 
 from fusion import ALONE, BM25, CE, DEFAULT, TASKS, scores_of
-from haystack_ce_ranker.evaluation.collections import load_collection
-from haystack_ce_ranker.evaluation.gate import CAUTION, DRAWS, GateAdvice, GateQuery, as_json, fit_gate
+from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
+from haystack_ce_ranker.evaluation.commands.fit_gate import CAUTION, DRAWS, GateAdvice, GateQuery, as_json, fit_gate
+from haystack_ce_ranker.evaluation.data.collections import load_collection
+from haystack_ce_ranker.fusion.tuning import JudgedQuery, measure
 from haystack_ce_ranker.gating import PREDICTORS, count_words
-from haystack_ce_ranker.models import OFFLINE_MODEL
-from haystack_ce_ranker.tuning import JudgedQuery, measure
 
 RERANKED = {"the cross-encoder's order": ALONE[CE], "the 80/20 join": DEFAULT}
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from haystack_ce_ranker.models import OFFLINE_MODEL
+from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
 
 FOLDER = Path(__file__).parent / "results"
 PICTURE = "covidqa"

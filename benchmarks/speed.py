@@ -39,14 +39,15 @@ from haystack import Document
 from haystack.utils import ComponentDevice
 
 from haystack_ce_ranker import CrossEncoderRanker
-from haystack_ce_ranker.backends import BACKENDS, allowed_cpus, load
-from haystack_ce_ranker.bm25 import BM25Index
-from haystack_ce_ranker.evaluation.collections import Collection, load_collection, load_run
-from haystack_ce_ranker.evaluation.measures import mean, ndcg_at_10, ranked_scores
-from haystack_ce_ranker.models import ModelOptions
-from haystack_ce_ranker.quantization import quantize
-from haystack_ce_ranker.quantizers import export
-from haystack_ce_ranker.scoring import CrossEncoderScorer
+from haystack_ce_ranker.backends.devices import allowed_cpus
+from haystack_ce_ranker.backends.loading import BACKENDS, load
+from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.bm25.index import BM25Index
+from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection, load_run
+from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10, ranked_scores
+from haystack_ce_ranker.quantizing.quantize import quantize
+from haystack_ce_ranker.quantizing.writers import export
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 
 PARTS = ("dl19", "covidqa", "stress", "tokenising", "runtimes", "memory")
 LIMIT = 512

@@ -32,17 +32,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import Stemmer
 
-from haystack_ce_ranker import backends
-from haystack_ce_ranker.backends import Backend, Batch, load_tokenizer
-from haystack_ce_ranker.bm25 import BM25Index
-from haystack_ce_ranker.documents import DocumentEncoder, DocumentText, EncodedDocument
-from haystack_ce_ranker.evaluation.collections import Collection, load_collection, load_run
-from haystack_ce_ranker.evaluation.measures import mean, ndcg_at_10, ranked_scores
-from haystack_ce_ranker.models import OFFLINE_MODEL, ModelOptions, locate
-from haystack_ce_ranker.pairs import PackedPair
-from haystack_ce_ranker.passages import STRATEGIES, Piece, Span, WindowSettings, align, evidence, windows
-from haystack_ce_ranker.queries import REDUCTIONS
-from haystack_ce_ranker.scoring import CrossEncoderScorer, QueryScores, ReadingPolicy, Stats
+from haystack_ce_ranker.backends import loading
+from haystack_ce_ranker.backends.configuration import load_tokenizer
+from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL, ModelOptions, locate
+from haystack_ce_ranker.backends.protocol import Backend, Batch
+from haystack_ce_ranker.bm25.index import BM25Index
+from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection, load_run
+from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10, ranked_scores
+from haystack_ce_ranker.reading.documents import DocumentEncoder, DocumentText, EncodedDocument
+from haystack_ce_ranker.reading.passages import STRATEGIES, Piece, Span, WindowSettings, align, evidence, windows
+from haystack_ce_ranker.reading.queries import REDUCTIONS
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, QueryScores, ReadingPolicy, Stats
+from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
 DEPTHS = {"covidqa": 10, "dl19-long": 50, "dl19": 50, "cacm": 10, "med": 10, "stackfaq": 10}
 DEFAULT = ReadingPolicy()
@@ -721,7 +722,7 @@ def main() -> None:
     parser.add_argument("--backend", default="onnx")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    backend = backends.load(arguments.backend, ModelOptions(model=arguments.model, threads=arguments.threads))
+    backend = loading.load(arguments.backend, ModelOptions(model=arguments.model, threads=arguments.threads))
     remembering = Remembering(backend, model=arguments.model, file=arguments.cache)
     for part in arguments.parts:
         PARTS[part](arguments, remembering)

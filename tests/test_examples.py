@@ -9,10 +9,11 @@ import pytest
 import yaml
 from haystack import Document, Pipeline
 
-from haystack_ce_ranker.evaluation.collections import load_collection
-from haystack_ce_ranker.evaluation.pipelines import load_pipeline
+from fakes import REPOSITORY
+from haystack_ce_ranker.evaluation.data.collections import load_collection
+from haystack_ce_ranker.evaluation.running.pipelines import load_pipeline
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = REPOSITORY / "examples"
 
 RUN = """
 import json, sys

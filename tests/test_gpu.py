@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from haystack_ce_ranker import backends
-from haystack_ce_ranker.backends import Batch
+from fakes import CASES, batch_of, padded_logits, tiny_model
+from haystack_ce_ranker.backends import loading
+from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.backends.packed import PackedForm, why_not
-from haystack_ce_ranker.models import ModelOptions
-from haystack_ce_ranker.scoring import CrossEncoderScorer, ReadingPolicy, _learnt_batch_tokens
-from test_packed import CASES, batch_of, padded_logits, tiny_model
+from haystack_ce_ranker.backends.protocol import Batch
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, ReadingPolicy, _learnt_batch_tokens
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU (CUDA)")
 
@@ -32,7 +32,7 @@ def close_to(expected, dtype):
 
 def load(folder, dtype, attention=None):
     named = {} if attention is None else {"attn_implementation": attention}
-    return backends.load("torch", ModelOptions(folder, device="cuda:0", dtype=dtype, model_kwargs=named))
+    return loading.load("torch", ModelOptions(folder, device="cuda:0", dtype=dtype, model_kwargs=named))
 
 
 def logits(backend, texts, **options):
@@ -43,7 +43,7 @@ def logits(backend, texts, **options):
 @pytest.fixture
 def cpu_logits(tiny_bert):
     def score(texts):
-        return logits(backends.load("torch", ModelOptions(tiny_bert, device="cpu")), texts)[0]
+        return logits(loading.load("torch", ModelOptions(tiny_bert, device="cpu")), texts)[0]
 
     return score
 

@@ -2,18 +2,18 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import Stemmer
 from haystack import Document
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
+from fakes import REPOSITORY
 from haystack_ce_ranker import BM25Retriever
-from haystack_ce_ranker.evaluation.collections import load_collection
-from haystack_ce_ranker.evaluation.measures import mean, ndcg_at_10, ranked_scores
+from haystack_ce_ranker.evaluation.data.collections import load_collection
+from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10, ranked_scores
 
-FOLDER = Path(__file__).resolve().parents[1] / "examples" / "handbook"
+FOLDER = REPOSITORY / "examples" / "handbook"
 KINDS = {"ambiguous", "synonym", "code", "deep", "plain"}
 
 # Words that carry no subject: a synonym query may share these with its document, and nothing else.

@@ -5,11 +5,11 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder
 
-from haystack_ce_ranker import backends
-from haystack_ce_ranker.evaluation.collections import load_collection, load_run
-from haystack_ce_ranker.evaluation.measures import mean, ndcg_at_10, ranked_scores
-from haystack_ce_ranker.models import ModelOptions
-from haystack_ce_ranker.scoring import CrossEncoderScorer
+from haystack_ce_ranker.backends import loading
+from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.evaluation.data.collections import load_collection, load_run
+from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10, ranked_scores
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 
 pytestmark = pytest.mark.integration
 
@@ -30,8 +30,8 @@ def test_dl19_is_ranked_as_published(models_dir, data_dir):
     run = load_run(data_dir / "dl19" / "run.bm25.tsv", collection=collection, depth=100)
     first = {q: ranked_scores(list(run[q])) for q in collection.queries}
     assert mean(ndcg_at_10(first, collection.judgments)) == pytest.approx(0.5058, abs=0.0005)
-    exact = CrossEncoderScorer(backends.load("torch", ModelOptions(str(models_dir / "ce-minilm-l12"), threads=2)))
-    small = CrossEncoderScorer(backends.load("onnx", ModelOptions(str(models_dir / "ce-minilm-l12-int8"), threads=2)))
+    exact = CrossEncoderScorer(loading.load("torch", ModelOptions(str(models_dir / "ce-minilm-l12"), threads=2)))
+    small = CrossEncoderScorer(loading.load("onnx", ModelOptions(str(models_dir / "ce-minilm-l12-int8"), threads=2)))
     figure = ndcg(exact, collection, run)
     assert figure == pytest.approx(0.7216, abs=0.001)
     assert ndcg(small, collection, run) == pytest.approx(figure, abs=0.005)
@@ -45,5 +45,5 @@ def test_scores_equal_those_of_sentence_transformers(models_dir, data_dir):
     ]
     folder = str(models_dir / "ce-minilm-l12")
     expected = CrossEncoder(folder).predict(pairs, activation_fn=torch.nn.Identity())
-    ours = CrossEncoderScorer(backends.load("torch", ModelOptions(folder))).score_pairs(*zip(*pairs, strict=True))
+    ours = CrossEncoderScorer(loading.load("torch", ModelOptions(folder))).score_pairs(*zip(*pairs, strict=True))
     assert np.abs(ours - expected).max() < 1e-4

@@ -1,11 +1,12 @@
 """The README's examples run as they stand, so that they cannot rot."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
+from fakes import REPOSITORY
+
+README = REPOSITORY / "README.md"
 
 
 def blocks(language: str) -> list[str]:

@@ -25,10 +25,10 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from haystack_ce_ranker import backends
-from haystack_ce_ranker.backends import Backend, onnx, openvino
+from haystack_ce_ranker.backends import loading, onnx_backend, openvino_backend
 from haystack_ce_ranker.backends.exported import stored_dtype
-from haystack_ce_ranker.models import ModelOptions, has_safetensors, locate
+from haystack_ce_ranker.backends.model_files import ModelOptions, has_safetensors, locate
+from haystack_ce_ranker.backends.protocol import Backend
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +52,10 @@ def load(options: ModelOptions) -> Backend:
     logger.info("backend='auto' takes %s: %s.", chosen.backend, chosen.reason)
     with_dtype = replace(options, dtype=chosen.dtype)
     try:
-        return backends.load(chosen.backend, with_dtype)
-    except openvino.ConversionError as error:
+        return loading.load(chosen.backend, with_dtype)
+    except openvino_backend.ConversionError as error:
         logger.warning("backend='auto' takes torch: %s", error)
-        return backends.load("torch", with_dtype)
+        return loading.load("torch", with_dtype)
 
 
 def choose(options: ModelOptions) -> Choice:
@@ -71,7 +71,7 @@ def choose(options: ModelOptions) -> Choice:
     folder = Path(locate(options.model))
     has_checkpoint = not folder.is_dir() or has_safetensors(folder)
     has_openvino, has_onnxruntime = _installed("openvino"), _installed("onnxruntime")
-    file = onnx.find_local(options, folder)
+    file = onnx_backend.find_local(options, folder)
     if not device.startswith("cpu"):
         if not has_checkpoint and file is not None and has_onnxruntime:
             return Choice("onnx", dtype, f"the folder has {file.name}, but no torch checkpoint")
@@ -79,7 +79,7 @@ def choose(options: ModelOptions) -> Choice:
             return Choice("torch", dtype, f"the device is {device}")
     if file is not None and has_onnxruntime and options.dtype is None and stored_dtype(file) == "int8":
         return Choice("onnx", dtype, f"{file.name} holds int8")
-    if has_openvino and any((folder / path).is_file() for path in openvino.CANDIDATES):
+    if has_openvino and any((folder / path).is_file() for path in openvino_backend.CANDIDATES):
         return Choice("openvino", dtype, "the folder has an OpenVINO file")
     if has_checkpoint and has_openvino:
         return Choice("openvino", dtype, "it is installed")

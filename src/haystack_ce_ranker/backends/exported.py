@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from haystack_ce_ranker.backends import Batch, allowed_cpus
-from haystack_ce_ranker.models import ModelOptions
+from haystack_ce_ranker.backends.devices import allowed_cpus
+from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.backends.protocol import Batch
 
 BESIDE = ("*.json", "*.txt", "*.model")
 # Enough for every thread to be busy until near the end, few enough for a deadline to be kept.

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import scaled_dot_product_attention
 
-from haystack_ce_ranker.backends import Batch
-from haystack_ce_ranker.tokens import Ids
+from haystack_ce_ranker.backends.protocol import Batch
+from haystack_ce_ranker.tokenizing.tokens import Ids
 
 ATTENTION = "ce_ranker_packed"
 HALF = (torch.float16, torch.bfloat16)

@@ -1,6 +1,6 @@
 """
 The component that joins ranked lists by name: documents in, documents out; the arithmetic is
-`haystack_ce_ranker.fusion`.
+`haystack_ce_ranker.fusion.fuse`.
 
 It decides where each input's scores come from (a record in the documents' provenance, a ranker's report, or `score`)
 and notes in every document how its score came about.
@@ -14,7 +14,7 @@ from typing import Any
 
 from haystack import Document, component, default_from_dict, default_to_dict, logging
 
-from haystack_ce_ranker.fusion import (
+from haystack_ce_ranker.fusion.fuse import (
     METHODS,
     MISSING_RULES,
     Fused,

@@ -18,13 +18,13 @@ from haystack import Document, component, default_from_dict, default_to_dict, lo
 from haystack.utils import ComponentDevice, Secret
 from haystack.utils.hf import deserialize_hf_model_kwargs, serialize_hf_model_kwargs
 
-from haystack_ce_ranker import backends
-from haystack_ce_ranker.calibration import calibration_of_this_machine
-from haystack_ce_ranker.documents import DocumentText
-from haystack_ce_ranker.models import ModelOptions, check_dtype
+from haystack_ce_ranker.backends import loading
+from haystack_ce_ranker.backends.model_files import ModelOptions, check_dtype
 from haystack_ce_ranker.provenance import KEY, with_record
-from haystack_ce_ranker.score_cache import ScoreCache
-from haystack_ce_ranker.scoring import CrossEncoderScorer, DocumentScore, QueryScores, ReadingPolicy, Stats
+from haystack_ce_ranker.reading.documents import DocumentText
+from haystack_ce_ranker.scoring.cache import ScoreCache
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, DocumentScore, QueryScores, ReadingPolicy, Stats
+from haystack_ce_ranker.scoring.speed_profile import calibration_of_this_machine
 
 logger = logging.getLogger(__name__)
 
@@ -169,8 +169,8 @@ class CrossEncoderRanker:
         :raises ValueError: If a value is out of range or not among the choices.
         """
         _check_top_k(top_k)
-        if backend not in backends.BACKENDS:
-            choices = ", ".join(map(repr, backends.BACKENDS))
+        if backend not in loading.BACKENDS:
+            choices = ", ".join(map(repr, loading.BACKENDS))
             raise ValueError(f"backend must be one of {choices}, but got {backend!r}.")
         check_dtype(dtype)
         twice = {"dtype", "torch_dtype"} & set(model_kwargs if model_kwargs is not None else {})
@@ -449,7 +449,7 @@ class CrossEncoderRanker:
             tokenizer_kwargs=self.tokenizer_kwargs if self.tokenizer_kwargs is not None else {},
             config_kwargs=self.config_kwargs if self.config_kwargs is not None else {},
         )
-        backend = backends.load(self.backend, options)
+        backend = loading.load(self.backend, options)
         if measured is not None:
             measured.require(self.model, backend)
         return CrossEncoderScorer(

@@ -1,0 +1,17 @@
+"""The devices of this machine: how many CPUs the process may use, and whose turn it is on a GPU."""
+
+import os
+import threading
+
+
+def pass_lock(device: str) -> threading.Lock:
+    """Return the lock of a device on which passes run one at a time, whichever of the models there they are of."""
+    return _pass_locks.setdefault(device, threading.Lock())
+
+
+_pass_locks: dict[str, threading.Lock] = {}
+
+
+def allowed_cpus() -> int:
+    """Return how many CPUs this process may use: fewer than the machine has, in many a container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,164 @@
+"""
+The onnxruntime runtime: an exported model (`model.onnx`), float32 or int8, run on packed pairs.
+
+Calls onnxruntime directly; no optimum. On CPU each pair runs alone on one thread, as many at once as there are threads:
+a little faster than batches that share the threads, without padding, and a pair's int8 score does not depend on its
+neighbours. int8 rounds activations on one scale for a whole batch, which moved logits by 0.13 on average, 1 at most.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haystack_ce_ranker.backends.configuration import load_tokenizer, position_limit
+from haystack_ce_ranker.backends.devices import pass_lock
+from haystack_ce_ranker.backends.exported import (
+    BATCH_TOKENS_PER_THREAD,
+    BESIDE,
+    OneByOne,
+    load_config,
+    one_logit_each,
+    require_classifier,
+    stored_dtype,
+)
+from haystack_ce_ranker.backends.model_files import ModelOptions, find_files
+from haystack_ce_ranker.backends.protocol import Batch
+from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
+
+CANDIDATES = ("model.onnx", "model_quantized.onnx", "onnx/model.onnx")
+EXACT_INT8 = "session.x64quantprecision"
+# Its kernel takes eight times as long as the nodes that it replaces; without it a pair takes an eighth less time.
+SLOW_ON_CPU = ["SkipLayerNormFusion"]
+CUDA = "CUDAExecutionProvider"
+CPU_ONLY = ["CPUExecutionProvider"]
+CUDA_BATCH_TOKENS = 65536
+_OUT_OF_MEMORY = ("Failed to allocate memory", "out of memory", "ALLOC_FAILED")
+
+logger = logging.getLogger(__name__)
+
+
+class OnnxBackend:
+    """See `Backend`."""
+
+    name = "onnx"
+    query_prompt = ""
+
+    def __init__(self, session: Any, tokenizer: Any, config: Any, *, dtype: str, threads: int | None) -> None:
+        self._session = session
+        self._inputs = {item.name for item in session.get_inputs()}
+        self.dtype = dtype
+        self.tokenizer = PairTokenizer(tokenizer)
+        self.max_length = position_limit(config)
+        self.pads = session.get_providers()[0] == CUDA
+        self.device = f"cuda:{session.get_provider_options()[CUDA]['device_id']}" if self.pads else "cpu"
+        self._one_by_one = OneByOne(threads)
+        self.batch_tokens = CUDA_BATCH_TOKENS if self.pads else BATCH_TOKENS_PER_THREAD * self._one_by_one.threads
+
+    def logits(self, batch: Batch) -> NDArray[np.float32]:
+        """Return the model's raw output for each pair, shape (pairs,)."""
+        if not self.pads:
+            return self._one_by_one.logits(batch, self._run)
+        with pass_lock(self.device):
+            return self._run(batch)
+
+    def _run(self, batch: Batch) -> NDArray[np.float32]:
+        feed = {name: array for name, array in batch.padded().items() if name in self._inputs}
+        return one_logit_each(self._session.run(None, feed)[0], len(batch.pairs))
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Tell whether `error` means that the batch was too large; onnxruntime only says so in words."""
+        message = str(error)
+        return isinstance(error, MemoryError) or any(sign in message for sign in _OUT_OF_MEMORY)
+
+    def free_memory(self) -> None:
+        """Nothing to give back: onnxruntime's arena is reused by the next, smaller batch."""
+
+
+def load(options: ModelOptions) -> OnnxBackend:
+    """
+    Open an exported model with onnxruntime.
+
+    :raises ImportError: If onnxruntime is not installed.
+    :raises ModelNotFoundError: If the model has no ONNX file.
+    :raises ValueError: If it is not a cross-encoder with one output label, or `dtype` is not what the file holds.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(
+            "backend='onnx' needs onnxruntime, which is not installed: pip install \"ce-ranker-haystack[onnx]\"."
+        ) from error
+
+    folder, file = find_files(options, candidates(options), beside=BESIDE)
+    dtype = stored_dtype(file)
+    if options.dtype not in (None, "auto", dtype):
+        raise ValueError(
+            f"dtype={options.dtype!r} is not what {file} holds, which is {dtype}, and onnxruntime computes in what the "
+            "file holds: leave dtype away, or name another file with model_kwargs={'file_name': ...}."
+        )
+    config = load_config(folder, options)
+    session_options = onnxruntime.SessionOptions()
+    if not _has_exact_int8():
+        session_options.add_session_config_entry(EXACT_INT8, "1")
+    session_options.intra_op_num_threads = 1
+
+    def opened(providers: list[Any]) -> Any:
+        slow = SLOW_ON_CPU if providers == CPU_ONLY else []
+        return onnxruntime.InferenceSession(str(file), session_options, providers=providers, disabled_optimizers=slow)
+
+    available = onnxruntime.get_available_providers()
+    wanted = _providers(options.device, available, dtype)
+    session = opened(wanted)
+    if wanted != CPU_ONLY and session.get_providers()[0] != CUDA:
+        session = opened(CPU_ONLY)  # as it is meant to be on a CPU
+    if not (options.device or "cpu").startswith("cpu") and session.get_providers()[0] != CUDA:
+        reason = (
+            "onnxruntime multiplies int8 on the CPU"
+            if dtype == "int8"
+            else "CUDA did not start"
+            if CUDA in available
+            else "this onnxruntime is built without CUDA (onnxruntime-gpu is the one with it)"
+        )
+        logger.warning("%s runs on the CPU and not on %s: %s.", file, options.device, reason)
+    require_classifier(session.get_outputs()[0].shape, config, options.model)
+    return OnnxBackend(session, load_tokenizer(str(folder), options), config, dtype=dtype, threads=options.threads)
+
+
+def _has_exact_int8() -> bool:
+    """
+    Tell whether this CPU has the VNNI instructions, with which int8 products are exact anyway.
+
+    Without them they saturate, and the same file would rank differently, unless onnxruntime takes a way that costs 1.7
+    times as much: the same logits to the last bit, so it is not taken where VNNI is known to be there.
+    """
+    import torch
+
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
+
+
+def candidates(options: ModelOptions) -> Sequence[str]:
+    """Return the paths inside a model's folder where its ONNX file is looked for, the preferred one first."""
+    named = options.model_kwargs.get("file_name")
+    return (str(named), f"onnx/{named}") if named is not None else CANDIDATES
+
+
+def find_local(options: ModelOptions, folder: Path) -> Path | None:
+    """Return the ONNX file that `load` would open, or None if the folder holds none."""
+    return next((folder / path for path in candidates(options) if (folder / path).is_file()), None)
+
+
+def _providers(device: str | None, available: Sequence[str], dtype: str) -> list[Any]:
+    """
+    Return what onnxruntime is to try, the GPU that was named or the first one before the CPU.
+
+    int8 stays on the CPU: onnxruntime has no kernels for its products on a GPU, and would copy to and fro.
+    """
+    kind, _, index = (device or "cuda").partition(":")
+    if kind == "cuda" and CUDA in available and dtype != "int8":
+        return [(CUDA, {"device_id": int(index or 0)}), *CPU_ONLY]
+    return CPU_ONLY

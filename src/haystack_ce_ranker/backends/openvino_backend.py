@@ -1,0 +1,320 @@
+"""
+The OpenVINO runtime: an OpenVINO or ONNX file, or a torch checkpoint converted while it loads, run on packed pairs.
+
+Calls openvino directly; no optimum. Runs on CPU. Each pair runs alone on one thread (a stream of OpenVINO), as many at
+once as there are threads: a quarter more pairs for the same CPU time than batches that share the threads, without
+padding, and a pair's score does not depend on its neighbours.
+"""
+
+import logging
+import queue
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haystack_ce_ranker.backends import export as tracing
+from haystack_ce_ranker.backends import onnx_backend
+from haystack_ce_ranker.backends.configuration import load_tokenizer, position_limit
+from haystack_ce_ranker.backends.exported import (
+    BATCH_TOKENS_PER_THREAD,
+    BESIDE,
+    OneByOne,
+    load_config,
+    one_logit_each,
+    require_classifier,
+    stored_dtype,
+)
+from haystack_ce_ranker.backends.model_files import (
+    ModelNotFoundError,
+    ModelOptions,
+    find_files,
+    has_safetensors,
+    locate,
+)
+from haystack_ce_ranker.backends.protocol import Batch
+from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
+
+logger = logging.getLogger(__name__)
+
+CANDIDATES = ("openvino_model.xml", "openvino/openvino_model.xml")
+# What a YAML written for optimum may say in model_kwargs of loading with OpenVINO; the rest is for the torch model.
+OWN_KWARGS = ("file_name", "export", "ov_config")
+# Activations of an int8 model get a scale for so many values: a quarter faster than OpenVINO's 32, and logits of the
+# MiniLM cross-encoder moved by 0.04 instead of 0.03.
+INT8_GROUP = 128
+# A conversion that is wrong, because the tracer froze what depends on the input, is wrong by more than this.
+SAME_LOGITS = 1e-3
+# OpenVINO's name of a precision, what a CPU that computes in it says of itself, and what we call it.
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+
+
+class ConversionError(ValueError):
+    """OpenVINO cannot convert a torch model, or the result scores differently."""
+
+
+class OpenVinoBackend:
+    """See `Backend`."""
+
+    name = "openvino"
+    device = "cpu"
+    pads = False
+
+    def __init__(
+        self,
+        compiled: Any,
+        tokenizer: PairTokenizer,
+        *,
+        dtype: str,
+        one_by_one: OneByOne,
+        max_length: int | None,
+        query_prompt: str = "",
+    ) -> None:
+        self.dtype = _report_dtype(dtype, compiled)
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.query_prompt = query_prompt
+        self.batch_tokens = BATCH_TOKENS_PER_THREAD * one_by_one.threads
+        self._inputs = [port.any_name for port in compiled.inputs]
+        self._one_by_one = one_by_one
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(one_by_one.threads):
+            self._requests.put(compiled.create_infer_request())
+
+    def logits(self, batch: Batch) -> NDArray[np.float32]:
+        """Return the model's raw output for each pair, shape (pairs,)."""
+        return self._one_by_one.logits(batch, self._run)
+
+    def _run(self, batch: Batch) -> NDArray[np.float32]:
+        arrays = batch.padded()
+        request = self._requests.get()  # as many as the pool has threads, so nobody waits
+        try:
+            output = request.infer([arrays[name] for name in self._inputs], share_inputs=True)[0]
+            return one_logit_each(output, len(batch.pairs))
+        finally:
+            self._requests.put(request)
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Tell whether `error` means that the batch was too large; OpenVINO passes the allocator's words on."""
+        message = str(error)
+        return isinstance(error, MemoryError) or "bad_alloc" in message or "Failed to allocate" in message
+
+    def free_memory(self) -> None:
+        """Nothing to give back: memory of a pair is reused by the next one."""
+
+
+def load(options: ModelOptions) -> OpenVinoBackend:
+    """
+    Open an OpenVINO file with OpenVINO, else an ONNX file, else convert the torch checkpoint in memory.
+
+    An int8 ONNX file is passed over for a torch checkpoint beside it: OpenVINO runs it at less than half the speed of
+    onnxruntime.
+
+    :raises ImportError: If openvino is not installed.
+    :raises ModelNotFoundError: If the model has none of these.
+    :raises ValueError: If it is not a cross-encoder with one output label, or `dtype` is not to be had: the file holds
+        int8, or this CPU does not compute in it.
+    :raises ConversionError: If the torch checkpoint cannot be converted.
+    """
+    core = import_openvino().Core()
+    found = _find(options)
+    if found is None:
+        return _load_converted(core, options)
+    folder, file = found
+    stored = stored_dtype(file)
+    dtype = _resolve_dtype(options.dtype, "int8" if stored == "int8" else "float32", core, file)
+    if stored == "int8" and file.suffix == ".onnx":
+        logger.warning("%s is an int8 ONNX file, which runs faster with backend='onnx' than with OpenVINO.", file)
+    config = load_config(folder, options)
+    model = core.read_model(file)
+    _require_inputs(model, options.model)
+    shape = model.output(0).partial_shape
+    dimensions = [size.get_length() if size.is_static else None for size in shape] if shape.rank.is_static else []
+    require_classifier(dimensions, config, options.model)
+    one_by_one = OneByOne(options.threads)
+    return OpenVinoBackend(
+        _compile(core, model, dtype, one_by_one.threads, options.model_kwargs.get("ov_config", {})),
+        PairTokenizer(load_tokenizer(str(folder), options)),
+        dtype=dtype,
+        one_by_one=one_by_one,
+        max_length=position_limit(config),
+    )
+
+
+def import_openvino() -> Any:
+    """
+    Import openvino without what it sends to its makers.
+
+    :raises ImportError: If it is not installed; names the extra.
+    """
+    try:
+        with without_telemetry():
+            import openvino
+    except ImportError as error:
+        raise ImportError(
+            "backend='openvino' needs openvino, which is not installed: pip install \"ce-ranker-haystack[openvino]\"."
+        ) from error
+    return openvino
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """
+    Hide the package with which OpenVINO and NNCF report each import and conversion to Google Analytics unasked.
+
+    Both go on without it. Where the application imported it first, it stays as the application wants it.
+    """
+    name = "openvino_telemetry"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # this is how an import is made to fail
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+def convert(exact: Any) -> Any:
+    """
+    Return a loaded torch model as an OpenVINO model with batch and length left open.
+
+    :param exact: A `backends.torch.TorchBackend` in float32 on CPU.
+    :raises ConversionError: If OpenVINO cannot convert it.
+    """
+    openvino = import_openvino()
+    module, example = tracing.traceable(exact)
+    try:
+        with without_telemetry(), tracing.quiet():
+            model = openvino.convert_model(module, example_input=example)
+    except Exception as error:  # the converter raises many kinds; each means that there is no model
+        raise ConversionError(
+            f"OpenVINO cannot convert the model ({_first_line(error)}); use backend='torch'."
+        ) from error
+    for port, name in zip(model.inputs, tracing.input_names(exact), strict=True):
+        port.get_tensor().set_names({name})
+    return model
+
+
+def _load_converted(core: Any, options: ModelOptions) -> OpenVinoBackend:
+    from haystack_ce_ranker.backends import torch_backend
+
+    dtype = _resolve_dtype(options.dtype, "float32", core, None)
+    kwargs = {key: value for key, value in options.model_kwargs.items() if key not in OWN_KWARGS}
+    exact = torch_backend.load(replace(options, dtype="float32", device="cpu", model_kwargs=kwargs))
+    model = convert(exact)
+    one_by_one = OneByOne(options.threads)
+    config = options.model_kwargs.get("ov_config", {})
+
+    def loaded(precision: str, properties: Mapping[str, Any]) -> OpenVinoBackend:
+        return OpenVinoBackend(
+            _compile(core, model, precision, one_by_one.threads, properties),
+            exact.tokenizer,
+            dtype=precision,
+            one_by_one=one_by_one,
+            max_length=exact.max_length,
+            query_prompt=exact.query_prompt,
+        )
+
+    in_float32 = loaded("float32", {})
+    _require_same_logits(exact, in_float32, options.model)
+    return in_float32 if dtype == "float32" and not config else loaded(dtype, config)
+
+
+def _find(options: ModelOptions) -> tuple[Path, Path] | None:
+    """Return the model's folder and the file to open in it; None if its torch checkpoint is to be converted."""
+    named = options.model_kwargs.get("file_name")
+    if named is None and options.model_kwargs.get("export") is True:
+        return None
+    places: list[Sequence[str]] = [CANDIDATES, onnx_backend.candidates(options)]
+    if named is not None:
+        by_kind = {".xml": (str(named), f"openvino/{named}"), ".onnx": onnx_backend.candidates(options)}
+        if Path(str(named)).suffix not in by_kind:
+            raise ValueError(
+                f"model_kwargs['file_name'] must end in .xml or .onnx for backend='openvino', but got {named!r}."
+            )
+        places = [by_kind[Path(str(named)).suffix]]
+    for paths in places:
+        weights = [path.removesuffix(".xml") + ".bin" for path in paths if path.endswith(".xml")]
+        try:
+            folder, file = find_files(options, paths, beside=[*BESIDE, *weights])
+        except ModelNotFoundError:
+            if named is not None:
+                raise
+            continue
+        if file.suffix == ".onnx" and named is None and has_safetensors(folder) and stored_dtype(file) == "int8":
+            continue
+        return folder, file
+    folder = Path(locate(options.model))
+    if folder.is_dir() and not has_safetensors(folder):
+        tried = ", ".join([*CANDIDATES, *onnx_backend.CANDIDATES, "*.safetensors"])
+        raise ModelNotFoundError(f"model {options.model!r} has none of {tried} in {folder}.")
+    return None
+
+
+def _resolve_dtype(dtype: str | None, stored: str, core: Any, file: Path | None) -> str:
+    """Return what to compute in: int8 where that is stored, else what was asked for, if this CPU computes in it."""
+    if stored == "int8":
+        if dtype not in (None, "auto"):
+            raise ValueError(
+                f"dtype={dtype!r} is not what {file} holds, which is int8: leave dtype away, or name another file with "
+                "model_kwargs={'file_name': ...}."
+            )
+        return stored
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if dtype == "auto":
+        return "bfloat16" if _CAPABILITIES["bfloat16"] in capabilities else "float32"
+    wanted = dtype if dtype is not None else "float32"
+    if wanted != "float32" and _CAPABILITIES[wanted] not in capabilities:
+        raise ValueError(f"dtype={wanted!r} is not what this CPU computes in; use dtype='auto' or 'float32'.")
+    return wanted
+
+
+def _compile(core: Any, model: Any, dtype: str, threads: int, config: Mapping[str, Any]) -> Any:
+    settings: dict[str, Any] = {
+        # What an int8 model does not do in int8 stays in float32: bfloat16 there gave wrong logits.
+        "INFERENCE_PRECISION_HINT": _HINTS.get(dtype, "f32"),
+        "NUM_STREAMS": threads,
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # or the workers of a server would share the first cores
+    }
+    if dtype == "int8":
+        settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = INT8_GROUP
+    return core.compile_model(model, "CPU", {**settings, **config})
+
+
+def _report_dtype(dtype: str, compiled: Any) -> str:
+    """Name what is computed in: `ov_config` may have said something else than `dtype`."""
+    hint = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    return dtype if dtype == "int8" else next((name for name, known in _HINTS.items() if known == hint), hint)
+
+
+def _require_inputs(model: Any, name: str) -> None:
+    inputs = [port.any_name for port in model.inputs]
+    unknown = [one for one in inputs if one not in tracing.INPUTS]
+    if unknown:
+        raise ValueError(f"model {name!r} takes {', '.join(unknown)}, which a cross-encoder does not have.")
+
+
+def _require_same_logits(exact: Any, converted: OpenVinoBackend, model: str) -> None:
+    """Compare the two on pairs of other lengths than the one that was traced."""
+    texts = ["what is this?", "it", "an answer to it, longer than the question " * 3]
+    query, *documents = exact.tokenizer.encode(texts)
+    pairs = [exact.tokenizer.format.pack(query.ids, document.ids) for document in documents]
+    batches = [Batch([pair], exact.tokenizer.pad_id) for pair in pairs]
+    ours, theirs = (np.concatenate([one.logits(batch) for batch in batches]) for one in (converted, exact))
+    if not np.allclose(ours, theirs, rtol=SAME_LOGITS, atol=SAME_LOGITS):
+        raise ConversionError(
+            f"model {model!r} scores differently once OpenVINO has converted it: {ours.tolist()} instead of "
+            f"{theirs.tolist()}; use backend='torch'."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,80 @@
+"""Packed pairs to logits: the batch that a runtime is given, and the protocol that it fulfils."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haystack_ce_ranker.tokenizing.pairs import PackedPair, PairTokenizer
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The packed pairs of one forward pass."""
+
+    pairs: Sequence[PackedPair]
+    pad_id: int
+
+    def padded(self) -> dict[str, NDArray[np.int64]]:
+        """Return `input_ids`, `attention_mask`, `token_type_ids`, each of shape (pairs, longest pair), padded right."""
+        shape = (len(self.pairs), max(len(pair.ids) for pair in self.pairs))
+        ids = np.full(shape, self.pad_id, dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        types = np.zeros(shape, dtype=np.int64)
+        for row, pair in enumerate(self.pairs):
+            length = len(pair.ids)
+            ids[row, :length] = pair.ids
+            mask[row, :length] = 1
+            types[row, :length] = pair.types
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+class Backend(Protocol):
+    """
+    A loaded model.
+
+    :ivar name: The runtime's key in `BACKENDS`.
+    :ivar dtype: What it computes in, for the report.
+    :ivar device: Where it computes, for the report.
+    :ivar tokenizer: The model's tokenizer with its pair format.
+    :ivar max_length: The most tokens of a pair that the model's positions allow; None where it names no limit.
+    :ivar batch_tokens: The default token budget of a batch, padding among them, from measurement.
+    :ivar pads: Whether a batch runs as one padded array, so that short pairs cost as much as the longest among them.
+    :ivar query_prompt: Text that the model was saved with to stand before every query.
+    """
+
+    name: str
+    dtype: str
+    device: str
+    tokenizer: PairTokenizer
+    max_length: int | None
+    batch_tokens: int
+    pads: bool
+    query_prompt: str
+
+    def logits(self, batch: Batch) -> NDArray[np.float32]:
+        """Return the model's raw output for each pair, shape (pairs,). Safe from several threads."""
+        ...
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Tell whether `error`, raised by `logits`, means that the batch was too large."""
+        ...
+
+    def free_memory(self) -> None:
+        """Give back what the runtime holds in reserve."""
+        ...
+
+
+@runtime_checkable
+class Asynchronous(Protocol):
+    """What a `Backend` can offer beside `logits` if its device works by itself, as a GPU does."""
+
+    def start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
+        """
+        Queue a batch, and return a function that waits for its logits, shape (pairs,).
+
+        Either may raise what `is_out_of_memory` knows; batches that were queued before must not be lost by that.
+        """
+        ...

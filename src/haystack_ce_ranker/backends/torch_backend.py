@@ -1,0 +1,313 @@
+"""
+The torch runtime: a sequence-classification model loaded by sentence-transformers, run on packed pairs.
+
+Loading (hub, revision, tokens, prompts) stays with sentence-transformers; tokenising and batching are the engine's.
+On a GPU a batch is either one padded array or one row without padding (`packed.py`), whichever a short trial at
+loading finds faster. No GPU was at hand: everything here has run on CPU only.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from haystack_ce_ranker.backends.configuration import position_limit
+from haystack_ce_ranker.backends.devices import pass_lock
+from haystack_ce_ranker.backends.first_token import first_tokens_only, part_behind_the_last_attention
+from haystack_ce_ranker.backends.model_files import ModelOptions, check_dtype, locate, not_found, require_safetensors
+from haystack_ce_ranker.backends.packed import PackedForm, why_not
+from haystack_ce_ranker.backends.protocol import Batch
+from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# Small batches of equal length win on CPU (caches), large ones on a GPU (occupancy); see benchmarks/speed.py. On CPU
+# most batches are smaller than that: the scorer parts pairs where padding and passes cost least.
+BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}
+_FALLBACK_BATCH_TOKENS = 16384
+# Some say so in a RuntimeError only: torch on CPU, MPS, the CUDA driver, cuBLAS and cuDNN.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+
+TRIAL_ROUNDS = 6
+"""How often the trial of the packed form runs each batch; the first time warms up, the best of the others counts."""
+
+TRIAL_TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
+"""How far packed and padded logits may differ in the trial, as a share of the largest."""
+
+
+class TorchBackend:
+    """
+    See `Backend` and `Asynchronous`.
+
+    One forward pass at a time on a device, whichever of the models loaded there it is of: on CPU requests then share
+    the threads instead of fighting for them, and on a GPU, where a pass holds the lock only while it is being queued,
+    the memory of one pass is all that is needed at once. (To queue a padded pass takes as long as those before it run:
+    transformers looks at its mask. Packed ones have none.)
+
+    :param packed: Whether batches are packed: True and False settle it, None leaves it to a trial on a GPU.
+    :raises ValueError: If `packed` is True and the model cannot read packed batches.
+    """
+
+    name = "torch"
+
+    def __init__(self, cross_encoder: Any, options: ModelOptions, *, packed: bool | None = None) -> None:
+        self.cross_encoder = cross_encoder
+        self._model = cross_encoder.model.eval()
+        self._device = next(self._model.parameters()).device
+        self.device = str(self._device)
+        self.dtype = str(next(self._model.parameters()).dtype).removeprefix("torch.")
+        self.tokenizer = PairTokenizer(cross_encoder.tokenizer)
+        self.max_length = position_limit(self._model.config)
+        self.batch_tokens = BATCH_TOKENS.get(self._device.type, _FALLBACK_BATCH_TOKENS)
+        self.query_prompt = _saved_prompt(cross_encoder, self.tokenizer)
+        self._threads = options.threads
+        self._last_part = part_behind_the_last_attention(self._model)
+        self._packed: PackedForm | None = None
+        if packed or (packed is None and self._device.type == "cuda" and self._packs_faster()):
+            self._packed = self._pack()
+        self.pads = self._packed is None
+
+    def logits(self, batch: Batch) -> NDArray[np.float32]:
+        """Return the model's raw output for each pair, shape (pairs,)."""
+        return self.start(batch)()
+
+    def start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
+        """Queue a batch on a GPU, and return what waits for its logits; on CPU they are there at once."""
+        inputs = {name: self._moved(value) for name, value in self._inputs(batch).items()}
+        padded_only = self._last_part if self._packed is None else None
+        with pass_lock(self.device), _threads(self._threads), first_tokens_only(padded_only), torch.inference_mode():
+            output: torch.Tensor = self._model(**inputs).logits[:, 0].float()
+            if self._device.type != "cuda":
+                values: NDArray[np.float32] = output.cpu().numpy()
+                return lambda: values
+            # Copied in the order of the queue: waiting for this copy does not wait for what is queued behind it.
+            copy = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
+            copy.copy_(output, non_blocking=True)
+            done = torch.cuda.Event()
+            done.record(torch.cuda.current_stream(self._device))
+
+        def wait() -> NDArray[np.float32]:
+            done.synchronize()
+            found: NDArray[np.float32] = copy.numpy()
+            return found
+
+        return wait
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Tell whether `error` means that the batch was too large: the GPU's own error, or the CPU allocator's."""
+        return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+            isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
+        )
+
+    def free_memory(self) -> None:
+        """Give back what torch's allocator holds in reserve."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _inputs(self, batch: Batch) -> dict[str, torch.Tensor | int]:
+        if self._packed is not None:
+            return self._packed.inputs(batch)
+        arrays = batch.padded()
+        if not self.tokenizer.uses_token_types:
+            del arrays["token_type_ids"]
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _moved(self, value: torch.Tensor | int) -> torch.Tensor | int:
+        if not isinstance(value, torch.Tensor):
+            return value
+        if self._device.type == "cuda":
+            value = value.pin_memory()  # or the copy would wait for what the GPU is doing
+        return value.to(self._device, non_blocking=True)
+
+    def _pack(self) -> PackedForm:
+        return PackedForm(self._model, uses_token_types=self.tokenizer.uses_token_types)
+
+    def _packs_faster(self) -> bool:
+        reason = why_not(self._model)
+        if reason is None:
+            reason = self._trial()
+        logger.info("packed batches on %s: %s.", self.device, reason if reason is not None else "faster, and used")
+        return reason is None
+
+    def _trial(self) -> str | None:
+        """
+        Run two batches packed and padded, one of mixed and one of equal lengths.
+
+        :returns: None if packing is faster on mixed lengths, no slower on equal ones, and scores the same; else what
+            speaks against it.
+        """
+        batches = _trial_batches(self.tokenizer, self._model.config.vocab_size, self.max_length)
+        seconds: dict[tuple[bool, int], list[float]] = {}
+        found: dict[tuple[bool, int], NDArray[np.float32]] = {}
+        for _ in range(TRIAL_ROUNDS):
+            for packed in (False, True):
+                try:
+                    self._packed = self._pack() if packed else None
+                    for nth, batch in enumerate(batches):
+                        started = time.perf_counter()
+                        found[packed, nth] = self.logits(batch)
+                        seconds.setdefault((packed, nth), []).append(time.perf_counter() - started)
+                except Exception as error:
+                    # A kernel that this GPU lacks, memory, another version: padded batches need none of it.
+                    return f"the trial failed ({error})"
+                finally:
+                    if self._packed is not None:
+                        self._packed.undo()
+                        self._packed = None
+        padded, packed_logits = (np.concatenate([found[form, 0], found[form, 1]]) for form in (False, True))
+        allowed = TRIAL_TOLERANCE[DTYPES[self.dtype]] * max(float(np.abs(padded).max()), 1.0)
+        difference = float(np.abs(padded - packed_logits).max())
+        if not difference <= allowed:
+            logger.warning("packed batches are not used on %s: scores differ by %.4f.", self.device, difference)
+            return f"packed scores differ by {difference:.4f}"
+        mixed, equal = (min(seconds[True, nth][1:]) / min(seconds[False, nth][1:]) for nth in (0, 1))
+        if mixed > 0.95 or equal > 1.05:
+            return f"packed ones take {mixed:.2f} of the time on mixed lengths, {equal:.2f} on equal ones"
+        return None
+
+
+def load(options: ModelOptions) -> TorchBackend:
+    """
+    Load a cross-encoder with sentence-transformers.
+
+    `model_kwargs={"attn_implementation": "packed"}` asks for packed batches; any other name is handed to transformers,
+    and batches are padded then.
+
+    :raises ModelNotFoundError: If there is no such folder, the hub does not have or cannot give it, or a folder holds
+        no safetensors.
+    :raises ValueError: If the model is not a sequence-classification model with one output label, its weights are not
+        safetensors, `device` is a GPU and there is none, or packed batches were asked for and cannot be had.
+    """
+    from sentence_transformers import CrossEncoder
+
+    model_kwargs = dict(options.model_kwargs)
+    if model_kwargs.setdefault("use_safetensors", True) is not True:
+        raise ValueError(
+            f"model_kwargs['use_safetensors'] must be True, but got {model_kwargs['use_safetensors']!r}: "
+            "pickled weights run code; convert them to safetensors."
+        )
+    attention = model_kwargs.get("attn_implementation")
+    packed = None if attention is None else attention == "packed"
+    if packed:
+        del model_kwargs["attn_implementation"]
+    if (options.device or "").startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"device must be one that torch can use here, but got {options.device!r}, and torch {torch.__version__} "
+            "sees no GPU; set it to 'cpu', or install a torch that is built for CUDA."
+        )
+    if options.dtype is not None:
+        model_kwargs["dtype"] = resolve_dtype(options.dtype, options.device)
+    place = locate(options.model)
+    if Path(place).is_dir():
+        require_safetensors(Path(place), options.model)
+    try:
+        cross_encoder = CrossEncoder(
+            place,
+            device=options.device,
+            revision=options.revision,
+            token=options.token,
+            trust_remote_code=options.trust_remote_code,
+            model_kwargs=model_kwargs,
+            processor_kwargs=dict(options.tokenizer_kwargs),
+            config_kwargs=dict(options.config_kwargs),
+        )
+    except OSError as error:
+        if place == options.model and "safetensors" not in str(error):
+            raise not_found(options.model, error) from error
+        raise
+    _require_classifier(cross_encoder, options.model)
+    return TorchBackend(cross_encoder, options, packed=packed)
+
+
+def resolve_dtype(dtype: str, device: str | None) -> torch.dtype:
+    """
+    Return the torch type for a name; `auto` is the fastest that ranks the same on this hardware.
+
+    `auto` gives float16 on a GPU, bfloat16 on a CPU with AVX512-BF16 or AMX instructions, and float32 elsewhere:
+    without them bfloat16 is emulated, and slower than float32.
+    """
+    check_dtype(dtype)
+    if dtype != "auto":
+        return DTYPES[dtype]
+    on_gpu = device.startswith("cuda") if device is not None else torch.cuda.is_available()
+    if on_gpu:
+        return torch.float16
+    on_cpu = device is None or device.startswith("cpu")
+    return torch.bfloat16 if on_cpu and _cpu_has_bfloat16() else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("amx"))
+
+
+def _require_classifier(cross_encoder: Any, model: str) -> None:
+    if len(cross_encoder) != 1 or cross_encoder.model is None:
+        raise ValueError(
+            f"model {model!r} is not a sequence-classification cross-encoder but "
+            f"{' + '.join(type(module).__name__ for module in cross_encoder)} (for example a causal re-ranker); "
+            "use a model with an AutoModelForSequenceClassification form."
+        )
+    if cross_encoder.num_labels != 1:
+        raise ValueError(
+            f"model {model!r} has {cross_encoder.num_labels} output labels; "
+            "a ranker needs one, the relevance of the document to the query."
+        )
+
+
+def _saved_prompt(cross_encoder: Any, tokenizer: PairTokenizer) -> str:
+    """Return the prompt that the model was saved with, once our packing of a prompted pair equals the library's."""
+    name = cross_encoder.default_prompt_name
+    prompt: str = cross_encoder.prompts.get(name, "") if name is not None else ""
+    pair = ("a question", "an answer")
+    theirs = cross_encoder.preprocess([pair], prompt=prompt or None)["input_ids"]
+    query, document = tokenizer.encode([prompt + pair[0], pair[1]])
+    ours = tokenizer.format.pack(query.ids, document.ids).ids
+    if np.asarray(theirs).reshape(-1).tolist() != ours.tolist():
+        raise ValueError(
+            f"model wraps its pairs in a way that cannot be budgeted (saved prompt {prompt!r}, or a chat template); "
+            "use a model that reads plain query-document pairs."
+        )
+    return prompt
+
+
+def _trial_batches(tokenizer: PairTokenizer, vocabulary: int, limit: int | None, *, pairs: int = 128) -> list[Batch]:
+    """Make up a batch of pairs of mixed lengths, and one of equal lengths, of tokens below `vocabulary`."""
+    rng = np.random.default_rng(0)
+    pair_format = tokenizer.format
+    special = np.concatenate([part.ids for part in (pair_format.prefix, pair_format.middle, pair_format.suffix)])
+    words = np.setdiff1d(np.arange(vocabulary, dtype=np.int32), [*special, tokenizer.pad_id])
+    longest = min(limit if limit is not None else 512, 512)
+
+    def batch(lengths: Sequence[int]) -> Batch:
+        texts = (rng.choice(words, max(length - len(special), 2)) for length in lengths)
+        return Batch([pair_format.pack(text[:1], text[1:]) for text in texts], tokenizer.pad_id)
+
+    mixed = [int(length) for length in np.geomspace(longest, 16, pairs)]
+    return [batch(mixed), batch([min(longest, 128)] * pairs)]
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """
+    Run with `count` threads, then restore the process's own number.
+
+    torch keeps the number for the process and hands it to every thread that begins to compute, for good, so that no two
+    forward passes with different numbers may run at once. The other pool, between operations, is not used here.
+    """
+    if count is None or count == torch.get_num_threads():
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,1 @@
+"""BM25 in process: analysis, index, scoring, files."""

@@ -1,0 +1,19 @@
+"""
+The command line, `haystack-ce-ranker`: one file per command, which reads arguments and calls a workflow.
+
+Each command imports what it needs when it runs, so that `--help` stays fast.
+"""
+
+import typer
+
+from haystack_ce_ranker.cli import convert, demo, evaluate, profile, quantize, tune
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Re-ranking for Haystack pipelines.")
+app.add_typer(convert.app, name="convert")
+for command in (demo.demo, evaluate.evaluate, tune.tune, profile.profile, quantize.quantize):
+    app.command()(command)
+
+
+@app.callback()
+def main() -> None:
+    """Re-ranking for Haystack pipelines: measure it, tune it, and see what the model reads."""

@@ -1,0 +1,43 @@
+"""`haystack-ce-ranker tune`: find a joiner's weights from judged queries."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from haystack_ce_ranker.cli.errors import clear_errors
+
+
+def tune(
+    collection: Annotated[Path, typer.Argument(help="A folder in BEIR format, with judgments.")],
+    pipeline: Annotated[Path, typer.Option(help="A pipeline's YAML with a HybridScoreJoiner.")],
+    queries: Annotated[int | None, typer.Option(help="At most so many queries, drawn at random.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Fixed candidates (TSV) in place of the first stage.")] = None,
+    depth: Annotated[int, typer.Option(help="How many of the fixed candidates are used.")] = 50,
+    joiner: Annotated[str | None, typer.Option(help="Which joiner, where there are several.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Put the recommended setting into the pipeline file.")] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Recommend the setting whose scores are probabilities.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="Where to write tune.json and the pictures.")] = Path("tuned"),
+) -> None:
+    """Find a joiner's weights, normaliser and missing rule from judged queries, and say whether to use them."""
+    from rich.console import Console
+
+    from haystack_ce_ranker.evaluation.commands.tune_joiner import run_tuning
+    from haystack_ce_ranker.evaluation.data import collections
+
+    with clear_errors():
+        loaded = collections.load_collection(collection).sample(queries)
+        path = None if run is None else run if run.exists() else collection / run
+        candidates = None if path is None else collections.load_run(path, collection=loaded, depth=depth)
+        run_tuning(
+            loaded,
+            pipeline,
+            Console(),
+            candidates=candidates,
+            joiner=joiner,
+            output=output,
+            write=write,
+            probabilities=probabilities,
+        )

@@ -1,0 +1,1 @@
+"""The workflows behind the commands: what is done, in which order."""

@@ -1,0 +1,1 @@
+"""Test collections: read, converted."""

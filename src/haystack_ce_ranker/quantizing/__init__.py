@@ -1,0 +1,1 @@
+"""An int8 form of a model, written only if it ranks as the model does."""

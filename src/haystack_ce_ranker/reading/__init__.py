@@ -1,0 +1,1 @@
+"""What to show the model: budgets, queries, documents and their passages."""

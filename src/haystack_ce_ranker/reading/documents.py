@@ -1,0 +1,148 @@
+"""
+Documents as tokens, with what is embedded around the content kept apart, and a bounded cache of them across queries.
+
+Tokenising a long document costs more than choosing its windows, and the same documents come back query after query.
+"""
+
+import hashlib
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from cachetools import LRUCache
+from numpy.typing import NDArray
+
+from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
+from haystack_ce_ranker.tokenizing.tokens import Ids, Tokens
+
+# A full stop, what closes behind it, and a space; a line's end; or a full stop of Chinese, which needs no space.
+# One set of characters at the front, since that is what `re` scans for fast.
+_SENTENCE_END = re.compile(r"[.!?…؟।。！？\n](?:(?<=\n)\n*|(?<!\n)['\"”’)\]]*\s+|(?<=[。！？]))")
+_NO_IDS = np.empty(0, dtype=np.int32)
+
+
+class DocumentText(NamedTuple):
+    """A document as it is shown to the model: its content between texts that stand in every window of it."""
+
+    content: str
+    header: str = ""
+    footer: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedDocument:
+    """
+    A document as tokens. Offsets of `body` count characters of the content.
+
+    :ivar header: Tokens of the text before the content; in every window.
+    :ivar body: Tokens of the content.
+    :ivar footer: Tokens of the text after the content; in every window.
+    :ivar sentence_starts: Indexes of the body tokens that begin a sentence, ascending; shape (sentences,).
+    """
+
+    header: Ids
+    body: Tokens
+    footer: Ids
+    sentence_starts: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        """All tokens, as the plain model would read them."""
+        return len(self.header) + len(self.body.ids) + len(self.footer)
+
+    @property
+    def embedded(self) -> int:
+        """Tokens around the content that every window repeats."""
+        return len(self.header) + len(self.footer)
+
+    @cached_property
+    def word_starts(self) -> NDArray[np.intp]:
+        """Indexes of the body tokens that do not continue the word of the token before; shape (words,)."""
+        starts, ends = self.body.starts, self.body.ends
+        return np.flatnonzero(np.concatenate([[True], starts[1:] > ends[:-1]])) if len(starts) else np.empty(0, np.intp)
+
+
+class DocumentEncoder:
+    """
+    Encodes documents, and keeps the tokens of the latest ones.
+
+    :param tokenizer: The model's tokenizer.
+    :param cache_tokens: How many tokens to keep, about 12 bytes each; 0 for no cache. Keyed by content, so that a
+        document that has changed is never taken for the old one.
+    """
+
+    def __init__(self, tokenizer: PairTokenizer, *, cache_tokens: int = 2_000_000) -> None:
+        if cache_tokens < 0:
+            raise ValueError(f"cache_tokens must be >= 0, but got {cache_tokens}.")
+        self._tokenizer = tokenizer
+        self._cache: LRUCache[bytes, EncodedDocument] = LRUCache(max(cache_tokens, 1), getsizeof=len_or_one)
+        self._cache_tokens = cache_tokens
+        self._lock = threading.Lock()
+
+    def encode(self, documents: Sequence[DocumentText]) -> list[EncodedDocument]:
+        """Encode documents, those that are not cached in one parallel call; equal ones once."""
+        keys = [content_key(*document) for document in documents]
+        with self._lock:
+            found = {key: self._cache[key] for key in keys if key in self._cache}
+        new = {key: document for key, document in zip(keys, documents, strict=True) if key not in found}
+        tokens = self._tokenizer.encode([text.header + text.content + text.footer for text in new.values()])
+        fresh = {key: _split(text, all_tokens) for (key, text), all_tokens in zip(new.items(), tokens, strict=True)}
+        with self._lock:
+            for key, document in fresh.items():
+                if len_or_one(document) <= self._cache_tokens:
+                    self._cache[key] = document
+        found.update(fresh)
+        return [found[key] for key in keys]
+
+
+def len_or_one(document: EncodedDocument) -> int:
+    """What a document costs in the cache: its tokens, an empty one counting as one."""
+    return max(len(document), 1)
+
+
+def content_key(*texts: str) -> bytes:
+    """Return a short key for some texts that no two different lists of texts share."""
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.digest()
+
+
+def _split(text: DocumentText, tokens: Tokens) -> EncodedDocument:
+    """Part the tokens of header + content + footer; a token that straddles a border belongs to the content."""
+    if not text.header and not text.footer:
+        return EncodedDocument(_NO_IDS, tokens, _NO_IDS, _sentence_starts(text.content, tokens))
+    first, end = len(text.header), len(text.header) + len(text.content)
+    before = tokens.ends <= first
+    after = tokens.starts >= end
+    before &= ~after
+    if not text.header:
+        before[:] = False
+    if not text.footer:
+        after[:] = False
+    start = int(before.sum())
+    stop = len(tokens.ids) - int(after.sum())
+    body = Tokens(
+        tokens.ids[start:stop],
+        np.clip(tokens.starts[start:stop] - first, 0, len(text.content)),
+        np.clip(tokens.ends[start:stop] - first, 0, len(text.content)),
+    )
+    return EncodedDocument(
+        header=tokens.ids[:start],
+        body=body,
+        footer=tokens.ids[stop:],
+        sentence_starts=_sentence_starts(text.content, body),
+    )
+
+
+def _sentence_starts(content: str, body: Tokens) -> NDArray[np.intp]:
+    if not len(body.ids):
+        return np.empty(0, dtype=np.intp)
+    characters = np.asarray([0, *(match.end() for match in _SENTENCE_END.finditer(content))], dtype=np.int32)
+    starts = np.searchsorted(body.starts, characters)  # of one type, or all of `body.starts` would be copied
+    return starts[(starts < len(body.ids)) & (np.diff(starts, prepend=-1) > 0)]

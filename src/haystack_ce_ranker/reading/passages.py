@@ -1,0 +1,206 @@
+"""
+A long document as windows of model tokens, and the choice of the windows worth reading.
+
+Token ids and indexes in, spans of token indexes out; what a window scores is the model's business (`scoring.py`), how
+many tokens there are is decided in `budget.py`.
+
+Reading by passages goes back to Callan, "Passage-level evidence in document retrieval" (SIGIR 1994), the maximum over
+passages with a cross-encoder to Dai and Callan, "Deeper text understanding for IR with contextual neural language
+modeling" (SIGIR 2019).
+"""
+
+import unicodedata
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haystack_ce_ranker.reading.documents import EncodedDocument
+from haystack_ce_ranker.tokenizing.tokens import Ids
+
+_K1 = 1.2
+_EVIDENCE_TOLERANCE = 1e-9
+
+
+class Span(NamedTuple):
+    """A run of consecutive body tokens, `stop` not among them."""
+
+    start: int
+    stop: int
+
+
+class Piece(NamedTuple):
+    """What one pair shows of a document: one span, or two for head and tail, and the lexical evidence in it."""
+
+    spans: tuple[Span, ...]
+    evidence: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Body tokens of the piece."""
+        return sum(span.stop - span.start for span in self.spans)
+
+
+class WindowSettings(NamedTuple):
+    """How a document that does not fit is read; the names and defaults are those of `CrossEncoderRanker`."""
+
+    passage_tokens: int = 64
+    passage_stride: int = 32
+    passages_per_document: int = 4
+    passage_evidence: float = 0.8
+
+
+def windows(tokens: int, *, size: int, stride: int) -> NDArray[np.intp]:
+    """
+    Return the starts of windows that together cover all tokens, ascending; the last one ends with the document.
+
+    :param tokens: Tokens of the document's body.
+    :param size: Tokens of a window.
+    :param stride: Tokens from one window's start to the next one's.
+    """
+    if tokens <= size:
+        return np.zeros(1, dtype=np.intp)
+    return np.append(np.arange(0, tokens - size, min(stride, size)), tokens - size)
+
+
+def align(starts: NDArray[np.intp], document: EncodedDocument, *, slack: int) -> NDArray[np.intp]:
+    """
+    Move window starts back to where a sentence begins, else to where a word begins, if that is within `slack` tokens.
+
+    Only backwards, so that consecutive windows still cover the document as long as their overlap is at least `slack`.
+    The last window stays, since it has to reach the end.
+    """
+    sentences = _last_at_or_before(document.sentence_starts, starts)
+    words = _last_at_or_before(document.word_starts, starts)
+    aligned = np.where(starts - sentences <= slack, sentences, np.where(starts - words <= slack, words, starts))
+    return np.unique(np.append(aligned[:-1], starts[-1:]))
+
+
+def evidence(body: Ids, query: Ids, starts: NDArray[np.intp], *, size: int) -> NDArray[np.float64]:
+    """
+    Score the windows of one document by the query tokens they hold: BM25 over the document's own windows.
+
+    The inverse document frequencies come from the windows of this document, not from its neighbours: what all its
+    windows hold does not tell them apart, and a document's score must not depend on which others are scored with it.
+    All windows are of one length, so that BM25's length normalisation falls away. Frequencies over all candidates, and
+    stems instead of tokens, are measured beside it in benchmarks/token_balance.md.
+
+    :param body: Token ids of the document; shape (tokens,).
+    :param query: Token ids of the query; shape (query tokens,).
+    :param starts: Window starts; shape (windows,).
+    :param size: Tokens of a window.
+    :returns: One value per window, not negative; shape (windows,).
+    """
+    total = np.zeros(len(starts))
+    stops = starts + size
+    for term in np.unique(query):
+        positions = np.flatnonzero(body == term)
+        if not len(positions):
+            continue
+        frequency = np.searchsorted(positions, stops) - np.searchsorted(positions, starts)
+        holding = np.count_nonzero(frequency)
+        idf = np.log1p((len(starts) - holding + 0.5) / (holding + 0.5))
+        total += idf * frequency * (_K1 + 1) / (frequency + _K1)
+    return total
+
+
+def _head(document: EncodedDocument, _query: Ids, room: int, _settings: WindowSettings) -> list[Piece]:
+    return [Piece((Span(0, min(room, len(document.body.ids))),))]
+
+
+def _head_tail(document: EncodedDocument, _query: Ids, room: int, _settings: WindowSettings) -> list[Piece]:
+    """Three quarters of the room for the start, the rest for the end."""
+    tokens = len(document.body.ids)
+    tail = room // 4
+    return [Piece((Span(0, room - tail), Span(tokens - tail, tokens)) if tail else (Span(0, room),))]
+
+
+def _windows(document: EncodedDocument, query: Ids, room: int, settings: WindowSettings) -> list[Piece]:
+    """All windows, in the order of the document."""
+    starts, size, found = _weighed_windows(document, query, room, settings)
+    return [_piece(document, start, size, value) for start, value in zip(starts, found, strict=True)]
+
+
+def _best_passages(document: EncodedDocument, query: Ids, room: int, settings: WindowSettings) -> list[Piece]:
+    """The windows with most evidence, best first; ties in the order of the document."""
+    starts, size, found = _weighed_windows(document, query, room, settings)
+    best = np.argsort(-found, kind="stable")[: settings.passages_per_document]
+    if found[best[0]] <= 0.0:
+        best = best[:1]
+    enough = settings.passage_evidence * found[best[0]] - _EVIDENCE_TOLERANCE
+    return [_piece(document, starts[place], size, found[place]) for place in best if found[place] >= enough]
+
+
+def _weighed_windows(
+    document: EncodedDocument, query: Ids, room: int, settings: WindowSettings
+) -> tuple[NDArray[np.intp], int, NDArray[np.float64]]:
+    """The starts of a document's windows, their size, and the evidence in each."""
+    size = min(settings.passage_tokens, room)
+    overlap = max(size - settings.passage_stride, 0)
+    starts = windows(len(document.body.ids), size=size, stride=settings.passage_stride)
+    starts = align(starts, document, slack=overlap // 2)
+    return starts, size, evidence(document.body.ids, query, starts, size=size)
+
+
+def _piece(document: EncodedDocument, start: np.intp, size: int, value: np.float64) -> Piece:
+    return Piece((Span(int(start), min(int(start) + size, len(document.body.ids))),), float(value))
+
+
+STRATEGIES: dict[str, Callable[[EncodedDocument, Ids, int, WindowSettings], list[Piece]]] = {
+    "best_passages": _best_passages,
+    "head": _head,
+    "head_tail": _head_tail,
+    "windows": _windows,
+}
+"""How a document that does not fit is read, by name. Where there is room for one piece only, it is the first."""
+
+
+def _logsumexp(logits: NDArray[np.float64]) -> float:
+    top = float(logits.max())
+    return top + float(np.log(np.exp(logits - top).sum()))
+
+
+AGGREGATES: dict[str, Callable[[NDArray[np.float64]], float]] = {
+    "max": lambda logits: float(logits.max()),
+    "first": lambda logits: float(logits[0]),
+    "mean_top2": lambda logits: float(np.sort(logits)[-2:].mean()),
+    "logsumexp": _logsumexp,
+}
+"""One logit from those of a document's pieces, by name; the pieces stand in the order that the strategy gave them."""
+
+
+def characters(document: EncodedDocument, content: str, span: Span) -> tuple[int, int]:
+    """
+    Return where a span stands in the content, as offsets in characters: `content[start:end]`.
+
+    What a reader sees as one character stays whole at both ends, even where a tokenizer parts it: an accent in
+    decomposed form stays with its letter, a joiner with what it joins.
+    """
+    if span.stop <= span.start:
+        return 0, 0
+    start = int(document.body.starts[span.start])
+    end = int(document.body.ends[span.stop - 1])
+    while 0 < start < len(content) and _joined(content, start):
+        start -= 1
+    while 0 < end < len(content) and _joined(content, end):
+        end += 1
+    return start, end
+
+
+def _joined(content: str, place: int) -> bool:
+    """Tell whether the character at `place` belongs to the one before: a mark, a skin tone, or a joiner between."""
+    character = content[place]
+    return (
+        "\u200d" in (character, content[place - 1])
+        or unicodedata.category(character).startswith("M")
+        or "\U0001f3fb" <= character <= "\U0001f3ff"
+    )
+
+
+def _last_at_or_before(boundaries: NDArray[np.intp], starts: NDArray[np.intp]) -> NDArray[np.intp]:
+    """For each start the last boundary that is not behind it; the start itself where there is none."""
+    if not len(boundaries):
+        return starts
+    places = np.searchsorted(boundaries, starts, side="right") - 1
+    return np.where(places >= 0, boundaries[np.maximum(places, 0)], starts)

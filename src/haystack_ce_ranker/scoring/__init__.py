@@ -1,0 +1,1 @@
+"""Queries with documents to one score per document."""

@@ -1,0 +1,261 @@
+"""
+Measures which token budget and how many threads score fastest on this machine, and keeps the answer in a JSON file.
+
+The pairs are synthetic: words that the program makes up, in documents of mixed lengths. How fast a setting is depends
+on lengths, not on meaning.
+"""
+
+import json
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from haystack_ce_ranker.backends import loading
+from haystack_ce_ranker.backends.devices import allowed_cpus
+from haystack_ce_ranker.backends.model_files import DTYPES, ModelOptions, locate
+from haystack_ce_ranker.backends.protocol import Backend
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, ReadingPolicy
+from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+CPU_BATCH_TOKENS = (256, 512, 1024, 2048, 4096, 8192)
+GPU_BATCH_TOKENS = (8192, 16384, 32768, 65536, 131072)
+AS_FAST = 0.03
+"""Speeds this share apart count as equal, and the smaller setting is taken: it needs less memory, and is no noise."""
+
+Request = tuple[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One setting and its speed; `threads` is None where the runtime's own number was used."""
+
+    batch_tokens: int
+    threads: int | None
+    pairs_per_second: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """
+    The best setting of one model on one machine.
+
+    :ivar model: A hub id, `package:<name>/<path>`, or the absolute path of a folder.
+    :ivar backend: The runtime; with `dtype` and `device` what the model reported once it was loaded.
+    :ivar cpus: How many CPUs the measuring process was allowed to use.
+    :ivar measured: All settings that were tried.
+    """
+
+    model: str
+    backend: str
+    dtype: str
+    device: str
+    cpus: int
+    batch_tokens: int
+    threads: int | None
+    measured: tuple[Measured, ...] = field(default=(), compare=False)
+
+    def require(self, model: str, backend: Backend) -> None:
+        """
+        Check that this was measured with the model that was loaded.
+
+        :raises ValueError: If it was another model, runtime, dtype or device.
+        """
+        here = {
+            "model": model_key(model),
+            "backend": backend.name,
+            "dtype": backend.dtype,
+            "device": _device_type(backend.device),
+        }
+        for name, value in here.items():
+            measured = getattr(self, name)
+            if measured != value:
+                how = f"--backend {backend.name}" + (f" --dtype {backend.dtype}" if backend.dtype in DTYPES else "")
+                raise ValueError(
+                    f"calibration was made for {name}={measured!r}, but got {value!r}; measure this one with "
+                    f"`haystack-ce-ranker calibrate {model} {how}`, or leave calibration away."
+                )
+
+    def save(self, path: Path) -> None:
+        """Write the file that `load_calibration` reads."""
+        path.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
+
+
+def model_key(model: str) -> str:
+    """Return a model's name, a folder as its absolute path, so that one folder has one name."""
+    place = Path(locate(model))
+    return str(place.resolve()) if place.is_dir() and not model.startswith("package:") else model
+
+
+def load_calibration(path: str | Path) -> Calibration:
+    """
+    Read a calibration.
+
+    :raises OSError: If the file cannot be read.
+    :raises ValueError: If it is not a calibration.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _not_a_calibration(path, f"no JSON ({error})") from error
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise _not_a_calibration(path, f'no object with "format": {FORMAT}')
+    measured = values.pop("measured", [])
+    wanted = {item.name for item in fields(Calibration)} - {"measured"}
+    if set(values) != wanted:
+        raise _not_a_calibration(path, f"keys {sorted(values)} instead of {sorted(wanted)}")
+    for name in ("model", "backend", "dtype", "device"):
+        if not isinstance(values[name], str):
+            raise _not_a_calibration(path, f"{name} is {values[name]!r}, not a text")
+    for name in ("cpus", "batch_tokens", "threads"):
+        if not _is_count(values[name]) and not (name == "threads" and values[name] is None):
+            raise _not_a_calibration(path, f"{name} is {values[name]!r}, not a whole number >= 1")
+    try:
+        return Calibration(**values, measured=tuple(Measured(**one) for one in measured))
+    except TypeError as error:
+        raise _not_a_calibration(path, f"measured is not a list of settings ({error})") from error
+
+
+def calibration_of_this_machine(path: str | Path) -> Calibration | None:
+    """
+    Read a calibration; return None, with a warning, if the process had another number of CPUs when it was made.
+
+    :raises OSError: If the file cannot be read.
+    :raises ValueError: If it is not a calibration.
+    """
+    found = load_calibration(path)
+    here = allowed_cpus()
+    if found.cpus == here:
+        return found
+    logger.warning(
+        "calibration %s was made with %s CPUs, but this process may use %s: the backend's own defaults are used.",
+        path,
+        found.cpus,
+        here,
+    )
+    return None
+
+
+def calibrate(
+    backend: str,
+    options: ModelOptions,
+    *,
+    repeats: int = 2,
+    track: Callable[[Sequence[Any]], Iterable[Any]] = iter,
+) -> Calibration:
+    """
+    Measure all settings and return the best one.
+
+    Every setting is run `repeats` times, all in turn, and counts with its best time, so that a moment in which the
+    machine was busy with something else does not decide.
+
+    :param track: Shows progress over the runs.
+    :raises ValueError: If no setting could be run.
+    """
+    loaded = loading.load(backend, options)
+    on_cpu = _device_type(loaded.device) == "cpu"
+    requests = synthetic_requests(loaded, documents=32 if on_cpu else 512)
+    pairs = sum(len(documents) for _, documents in requests)
+    by_threads: dict[int | None, Backend] = {options.threads: loaded}
+    if on_cpu and options.threads is None:
+        by_threads = {
+            threads: loading.load(backend, replace(options, threads=threads))
+            for threads in thread_choices(allowed_cpus())
+        }
+    settings = [
+        (batch_tokens, threads)
+        for threads in by_threads
+        for batch_tokens in (CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS)
+    ]
+    best: dict[tuple[int, int | None], float] = {}
+    for one in by_threads.values():  # first passes allocate memory and choose kernels
+        _seconds(one, min(batch_tokens for batch_tokens, _ in settings), requests[:1])
+    for batch_tokens, threads in track(settings * repeats):
+        seconds = _seconds(by_threads[threads], batch_tokens, requests)
+        if seconds is not None:
+            best[batch_tokens, threads] = min(seconds, best.get((batch_tokens, threads), seconds))
+    if not best:
+        raise ValueError(
+            f"model {options.model!r} ran out of memory on {loaded.device} with every setting, the smallest "
+            f"{settings[0][0]} tokens a batch; use a smaller model or dtype."
+        )
+    measured = tuple(Measured(*setting, pairs / seconds) for setting, seconds in best.items())
+    chosen = choose(measured)
+    return Calibration(
+        model=model_key(options.model),
+        backend=loaded.name,
+        dtype=loaded.dtype,
+        device=_device_type(loaded.device),
+        cpus=allowed_cpus(),
+        batch_tokens=chosen.batch_tokens,
+        threads=chosen.threads,
+        measured=measured,
+    )
+
+
+def choose(measured: Sequence[Measured]) -> Measured:
+    """Return the fastest setting; of those that are about as fast (`AS_FAST`), that with the smallest batches."""
+    fastest = max(one.pairs_per_second for one in measured)
+    equal = [one for one in measured if one.pairs_per_second >= fastest * (1.0 - AS_FAST)]
+    return min(equal, key=lambda one: (one.batch_tokens, one.threads if one.threads is not None else 0))
+
+
+def thread_choices(cpus: int) -> tuple[int, ...]:
+    """Return the numbers of threads worth trying: all CPUs, one per core where two share one, and half of that."""
+    return tuple(sorted({max(cpus // part, 1) for part in (1, 2, 4)}))
+
+
+def synthetic_requests(backend: Backend, *, queries: int = 2, documents: int = 32, seed: int = 0) -> list[Request]:
+    """
+    Make up queries with documents of mixed lengths: from 8 tokens to the model's limit, short ones more often.
+
+    :returns: Each query with its documents, in no order of length.
+    """
+    rng = random.Random(seed)
+    limits = [limit for limit in (backend.max_length, backend.tokenizer.max_length) if limit is not None]
+    longest = max(min([*limits, 512]) - 16, 8)
+    requests = []
+    for _ in range(queries):
+        lengths = [int(length) for length in np.geomspace(8, longest, documents)]
+        rng.shuffle(lengths)
+        texts = [_text(rng, backend.tokenizer, length) for length in lengths]
+        requests.append((_text(rng, backend.tokenizer, 6), texts))
+    return requests
+
+
+def _text(rng: random.Random, tokenizer: PairTokenizer, tokens: int) -> str:
+    """Make up a text of about so many tokens."""
+    words = ["".join(rng.choice("bdfklmnprst") + rng.choice("aeiou") for _ in range(2)) for _ in range(tokens)]
+    lengths = np.cumsum([len(encoded.ids) for encoded in tokenizer.encode(words)])
+    return " ".join(words[: max(int(np.searchsorted(lengths, tokens, side="right")), 1)])
+
+
+def _seconds(backend: Backend, batch_tokens: int, requests: Sequence[Request]) -> float | None:
+    """Return how long scoring takes, query by query as in a ranker; None if the memory did not hold such batches."""
+    scorer = CrossEncoderScorer(
+        backend, ReadingPolicy(long_documents="head"), batch_tokens=batch_tokens, model_name="calibration"
+    )
+    seconds = sum(scorer.score(query, documents)[1].score for query, documents in requests)
+    return seconds if scorer.affordable_batch_tokens == batch_tokens else None
+
+
+def _device_type(device: str) -> str:
+    return device.partition(":")[0]
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _not_a_calibration(path: str | Path, found: str) -> ValueError:
+    return ValueError(
+        f"calibration {str(path)!r} is not a file that `haystack-ce-ranker calibrate` writes: {found}; write it anew."
+    )

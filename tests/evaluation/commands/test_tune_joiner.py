@@ -1,0 +1,306 @@
+"""`haystack-ce-ranker tune`: from a pipeline file and a collection to a table, advice, pictures and a changed file."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from haystack import Document, Pipeline, component
+from typer.testing import CliRunner
+
+from haystack_ce_ranker.cli import app
+from haystack_ce_ranker.evaluation.commands.tune_joiner import (
+    collect,
+    find_joiner,
+    fragment,
+    parameters_of,
+    setting_of,
+    thresholds,
+    write_into,
+)
+from haystack_ce_ranker.evaluation.data.collections import load_collection
+from haystack_ce_ranker.evaluation.running.pipelines import MeasuredPipeline, PipelineError, load_pipeline
+from haystack_ce_ranker.fusion.fuse import Normalization, parse_normalizations
+from haystack_ce_ranker.fusion.tuning import Calibrated, Frame, Setting, measure
+from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
+
+pytest.importorskip("ir_measures", reason="ir_measures is not installed (extra `evaluate`)")
+
+PIPELINE = """\
+# Two first stages, one of which reads only the start.
+components:
+  good:
+    type: haystack.components.retrievers.in_memory.bm25_retriever.InMemoryBM25Retriever
+    init_parameters:
+      document_store:
+        type: haystack.document_stores.in_memory.document_store.InMemoryDocumentStore
+        init_parameters: {bm25_algorithm: BM25Plus}
+      top_k: 20
+  bad:
+    type: haystack.components.retrievers.in_memory.bm25_retriever.InMemoryBM25Retriever
+    init_parameters:
+      document_store:
+        type: haystack.document_stores.in_memory.document_store.InMemoryDocumentStore
+        init_parameters:
+          bm25_algorithm: BM25Plus
+          bm25_tokenization_regex: "^.{3}" # three letters of the whole text
+      top_k: 20
+  joiner:
+    type: haystack_integrations.components.joiners.ce_ranker.hybrid_score_joiner.HybridScoreJoiner
+    init_parameters:
+      # how much each counts
+      weights:
+        good: 0.1 # a mistake
+        bad: 0.9
+
+      # and how many come back
+      top_k: 10 # ten
+connections:
+  - {sender: good.documents, receiver: joiner.good}
+  - {sender: bad.documents, receiver: joiner.bad}
+"""
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(PIPELINE)
+    return path
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    """Thirty documents that all begin alike; each query shares its word with one of them."""
+    folder = tmp_path / "words"
+    (folder / "qrels").mkdir(parents=True)
+    words = [f"{a}{b}o" for a in "bdfgk" for b in ("ami", "elu", "ori", "ute", "ywa", "onz")]
+    documents = [{"_id": f"d{i}", "text": f"the {word} and {word} of all"} for i, word in enumerate(words)]
+    asked = [{"_id": f"q{i}", "text": f"the {word}"} for i, word in enumerate(words[:24])]
+    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, documents)))
+    (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    judgments = "\n".join(f"q{i}\td{i}\t1" for i in range(24))
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judgments}\n")
+    return folder
+
+
+def tune(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(app, ["tune", *map(str, arguments)], env={"COLUMNS": "200"})
+
+
+def test_from_pipeline_and_collection_to_advice_pictures_and_file(
+    pipeline: Path, collection: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra `evaluate`)")
+    output = tmp_path / "out"
+    answer = tune(collection, "--pipeline", pipeline, "--output", output, "--write")
+    assert answer.exit_code == 0, answer.output
+    found = json.loads((output / "tune.json").read_text())
+    assert found["queries"] == 24
+    assert found["systems"]["good alone"]["nDCG@10"]["mean"] == pytest.approx(1.0)
+    assert found["systems"]["bad alone"]["nDCG@10"]["mean"] < 0.6
+    assert found["advice"]["use"] == "good alone"
+    assert "use good alone: significantly better than bad alone" in answer.output.replace("\n", " ")
+    assert set(found["nDCG@10_by_query"]["tuned"]) == {f"q{i}" for i in range(24)}
+    assert "at weight 0 bad no longer counts, but what feeds it still runs" in answer.output.replace("\n", " ")
+    assert "labelled queries are few" not in answer.output
+    kept = found["recommended_score_thresholds"]
+    assert kept["0.1"] < kept["0.25"] < kept["0.5"]
+    assert f"{kept['0.5']:.2f} for a probability of 0.5" in answer.output.replace("\n", " ")
+    for name in ("weights.png", "reliability.png"):
+        assert (output / name).read_bytes().startswith(b"\x89PNG")
+    assert "text" not in json.dumps(found)
+    changed = pipeline.read_text()
+    assert yaml.safe_load(changed)["components"]["joiner"]["init_parameters"]["weights"] == {"good": 1.0, "bad": 0.0}
+    for kept in (
+        "# Two first stages",
+        "# three letters",
+        "# how much each counts",
+        "# and how many come back",
+        "# ten",
+    ):
+        assert kept in changed
+    again = tune(collection, "--pipeline", pipeline, "--output", output)
+    assert "good alone" in again.output
+    assert json.loads((output / "tune.json").read_text())["systems"]["default"]["nDCG@10"]["mean"] == pytest.approx(1.0)
+
+
+def test_without_write_the_pipeline_file_stays_as_it_was(pipeline: Path, collection: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra `evaluate`)")
+    answer = tune(collection, "--pipeline", pipeline, "--output", tmp_path / "out", "--queries", "8", "--probabilities")
+    assert answer.exit_code == 0, answer.output
+    assert pipeline.read_text() == PIPELINE
+    assert "name: logistic" in answer.output
+    assert "note: 8 labelled queries are few" in answer.output
+    assert json.loads((tmp_path / "out" / "tune.json").read_text())["queries"] == 8
+
+
+@component
+class Reverse:
+    """A ranker that turns the order round."""
+
+    @component.output_types(documents=list[Document])
+    def run(self, query: str, documents: list[Document]) -> dict[str, Any]:
+        return {"documents": [replace(d, score=float(i)) for i, d in enumerate(documents)][::-1]}
+
+
+def test_fixed_candidates_stand_for_the_first_stage(collection: Path) -> None:
+    loaded = load_collection(collection)
+    candidates = {f"q{i}": {f"d{(i + k) % 30}": 9.0 - k for k in range(3)} for i in range(24)}
+    built = Pipeline()
+    built.add_component("ranker", Reverse())
+    built.add_component("joiner", HybridScoreJoiner({"cross_encoder": 0.9, "bm25": 0.1}))
+    built.connect("ranker.documents", "joiner.cross_encoder")
+    fed = (("ranker", "documents"), ("joiner", "bm25"))
+    measured = MeasuredPipeline(
+        "p", built, (("ranker", "query"),), fed, (("joiner", "documents"),), ("ranker", "joiner")
+    )
+    judged = collect(measured, loaded, "joiner", candidates=candidates)
+    assert [list(query.lists["bm25"].ids) for query in judged[:2]] == [["d0", "d1", "d2"], ["d1", "d2", "d3"]]
+    assert [list(query.lists["cross_encoder"].ids) for query in judged[:1]] == [["d2", "d1", "d0"]]
+    assert list(judged[0].lists["bm25"].scores) == [9.0, 8.0, 7.0]
+    assert judged[0].candidates is not None
+    assert set(judged[0].candidates) == {"d0", "d1", "d2"}
+
+
+def test_a_joiner_that_nothing_feeds_is_a_clear_error(collection: Path) -> None:
+    built = Pipeline()
+    built.add_component("ranker", Reverse())
+    built.add_component("joiner", HybridScoreJoiner({"cross_encoder": 0.9, "bm25": 0.1}))
+    ends = (("ranker", "documents"),)
+    measured = MeasuredPipeline("p", built, (("ranker", "query"),), (), ends, ("ranker",))
+    with pytest.raises(PipelineError, match="nothing is connected to the joiner 'joiner'"):
+        collect(measured, load_collection(collection), "joiner")
+    with pytest.raises(PipelineError, match="does not feed the pipeline's result"):
+        collect(measured, load_collection(collection), "other")
+    with pytest.raises(PipelineError, match="'ranker' is not a HybridScoreJoiner"):
+        collect(measured, load_collection(collection), "ranker")
+
+
+def test_what_is_collected_is_what_the_joiner_joins(pipeline: Path, collection: Path) -> None:
+    loaded = load_collection(collection)
+    measured = load_pipeline(pipeline)
+    measured.fill(loaded)
+    seen = []
+    judged = collect(measured, loaded, "joiner", progress=lambda: seen.append(1))
+    assert len(seen) == len(judged) == 24
+    joiner = find_joiner(measured.pipeline)[1]
+    for query in judged:
+        first = [document.id for document in measured.run(loaded.queries[query.id]).documents]
+        gain = 1.0 if f"d{query.id[1:]}" == first[0] else 0.0
+        assert (measure([query], setting_of(joiner))[0] == 1.0) == (gain == 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("good: 0.1", "other: 0.1"), "is not a pipeline that Haystack can load"),
+        (("good: 0.1", "good: -1"), "the weight of 'good' must be a number >= 0"),
+        ((PIPELINE[PIPELINE.index("  joiner:") :], "connections: []\n"), "has no HybridScoreJoiner to tune"),
+    ],
+)
+def test_a_pipeline_without_a_joiner_to_tune_is_a_clear_error(
+    change: tuple[str, str], message: str, pipeline: Path, collection: Path, tmp_path: Path
+) -> None:
+    pipeline.write_text(PIPELINE.replace(*change))
+    answer = tune(collection, "--pipeline", pipeline, "--output", tmp_path)
+    assert answer.exit_code == 2
+    assert "error:" in answer.output
+    assert message in answer.output.replace("\n", " ")
+    assert "Traceback" not in answer.output
+
+
+def test_the_joiner_must_be_named_where_there_are_several() -> None:
+    built = Pipeline()
+    with pytest.raises(PipelineError, match="has no HybridScoreJoiner to tune"):
+        find_joiner(built)
+    built.add_component("one", HybridScoreJoiner({"a": 1.0}))
+    assert find_joiner(built)[0] == "one"
+    built.add_component("two", HybridScoreJoiner({"a": 1.0}))
+    with pytest.raises(PipelineError, match=r"several joiners \(one, two\): name one"):
+        find_joiner(built)
+    assert find_joiner(built, "two")[0] == "two"
+    with pytest.raises(PipelineError, match=r"no HybridScoreJoiner named 'three' \(found: one, two\)"):
+        find_joiner(built, "three")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting(Frame("none", {}), {"a": 0.25, "b": 0.75}),
+        Setting(Frame("min_max", parse_normalizations("min_max", ["a", "b"]), "impute"), {"a": 0.5, "b": 0.5}),
+        Setting(
+            Frame(
+                "logistic",
+                {name: Normalization("logistic", {"slope": 0.123456789, "intercept": -2e-7}) for name in "ab"},
+            ),
+            {"a": 1 / 3, "b": 2 / 3},
+        ),
+        Setting(Frame("reciprocal_rank", {}, method="reciprocal_rank", rank_constant=20.0), {"a": 0.1, "b": 0.9}),
+    ],
+)
+def test_a_setting_goes_into_yaml_and_comes_back(setting: Setting) -> None:
+    joiner = HybridScoreJoiner(**yaml.safe_load(fragment("j", setting))["components"]["j"]["init_parameters"])
+    back = setting_of(joiner)
+    assert back.weights == pytest.approx(setting.weights, abs=1e-6)
+    assert (back.frame.missing, back.frame.method) == (setting.frame.missing, setting.frame.method)
+    assert back.frame.rank_constant == setting.frame.rank_constant
+    for name, normalization in setting.frame.normalizations.items():
+        assert back.frame.normalizations[name].name == normalization.name
+        assert back.frame.normalizations[name].params == pytest.approx(normalization.params, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "      weights: {a: 0.5, b: 0.5}\n      normalize: min_max # why\n",
+        "      top_k: 3\n      weights:\n        a: 0.5\n        b: 0.5",
+        (
+            "      normalize:\n        a: min_max\n        # of b\n        b:\n          name: rank\n          k: 3\n"
+            "      # weights\n      weights:\n          a: 1\n          b: 2\n      missing: 'zero'\n"
+        ),
+    ],
+)
+@pytest.mark.parametrize("position", ["last", "first"])
+def test_writing_keeps_everything_else(parameters: str, position: str, tmp_path: Path) -> None:
+    head = "# head\nconnections: []\ncomponents:\n"
+    joiner = f"  j: # the joiner\n    type: x\n    init_parameters:\n{parameters}"
+    other = "  o:\n    type: y\n    init_parameters: {k: 1} # o\n"
+    text = head + other + joiner if position == "last" else f"{head}{joiner.rstrip()}\n{other}max_runs: 3\n"
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    setting = Setting(Frame("z_score", parse_normalizations("z_score", ["a", "b"]), "min"), {"a": 0.9, "b": 0.1})
+    write_into(path, "j", setting)
+    expected = yaml.safe_load(text)
+    expected["components"]["j"]["init_parameters"] |= parameters_of(setting)
+    assert yaml.safe_load(path.read_text()) == expected
+    assert all(comment in path.read_text() for comment in ("# head", "# the joiner", "# o"))
+    assert [file.name for file in tmp_path.iterdir()] == ["p.yaml"]
+
+
+def test_thresholds_say_what_they_keep_and_leave_out_those_that_decide_nothing() -> None:
+    setting = Setting(Frame("logistic", {}), {"a": 1.0})
+    probabilities, labels = np.array([0.06, 0.15, 0.25, 0.35]), np.array([0.0, 1.0, 0.0, 1.0])
+    rows = thresholds(Calibrated(setting, np.zeros(1), probabilities, labels))
+    assert [row["threshold"] for row in rows] == [0.1, 0.2, 0.3]  # 0.05 keeps all, 0.5 nothing
+    assert [row["kept"] for row in rows] == [0.75, 0.5, 0.25]
+    assert [row["precision"] for row in rows] == pytest.approx([2 / 3, 1 / 2, 1.0])
+    assert [row["recall"] for row in rows] == [1.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "components: {j: {type: x, init_parameters: {weights: {a: 1}}}}\n",
+        "components:\n  other:\n    type: x\n",
+        "components:\n  j:\n    init_parameters: &p\n      weights: {a: 1}\n  k:\n    init_parameters: *p\n",
+    ],
+)
+def test_a_file_of_unusual_form_is_left_alone(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    with pytest.raises(PipelineError, match="by hand"):
+        write_into(path, "j", Setting(Frame("none", {}), {"a": 1.0}))
+    assert path.read_text() == text

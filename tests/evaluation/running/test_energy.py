@@ -1,0 +1,117 @@
+"""The energy meter: counters where there are any, idle draw taken off, and an estimate that says so elsewhere."""
+
+import time
+
+import pytest
+
+from haystack_ce_ranker.evaluation.running import energy
+
+pytest.importorskip("codecarbon", reason="needs the extra 'evaluate'")
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    """No meter of an earlier test, and no second of waiting for the idle draw."""
+    energy.meter_for.cache_clear()
+    monkeypatch.setattr(energy, "IDLE_SECONDS", 0.05)
+    yield
+    energy.meter_for.cache_clear()
+
+
+def drawing(watts):
+    """A counter of a device that draws so many watts all the time."""
+    return lambda: watts * time.perf_counter()
+
+
+def test_without_counters_the_busy_time_of_all_threads_is_multiplied_by_a_cpus_watts(monkeypatch):
+    monkeypatch.setattr(energy, "_rapl", lambda: None)
+    monkeypatch.setattr(energy, "_watts_per_cpu", lambda: 10.0)
+    meter = energy.meter_for("cpu")
+    assert meter.source == "estimated: 10.0 W for each busy CPU"
+    with meter.measure() as asleep:
+        time.sleep(0.2)
+    started = time.process_time()
+    with meter.measure() as busy:
+        while time.process_time() - started < 0.1:
+            pass
+    assert asleep.seconds >= 0.2
+    assert asleep.joules < 0.5
+    assert busy.joules == pytest.approx(1.0, rel=0.2)
+
+
+def test_measured_energy_is_what_comes_on_top_of_the_idle_draw(monkeypatch):
+    draw = drawing(5.0)
+    worked = 0.0
+    monkeypatch.setattr(energy, "_rapl", lambda: lambda: draw() + worked)
+    meter = energy.meter_for("cpu")
+    assert meter.source == "measured: RAPL, 5.0 W idle taken off"
+    with meter.measure() as spent:
+        time.sleep(0.1)
+        worked = 3.0
+    assert spent.joules == pytest.approx(3.0, abs=0.05)
+
+
+def test_a_gpu_is_measured_with_its_processor_where_both_can_be_read(monkeypatch):
+    monkeypatch.setattr(energy, "_rapl", lambda: drawing(2.0))
+    monkeypatch.setattr(energy, "_nvml", lambda device: drawing(3.0))
+    assert energy.meter_for("cuda:0").source == "measured: RAPL and NVML, 5.0 W idle taken off"
+
+
+def test_a_gpu_without_a_counter_is_never_called_measured(monkeypatch):
+    monkeypatch.setattr(energy, "_rapl", lambda: drawing(2.0))
+    monkeypatch.setattr(energy, "_nvml", lambda device: None)
+    source = energy.meter_for("cuda:0").source
+    assert source.startswith("estimated: ")
+    assert "cuda:0 not covered" in source
+
+
+def test_a_gpu_alone_says_that_the_processor_is_not_covered(monkeypatch):
+    monkeypatch.setattr(energy, "_rapl", lambda: None)
+    monkeypatch.setattr(energy, "_nvml", lambda device: drawing(3.0))
+    assert energy.meter_for("cuda").source.endswith("processor not covered")
+
+
+def test_rapl_counters_are_read_through_codecarbon(monkeypatch, tmp_path):
+    from codecarbon.core import cpu
+
+    package = tmp_path / "intel-rapl:0"
+    package.mkdir()
+    (package / "name").write_text("package-0\n")
+    (package / "max_energy_range_uj").write_text("262143328850\n")
+    (package / "energy_uj").write_text("1000000\n")
+    real = cpu.IntelRAPL
+    monkeypatch.setattr(cpu, "is_rapl_available", lambda: True)
+    monkeypatch.setattr(cpu, "IntelRAPL", lambda: real(rapl_dir=str(tmp_path)))
+    read = energy._rapl()
+    before = read()
+    (package / "energy_uj").write_text("8500000\n")
+    assert read() - before == pytest.approx(7.5)
+
+
+def test_a_missing_nvml_is_no_counter():
+    assert energy._nvml("cuda:0") is None
+
+
+def test_a_processor_that_nobody_knows_gets_the_default_watts(monkeypatch):
+    from codecarbon.core import cpu
+
+    class Unknown:
+        tdp = None
+
+    monkeypatch.setattr(cpu, "TDP", Unknown)
+    assert energy._watts_per_cpu() == 4.0
+
+
+def test_missing_codecarbon_names_the_extra(monkeypatch):
+    import builtins
+
+    real = builtins.__import__
+
+    def refuse(name, *arguments, **options):
+        if name.startswith("codecarbon"):
+            raise ImportError(name)
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ImportError, match="ce-ranker-haystack\\[evaluate\\]"):
+        energy.meter_for("cpu")

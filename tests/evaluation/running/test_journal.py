@@ -1,0 +1,57 @@
+"""The journal: what was noted is found again, after a crash too."""
+
+import json
+import subprocess
+import sys
+
+from haystack_ce_ranker.evaluation.running.journal import NAME, Journal
+
+
+def test_what_was_noted_is_found_under_its_key_alone(tmp_path):
+    with Journal(tmp_path / "new") as journal:
+        journal.note("k", "q1", {"ranking": [["d1", 0.5]]})
+        assert journal.get("k", "q1") == {"ranking": [["d1", 0.5]]}
+    again = Journal(tmp_path / "new")
+    assert again.get("k", "q1") == {"ranking": [["d1", 0.5]]}
+    assert again.get("other", "q1") is None
+    assert again.get("k", "q2") is None
+
+
+def test_entries_of_other_settings_stay(tmp_path):
+    for key in ("a", "b"):
+        with Journal(tmp_path) as journal:
+            journal.note(key, "q", key)
+    found = Journal(tmp_path)
+    assert (found.get("a", "q"), found.get("b", "q")) == ("a", "b")
+
+
+def test_a_torn_line_is_skipped_and_the_next_entry_stands_on_a_line_of_its_own(tmp_path):
+    whole = json.dumps({"key": "k", "name": "q1", "value": 1})
+    (tmp_path / NAME).write_text(whole + "\n" + whole[:20], encoding="utf-8")
+    with Journal(tmp_path) as journal:
+        assert journal.get("k", "q1") == 1
+        journal.note("k", "q2", 2)
+    found = Journal(tmp_path)
+    assert (found.get("k", "q1"), found.get("k", "q2")) == (1, 2)
+
+
+def test_lines_that_are_no_entries_are_skipped(tmp_path):
+    (tmp_path / NAME).write_text('[]\n{"key": "k"}\nnull\n"text"\n', encoding="utf-8")
+    assert Journal(tmp_path).get("k", "q") is None
+
+
+def test_an_entry_is_on_disk_when_the_process_dies_right_after(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from haystack_ce_ranker.evaluation.running.journal import Journal\n"
+        "journal = Journal(Path(sys.argv[1])); journal.note('k', 'q', [1]); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9
+    assert Journal(tmp_path).get("k", "q") == [1]
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Journal() as journal:
+        journal.note("k", "q", 1)
+        assert journal.get("k", "q") == 1
+    assert list(tmp_path.iterdir()) == []

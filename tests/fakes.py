@@ -1,0 +1,283 @@
+"""What tests share: tiny tokenizers and models built in memory, a backend that is a function, texts in many scripts."""
+
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from haystack_ce_ranker.backends.protocol import Batch
+from haystack_ce_ranker.tokenizing.pairs import PackedPair, PairTokenizer
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def bert_tokenizer():
+    """A WordPiece tokenizer with BERT's pair format over a small vocabulary; every other word is read by letters."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    words = [
+        "the",
+        "a",
+        "is",
+        "of",
+        "in",
+        "brake",
+        "hut",
+        "snow",
+        "car",
+        "berlin",
+        "paris",
+        "city",
+        "germany",
+        "france",
+    ]
+    parts = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *".,?!", *letters, *(f"##{letter}" for letter in letters), *words]
+    tokens = list(dict.fromkeys(parts))  # "a" is a letter and a word
+    tokenizer = Tokenizer(models.WordPiece({token: place for place, token in enumerate(tokens)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=128,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def save_bert(folder: Path, *, labels: int = 1) -> str:
+    """Save a tiny BERT cross-encoder with random weights that are always the same."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    tokenizer = bert_tokenizer()
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        num_labels=labels,
+        initializer_range=0.4,
+        pad_token_id=0,
+    )
+    BertForSequenceClassification(config).eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+class FakeBackend:
+    """A backend whose logit is a fixed function of the tokens, and that can run out of memory."""
+
+    name, dtype, device, pads, query_prompt = "fake", "float32", "cpu", True, ""
+
+    def __init__(self, *, room_for=10**9):
+        self.tokenizer = PairTokenizer(bert_tokenizer())
+        self.max_length = 64
+        self.batch_tokens = 512
+        self.room_for = room_for
+        self.longest = 0
+        self.read = 0
+        self.freed = 0
+        self.fed = []
+
+    def logits(self, batch):
+        slots = max(len(pair.ids) for pair in batch.pairs) * len(batch.pairs)
+        if slots > self.room_for:
+            raise MemoryError("too large")
+        self.longest = max(self.longest, *(len(pair.ids) for pair in batch.pairs))
+        self.read += sum(len(pair.ids) for pair in batch.pairs)
+        self.fed += [pair.ids.tolist() for pair in batch.pairs]
+        return np.array(
+            [np.sin(pair.ids.astype(float) * np.arange(1, len(pair.ids) + 1)).sum() for pair in batch.pairs]
+        )
+
+    def is_out_of_memory(self, error):
+        return isinstance(error, MemoryError)
+
+    def free_memory(self):
+        self.freed += 1
+
+
+def logits(scores):
+    return [document.logit for document in scores.documents]
+
+
+TEXTS = ["where is the hut", "the hut is in the snow, near berlin. and a longer text with é 漢字 🙂"]
+
+
+def trained(model, trainer, pre, special, template):
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre
+    tokenizer.train_from_iterator(TEXTS * 3, trainer)
+    ids = [(token, tokenizer.token_to_id(token)) for token in special]
+    tokenizer.post_processor = template(ids)
+    return tokenizer
+
+
+def roberta():
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    pre = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = trained(
+        models.BPE(), trainer, pre, special, lambda ids: processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", model_input_names=["input_ids", "attention_mask"]
+    )
+
+
+def xlm_roberta():
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>")
+    template = lambda ids: processors.TemplateProcessing(  # noqa: E731
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ids
+    )
+    tokenizer = trained(models.Unigram(), trainer, pre_tokenizers.Metaspace(), special, template)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", model_input_names=["input_ids", "attention_mask"]
+    )
+
+
+def deberta():
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    trainer = trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="[UNK]")
+    template = lambda ids: processors.TemplateProcessing(  # noqa: E731
+        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", special_tokens=ids
+    )
+    tokenizer = trained(models.Unigram(), trainer, pre_tokenizers.Metaspace(), special, template)
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", model_input_names=names)
+
+
+def modernbert():
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    template = lambda ids: processors.TemplateProcessing(  # noqa: E731
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ids
+    )
+    pre = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = trained(models.BPE(), trainer, pre, special, template)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", model_input_names=["input_ids", "attention_mask"]
+    )
+
+
+FORMATS = {f.__name__: f for f in (bert_tokenizer, roberta, xlm_roberta, deberta, modernbert)}
+
+
+SCRIPTS = {
+    "latin": "the hut is in the snow. a car of the city. " * 9,
+    "accents": "Émile à côté de l'été naïf. " * 12,
+    "chinese": "山上有一个小屋。铁路在雪中。" * 12,
+    "arabic": "الكوخ في الثلج. القطار بطيء. " * 12,
+    "emoji": "hut 👩‍👩‍👧 snow 👍🏽 car 🇨🇭. " * 12,
+    "nfd": unicodedata.normalize("NFD", "Émile à côté de l'été. ") * 12,
+}
+
+
+def learnt(kind):
+    """A tokenizer that knows every character of `SCRIPTS`, by WordPiece, by bytes, or by unigrams."""
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    alphabet = sorted({character for text in SCRIPTS.values() for character in text})
+    if kind == "wordpiece":
+        tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
+        tokenizer.normalizer = normalizers.BertNormalizer()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    elif kind == "bytes":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            max_token_length=6,
+        )
+    else:
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.normalizer = normalizers.NFKC()
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>", max_piece_length=4)
+    tokenizer.train_from_iterator(SCRIPTS.values(), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return tokenizer
+
+
+LEARNT = {kind: learnt(kind) for kind in ("wordpiece", "bytes", "unigrams")}
+
+
+COMMON = {
+    "vocab_size": 80,
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 140,
+    "num_labels": 1,
+    "initializer_range": 0.4,
+    "pad_token_id": 0,
+}
+
+
+ROBERTA = {"pad_token_id": 1, "type_vocab_size": 1}
+
+
+MODERN = {"local_attention": 16, "global_attn_every_n_layers": 2} | dict.fromkeys(
+    ["bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"], 2
+)
+
+
+CASES = {
+    "bert": ("Bert", {}),
+    "electra": ("Electra", {"embedding_size": 16}),
+    "distilbert": ("DistilBert", {"dim": 32, "n_layers": 4, "n_heads": 4, "hidden_dim": 64}),
+    "roberta": ("Roberta", ROBERTA),
+    "xlm-roberta": ("XLMRoberta", ROBERTA),
+    "camembert": ("Camembert", ROBERTA),
+    "modernbert": ("ModernBert", {**MODERN, "classifier_pooling": "cls"}),
+    "modernbert, mean": ("ModernBert", {**MODERN, "classifier_pooling": "mean"}),
+}
+
+
+def tiny_model(family, **values):
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(**{**COMMON, **values})
+    return getattr(transformers, f"{family}ForSequenceClassification")(config).eval()
+
+
+def batch_of(lengths, *, pad_id):
+    """Pairs of random tokens; the longest has the padding token in its midst, as a text that spells it out would."""
+    rng = np.random.default_rng(0)
+    pairs = [
+        PackedPair(rng.integers(3, 80, n).astype(np.int32), (np.arange(n) > n // 3).astype(np.int32)) for n in lengths
+    ]
+    pairs[0].ids[5] = pad_id
+    return Batch(pairs, pad_id)
+
+
+def padded_logits(model, batch, *, token_types):
+    arrays = batch.padded()
+    if not token_types:
+        del arrays["token_type_ids"]
+    with torch.inference_mode():
+        return model(**{name: torch.from_numpy(array) for name, array in arrays.items()}).logits[:, 0]

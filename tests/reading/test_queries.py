@@ -1,0 +1,52 @@
+"""Which tokens of a query stay when it does not fit."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes import FakeBackend
+from haystack_ce_ranker.reading.queries import REDUCTIONS, reduce_query
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, ReadingPolicy
+
+TOKENS = np.array([4, 9, 0, 7, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("reduction", "kept"),
+    [("head", [4, 9, 0, 7]), ("tail", [0, 7, 1, 1]), ("head_tail", [4, 9, 1, 1]), ("rarest", [4, 9, 7, 1])],
+)
+def test_each_reduction_keeps_its_side(reduction, kept):
+    assert reduce_query(TOKENS, 4, reduction).tolist() == kept
+
+
+@given(st.integers(0, 40), st.integers(1, 40), st.sampled_from(sorted(REDUCTIONS)))
+def test_a_reduced_query_keeps_its_order_and_takes_all_the_room(length, room, reduction):
+    query = np.arange(length)
+    kept = reduce_query(query, room, reduction)
+    assert len(kept) == min(length, room)
+    assert (np.diff(kept) > 0).all()
+    if length <= room:
+        assert kept is query
+
+
+def test_the_policy_decides_which_part_of_a_long_query_is_read():
+    query = "a b c a b c b b b b c c"
+    by_reduction = {}
+    for reduction in REDUCTIONS:
+        policy = ReadingPolicy(max_query_tokens=4, query_reduction=reduction)
+        scores, _ = CrossEncoderScorer(FakeBackend(), policy).score(query, ["c b a"])
+        assert scores.query_tokens_read == 4
+        by_reduction[reduction] = scores.documents[0].logit
+    assert len(set(by_reduction.values())) == len(REDUCTIONS)
+    with pytest.raises(ValueError, match="query_reduction must be one of 'head', .*, but got 'idf'"):
+        ReadingPolicy(query_reduction="idf")
+
+
+def test_what_was_read_tells_the_evidence_it_was_chosen_by():
+    text = " ".join(["a"] * 60 + ["b c"] + ["a"] * 60)
+    policy = ReadingPolicy(passage_tokens=16, passage_stride=8, passages_per_document=2, passage_evidence=0.0)
+    scores, _ = CrossEncoderScorer(FakeBackend(), policy).score("b c", [text, "b c"])
+    long, short = scores.documents
+    assert max(part.evidence for part in long.read) > 0.0
+    assert [part.evidence for part in short.read] == [0.0]

@@ -11,7 +11,9 @@ from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.backends.packed import PackedForm, why_not
 from haystack_ce_ranker.backends.protocol import Batch
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, ReadingPolicy, _learnt_batch_tokens
+from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.scoring.runner import LearntBatchSizes
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU (CUDA)")
 
@@ -85,19 +87,18 @@ def test_batches_that_are_queued_come_back_in_their_order(tiny_bert):
 def test_real_lack_of_memory_makes_batches_smaller_and_loses_nothing(tiny_bert, cpu_logits):
     texts = mixed_texts(6000, longest=110)
     backend = load(tiny_bert, "float16")
-    _learnt_batch_tokens.clear()
+    sizes = LearntBatchSizes()
     torch.cuda.empty_cache()
     room = torch.cuda.memory_allocated() + 48 * 2**20
     torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
     try:
-        found, stats = logits(backend, texts, batch_tokens=10**7, model_name="lacks memory")
-        learnt = _learnt_batch_tokens["torch", backend.device, "float16", "lacks memory"]
-        again, _ = logits(backend, texts, batch_tokens=10**7, model_name="lacks memory")
-        assert _learnt_batch_tokens["torch", backend.device, "float16", "lacks memory"] == learnt  # no second time
+        found, stats = logits(backend, texts, batch_tokens=10**7, batch_sizes=sizes)
+        learnt = dict(sizes._tokens)
+        again, _ = logits(backend, texts, batch_tokens=10**7, batch_sizes=sizes)
+        assert sizes._tokens == learnt != {}  # no second time
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-        _learnt_batch_tokens.clear()
-    assert stats.pairs == len(texts)
+    assert stats.pairs == len(set(texts))
     assert stats.batches > 1
     assert found == close_to(cpu_logits(texts), "float16")
     assert again == close_to(found, "float16")

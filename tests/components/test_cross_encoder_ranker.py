@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import gc
 import inspect
 import json
 import logging
@@ -10,8 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from haystack import Document, Pipeline
 from haystack.core.errors import DeserializationError
@@ -352,9 +355,9 @@ def test_a_threshold_must_be_a_number(ranker, score_threshold):
 
 @pytest.mark.parametrize("top_k", [0, -1, True, 1.5])
 def test_top_k_must_be_a_positive_number(ranker, top_k):
-    with pytest.raises(ValueError, match="top_k must be > 0"):
+    with pytest.raises(ValueError, match="top_k must be a whole number >= 1, but got"):
         CrossEncoderRanker(top_k=top_k)
-    with pytest.raises(ValueError, match="top_k must be > 0"):
+    with pytest.raises(ValueError, match="top_k must be a whole number >= 1, but got"):
         ranker.run("q", [], top_k=top_k)
 
 
@@ -362,15 +365,15 @@ def test_top_k_must_be_a_positive_number(ranker, top_k):
     ("parameters", "message"),
     [
         ({"backend": "jax"}, "backend must be one of 'torch', 'onnx', 'openvino', 'auto', but got 'jax'"),
-        ({"dtype": "int4"}, "dtype must be one of 'auto', 'float32', 'float16', 'bfloat16', or None, but got 'int4'"),
+        ({"dtype": "int4"}, "dtype must be one of 'auto', 'float32', 'float16', 'bfloat16' or None, but got 'int4'"),
         ({"on_truncation": "cut"}, "on_truncation must be one of"),
         ({"name": ""}, "name must not be empty"),
         ({"model": " "}, "model must be a hub id, a folder or 'package:<name>/<path>', but got ' '"),
-        ({"meta_fields_to_embed": "title"}, "meta_fields_to_embed must be a list of names, but got 'title'"),
-        ({"batch_size": 0}, "batch_size must be >= 1"),
-        ({"batch_size": 2.5}, "batch_size must be >= 1"),
-        ({"threads": "2"}, "threads must be >= 1"),
-        ({"batch_tokens": 0}, "batch_tokens must be >= 1"),
+        ({"meta_fields_to_embed": "title"}, "meta_fields_to_embed must be a list of names or None, but got 'title'"),
+        ({"batch_size": 0}, "batch_size must be a whole number >= 1 or None"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number >= 1 or None"),
+        ({"threads": "2"}, "threads must be a whole number >= 1 or None"),
+        ({"batch_tokens": 0}, "batch_tokens must be a whole number >= 1 or None"),
         ({"long_documents": "tail"}, "long_documents must be one of"),
     ],
 )
@@ -498,3 +501,62 @@ def test_two_rankers_keep_their_own_records_inside_a_super_component(tiny_bert):
     found = both.run(query="the hut", documents=documents())["documents"]
     assert len(found) == 2
     assert set(found[0].meta["ce_ranker"]) == {"one", "two"}
+
+
+def test_numpy_scalars_are_taken_and_saved_as_plain_numbers(tiny_bert):
+    parameters = {"top_k": np.int64(3), "score_threshold": np.float32(0.5), "max_length": np.int64(64)}
+    made = CrossEncoderRanker(model=tiny_bert, deadline_ms=np.float64(9e9), **parameters)
+    pipeline = Pipeline()
+    pipeline.add_component("ranker", made)
+    again = Pipeline.loads(pipeline.dumps()).get_component("ranker")
+    assert (again.top_k, again.score_threshold, again.max_length) == (3, 0.5, 64)
+    assert len(made.run("hut", [Document(content="snow")], top_k=np.int32(1), score_threshold=0.0)["documents"]) == 1
+
+
+def test_every_parameter_is_saved(tiny_bert):
+    parameters = inspect.signature(CrossEncoderRanker.__init__).parameters.keys() - {"self"}
+    made = CrossEncoderRanker(model=tiny_bert, model_kwargs={"a": 1}, meta_fields_to_embed=["title"])
+    saved = made.to_dict()["init_parameters"]
+    assert saved.keys() == parameters == set(made.__annotations__)
+    saved["model_kwargs"]["a"] = 2
+    saved["meta_fields_to_embed"].append("other")
+    assert (made.model_kwargs, made.meta_fields_to_embed) == ({"a": 1}, ["title"])
+
+
+def test_a_closed_ranker_releases_its_model_and_loads_it_again(tiny_bert):
+    made = CrossEncoderRanker(model=tiny_bert)
+    made.close()  # before anything was loaded
+    documents = [Document(content="the hut"), Document(content="snow")]
+    before = made.run("hut", documents)["documents"]
+    loaded = weakref.ref(made._scorer.backend)
+    made.close()
+    made.close()
+    gc.collect()
+    assert loaded() is None
+    assert made.run("hut", documents)["documents"] == before
+
+
+def test_the_async_lifecycle_does_what_the_other_does(tiny_bert):
+    made = CrossEncoderRanker(model=tiny_bert)
+
+    async def live():
+        await made.warm_up_async()
+        loaded = made._scorer is not None
+        await made.close_async()
+        return loaded, made._scorer is None
+
+    assert asyncio.run(live()) == (True, True)
+
+
+def test_a_ranker_may_be_closed_while_it_runs(tiny_bert):
+    made = CrossEncoderRanker(model=tiny_bert)
+    documents = [Document(content=f"the hut {place}") for place in range(5)]
+    expected = made.run("hut", documents)["documents"]
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(made.run("hut", documents)["documents"])) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+        made.close()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert [[document.id for document in one] for one in found] == [[document.id for document in expected]] * 6

@@ -11,12 +11,17 @@ from haystack import Document, Pipeline
 from fakes import bert_tokenizer
 from haystack_ce_ranker import CrossEncoderRanker, HybridScoreJoiner
 from haystack_ce_ranker.provenance import with_record
-from haystack_ce_ranker.scoring import scorer as scoring
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, ReadingPolicy
+from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.scoring import runner as pair_runner
+from haystack_ce_ranker.scoring import scorer as scorer_module
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
 from haystack_integrations.components.rankers.ce_ranker import cross_encoder_ranker
 
 TEXTS = ["a car", "the hut in the snow", "berlin is a city of germany", "paris", "brake", "a city", "the snow", "car"]
+
+
+PAIRS_OF_WORDS = ["a car", "a hut", "the car", "the hut", "a city", "the city", "a is", "is a", "in a"]
 
 
 class Clock:
@@ -58,7 +63,8 @@ class SlowBackend:
 def clock(monkeypatch):
     made = Clock()
     fake = SimpleNamespace(monotonic=made, perf_counter=made)
-    monkeypatch.setattr(scoring, "time", fake)
+    monkeypatch.setattr(pair_runner, "time", fake)
+    monkeypatch.setattr(scorer_module, "time", fake)
     monkeypatch.setattr(cross_encoder_ranker, "time", fake)
     return made
 
@@ -69,6 +75,12 @@ def scorer(backend, **policy):
 
 def reached(scores):
     return [document.logit is not None for document in scores.documents]
+
+
+def different(count):
+    """Different texts of six tokens."""
+    words = ["a", "the", "car", "hut", "city", "snow", "paris"]
+    return [f"{first} {second} is in the city" for first in words for second in words][:count]
 
 
 def first_stage(texts=TEXTS):
@@ -88,7 +100,7 @@ def first_stage(texts=TEXTS):
 def test_scoring_stops_in_time_and_takes_the_first_documents(clock, seconds):
     backend = SlowBackend(clock)
     made = scorer(backend)
-    texts = ["a car is in the city"] * 40  # pairs of 11 tokens: 0.11 s
+    texts = different(40)  # pairs of 11 tokens: 0.11 s
     made.score("car", texts[:1])  # the speed is known from here on
     started = clock.now
     scores, stats = made.score("car", texts, deadline=started + seconds)
@@ -116,7 +128,11 @@ def test_enough_time_changes_nothing(clock):
 def test_the_very_first_batch_is_one_document_as_no_speed_is_known(clock):
     backend = SlowBackend(clock)
     made = scorer(backend)
-    scores, _ = made.score("car", ["a car"] * 9, deadline=clock.now + 0.1)  # 0.06 s each
+    scores, _ = made.score(
+        "car",
+        PAIRS_OF_WORDS[:9],
+        deadline=clock.now + 0.1,
+    )  # 0.06 s each
     assert reached(scores) == [True] + [False] * 8
     assert [len(lengths) for lengths in backend.batches] == [1]
 
@@ -132,7 +148,7 @@ def test_nothing_is_tokenised_once_the_time_is_up(clock, monkeypatch):
     assert not any(reached(scores))
     assert len(scores.documents) == len(TEXTS)
     assert stats.pairs == 0
-    made.score("car", ["the car is in the snow " * 4] * 50, deadline=clock.now + 1.0)
+    made.score("car", [f"the car is in the snow {place} " * 4 for place in range(50)], deadline=clock.now + 1.0)
     assert 0 < len(encoded) < 10  # about a batch at a time, not all 50
 
 
@@ -154,7 +170,7 @@ def test_one_stall_does_not_rule_out_every_later_run(clock):
     clock_per_token, backend.seconds_per_token = backend.seconds_per_token, 5.0  # another process had the machine
     made.score("car", ["a car"])
     backend.seconds_per_token = clock_per_token
-    scored = [sum(reached(made.score("car", ["a car"] * 4, deadline=clock.now + 1.0)[0])) for _ in range(12)]
+    scored = [sum(reached(made.score("car", PAIRS_OF_WORDS[:4], deadline=clock.now + 1.0)[0])) for _ in range(12)]
     assert scored[0] == 0
     assert scored[-1] == 4
 
@@ -163,8 +179,9 @@ def test_a_deadline_and_a_token_budget_hold_together(clock):
     backend = SlowBackend(clock)
     made = scorer(backend, max_tokens_per_query=120)
     made.score("car", ["a car"])
+    long_texts = [f"the car is in the snow {place} " * 20 for place in range(6)]
     started, before = clock.now, sum(map(sum, backend.batches))
-    scores, _ = made.score("car", ["the car is in the snow " * 20] * 6, deadline=started + 0.6)
+    scores, _ = made.score("car", long_texts, deadline=started + 0.6)
     assert clock.now <= started + 0.6
     assert scores.out_of_time
     assert sum(map(sum, backend.batches)) - before == scores.tokens <= 60

@@ -6,10 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import FakeBackend
-from haystack_ce_ranker.reading.queries import REDUCTIONS, reduce_query
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, ReadingPolicy
+from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.reading.queries import REDUCTIONS, EncodedQuery
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
+from haystack_ce_ranker.tokenizing.tokens import Tokens
 
 TOKENS = np.array([4, 9, 0, 7, 1, 1])
+
+
+def query_of(ids, text=""):
+    places = np.arange(len(ids))
+    return EncodedQuery(text, Tokens(np.asarray(ids), 2 * places, 2 * places + 1))
 
 
 @pytest.mark.parametrize(
@@ -17,17 +24,26 @@ TOKENS = np.array([4, 9, 0, 7, 1, 1])
     [("head", [4, 9, 0, 7]), ("tail", [0, 7, 1, 1]), ("head_tail", [4, 9, 1, 1]), ("rarest", [4, 9, 7, 1])],
 )
 def test_each_reduction_keeps_its_side(reduction, kept):
-    assert reduce_query(TOKENS, 4, reduction).tolist() == kept
+    assert query_of(TOKENS).reduced(4, reduction).tokens.ids.tolist() == kept
 
 
 @given(st.integers(0, 40), st.integers(1, 40), st.sampled_from(sorted(REDUCTIONS)))
 def test_a_reduced_query_keeps_its_order_and_takes_all_the_room(length, room, reduction):
-    query = np.arange(length)
-    kept = reduce_query(query, room, reduction)
+    query = query_of(np.arange(length))
+    kept = query.reduced(room, reduction)
     assert len(kept) == min(length, room)
-    assert (np.diff(kept) > 0).all()
+    assert (np.diff(kept.tokens.ids) > 0).all()
+    assert (kept.tokens.starts == 2 * kept.tokens.ids).all()
     if length <= room:
         assert kept is query
+
+
+def test_a_query_shows_its_text_or_the_runs_of_tokens_that_stayed():
+    query = query_of([4, 9, 0, 7, 1, 1], "a b c d e f")
+    assert query.shown() == "a b c d e f"
+    assert query.reduced(4, "head_tail").shown() == "a b e f"
+    assert query.reduced(4, "rarest").shown() == "a b d e"
+    assert query.reduced(1, "tail").shown() == "f"
 
 
 def test_the_policy_decides_which_part_of_a_long_query_is_read():

@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import FakeBackend, logits
-from haystack_ce_ranker.scoring import scorer as scoring
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, ReadingPolicy, _learnt_batch_tokens
+from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.scoring import runner as pair_runner
+from haystack_ce_ranker.scoring.runner import LearntBatchSizes
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 
 DOCUMENTS = ["abc " * n for n in (1, 9, 3, 14, 5, 11, 7, 2, 13, 4, 12, 6, 10, 8)]
-EXPECTED = logits(CrossEncoderScorer(FakeBackend(), model_name="enough").score("abc", DOCUMENTS)[0])
+EXPECTED = logits(CrossEncoderScorer(FakeBackend()).score("abc", DOCUMENTS)[0])
 
 
 def slots(batch):
@@ -25,11 +27,8 @@ def scorer(backend, name="model", **settings):
 
 
 @pytest.fixture(autouse=True)
-def _nothing_learnt(monkeypatch):
-    monkeypatch.setattr(scoring, "CPU_PASS_TOKENS", None)  # every batch as full as it goes
-    _learnt_batch_tokens.clear()
-    yield
-    _learnt_batch_tokens.clear()
+def _full_batches(monkeypatch):
+    monkeypatch.setattr(pair_runner, "CPU_PASS_TOKENS", None)  # every batch as full as it goes
 
 
 class CountingBackend(FakeBackend):
@@ -83,7 +82,6 @@ class QueueingBackend(CountingBackend):
     st.one_of(st.none(), st.integers(1, 5)),
 )
 def test_whatever_fits_all_is_scored_right_and_nothing_twice(kind, room, batch_tokens, batch_size):
-    _learnt_batch_tokens.clear()
     backend = CountingBackend(room_for=room) if kind == "cpu" else QueueingBackend(room_for=room, fails=kind)
     made = scorer(backend, batch_tokens=batch_tokens, batch_size=batch_size)
     scores, stats = made.score("abc", DOCUMENTS)
@@ -93,15 +91,21 @@ def test_whatever_fits_all_is_scored_right_and_nothing_twice(kind, room, batch_t
     if batch_size is None:
         assert bool(backend.refused) == (batch_tokens > room and any(r > room for r in backend.refused))
     assert all(size > room for size in backend.refused)
-    assert made.affordable_batch_tokens <= batch_tokens
+    assert made.runner.affordable_batch_tokens <= batch_tokens
     if kind != "cpu":
         assert backend.most_queued <= 2
         assert backend.queued == 0
 
 
 def test_two_queued_batches_that_both_do_not_fit_are_both_made_smaller():
-    documents = ["abc " * 12] * 2 + ["abc " * 9] * 3  # batches of 2 x 40 and 3 x 31 tokens: the second is larger
-    expected = logits(scorer(FakeBackend(), "enough").score("a", documents)[0])
+    documents = [
+        "abc " * 12,
+        "cab " * 12,
+        "abc " * 9,
+        "bca " * 9,
+        "cab " * 9,
+    ]  # batches of 2 x 40 and 3 x 31 tokens: the second is larger
+    expected = logits(scorer(FakeBackend()).score("a", documents)[0])
     backend = QueueingBackend(room_for=79, fails="wait")
     assert logits(scorer(backend, batch_tokens=100).score("a", documents)[0]) == pytest.approx(expected)
     assert backend.refused == [80, 93]
@@ -113,17 +117,19 @@ def test_a_batch_is_halved_each_time_it_does_not_fit():
     made.score("abc", DOCUMENTS)
     assert 2 <= len(backend.refused) <= 4  # 512 tokens, about 256, about 128
     assert all(later <= earlier // 2 for earlier, later in zip(backend.refused, backend.refused[1:], strict=False))
-    assert made.affordable_batch_tokens <= backend.refused[-1] // 2
+    assert made.runner.affordable_batch_tokens <= backend.refused[-1] // 2
 
 
 def test_the_lesson_lasts_for_later_scorers_of_the_same_model_and_no_other():
-    scorer(FakeBackend(room_for=130)).score("abc", DOCUMENTS)
+    sizes = LearntBatchSizes()
+    scorer(FakeBackend(room_for=130), batch_sizes=sizes).score("abc", DOCUMENTS)
     later = FakeBackend(room_for=130)
-    scorer(later).score("abc", DOCUMENTS)
+    scorer(later, batch_sizes=sizes).score("abc", DOCUMENTS)
     assert later.freed == 0
     half = FakeBackend()
     half.dtype = "float16"
-    assert scorer(half).affordable_batch_tokens == scorer(FakeBackend(), "other").affordable_batch_tokens == 512
+    others = (scorer(half, batch_sizes=sizes), scorer(FakeBackend(), "other", batch_sizes=sizes), scorer(FakeBackend()))
+    assert [other.runner.affordable_batch_tokens for other in others] == [512] * 3
 
 
 def test_a_pair_that_does_not_fit_alone_is_an_error_that_says_what_to_do():
@@ -182,7 +188,7 @@ def test_threads_that_run_out_at_the_same_moment_halve_once():
     for thread in threads:
         thread.join(timeout=60)
     assert all(one == pytest.approx(EXPECTED) for one in found)
-    assert 200 < made.affordable_batch_tokens <= 256  # not 32, as if each had halved what the others left
+    assert 200 < made.runner.affordable_batch_tokens <= 256  # not 32, as if each had halved what the others left
 
 
 def test_threads_that_share_a_memory_all_finish_and_learn_from_each_other():
@@ -208,19 +214,19 @@ def test_threads_that_share_a_memory_all_finish_and_learn_from_each_other():
         thread.join(timeout=60)
     assert all(one == pytest.approx(EXPECTED) for one in found)
     assert len(backend.scored) == 6 * len(set(backend.scored)) == 6 * len(DOCUMENTS)
-    assert made.affordable_batch_tokens <= 130
+    assert made.runner.affordable_batch_tokens <= 130
 
 
 def test_batches_still_to_come_follow_what_another_thread_has_learnt():
     backend = FakeBackend()
-    made = scorer(backend, batch_tokens=200)
+    learnt = LearntBatchSizes()
+    made = scorer(backend, batch_tokens=200, batch_sizes=learnt)
     sizes = []
     real = backend.logits
 
     def learns(batch):
         sizes.append(slots(batch))
-        with scoring._learnt_lock:
-            _learnt_batch_tokens[made._learnt_key] = 100
+        learnt.lower(made.runner._key, 200, 200)  # as another thread does, whose batch of 200 did not fit
         return real(batch)
 
     backend.logits = learns

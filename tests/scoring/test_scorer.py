@@ -12,14 +12,15 @@ from fakes import FakeBackend, logits
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.reading.documents import DocumentText
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, ReadingPolicy, _learnt_batch_tokens
+from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 
 words = st.text(alphabet="abc ", max_size=300)
 
 
-def scorer(backend=None, *, name="model", **policy):
+def scorer(backend=None, **policy):
     policy = {"passage_tokens": 16, "passage_stride": 8, **policy}
-    return CrossEncoderScorer(backend or FakeBackend(), ReadingPolicy(**policy), model_name=name)
+    return CrossEncoderScorer(backend or FakeBackend(), ReadingPolicy(**policy))
 
 
 strategies = st.sampled_from(["best_passages", "head", "head_tail", "windows"])
@@ -127,10 +128,10 @@ def test_running_out_of_memory_halves_the_batches_and_loses_nothing():
     documents = ["abc " * n for n in range(1, 12)]
     expected = logits(scorer().score("abc", documents)[0])
     backend = FakeBackend(room_for=130)
-    small = scorer(backend, name="learns")
+    small = scorer(backend)
     assert logits(small.score("abc", documents)[0]) == pytest.approx(expected)
     assert backend.freed > 0
-    assert _learnt_batch_tokens[("fake", "cpu", "float32", "learns")] < 512
+    assert small.runner.affordable_batch_tokens < 512
     freed = backend.freed
     small.score("abc", documents)
     assert backend.freed == freed  # the lesson lasts
@@ -138,7 +139,7 @@ def test_running_out_of_memory_halves_the_batches_and_loses_nothing():
 
 def test_a_single_pair_that_does_not_fit_is_a_clear_error():
     with pytest.raises(MemoryError, match="single pair of .* tokens"):
-        scorer(FakeBackend(room_for=5), name="tiny").score("abc", ["abc " * 9])
+        scorer(FakeBackend(room_for=5)).score("abc", ["abc " * 9])
 
 
 def test_other_errors_are_not_taken_for_memory():
@@ -198,10 +199,10 @@ def test_what_is_embedded_stands_in_every_window_and_must_leave_room():
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        ({"max_length": 0}, "max_length must be >= 1"),
-        ({"passage_tokens": 0}, "passage_tokens must be >= 1"),
+        ({"max_length": 0}, "max_length must be a whole number >= 1"),
+        ({"passage_tokens": 0}, "passage_tokens must be a whole number >= 1"),
         ({"passage_stride": 17}, "passage_stride must be <= passage_tokens"),
-        ({"passage_evidence": 1.5}, "passage_evidence must be between"),
+        ({"passage_evidence": 1.5}, "passage_evidence must be a finite number >= 0 and <= 1"),
         ({"long_documents": "tail"}, "long_documents must be one of .* 'tail'"),
         ({"aggregate": "median"}, "aggregate must be one of"),
         ({"max_length": 65}, "max_length must be at most 64"),

@@ -2,15 +2,20 @@
 
 import threading
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import FakeBackend, logits
 from haystack_ce_ranker.reading.documents import DocumentText
-from haystack_ce_ranker.scoring import scorer as scoring
+from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.reading.queries import EncodedQuery
+from haystack_ce_ranker.scoring import slices as slicing
 from haystack_ce_ranker.scoring.cache import ScoreCache
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, ReadingPolicy, _Request
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, _Request
+from haystack_ce_ranker.scoring.slices import plan_slices
+from haystack_ce_ranker.tokenizing.tokens import Tokens
 
 REQUESTS = [
     ("abc", ["abc " * (1 + place % 13) for place in range(40)]),
@@ -19,6 +24,7 @@ REQUESTS = [
     ("bca", ["bca " * (1 + place % 40) for place in range(25)]),
 ]
 EVERYTHING = 66
+NO_QUERY = EncodedQuery("", Tokens(*np.empty((3, 0), dtype=np.int32)))
 
 
 class Device(FakeBackend):
@@ -33,8 +39,8 @@ class Device(FakeBackend):
 
 @pytest.fixture
 def small_slices(monkeypatch):
-    monkeypatch.setattr(scoring, "SLICE_TOKENS", 60)
-    monkeypatch.setattr(scoring, "SLICE_BATCHES", 1)
+    monkeypatch.setattr(slicing, "SLICE_TOKENS", 60)
+    monkeypatch.setattr(slicing, "SLICE_BATCHES", 1)
 
 
 def scorer(backend, **options):
@@ -49,10 +55,10 @@ def helpers():
 @pytest.mark.parametrize("backend", [FakeBackend, Device])
 def test_slices_change_no_score(monkeypatch, backend):
     whole, in_one = scorer(backend()).score_many(REQUESTS)
-    monkeypatch.setattr(scoring, "SLICE_TOKENS", 60)
-    monkeypatch.setattr(scoring, "SLICE_BATCHES", 1)
+    monkeypatch.setattr(slicing, "SLICE_TOKENS", 60)
+    monkeypatch.setattr(slicing, "SLICE_BATCHES", 1)
     sliced, stats = scorer(backend()).score_many(REQUESTS)
-    assert len(scorer(backend())._slices([_Request([], [DocumentText("abc " * 9)] * 40)])) > 3
+    assert len(scorer(backend())._slices([_Request(NO_QUERY, [f"{'abc ' * 9}{place}" for place in range(40)])])) > 3
     for found, expected in zip(sliced, whole, strict=True):
         assert logits(found) == pytest.approx(logits(expected))
         assert [document.read for document in found.documents] == [document.read for document in expected.documents]
@@ -70,22 +76,21 @@ def test_slices_change_no_score(monkeypatch, backend):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 30_000), max_size=8), max_size=6), st.integers(200, 3000))
 def test_slices_hold_each_document_once_in_order_and_little_at_a_time(lengths, batch_tokens):
-    made = scorer(FakeBackend(), batch_tokens=batch_tokens)
-    requests = [_Request([], [DocumentText("a" * length) for length in of_query]) for of_query in lengths]
-    before = scoring.SLICE_TOKENS
+    before = slicing.SLICE_TOKENS
     try:
-        scoring.SLICE_TOKENS = 400
-        slices = made._slices(requests)
+        slicing.SLICE_TOKENS = 400
+        slices = plan_slices(
+            lengths, [3] * len(lengths), max_length=64, batch_tokens=batch_tokens, pads=True, starts_small=False
+        )
     finally:
-        scoring.SLICE_TOKENS = before
+        slicing.SLICE_TOKENS = before
     held = [(number, place) for one in slices for number, documents in one for place in documents]
     assert held == [(number, place) for number, of_query in enumerate(lengths) for place in range(len(of_query))]
-    room = max(400, scoring.SLICE_BATCHES * batch_tokens)
+    room = max(400, slicing.SLICE_BATCHES * batch_tokens)
     for one in slices:
-        texts = [requests[number].texts[place] for number, documents in one for place in documents]
-        read = [min(len(text.content) // 4 + 3, made.max_length) for text in texts]
-        assert sum(read[:-1]) < room
-        assert sum(len(text.content) // 4 for text in texts[:-1]) < room * scoring.UNREAD_SHARE
+        characters = [lengths[number][place] for number, documents in one for place in documents]
+        assert sum(min(length // 4 + 3, 64) for length in characters[:-1]) < room
+        assert sum(length // 4 for length in characters[:-1]) < room * slicing.UNREAD_SHARE
     assert all(slices) or slices == [[]]
 
 
@@ -187,7 +192,7 @@ def test_a_device_that_fails_leaves_no_thread_behind():
 @pytest.mark.usefixtures("small_slices")
 @pytest.mark.parametrize("scores", [None, ScoreCache(100)])
 def test_a_document_of_a_later_slice_is_named_by_its_place(scores):
-    documents = ["abc " * 12] * 33 + [DocumentText("abc", header="abc " * 60)]
+    documents = [f"{'abc ' * 12}{place}" for place in range(33)] + [DocumentText("abc", header="abc " * 60)]
     with pytest.raises(ValueError, match="for document 33,"):
         scorer(Device(), scores=scores).score("abc", documents)
 
@@ -213,21 +218,19 @@ class PackedDevice(Device):
 
 
 def test_the_first_slices_of_packed_pairs_are_small_so_that_the_device_need_not_wait():
-    texts = [DocumentText("abc " * 10)] * 60_000
-    sizes = [
-        sum(len(documents) for _, documents in one) for one in scorer(PackedDevice())._slices([_Request([], texts)])
-    ]
-    assert sum(sizes) == len(texts)
+    request = _Request(NO_QUERY, [f"{place:040}" for place in range(60_000)])
+    sizes = [sum(len(part.documents) for part in one) for one in scorer(PackedDevice())._slices([request])]
+    assert sum(sizes) == len(request.texts)
     assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.01)
     assert sizes[2] == pytest.approx(4 * sizes[0], rel=0.01)
     assert sizes[3] == sizes[4] == pytest.approx(8 * sizes[0], rel=0.01)
     for backend in (FakeBackend(), Device()):
-        equal = [sum(len(documents) for _, documents in one) for one in scorer(backend)._slices([_Request([], texts)])]
+        equal = [sum(len(part.documents) for part in one) for one in scorer(backend)._slices([request])]
         assert equal[0] == equal[1] == sizes[3]
 
 
 def test_a_device_that_pads_gets_batches_of_like_lengths_though_all_would_fit_into_one():
-    texts = ["abc " * (1 + place % 60) for place in range(600)]
+    texts = [f"{'abc ' * (1 + place % 60)}{place}" for place in range(600)]
     _, stats = scorer(Device(), batch_tokens=1_000_000).score("abc", texts)
     assert stats.batches > 1
     assert stats.padding_share < 0.05

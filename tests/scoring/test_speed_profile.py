@@ -1,4 +1,4 @@
-"""Calibration: what is chosen, what the file must hold, and what the ranker takes from it."""
+"""A speed profile: what is chosen, what the file must hold, and what the ranker takes from it."""
 
 import json
 import logging
@@ -14,16 +14,15 @@ from haystack_ce_ranker import CrossEncoderRanker
 from haystack_ce_ranker.backends.devices import allowed_cpus
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.cli import app
-from haystack_ce_ranker.scoring import scorer as scoring
-from haystack_ce_ranker.scoring import speed_profile as calibration
-from haystack_ce_ranker.scoring.scorer import _learnt_batch_tokens
+from haystack_ce_ranker.scoring import runner as pair_runner
+from haystack_ce_ranker.scoring import speed_profile
 from haystack_ce_ranker.scoring.speed_profile import (
     AS_FAST,
-    Calibration,
     Measured,
-    calibrate,
+    SpeedProfile,
     choose,
-    load_calibration,
+    load_profile,
+    measure_speed,
     model_key,
     synthetic_requests,
     thread_choices,
@@ -42,7 +41,7 @@ def made_for(folder, **changes):
         "batch_tokens": 333,
         "threads": 1,
     }
-    return Calibration(**{**values, **changes})
+    return SpeedProfile(**{**values, **changes})
 
 
 @given(st.lists(st.tuples(st.sampled_from([256, 512, 1024]), st.integers(1, 4), st.floats(1, 100)), min_size=1))
@@ -78,10 +77,10 @@ def test_every_setting_is_run_in_turn_and_counts_with_its_best_time(monkeypatch,
         noise = 5.0 if len(seen) % 5 else 0.0  # four of five times the machine is busy
         return 1.0 + noise + (0.0 if batch_tokens == 512 else 1.0)
 
-    monkeypatch.setattr(calibration, "_seconds", seconds)
-    monkeypatch.setattr(calibration, "allowed_cpus", lambda: 2)
-    found = calibrate("torch", ModelOptions(tiny_bert, device="cpu"), repeats=6)
-    settings = len(calibration.CPU_BATCH_TOKENS) * 2
+    monkeypatch.setattr(speed_profile, "_seconds", seconds)
+    monkeypatch.setattr(speed_profile, "allowed_cpus", lambda: 2)
+    found = measure_speed("torch", ModelOptions(tiny_bert, device="cpu"), repeats=6)
+    settings = len(speed_profile.CPU_BATCH_TOKENS) * 2
     assert len(found.measured) == settings
     assert len(seen) == 2 + 6 * settings
     assert (found.batch_tokens, found.cpus, found.backend, found.dtype) == (512, 2, "torch", "float32")
@@ -89,64 +88,62 @@ def test_every_setting_is_run_in_turn_and_counts_with_its_best_time(monkeypatch,
 
 
 def test_a_named_number_of_threads_is_the_only_one_tried(monkeypatch, tiny_bert):
-    monkeypatch.setattr(calibration, "_seconds", lambda *setting: 1.0)
-    found = calibrate("torch", ModelOptions(tiny_bert, device="cpu", threads=3))
+    monkeypatch.setattr(speed_profile, "_seconds", lambda *setting: 1.0)
+    found = measure_speed("torch", ModelOptions(tiny_bert, device="cpu", threads=3))
     assert {one.threads for one in found.measured} == {3}
 
 
 def test_settings_that_do_not_fit_into_memory_are_left_out(monkeypatch):
-    monkeypatch.setattr(calibration.loading, "load", lambda name, options: FakeBackend(room_for=1024))
-    monkeypatch.setattr(scoring, "CPU_PASS_TOKENS", None)  # every batch as full as it goes
-    _learnt_batch_tokens.pop(("fake", "cpu", "float32", "calibration"), None)
-    found = calibrate("fake", ModelOptions("owner/name", threads=1))
-    _learnt_batch_tokens.pop(("fake", "cpu", "float32", "calibration"))
+    monkeypatch.setattr(speed_profile.loading, "load", lambda name, options: FakeBackend(room_for=1024))
+    monkeypatch.setattr(pair_runner, "CPU_PASS_TOKENS", None)  # every batch as full as it goes
+    found = measure_speed("fake", ModelOptions("owner/name", threads=1))
     assert {one.batch_tokens for one in found.measured} == {256, 512, 1024}
-    monkeypatch.setattr(calibration, "_seconds", lambda *setting: None)
+    monkeypatch.setattr(speed_profile, "_seconds", lambda *setting: None)
     with pytest.raises(ValueError, match="ran out of memory on cpu with every setting"):
-        calibrate("fake", ModelOptions("owner/name", threads=1))
+        measure_speed("fake", ModelOptions("owner/name", threads=1))
 
 
 def test_the_command_writes_what_the_ranker_reads(monkeypatch, tiny_bert, tmp_path):
-    monkeypatch.setattr(calibration, "CPU_BATCH_TOKENS", (64, 128))
-    monkeypatch.setattr(calibration, "synthetic_requests", lambda *_, **__: [("the hut", ["a car", "snow"])])
+    monkeypatch.setattr(speed_profile, "CPU_BATCH_TOKENS", (64, 128))
+    monkeypatch.setattr(speed_profile, "synthetic_requests", lambda *_, **__: [("the hut", ["a car", "snow"])])
     monkeypatch.setenv("COLUMNS", "200")
     file = tmp_path / "best.json"
     done = runner.invoke(app, ["profile", tiny_bert, "--output", str(file), "--device", "cpu"])
     assert done.exit_code == 0, done.output
     assert "pairs a second" in done.output
-    found = load_calibration(file)
+    found = load_profile(file)
     assert found.batch_tokens in (64, 128)
     assert f"batch_tokens {found.batch_tokens}" in done.output
     assert len(found.measured) == 2 * len(thread_choices(allowed_cpus()))
-    made = CrossEncoderRanker(model=tiny_bert, calibration=file)
-    assert CrossEncoderRanker.from_dict(made.to_dict()).calibration == str(file)
+    made = CrossEncoderRanker(model=tiny_bert, speed_profile=file)
+    assert CrossEncoderRanker.from_dict(made.to_dict()).speed_profile == str(file)
     assert len(made.run("the hut", [Document(content="a car")])["documents"]) == 1
-    assert made._scorer.batch_tokens == found.batch_tokens
+    assert made._scorer.runner.batch_tokens == found.batch_tokens
     assert made._scorer.backend._threads == found.threads
-    explicit = CrossEncoderRanker(model=tiny_bert, calibration=file, batch_tokens=99, threads=7)
+    explicit = CrossEncoderRanker(model=tiny_bert, speed_profile=file, batch_tokens=99, threads=7)
     explicit.warm_up()
-    assert (explicit._scorer.batch_tokens, explicit._scorer.backend._threads) == (99, 7)
+    assert (explicit._scorer.runner.batch_tokens, explicit._scorer.backend._threads) == (99, 7)
 
 
 @pytest.mark.parametrize(
     ("field", "value"), [("model", "owner/name"), ("backend", "onnx"), ("dtype", "bfloat16"), ("device", "cuda")]
 )
-def test_a_calibration_of_something_else_is_an_error(tiny_bert, tmp_path, field, value):
+def test_a_speed_profile_of_something_else_is_an_error(tiny_bert, tmp_path, field, value):
     made_for(tiny_bert, **{field: value}).save(tmp_path / "other.json")
-    ranker = CrossEncoderRanker(model=tiny_bert, calibration=tmp_path / "other.json")
+    ranker = CrossEncoderRanker(model=tiny_bert, speed_profile=tmp_path / "other.json")
     with pytest.raises(
-        ValueError, match=rf"calibration was made for {field}='{value}', but got .* calibrate .* --dtype float32"
+        ValueError, match=rf"speed_profile was made for {field}='{value}', but got .* profile .* --dtype float32"
     ):
         ranker.warm_up()
 
 
-def test_a_calibration_of_another_machine_is_left_aside_with_a_warning(tiny_bert, tmp_path, caplog):
+def test_a_speed_profile_of_another_machine_is_left_aside_with_a_warning(tiny_bert, tmp_path, caplog):
     made_for(tiny_bert, cpus=allowed_cpus() + 1).save(tmp_path / "other.json")
-    ranker = CrossEncoderRanker(model=tiny_bert, calibration=tmp_path / "other.json")
+    ranker = CrossEncoderRanker(model=tiny_bert, speed_profile=tmp_path / "other.json")
     with caplog.at_level(logging.WARNING):
         ranker.warm_up()
     assert "made with" in caplog.text
-    assert ranker._scorer.batch_tokens == ranker._scorer.backend.batch_tokens
+    assert ranker._scorer.runner.batch_tokens == ranker._scorer.backend.batch_tokens
     assert ranker._scorer.backend._threads is None
 
 
@@ -167,20 +164,20 @@ def test_a_calibration_of_another_machine_is_left_aside_with_a_warning(tiny_bert
 def test_a_file_of_another_shape_is_an_error(tiny_bert, tmp_path, change, problem):
     file = tmp_path / "made.json"
     made_for(tiny_bert).save(file)
-    assert load_calibration(file) == made_for(tiny_bert)
+    assert load_profile(file) == made_for(tiny_bert)
     changed = change(json.loads(file.read_text(encoding="utf-8")))
     file.write_text(changed if isinstance(changed, str) else json.dumps(changed), encoding="utf-8")
-    with pytest.raises(ValueError, match=f"not a file that `haystack-ce-ranker calibrate` writes: .*{problem}"):
-        load_calibration(file)
+    with pytest.raises(ValueError, match=f"not a file that `haystack-ce-ranker profile` writes: .*{problem}"):
+        load_profile(file)
 
 
 def test_a_missing_file_or_model_is_a_clear_error(tiny_bert, tmp_path):
     with pytest.raises(OSError, match=r"absent\.json"):
-        CrossEncoderRanker(model=tiny_bert, calibration=tmp_path / "absent.json").warm_up()
+        CrossEncoderRanker(model=tiny_bert, speed_profile=tmp_path / "absent.json").warm_up()
     done = runner.invoke(app, ["profile", str(tmp_path / "absent")])
     assert done.exit_code == 2
     assert "was not found" in done.output
-    with pytest.raises(ValueError, match="threads must be >= 1"):
+    with pytest.raises(ValueError, match="threads must be a whole number >= 1 or None, but got 0"):
         CrossEncoderRanker(threads=0)
 
 
@@ -188,7 +185,7 @@ def test_the_command_makes_the_folder_and_refuses_one_for_a_file_before_it_measu
     def measured(*_, **__):
         raise ValueError("has begun")
 
-    monkeypatch.setattr("haystack_ce_ranker.scoring.speed_profile.calibrate", measured)
+    monkeypatch.setattr("haystack_ce_ranker.scoring.speed_profile.measure_speed", measured)
     done = runner.invoke(app, ["profile", tiny_bert, "--output", str(tmp_path / "new" / "file.json")])
     assert (tmp_path / "new").is_dir()
     assert "has begun" in done.output

@@ -7,7 +7,8 @@ import transformers
 from fakes import FORMATS, TEXTS, bert_tokenizer, deberta, modernbert, roberta, xlm_roberta
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelOptions
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, ReadingPolicy
+from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
 
 

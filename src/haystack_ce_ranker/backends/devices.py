@@ -1,6 +1,7 @@
 """The devices of this machine: how many CPUs the process may use, and whose turn it is on a GPU."""
 
 import os
+import sys
 import threading
 
 
@@ -15,3 +16,10 @@ _pass_locks: dict[str, threading.Lock] = {}
 def allowed_cpus() -> int:
     """Return how many CPUs this process may use: fewer than the machine has, in many a container."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def give_back_reserve(device: str) -> None:
+    """Give back the memory that torch holds in reserve on a GPU; call it once nothing refers to a model any longer."""
+    torch = sys.modules.get("torch")  # where torch was never imported, it holds nothing
+    if torch is not None and device.startswith("cuda"):
+        torch.cuda.empty_cache()

@@ -18,7 +18,8 @@ from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.backends.protocol import Backend
 from haystack_ce_ranker.quantizing.writers import WRITERS
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, ReadingPolicy
+from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 
 MIN_CORRELATION = 0.95
 MIN_OVERLAP = 0.9

@@ -1,8 +1,8 @@
 """
 A long document as windows of model tokens, and the choice of the windows worth reading.
 
-Token ids and indexes in, spans of token indexes out; what a window scores is the model's business (`scoring.py`), how
-many tokens there are is decided in `budget.py`.
+Token ids and indexes in, spans of token indexes out. What a window scores is up to the model, and `budget.py` decides
+how many tokens there are.
 
 Reading by passages goes back to Callan, "Passage-level evidence in document retrieval" (SIGIR 1994), the maximum over
 passages with a cross-encoder to Dai and Callan, "Deeper text understanding for IR with contextual neural language
@@ -43,12 +43,12 @@ class Piece(NamedTuple):
 
 
 class WindowSettings(NamedTuple):
-    """How a document that does not fit is read; the names and defaults are those of `CrossEncoderRanker`."""
+    """How a document that does not fit is read; `policy.ReadingPolicy` says what each is, and has the defaults."""
 
-    passage_tokens: int = 64
-    passage_stride: int = 32
-    passages_per_document: int = 4
-    passage_evidence: float = 0.8
+    passage_tokens: int
+    passage_stride: int
+    passages_per_document: int
+    passage_evidence: float
 
 
 def windows(tokens: int, *, size: int, stride: int) -> NDArray[np.intp]:

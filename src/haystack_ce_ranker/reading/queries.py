@@ -1,45 +1,87 @@
 """
-The part of a query to keep when it does not fit: token ids in, fewer token ids out, in their order.
+A query as tokens, and the part of it to keep when it does not fit.
 
-`budget.py` decides how many; this file decides which.
+`budget.py` decides how many tokens stay; this file decides which.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from haystack_ce_ranker.tokenizing.tokens import Ids
+from haystack_ce_ranker.tokenizing.tokens import Ids, Tokens
+
+Places = NDArray[np.intp]
 
 
-def _head_tail(query: Ids, tokens: int) -> Ids:
+@dataclass(frozen=True, eq=False)
+class EncodedQuery:
+    """
+    A query as tokens.
+
+    :ivar text: What the tokens were made of.
+    :ivar tokens: Token ids with their places in `text`, without special tokens.
+    :ivar kept: Which tokens of the whole query these are, ascending; None for all.
+    """
+
+    text: str
+    tokens: Tokens
+    kept: Places | None = None
+
+    def __len__(self) -> int:
+        """How many tokens it has."""
+        return len(self.tokens.ids)
+
+    def reduced(self, tokens: int, reduction: str) -> "EncodedQuery":
+        """
+        Return the query with at most so many tokens, in their order; itself if it fits.
+
+        :param tokens: How many may stay, at least 1.
+        :param reduction: A name in `REDUCTIONS`.
+        """
+        if len(self) <= tokens:
+            return self
+        kept = REDUCTIONS[reduction](self.tokens.ids, tokens)
+        return EncodedQuery(self.text, Tokens(*(part[kept] for part in self.tokens)), kept)
+
+    def shown(self) -> str:
+        """Return the text of the tokens: the whole text, or each run of kept tokens, with a space between runs."""
+        if self.kept is None:
+            return self.text
+        runs = np.split(np.arange(len(self)), np.flatnonzero(np.diff(self.kept) > 1) + 1)
+        starts, ends = self.tokens.starts, self.tokens.ends
+        return " ".join(self.text[starts[run[0]] : ends[run[-1]]] for run in runs)
+
+
+def _head(_query: Ids, tokens: int) -> Places:
+    return np.arange(tokens)
+
+
+def _tail(query: Ids, tokens: int) -> Places:
+    return np.arange(len(query) - tokens, len(query))
+
+
+def _head_tail(query: Ids, tokens: int) -> Places:
     head = (tokens + 1) // 2
-    return np.concatenate([query[:head], query[len(query) - (tokens - head) :]])
+    return np.concatenate([np.arange(head), np.arange(len(query) - (tokens - head), len(query))])
 
 
-def _rarest(query: Ids, tokens: int) -> Ids:
-    order = np.argsort(-query, kind="stable")[:tokens]
-    return query[np.sort(order)]
+def _rarest(query: Ids, tokens: int) -> Places:
+    """
+    Keep the rarest tokens, for these carry what is asked.
+
+    How rare a token is, its id tells: vocabularies of WordPiece, byte pairs and unigrams are written down from the
+    most frequent piece to the rarest. So the choice needs no collection, and a document's score does not depend on its
+    neighbours.
+    """
+    return np.sort(np.argsort(-query, kind="stable")[:tokens])
 
 
-REDUCTIONS: dict[str, Callable[[Ids, int], Ids]] = {
-    "head": lambda query, tokens: query[:tokens],
-    "tail": lambda query, tokens: query[len(query) - tokens :],
+REDUCTIONS: dict[str, Callable[[Ids, int], Places]] = {
+    "head": _head,
+    "tail": _tail,
     "head_tail": _head_tail,
     "rarest": _rarest,
 }
-"""Which tokens of a query to keep, by name, given how many; the query is longer than that."""
-
-
-def reduce_query(query: Ids, tokens: int, reduction: str = "rarest") -> Ids:
-    """
-    Return the `tokens` tokens of a query that say most of what it asks for; the query itself if it fits.
-
-    By default the rarest stay, for these carry what is asked. How rare a token is, its id tells: vocabularies of
-    WordPiece, byte pairs and unigrams are written down from the most frequent piece to the rarest. So the choice needs
-    no collection, and a document's score does not depend on its neighbours.
-
-    :param query: Token ids; shape (query tokens,).
-    :param tokens: How many may stay, at least 1.
-    :param reduction: A name in `REDUCTIONS`.
-    """
-    return query if len(query) <= tokens else REDUCTIONS[reduction](query, tokens)
+"""Which tokens of a query to keep, by name: ids, shape (tokens,), and how many to their places, ascending."""

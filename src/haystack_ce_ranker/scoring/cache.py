@@ -7,25 +7,18 @@ Knows keys and values only; what makes a key, and when a score may be kept at al
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from cachetools import LRUCache
 
 Value = TypeVar("Value")
 
 
-class Found(NamedTuple, Generic[Value]):
-    """Values in the order of their keys, and how many of them this call did not have to compute."""
-
-    values: list[Value]
-    hits: int
-
-
 class ScoreCache(Generic[Value]):
     """
     Keeps the latest values. Safe from several threads.
 
-    :param size: The most values to keep; the one that was not asked for longest goes first.
+    :param size: The most values to keep; the least recently used one is evicted first.
     :raises ValueError: If `size` is below 1.
     """
 
@@ -40,30 +33,27 @@ class ScoreCache(Generic[Value]):
         """How many values are kept."""
         return len(self._kept)
 
-    def get(self, keys: Sequence[Hashable], compute: Callable[[list[int]], Sequence[Value]]) -> Found[Value]:
+    def get(self, keys: Sequence[Hashable], compute: Callable[[list[int]], Sequence[Value]]) -> list[Value]:
         """
         Return a value for each key: a kept one, one that another thread is computing, or a new one.
 
-        What no other thread is computing is computed first, all in one call, and only then are other threads waited
-        for, so that two threads never wait for each other. A value whose computation failed in another thread is
-        computed here.
+        What no other thread is computing is computed first, all in one call. Only then are other threads waited for, so
+        that two threads never wait for each other. A value whose computation failed in another thread is computed here.
 
-        :param keys: Equal keys are computed once.
+        :param keys: All different.
         :param compute: Given places in `keys`, returns their values; what it raises goes to the caller.
         """
-        first = {key: place for place, key in reversed(list(enumerate(keys)))}
+        places = {key: place for place, key in enumerate(keys)}
         values: dict[Hashable, Value] = {}
-        computed = 0
-        while missing := [key for key in first if key not in values]:
+        while missing := [key for key in keys if key not in values]:
             own, others = self._claim(missing, values)
             if own:
-                fresh = self._compute(own, [first[key] for key in own], compute)
+                fresh = self._compute(own, [places[key] for key in own], compute)
                 values.update(zip(own, fresh, strict=True))
-                computed += len(own)
             for key, future in others.items():
                 if future.exception() is None:  # waits; what failed elsewhere stays missing
                     values[key] = future.result()
-        return Found([values[key] for key in keys], len(keys) - computed)
+        return [values[key] for key in keys]
 
     def _claim(
         self, keys: Sequence[Hashable], values: dict[Hashable, Value]

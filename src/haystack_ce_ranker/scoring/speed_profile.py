@@ -1,8 +1,8 @@
 """
-Measures which token budget and how many threads score fastest on this machine, and keeps the answer in a JSON file.
+A machine's speed profile: which token budget and how many threads score fastest there, measured and kept as JSON.
 
-The pairs are synthetic: words that the program makes up, in documents of mixed lengths. How fast a setting is depends
-on lengths, not on meaning.
+The pairs are synthetic: made-up words, in documents of mixed lengths. A setting's speed depends on lengths, not on
+meaning.
 """
 
 import json
@@ -19,7 +19,8 @@ from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.devices import allowed_cpus
 from haystack_ce_ranker.backends.model_files import DTYPES, ModelOptions, locate
 from haystack_ce_ranker.backends.protocol import Backend
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, ReadingPolicy
+from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class SpeedProfile:
     """
     The best setting of one model on one machine.
 
@@ -79,12 +80,12 @@ class Calibration:
             if measured != value:
                 how = f"--backend {backend.name}" + (f" --dtype {backend.dtype}" if backend.dtype in DTYPES else "")
                 raise ValueError(
-                    f"calibration was made for {name}={measured!r}, but got {value!r}; measure this one with "
-                    f"`haystack-ce-ranker calibrate {model} {how}`, or leave calibration away."
+                    f"speed_profile was made for {name}={measured!r}, but got {value!r}; measure this one with "
+                    f"`haystack-ce-ranker profile {model} {how}`, or omit speed_profile."
                 )
 
     def save(self, path: Path) -> None:
-        """Write the file that `load_calibration` reads."""
+        """Write the file that `load_profile` reads."""
         path.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
 
 
@@ -94,49 +95,49 @@ def model_key(model: str) -> str:
     return str(place.resolve()) if place.is_dir() and not model.startswith("package:") else model
 
 
-def load_calibration(path: str | Path) -> Calibration:
+def load_profile(path: str | Path) -> SpeedProfile:
     """
-    Read a calibration.
+    Read a speed profile.
 
     :raises OSError: If the file cannot be read.
-    :raises ValueError: If it is not a calibration.
+    :raises ValueError: If it is not a speed profile.
     """
     text = Path(path).read_text(encoding="utf-8")
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise _not_a_calibration(path, f"no JSON ({error})") from error
+        raise _not_a_profile(path, f"no JSON ({error})") from error
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
-        raise _not_a_calibration(path, f'no object with "format": {FORMAT}')
+        raise _not_a_profile(path, f'no object with "format": {FORMAT}')
     measured = values.pop("measured", [])
-    wanted = {item.name for item in fields(Calibration)} - {"measured"}
+    wanted = {item.name for item in fields(SpeedProfile)} - {"measured"}
     if set(values) != wanted:
-        raise _not_a_calibration(path, f"keys {sorted(values)} instead of {sorted(wanted)}")
+        raise _not_a_profile(path, f"keys {sorted(values)} instead of {sorted(wanted)}")
     for name in ("model", "backend", "dtype", "device"):
         if not isinstance(values[name], str):
-            raise _not_a_calibration(path, f"{name} is {values[name]!r}, not a text")
+            raise _not_a_profile(path, f"{name} is {values[name]!r}, not a text")
     for name in ("cpus", "batch_tokens", "threads"):
         if not _is_count(values[name]) and not (name == "threads" and values[name] is None):
-            raise _not_a_calibration(path, f"{name} is {values[name]!r}, not a whole number >= 1")
+            raise _not_a_profile(path, f"{name} is {values[name]!r}, not a whole number >= 1")
     try:
-        return Calibration(**values, measured=tuple(Measured(**one) for one in measured))
+        return SpeedProfile(**values, measured=tuple(Measured(**one) for one in measured))
     except TypeError as error:
-        raise _not_a_calibration(path, f"measured is not a list of settings ({error})") from error
+        raise _not_a_profile(path, f"measured is not a list of settings ({error})") from error
 
 
-def calibration_of_this_machine(path: str | Path) -> Calibration | None:
+def profile_of_this_machine(path: str | Path) -> SpeedProfile | None:
     """
-    Read a calibration; return None, with a warning, if the process had another number of CPUs when it was made.
+    Read a speed profile; return None, with a warning, if the process had another number of CPUs when it was made.
 
     :raises OSError: If the file cannot be read.
-    :raises ValueError: If it is not a calibration.
+    :raises ValueError: If it is not a speed profile.
     """
-    found = load_calibration(path)
+    found = load_profile(path)
     here = allowed_cpus()
     if found.cpus == here:
         return found
     logger.warning(
-        "calibration %s was made with %s CPUs, but this process may use %s: the backend's own defaults are used.",
+        "speed profile %s was made with %s CPUs, but this process may use %s: the backend's own defaults are used.",
         path,
         found.cpus,
         here,
@@ -144,13 +145,13 @@ def calibration_of_this_machine(path: str | Path) -> Calibration | None:
     return None
 
 
-def calibrate(
+def measure_speed(
     backend: str,
     options: ModelOptions,
     *,
     repeats: int = 2,
     track: Callable[[Sequence[Any]], Iterable[Any]] = iter,
-) -> Calibration:
+) -> SpeedProfile:
     """
     Measure all settings and return the best one.
 
@@ -189,7 +190,7 @@ def calibrate(
         )
     measured = tuple(Measured(*setting, pairs / seconds) for setting, seconds in best.items())
     chosen = choose(measured)
-    return Calibration(
+    return SpeedProfile(
         model=model_key(options.model),
         backend=loaded.name,
         dtype=loaded.dtype,
@@ -240,11 +241,9 @@ def _text(rng: random.Random, tokenizer: PairTokenizer, tokens: int) -> str:
 
 def _seconds(backend: Backend, batch_tokens: int, requests: Sequence[Request]) -> float | None:
     """Return how long scoring takes, query by query as in a ranker; None if the memory did not hold such batches."""
-    scorer = CrossEncoderScorer(
-        backend, ReadingPolicy(long_documents="head"), batch_tokens=batch_tokens, model_name="calibration"
-    )
+    scorer = CrossEncoderScorer(backend, ReadingPolicy(long_documents="head"), batch_tokens=batch_tokens)
     seconds = sum(scorer.score(query, documents)[1].score for query, documents in requests)
-    return seconds if scorer.affordable_batch_tokens == batch_tokens else None
+    return seconds if scorer.runner.affordable_batch_tokens == batch_tokens else None
 
 
 def _device_type(device: str) -> str:
@@ -255,7 +254,7 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _not_a_calibration(path: str | Path, found: str) -> ValueError:
+def _not_a_profile(path: str | Path, found: str) -> ValueError:
     return ValueError(
-        f"calibration {str(path)!r} is not a file that `haystack-ce-ranker calibrate` writes: {found}; write it anew."
+        f"speed_profile {str(path)!r} is not a file that `haystack-ce-ranker profile` writes: {found}; write it anew."
     )

@@ -3,10 +3,10 @@ Token ids to packed pairs in the model's own pair format, and the tokenizer that
 
 The format (which special tokens stand where, and the token type of every part) is learnt once from the tokenizer's own
 post-processor and checked against the tokenizer's own pair encoding; packing is then a concatenation. What to pack is
-decided in `passages.py` and `scoring.py`.
+decided in `reading`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,11 +19,35 @@ _PROBES = (("a question", "an answer to it, longer than the question"), ("what i
 _UNLIMITED = 1_000_000
 
 
+class PairTexts(NamedTuple):
+    """What a pair says in words."""
+
+    query: str
+    document: str
+
+
 class PackedPair(NamedTuple):
-    """What the model reads of one pair: token ids and token types, both of shape (tokens,)."""
+    """
+    What the model reads of one pair.
+
+    :ivar ids: Token ids, special tokens among them; shape (tokens,).
+    :ivar types: Token types; shape (tokens,).
+    :ivar source: Gives the texts that the tokens were made of, for a backend that sends texts to a server.
+    """
 
     ids: Ids
     types: Ids
+    source: Callable[[], PairTexts] | None = None
+
+    def texts(self) -> PairTexts:
+        """
+        Return the texts of the pair: slices of what the caller gave, not decoded tokens.
+
+        :raises ValueError: If the pair was packed from tokens alone.
+        """
+        if self.source is None:
+            raise ValueError("this pair was packed from tokens alone and has no texts; pack it with a ReadingPlan.")
+        return self.source()
 
 
 @dataclass(frozen=True)

@@ -51,19 +51,20 @@ def process_peak_megabytes() -> float | None:
 def _measure(model: str, backend: str, batch_tokens: int | None) -> dict[str, Any]:
     from haystack_ce_ranker.backends import loading
     from haystack_ce_ranker.backends.model_files import ModelOptions
-    from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, ReadingPolicy
+    from haystack_ce_ranker.reading.policy import ReadingPolicy
+    from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 
     loaded = loading.load(backend, ModelOptions(model))
     scorer = CrossEncoderScorer(loaded, ReadingPolicy(long_documents="head"), batch_tokens=batch_tokens)
     word = next(token for token in sorted(loaded.tokenizer.vocabulary()) if token.isascii() and token.isalpha())
-    pairs = max(FEWEST_PAIRS, scorer.batch_tokens // scorer.max_length)
+    pairs = max(FEWEST_PAIRS, scorer.runner.batch_tokens // scorer.max_length)
     scorer.score(word, [f"{number} " + f"{word} " * scorer.max_length for number in range(pairs)])
     peak = process_peak_megabytes()
     if loaded.device.startswith("cuda"):
         import torch
 
         peak = torch.cuda.max_memory_allocated() / 1e6
-    return {"peak_memory_mb": peak, "batch_tokens": scorer.batch_tokens, "device": loaded.device}
+    return {"peak_memory_mb": peak, "batch_tokens": scorer.runner.batch_tokens, "device": loaded.device}
 
 
 if __name__ == "__main__":

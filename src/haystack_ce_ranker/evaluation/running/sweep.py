@@ -233,8 +233,8 @@ def _reranker(
     names = [f"{' '.join([kind, *marks])}@{depth}" for depth in depths for kind in (CROSS_ENCODER, HYBRID)]
     ranker = CrossEncoderRanker(
         model=variant.model,
-        backend=variant.backend,  # type: ignore[arg-type]
-        long_documents=variant.strategy,  # type: ignore[arg-type]
+        backend=variant.backend,
+        long_documents=variant.strategy,
     )
     return RerankGroup(first.names[0], ranker, depths, names, collection, key=first.key)
 

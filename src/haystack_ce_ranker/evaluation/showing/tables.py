@@ -9,7 +9,7 @@ from rich.table import Table
 
 from haystack_ce_ranker.evaluation.judging.systems import System
 from haystack_ce_ranker.quantizing.quantize import Agreement
-from haystack_ce_ranker.scoring.speed_profile import Calibration
+from haystack_ce_ranker.scoring.speed_profile import SpeedProfile
 
 _QUALITY = "nDCG@10"
 
@@ -67,7 +67,7 @@ def verdict_text(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def calibration_table(found: Calibration) -> Table:
+def speed_table(found: SpeedProfile) -> Table:
     """Return the speeds of all settings, the number of threads a row, the chosen one marked."""
     budgets = sorted({one.batch_tokens for one in found.measured})
     speeds = {(one.threads, one.batch_tokens): one.pairs_per_second for one in found.measured}

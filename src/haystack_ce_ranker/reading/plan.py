@@ -1,0 +1,111 @@
+"""
+The pieces of a document to show the model beside a query: a budget for the pair, then the choice within it.
+
+A document that fits is read whole; of one that does not, a strategy of `passages.py` picks the windows.
+"""
+
+from dataclasses import dataclass
+
+from haystack_ce_ranker.reading.budget import room_for_texts, split_budget
+from haystack_ce_ranker.reading.documents import DocumentText, EncodedDocument
+from haystack_ce_ranker.reading.passages import STRATEGIES, Piece, Span, characters
+from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.reading.queries import EncodedQuery
+from haystack_ce_ranker.tokenizing.pairs import PackedPair, PairFormat, PairTexts
+
+
+@dataclass(frozen=True, eq=False)
+class ReadingPlan:
+    """
+    What is to be read of one document.
+
+    :ivar text: The document's texts.
+    :ivar document: The same as tokens.
+    :ivar query: The query as its pairs show it.
+    :ivar pieces: What to read, one pair each, the best first.
+    :ivar format: The pair format of the model.
+    """
+
+    text: DocumentText
+    document: EncodedDocument
+    query: EncodedQuery
+    pieces: tuple[Piece, ...]
+    format: PairFormat
+
+    def cost(self, piece: Piece) -> int:
+        """Return the tokens of the pair that shows a piece, special tokens among them."""
+        return self.format.special_tokens + len(self.query) + self.document.embedded + piece.tokens
+
+    def pack(self, piece: Piece) -> PackedPair:
+        """Return the pair that shows a piece; it can give its texts back."""
+        document = self.document
+        body = [document.body.ids[span.start : span.stop] for span in piece.spans]
+        packed = self.format.pack(self.query.tokens.ids, document.header, *body, document.footer)
+        return packed._replace(source=lambda: self.texts(piece))
+
+    def texts(self, piece: Piece) -> PairTexts:
+        """Return what a piece's pair says: the query, and the document's passage between its header and footer."""
+        content = self.text.content
+        spans = [slice(*self.offsets(span)) for span in piece.spans]
+        passage = " ".join(content[span] for span in spans)
+        return PairTexts(self.query.shown(), self.text.header + passage + self.text.footer)
+
+    def offsets(self, span: Span) -> tuple[int, int]:
+        """Return where a span stands in the content, in characters; all of it if it holds every token."""
+        if span.stop - span.start == len(self.document.body.ids):
+            return 0, len(self.text.content)
+        return characters(self.document, self.text.content, span)
+
+
+class Planner:
+    """
+    Plans what to read by a policy, for one model.
+
+    :param policy: What may be read.
+    :param max_length: Tokens of a pair, special tokens among them.
+    :param pair_format: The pair format of the model.
+    :raises ValueError: If `policy` leaves no room in the model's pairs.
+    """
+
+    def __init__(self, policy: ReadingPolicy, max_length: int, pair_format: PairFormat) -> None:
+        self.policy = policy
+        self.room = room_for_texts(max_length, pair_format.special_tokens)
+        self._format = pair_format
+        split_budget(1, 1, room=self.room, window=1, max_query=policy.max_query_tokens)  # checks max_query_tokens
+
+    def plan(self, query: EncodedQuery, text: DocumentText, document: EncodedDocument, *, place: int) -> ReadingPlan:
+        """
+        Decide what is read of a document, and of the query beside it.
+
+        :param text: The document's texts.
+        :param document: The same as tokens.
+        :param place: Where the document stands in the caller's list, for the error.
+        :raises ValueError: If what is embedded around the document leaves no room for its content.
+        """
+        policy = self.policy
+        budget = split_budget(
+            len(query),
+            len(document),
+            room=self.room,
+            window=policy.passage_tokens + document.embedded,
+            max_query=policy.max_query_tokens,
+        )
+        kept = query.reduced(budget.query, policy.query_reduction)
+        room = self.room - len(kept) - document.embedded
+        if room < 1:
+            raise ValueError(
+                f"document_prefix, document_suffix and meta_fields_to_embed take {document.embedded} tokens of the "
+                f"{self.room - len(kept)} that a pair has for document {place}, which leaves none for its content; "
+                "embed less, or raise max_length."
+            )
+        tokens = len(document.body.ids)
+        if tokens <= room:
+            pieces = [Piece((Span(0, tokens),))]
+        else:
+            pieces = STRATEGIES[policy.long_documents](document, query.tokens.ids, room, policy.windows)
+        return ReadingPlan(text, document, kept, tuple(pieces), self._format)
+
+    def document_limit(self, query: EncodedQuery) -> int:
+        """Return the most tokens a document may have to be read whole with `query`; 0 if the query itself is cut."""
+        limit = self.policy.max_query_tokens
+        return 0 if limit is not None and len(query) > limit else max(self.room - len(query), 0)

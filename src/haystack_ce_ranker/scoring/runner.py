@@ -1,0 +1,263 @@
+"""
+PairRunner: packed pairs in, logits out, whatever the memory and the time there is. Knows nothing of texts.
+
+Pairs run in batches of like lengths. A batch that does not fit into memory is made smaller, and the size that fits is
+remembered. With a deadline, a batch begins only if it can be expected to end in time, by the speed of those before. On
+a device that works by itself, the next batch is queued before the last one's logits are waited for.
+"""
+
+import logging
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haystack_ce_ranker.backends.protocol import Asynchronous, Backend, Batch
+from haystack_ce_ranker.scoring.batching import plan_batches
+from haystack_ce_ranker.scoring.scores import ScoringCost
+from haystack_ce_ranker.tokenizing.pairs import PackedPair
+
+logger = logging.getLogger(__name__)
+
+CPU_PASS_TOKENS = 40
+"""How many tokens' work a forward pass of padded pairs costs on CPU beside its tokens; see benchmarks/speed.py."""
+
+DEVICE_PASS_TOKENS = 1024
+"""The same on another device, where launching a pass takes longer than on CPU; an estimate, not yet measured."""
+
+Report = Callable[[NDArray[np.bool_]], None]
+"""Is called after each batch with which pairs are scored; shape (pairs,)."""
+
+_Wait = Callable[[], NDArray[np.float32]]
+
+
+class LearntBatchSizes:
+    """
+    The batch sizes that fitted after larger ones had run out of memory, by model. Safe from several threads.
+
+    Hand one object to all runners that share a memory: what one has learnt then holds for the others, too.
+    """
+
+    def __init__(self) -> None:
+        self._tokens: dict[tuple[str, ...], int] = {}
+        self._lock = threading.Lock()
+
+    def affordable(self, key: tuple[str, ...], tokens: int) -> int:
+        """Return the most tokens of a batch: `tokens`, or fewer once that has run out of memory."""
+        return min(tokens, self._tokens.get(key, tokens))
+
+    def lower(self, key: tuple[str, ...], failed: int, tokens: int) -> int:
+        """
+        Remember that a batch did not fit, and return the new limit: half of what failed.
+
+        Threads that fail at the same time with like batches lower the limit once, not one after the other.
+
+        :param failed: Tokens of the batch, padding among them.
+        :param tokens: The limit without anything learnt.
+        """
+        with self._lock:
+            self._tokens[key] = min(max(failed // 2, 1), self.affordable(key, tokens))
+            return self._tokens[key]
+
+
+class _Queued(NamedTuple):
+    """A batch that has been started: places in the group, when it began, and what waits for its logits."""
+
+    places: NDArray[np.intp]
+    began: float
+    wait: _Wait
+
+
+class PairRunner:
+    """
+    Runs pairs through a loaded model. Safe from several threads.
+
+    :param backend: The loaded model.
+    :param batch_tokens: The most tokens of one forward pass, padding among them; None for the backend's default.
+    :param batch_size: The most pairs of one forward pass; None for no limit.
+    :param model_name: The model's name, under which a learnt batch size is remembered.
+    :param batch_sizes: Where learnt batch sizes are kept; None for a memory of its own.
+    :raises ValueError: If a value is out of range.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        model_name: str = "",
+        batch_sizes: LearntBatchSizes | None = None,
+    ) -> None:
+        self.backend = backend
+        self.batch_size = batch_size
+        self.batch_tokens = batch_tokens if batch_tokens is not None else backend.batch_tokens
+        next(plan_batches([1], batch_tokens=self.batch_tokens, batch_size=batch_size))  # checks both
+        self.on_cpu = backend.device.partition(":")[0].lower() == "cpu"
+        self._queue = backend if isinstance(backend, Asynchronous) and not self.on_cpu else None
+        self._key = (backend.name, backend.device, backend.dtype, model_name)
+        self._batch_sizes = batch_sizes if batch_sizes is not None else LearntBatchSizes()
+        self._seconds_per_token: float | None = None  # learnt from every batch, for deadlines
+
+    @property
+    def affordable_batch_tokens(self) -> int:
+        """The most tokens of the next batch: `batch_tokens`, or fewer once that has run out of memory."""
+        return self._batch_sizes.affordable(self._key, self.batch_tokens)
+
+    def run(
+        self,
+        pairs: Sequence[PackedPair],
+        cost: ScoringCost,
+        *,
+        owners: Sequence[int] = (),
+        deadline: float | None = None,
+        report: Report | None = None,
+    ) -> NDArray[np.float64]:
+        """
+        Return the logit of each pair.
+
+        :param cost: What the call costs is added to it.
+        :param owners: With a deadline, the document that each pair belongs to; the pairs of one document follow each
+            other, and are scored all or not at all. Shape (pairs,).
+        :param deadline: A time of `time.monotonic()`. Pairs are then taken in their order, about a batch at a time, as
+            long as the next ones can be expected to be done in time (the very first, whose speed nobody knows, are
+            those of a single document). A batch that has begun is finished.
+        :param report: Called after each batch.
+        :returns: Shape (pairs,); NaN where the deadline left no time.
+        :raises MemoryError: If a single pair does not fit into memory.
+        :raises ValueError: If the model returns something else than finite numbers.
+        """
+        started = time.perf_counter()
+        logits = np.full(len(pairs), np.nan)
+        if deadline is None:
+            self._run_group(np.arange(len(pairs)), pairs, logits, cost, report)
+        else:
+            lengths = [len(pair.ids) for pair in pairs]
+            done = 0
+            while done < len(pairs):
+                count = self._affordable_pairs(lengths[done:], owners[done:], cost, deadline)
+                if not count:
+                    break
+                self._run_group(np.arange(done, done + count), pairs, logits, cost, report)
+                done += count
+        cost.score += time.perf_counter() - started
+        return logits
+
+    def _affordable_pairs(
+        self, lengths: Sequence[int], owners: Sequence[int], cost: ScoringCost, deadline: float
+    ) -> int:
+        """How many of the next pairs can be expected to be done in time: whole documents, at most a batch of them."""
+        left = deadline - time.monotonic()
+        if left <= 0.0:
+            return 0
+        speed = self._seconds_per_token
+        room = self.affordable_batch_tokens
+        count, tokens = 0, 0
+        while count < len(lengths):
+            stop = count + 1
+            while stop < len(lengths) and owners[stop] == owners[count]:
+                stop += 1
+            tokens += sum(lengths[count:stop])
+            if count and (speed is None or tokens > room):
+                break
+            if speed is not None and speed * tokens > left:
+                break
+            count = stop
+        if not count and not cost.batches and speed is not None:
+            # A call without a score teaches nothing, so that one stall could rule out every later call.
+            self._seconds_per_token = speed / 2
+        return count
+
+    def _run_group(
+        self,
+        group: NDArray[np.intp],
+        pairs: Sequence[PackedPair],
+        logits: NDArray[np.float64],
+        cost: ScoringCost,
+        report: Report | None,
+    ) -> None:
+        """Score a group of pairs; when memory runs out, halve the batches and go on with what is not scored yet."""
+        lengths = np.asarray([len(pairs[place].ids) for place in group], dtype=np.int64)
+        ahead = 1 if self._queue is None else 2
+        planned_for: int | None = self.affordable_batch_tokens
+        pending = self._batches(lengths, np.arange(len(group)))
+        queued: deque[_Queued] = deque()
+        free_since = 0.0
+        while pending or queued:
+            if pending and planned_for != self.affordable_batch_tokens:  # learnt here, or by another thread
+                planned_for = self.affordable_batch_tokens
+                pending = self._batches(lengths, np.concatenate(pending))
+            starts = bool(pending) and len(queued) < ahead
+            batch = pending[0] if starts else queued[0].places
+            try:
+                if starts:
+                    began = time.perf_counter()
+                    queued.append(_Queued(batch, began, self._start([pairs[group[place]] for place in batch])))
+                    pending.popleft()
+                    continue
+                values = queued[0].wait()
+            except Exception as error:
+                self._make_smaller(len(batch), int(lengths[batch].max()), error)
+                if not starts:
+                    pending.appendleft(queued.popleft().places)
+                planned_for = None
+                continue
+            began = max(queued.popleft().began, free_since)
+            self._require_finite(values)
+            free_since = time.perf_counter()
+            self._count(lengths[batch], free_since - began, cost)
+            logits[group[batch]] = values
+            if report is not None:
+                report(~np.isnan(logits))
+
+    def _batches(self, lengths: NDArray[np.int64], places: NDArray[np.intp]) -> deque[NDArray[np.intp]]:
+        plan = plan_batches(
+            lengths[places],
+            batch_tokens=self.affordable_batch_tokens,
+            batch_size=self.batch_size,
+            pass_tokens=(CPU_PASS_TOKENS if self.on_cpu else DEVICE_PASS_TOKENS) if self.backend.pads else None,
+        )
+        return deque(places[part] for part in plan)
+
+    def _start(self, pairs: Sequence[PackedPair]) -> _Wait:
+        """Queue a batch where the device works by itself; elsewhere it runs once its logits are asked for."""
+        batch = Batch(pairs, self.backend.tokenizer.pad_id)
+        return partial(self.backend.logits, batch) if self._queue is None else self._queue.start(batch)
+
+    def _make_smaller(self, pairs: int, longest: int, error: Exception) -> None:
+        """Lower the limit of a batch if `error` means that one did not fit; else raise it."""
+        if not self.backend.is_out_of_memory(error):
+            raise error
+        # The error holds the frames of the pass that failed, and these hold what filled the memory.
+        traceback.clear_frames(error.__traceback__)
+        if pairs <= 1:
+            raise MemoryError(
+                f"a single pair of {longest} tokens does not fit into the memory of {self.backend.device}; "
+                "lower max_length, or use a smaller model or dtype."
+            ) from error
+        lower = self._batch_sizes.lower(self._key, pairs * longest, self.batch_tokens)
+        self.backend.free_memory()
+        logger.warning("Out of memory with a batch of %s tokens; going on with %s.", pairs * longest, lower)
+
+    def _require_finite(self, values: NDArray[np.float32]) -> None:
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"model returned scores that are not finite for {int((~np.isfinite(values)).sum())} of "
+                f"{len(values)} pairs in {self.backend.dtype}; try dtype='float32'."
+            )
+
+    def _count(self, lengths: NDArray[np.int64], seconds: float, cost: ScoringCost) -> None:
+        """Add a finished batch to the cost, and learn its speed; the latest batches count most."""
+        tokens = int(lengths.sum())
+        latest, before = seconds / max(tokens, 1), self._seconds_per_token
+        self._seconds_per_token = latest if before is None else (latest + before) / 2
+        cost.pairs += len(lengths)
+        cost.batches += 1
+        cost.tokens += tokens
+        cost.slots += int(lengths.max()) * len(lengths) if self.backend.pads else tokens

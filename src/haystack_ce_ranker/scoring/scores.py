@@ -1,0 +1,154 @@
+"""What scoring returns: a score for each document with what was read of it, and what a call cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from haystack_ce_ranker.reading.passages import AGGREGATES, Piece
+from haystack_ce_ranker.reading.plan import ReadingPlan
+
+
+class ScoredPiece(NamedTuple):
+    """A piece of a document with the logit of the pair that showed it."""
+
+    piece: Piece
+    logit: float
+
+
+@dataclass(frozen=True)
+class ReadSpan:
+    """
+    Characters of a document's content that the model read in one pair.
+
+    :ivar start: First character; `content[start:end]` is the text.
+    :ivar end: Behind the last character.
+    :ivar logit: What the model said to the pair.
+    :ivar evidence: The lexical evidence that the pair was chosen by; 0.0 where nothing was chosen.
+    """
+
+    start: int
+    end: int
+    logit: float
+    evidence: float = 0.0
+
+
+@dataclass(frozen=True)
+class DocumentScore:
+    """
+    The score of one document.
+
+    :ivar logit: The model's raw output, aggregated over the pairs; None if the document was not scored.
+    :ivar read: What was read, the pair with the highest logit first; head and tail of one pair are two entries.
+    :ivar tokens: Tokens of the content.
+    :ivar tokens_read: How many of them the model saw, each counted once.
+    :ivar pairs: Forward passes that it took.
+    :ivar pair_tokens: Tokens of its pairs, special tokens among them and padding not.
+    :ivar query_tokens: Tokens of the query that its pairs showed.
+    """
+
+    logit: float | None
+    read: tuple[ReadSpan, ...] = ()
+    tokens: int = 0
+    tokens_read: int = 0
+    pairs: int = 0
+    pair_tokens: int = 0
+    query_tokens: int = 0
+
+    @property
+    def coverage(self) -> float:
+        """Share of the content's tokens that the model saw; 1.0 for an empty document."""
+        return self.tokens_read / self.tokens if self.tokens else 1.0
+
+    def plain(self) -> dict[str, Any]:
+        """Return what a document's record says of its score, as plain values."""
+        return {
+            "logit": self.logit,
+            "read": [{"start": span.start, "end": span.end, "logit": span.logit} for span in self.read],
+            "coverage": self.coverage if self.logit is not None else 0.0,
+        }
+
+
+UNSCORED = DocumentScore(logit=None)
+"""A document that was left out before anything of it was read."""
+
+
+@dataclass(frozen=True)
+class QueryScores:
+    """
+    The scores of one query's documents.
+
+    :ivar documents: In the order they came.
+    :ivar query_tokens: Tokens of the query, without special tokens.
+    :ivar query_tokens_read: The fewest of them that a pair showed; equal to `query_tokens` if the query was never cut.
+    :ivar pairs: Pairs that were scored; documents whose score was kept from before take none.
+    :ivar tokens: Tokens the model read, special tokens among them and padding not.
+    :ivar out_of_time: Whether the deadline came before everything was scored.
+    :ivar cached: Documents that were not scored by this call: their score was kept from an earlier one, was just being
+        computed by another, or is that of an equal text of this one.
+    """
+
+    documents: tuple[DocumentScore, ...]
+    query_tokens: int
+    query_tokens_read: int
+    pairs: int
+    tokens: int
+    out_of_time: bool = False
+    cached: int = 0
+
+
+@dataclass
+class ScoringCost:
+    """
+    What one call of the scorer cost: seconds per step, pairs, batches, tokens, and the token slots with padding.
+
+    On a GPU the steps overlap, so that their seconds together can be more than the call took.
+    """
+
+    tokenise: float = 0.0
+    select: float = 0.0
+    score: float = 0.0
+    pairs: int = 0
+    batches: int = 0
+    tokens: int = 0
+    slots: int = 0
+
+    @property
+    def padding_share(self) -> float:
+        """Share of the token slots that held padding."""
+        return 1.0 - self.tokens / self.slots if self.slots else 0.0
+
+    def add(self, other: "ScoringCost") -> None:
+        """Add what another call cost."""
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+
+
+def document_score(plan: ReadingPlan, scored: Sequence[ScoredPiece], aggregate: str) -> DocumentScore:
+    """
+    Return a document's score from those of its pieces; without any it was read by nobody, and is not scored.
+
+    :param scored: The pieces in the order in which the plan has them.
+    :param aggregate: A name in `passages.AGGREGATES`.
+    """
+    tokens = len(plan.document.body.ids)
+    if not scored:
+        return DocumentScore(logit=None, tokens=tokens)
+    logits = np.asarray([one.logit for one in scored])
+    seen = np.zeros(tokens, dtype=bool)
+    read = []
+    for place in np.argsort(-logits, kind="stable"):
+        piece, logit = scored[place]
+        for span in piece.spans:
+            seen[span.start : span.stop] = True
+            read.append(ReadSpan(*plan.offsets(span), logit, piece.evidence))
+    return DocumentScore(
+        logit=AGGREGATES[aggregate](logits),
+        read=tuple(read),
+        tokens=tokens,
+        tokens_read=int(np.count_nonzero(seen)),
+        pairs=len(scored),
+        pair_tokens=sum(plan.cost(one.piece) for one in scored),
+        query_tokens=len(plan.query),
+    )

@@ -1,0 +1,72 @@
+"""Documents as the ranker takes and gives them: read and deduplicated, shown to the model, ranked, cut to a passage."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from haystack import Document
+
+from haystack_ce_ranker.provenance import KEY, with_record
+from haystack_ce_ranker.scoring.scores import DocumentScore
+
+
+def read_documents(given: object) -> list[Document]:
+    """
+    Return what came as documents: servers hand over dictionaries where a pipeline's input is a list of documents.
+
+    :raises TypeError: If it is no list, or holds something else.
+    """
+    if not isinstance(given, list | tuple):
+        raise TypeError(f"documents must be a list of Documents, but got {given!r:.100}")
+    documents = [Document.from_dict(one) if isinstance(one, dict) else one for one in given]
+    for document in documents:
+        if not isinstance(document, Document):
+            raise TypeError(f"documents must be a list of Documents, but one of them is {document!r:.100}")
+    return documents
+
+
+def deduplicated(documents: Sequence[Document]) -> list[Document]:
+    """Of documents with one id keep that with the highest score, in the place of the first; None and NaN are lowest."""
+    best: dict[str, Document] = {}
+    for document in documents:
+        kept = best.get(document.id)
+        if kept is None or _height(document) > _height(kept):
+            best[document.id] = document
+    return list(best.values())
+
+
+def content_of(document: Document) -> str:
+    """Return the document's text, which may be empty."""
+    return document.content if document.content is not None else ""
+
+
+def ranked(
+    document: Document, found: DocumentScore, name: str, score: float | None, extra: Mapping[str, Any]
+) -> Document:
+    """
+    Return a copy of the document with its score, and a record of what was read of it.
+
+    :param name: Key of the record in `meta["ce_ranker"]`.
+    :param extra: What else the record holds.
+    """
+    return replace(document, score=score, meta=with_record(document.meta, name, {**found.plain(), **extra}))
+
+
+def best_passage(document: Document, found: DocumentScore, name: str) -> Document:
+    """Return a document with only the passage that the model liked best, and the parent's id in its meta."""
+    content = content_of(document)
+    best = found.read[0] if found.read else None
+    start, end = (best.start, best.end) if best is not None else (0, len(content))
+    meta = {key: value for key, value in document.meta.items() if key != KEY}
+    meta.update({"parent_id": document.id, "passage_start": start, "passage_end": end})
+    return Document(
+        id=f"{document.id}:{start}-{end}",
+        content=content[start:end],
+        meta=with_record(meta, name, {"logit": found.logit}),
+        score=document.score,
+    )
+
+
+def _height(document: Document) -> float:
+    return -math.inf if document.score is None or math.isnan(document.score) else float(document.score)

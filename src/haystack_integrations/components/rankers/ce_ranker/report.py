@@ -1,0 +1,88 @@
+"""What a run of the ranker says of itself: the report, and the warning or error where a text is not read whole."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from haystack import Document, logging
+
+from haystack_ce_ranker.reading.documents import DocumentText
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
+from haystack_ce_ranker.scoring.scores import QueryScores, ScoringCost
+
+logger = logging.getLogger(__name__)
+
+
+def what_ran(name: str, model: str, scorer: CrossEncoderScorer) -> dict[str, Any]:
+    """Return what a report says of the ranker itself."""
+    return {
+        "name": name,
+        "model": model,
+        "backend": scorer.backend.name,
+        "dtype": scorer.backend.dtype,
+        "device": scorer.backend.device,
+        "strategy": scorer.policy.long_documents,
+    }
+
+
+def what_was_done(candidates: Sequence[Document], scores: QueryScores, cost: ScoringCost) -> dict[str, Any]:
+    """
+    Return what a report says of a run.
+
+    :param candidates: The documents in the order of `scores`.
+    """
+    found = list(zip(candidates, scores.documents, strict=True))
+    cut = [(document.id, score) for document, score in found if score.tokens_read < score.tokens]
+    return {
+        "documents": len(candidates),
+        "pairs": scores.pairs,
+        "tokens": scores.tokens,
+        "content_tokens": sum(score.tokens for score in scores.documents),
+        "documents_cut": len(cut),
+        "tokens_unread": sum(score.tokens - score.tokens_read for _, score in cut),
+        "coverage": {document_id: score.coverage for document_id, score in cut},
+        "query_tokens": scores.query_tokens,
+        "query_tokens_cut": scores.query_tokens - scores.query_tokens_read,
+        "cached": scores.cached,
+        "batches": cost.batches,
+        "padding_share": cost.padding_share,
+        "scored": {document.id: score.logit for document, score in found if score.logit is not None},
+        "unscored": [document.id for document, score in found if score.logit is None],
+        "deadline_reached": scores.out_of_time,
+        "seconds": {"tokenise": cost.tokenise, "select": cost.select, "score": cost.score},
+    }
+
+
+def refuse_truncation(
+    scorer: CrossEncoderScorer, query: str, documents: Sequence[Document], texts: Sequence[DocumentText]
+) -> None:
+    """
+    Raise before any scoring if a text would not be read whole.
+
+    :raises ValueError: If a document does not fit; names the first five.
+    """
+    limit = scorer.pair_limit(query)
+    lengths = scorer.document_lengths(texts)
+    too_long = {doc.id: length for doc, length in zip(documents, lengths, strict=True) if length > limit}
+    if too_long:
+        shown = ", ".join(f"{doc_id} ({length} tokens)" for doc_id, length in list(too_long.items())[:5])
+        raise ValueError(
+            f"on_truncation='error': {len(too_long)} of {len(documents)} documents do not fit into the {limit} tokens "
+            f"that a pair of max_length {scorer.max_length} leaves beside the query: {shown}. "
+            "Split them, or set on_truncation='report'."
+        )
+
+
+def warn_of_truncation(report: dict[str, Any]) -> None:
+    """Say in the log, once a run, what was not read."""
+    if report["documents_cut"] or report["query_tokens_cut"]:
+        logger.warning(
+            "{ranker}: {cut} of {documents} documents were not read whole, {unscored} of them not at all "
+            "({tokens} tokens unread); {query_cut} of {query_tokens} query tokens were cut.",
+            ranker=report["name"],
+            cut=report["documents_cut"],
+            documents=report["documents"],
+            unscored=len(set(report["unscored"]) & set(report["coverage"])),
+            tokens=report["tokens_unread"],
+            query_cut=report["query_tokens_cut"],
+            query_tokens=report["query_tokens"],
+        )

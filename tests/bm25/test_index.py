@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from haystack_ce_ranker.bm25 import files
 from haystack_ce_ranker.bm25.analysis import Analysis, languages, stop_words
 from haystack_ce_ranker.bm25.files import IndexFilesError
-from haystack_ce_ranker.bm25.index import METHODS, BM25Index, Scoring
+from haystack_ce_ranker.bm25.index import BM25Index
+from haystack_ce_ranker.bm25.scoring import VARIANTS, Scoring
 
 PLAIN = Analysis(language=None)
 RARELY = Analysis(language=None, tokenization_regex="[a-f]")
@@ -65,7 +66,7 @@ def by_hand(texts, query, scoring, analysis):
     return scores
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", VARIANTS)
 def test_scores_equal_those_of_bm25s(method):
     texts, query = collection(400), "w3 w77 w9 w9 nowhere"
     index = BM25Index.build(texts, analysis=PLAIN, scoring=Scoring(method, k1=1.4, b=0.6))
@@ -102,7 +103,7 @@ def test_the_ranking_is_that_of_bm25s_retrieve(method):
 @given(
     st.lists(st.text("abcdef ", max_size=12), min_size=1, max_size=12),
     st.text("abcdefg", max_size=5),
-    st.sampled_from(METHODS),
+    st.sampled_from(list(VARIANTS)),
     st.floats(0, 3),
     st.floats(0, 1),
 )
@@ -203,26 +204,33 @@ def test_a_search_leaves_no_trace_for_the_next():
 
 @pytest.mark.parametrize("top_k", [0, -1])
 def test_top_k_must_be_positive(top_k):
-    with pytest.raises(ValueError, match=f"top_k must be > 0, but got {top_k}"):
+    with pytest.raises(ValueError, match=f"top_k must be a whole number >= 1, but got {top_k}"):
         BM25Index.build(TEXTS).search("car", top_k)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "bm26"}, "method must be one of lucene.*'bm26'"),
-        ({"k1": -1}, "k1 must be a number, not negative, but got -1"),
-        ({"k1": float("nan")}, "k1 must be a number"),
-        ({"k1": float("inf")}, "k1 must be finite"),
-        ({"b": 1.5}, "b must be a number, between 0 and 1, but got 1.5"),
-        ({"k1": "1.2"}, "k1 must be a number"),
-        ({"delta": 0.5}, "delta is a parameter of bm25l and bm25plus"),
-        ({"method": "bm25l", "delta": -0.5}, "delta must be a number"),
+        ({"method": "bm26"}, "method must be one of 'lucene'.*'bm26'"),
+        ({"k1": -1}, "k1 must be a finite number >= 0, but got -1"),
+        ({"k1": float("nan")}, "k1 must be a finite number >= 0, but got nan"),
+        ({"k1": float("inf")}, "k1 must be a finite number >= 0, but got inf"),
+        ({"k1": True}, "k1 must be a finite number >= 0, but got True"),
+        ({"b": 1.5}, "b must be a finite number >= 0 and <= 1, but got 1.5"),
+        ({"k1": "1.2"}, "k1 must be a finite number >= 0, but got '1.2'"),
+        ({"delta": 0.5}, "delta is a parameter of bm25l and bm25plus, but method is 'lucene': omit delta"),
+        ({"method": "bm25l", "delta": -0.5}, "delta must be a finite number >= 0 or None, but got -0.5"),
     ],
 )
 def test_scoring_says_what_is_wrong(arguments, message):
     with pytest.raises(ValueError, match=message):
         Scoring(**arguments)
+
+
+def test_scoring_takes_numpy_s_numbers_and_keeps_plain_ones():
+    scoring = Scoring("bm25l", k1=np.float32(0.5), b=np.float64(0.25), delta=np.int64(1))
+    assert scoring == Scoring("bm25l", k1=0.5, b=0.25, delta=1)
+    assert [type(value) for value in (scoring.k1, scoring.b, scoring.delta)] == [float, float, int]
 
 
 # Updates

@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haystack_ce_ranker.bm25.analysis import DEFAULT_TOKENIZATION_REGEX
-from haystack_ce_ranker.bm25.index import BM25Index, Scoring
+from haystack_ce_ranker.bm25.index import BM25Index
+from haystack_ce_ranker.bm25.scoring import Scoring
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever, freshness
 
 OVERWRITE = DuplicatePolicy.OVERWRITE

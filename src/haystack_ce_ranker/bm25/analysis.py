@@ -2,7 +2,7 @@
 Text -> the terms that BM25 counts: normal form, splitting, stop words, stems.
 
 The index and the query must be analysed alike, so `Analysis` is one frozen value that both use and that an index on
-disk is compared with. What is done with the terms is left to `bm25.py`.
+disk is compared with. What is done with the terms is left to `index.py`.
 """
 
 import hashlib
@@ -40,9 +40,9 @@ DEFAULT_TOKENIZATION_REGEX = rf"[^\W{_UNSPACED}]+|[{_UNSPACED}]"
 _IS_UNSPACED = re.compile(f"[{_UNSPACED}]").match
 _ASCII_WORDS = re.compile(r"\w+", re.ASCII).findall  # the default's meaning on ASCII text, at less cost
 
-# The names of the lists that bm25s ships. A stemming language without a list has no stop words. Of its two English ones
-# it is the longer, which is of the kind of the others: with Lucene's 33 words, queries in sentences match on "what" and
-# "how". `benchmarks/bm25.py --only quality` measures both.
+# The names of the lists that bm25s ships. A stemming language without a list has no stop words. For English bm25s has
+# two. We take the longer one, which is like the lists of other languages: with the shorter one, Lucene's 33 words,
+# queries in sentences match on "what" and "how". `benchmarks/bm25.py --only quality` measures both.
 _STOP_WORDS = {
     "danish": "STOPWORDS_DANISH",
     "dutch": "STOPWORDS_DUTCH",
@@ -63,13 +63,13 @@ _thread = threading.local()
 
 
 def languages() -> tuple[str, ...]:
-    """Return the names that `Analysis.language` takes, besides None: the algorithms of the installed PyStemmer."""
+    """Return the languages that `Analysis` takes: the algorithms of the installed PyStemmer."""
     return tuple(Stemmer.algorithms())
 
 
 @lru_cache(maxsize=64)
 def stop_words(language: str | None) -> frozenset[str]:
-    """Return the stop words of a language, in the normal form of the terms; empty where none are known."""
+    """Return the stop words of a language, in the normal form of the terms; none for a language without a list."""
     if language not in _STOP_WORDS:
         return frozenset()
     from bm25s import stopwords  # here, because bm25s loads numba
@@ -83,7 +83,7 @@ def normalize(text: str) -> str:
 
 
 def _stem_function(language: str) -> Callable[[str], str]:
-    """Return this thread's stemmer: PyStemmer's objects keep a cache that two threads must not touch at once."""
+    """Return this thread's stemmer. PyStemmer's objects keep a cache that two threads must not touch at once."""
     stemmers: dict[str, Any] = _thread.__dict__.setdefault("stemmers", {})
     if language not in stemmers:
         stemmers[language] = Stemmer.Stemmer(language)
@@ -98,7 +98,7 @@ def _splitter(pattern: str) -> Callable[[str], list[str]]:
 
 @lru_cache(maxsize=1)
 def _default_with_marks() -> str:
-    """Return the default pattern, but a word goes on over combining marks: no `\\w`, but the vowels of Hindi."""
+    """Return the default pattern, but with combining marks as parts of a word: Hindi's vowels, which `\\w` lacks."""
     marks = "".join(re.escape(chr(i)) for i in range(0x300, 0x10000) if unicodedata.category(chr(i)) in ("Mn", "Mc"))
     return rf"[^\W{_UNSPACED}](?:[^\W{_UNSPACED}]|[{marks}])*|[{_UNSPACED}]"
 
@@ -109,9 +109,9 @@ class Analysis:
     How a text becomes terms.
 
     :param language: Whose stemmer and stop words to use, one of `languages()`; None for neither.
-    :param tokenization_regex: What a term looks like, in lower-case NFC text; at most one group, as `re.findall` takes
-        it. The default takes words, and single characters of Chinese, Japanese and Korean; where a language is given,
-        a word keeps its combining marks, without which the stemmers of Hindi or Tamil see no whole word.
+    :param tokenization_regex: A pattern that terms match, in lower-case NFC text; at most one group, as `re.findall`
+        takes it. The default takes words, and single characters of Chinese, Japanese and Korean. If a language is
+        given, the default also keeps combining marks in a word: the stemmers of Hindi and Tamil need whole words.
     :raises ValueError: If the language is unknown or the pattern does not compile.
     """
 
@@ -146,16 +146,16 @@ class Analysis:
         return _splitter(self.tokenization_regex if self.language is None else _default_with_marks())(text)
 
     def terms(self, text: str) -> list[str]:
-        """Return the terms of `text` in order, repeated where they repeat."""
+        """Return the terms of `text` in order, with repetitions."""
         return self._stemmed(self._kept(text))
 
     def query_terms(self, query: str) -> list[str]:
         """
-        Return those terms of a query that are searched for.
+        Return the terms that a search looks for.
 
-        These are its terms, with one exception: where a language is given and no pattern of one's own, single letters
-        and digits are left out, unless nothing else is asked for. They are rare in texts, so they weigh much, and most
-        come from "e.g.", initials and numbering. Single characters of Chinese, Japanese and Korean stay.
+        These are the terms of the query. With a language and the default pattern, single letters and digits are
+        omitted, unless the query has no other words. They are rare in texts, so they weigh much, and most come from
+        "e.g.", initials and numbering. Single characters of Chinese, Japanese and Korean stay.
         """
         words = self._kept(query)
         if self.language is not None and self.tokenization_regex == DEFAULT_TOKENIZATION_REGEX:
@@ -171,7 +171,7 @@ class Analysis:
         return words if self.language is None else list(map(_stem_function(self.language), words))
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return plain values that differ when the same text could become other terms; kept with an index on disk."""
+        """Return plain values, kept with an index on disk, that differ if a text could become other terms."""
         stopped = json.dumps(sorted(stop_words(self.language)))
         return {
             "language": self.language,
@@ -183,7 +183,7 @@ class Analysis:
 
 
 class _Numbers(dict[str, int]):
-    """Word -> number of its term, found out once per distinct word; -1 for a word that is no term."""
+    """Word -> number of its term, worked out once per distinct word; -1 for a word that is no term."""
 
     def __init__(self, analysis: Analysis, terms: dict[str, int]) -> None:
         super().__init__({"": -1})
@@ -202,7 +202,7 @@ def number_terms(texts: Iterable[str], analysis: Analysis, terms: dict[str, int]
     """
     Analyse many texts at once.
 
-    Each distinct word is stemmed once, so that the cost per word is one look-up: 60 million words take seconds.
+    Each distinct word is stemmed once, so most words cost one look-up: 60 million words take seconds.
 
     :param texts: Any iterable; it is read once and not kept.
     :param analysis: How a text becomes terms.
@@ -214,7 +214,7 @@ def number_terms(texts: Iterable[str], analysis: Analysis, terms: dict[str, int]
     number = _Numbers(analysis, terms).__getitem__
     words = analysis.words
     for text in texts:
-        # dict.__getitem__ of a subclass calls __missing__, and map calls it without a frame of Python's
+        # dict.__getitem__ of a subclass calls __missing__, and map calls it without a Python frame
         numbers.extend(map(number, words(text)))
         starts.append(len(numbers))
     return numbers, starts

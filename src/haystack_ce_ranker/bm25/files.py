@@ -1,9 +1,9 @@
 """
 Arrays in a folder: written so that a crash leaves the old ones usable, read by memory map, checked before use.
 
-A manifest names the files of all arrays with their sizes and checksums. Files have names of their own and are never
-written again; replacing the manifest, which is one atomic step, puts them in force. Nothing is pickled. What the arrays
-mean is left to `bm25.py`.
+A manifest names the files of all arrays with their sizes and checksums. Every file has a new name and is never written
+again. Replacing the manifest, in one atomic step, puts the new files in force. Nothing is pickled. What the arrays mean
+is left to `index.py`.
 """
 
 import json
@@ -26,7 +26,7 @@ MANIFEST = "manifest.json"
 
 _DTYPES = ("int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32")
 _SUFFIX = ".array"
-_LEFTOVER_SECONDS = 3600.0  # files of an unfinished save are removed by a save this much later
+_LEFTOVER_SECONDS = 3600.0  # a save removes the files of an unfinished save that are older than this
 _CHUNK = 1 << 20
 
 
@@ -60,8 +60,8 @@ def write(
     :param folder: Made if it is not there.
     :param arrays: One-dimensional.
     :param values: Plain values.
-    :param known: Files that already hold an array of this name, from an earlier `write` or `read`: kept if they are
-        there.
+    :param known: Files that hold the array of this name already, from an earlier `write` or `read`. They are not
+        written again if they are still there.
     :returns: The files of all arrays.
     :raises OSError: If the folder cannot be written.
     """
@@ -91,7 +91,7 @@ def write(
 
 def read(folder: Path) -> Contents:
     """
-    Open what `write` saved, after checking every byte of it.
+    Check every byte of what `write` saved, and open it.
 
     :raises IndexFilesError: If something is missing, of another format or version, cut off or changed.
     """
@@ -136,7 +136,7 @@ def _open_array(path: Path, entry: Entry) -> NDArray[Any]:
         )
     checksum = 0
     try:
-        with path.open("rb") as file:  # read rather than mapped: what is checked need not stay in the process's memory
+        with path.open("rb") as file:  # not mapped, so that the check leaves nothing in the process's memory
             while chunk := file.read(_CHUNK):
                 checksum = zlib.crc32(chunk, checksum)
         if checksum != entry.crc32:
@@ -182,7 +182,7 @@ def _files_in_force(folder: Path) -> set[str]:
 
 
 def _remove_others(folder: Path, keep: set[str], previous: set[str]) -> None:
-    """Remove files that the last manifest named and this one does not, and what an unfinished save left long ago."""
+    """Remove the files that only the last manifest names, and those that an unfinished save left long ago."""
     for path in folder.iterdir():
         ours = path.suffix == _SUFFIX or path.name.startswith(f"{MANIFEST}.")
         if not ours or path.name in keep:

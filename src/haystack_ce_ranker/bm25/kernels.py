@@ -2,8 +2,8 @@
 The inner loops of BM25, compiled by numba: counting terms into postings, adding up scores, selecting the best.
 
 Arrays in, arrays out; nothing here knows what a term or a document is. All signatures are explicit and read-only, so
-that arrays mapped from a file need no second compilation. Compiling takes seconds and is cached on disk by numba;
-importing this module does it, so `bm25.py` imports it at the first build or search and not before.
+that arrays mapped from a file need no second compilation. Importing this module compiles the loops, which takes
+seconds; numba caches them on disk. So `postings.py` imports it only at the first build or search.
 """
 
 import numpy as np
@@ -20,12 +20,12 @@ _U32 = read_only(types.uint32)
 _OUT_I32, _OUT_F32 = types.int32[::1], types.float32[::1]
 _OUT_I64, _OUT_U32 = types.int64[::1], types.uint32[::1]
 
-UNTOUCHED = np.float32(-1.0)  # no document's score: contributions are never negative
+UNTOUCHED = np.float32(-1.0)  # stands for "no score yet": contributions are never negative
 
 
 @compiled(types.void(_I32, _I64, _OUT_I64, _OUT_I32))
 def count_documents(numbers, starts, document_counts, lengths):  # type: ignore[no-untyped-def]
-    """Count the documents of each term and the terms of each document; a number below 0 is no term."""
+    """Count the documents of each term and the terms of each document; a number below 0 stands for no term."""
     last = np.full(len(document_counts), -1, np.int32)
     for document in range(len(starts) - 1):
         length = 0
@@ -42,7 +42,7 @@ def count_documents(numbers, starts, document_counts, lengths):  # type: ignore[
 
 @compiled(types.void(_I32, _I64, _I64, types.int32, _OUT_I32, _OUT_U32))
 def fill_postings(numbers, starts, indptr, first, documents, counts):  # type: ignore[no-untyped-def]
-    """Write each term's documents, numbered from `first` and ascending, with how often it occurs in them."""
+    """Write the documents of each term, ascending and numbered from `first`, and how often the term occurs in each."""
     n_terms = len(indptr) - 1
     head = indptr[:n_terms].copy()
     last = np.full(n_terms, -1, np.int32)
@@ -80,7 +80,7 @@ def count_all_present(indptr, documents, positions, present_counts):  # type: ig
 
 
 def _merge(indptr, documents, counts, terms, positions, head, merged_documents, merged_counts):  # type: ignore[no-untyped-def]
-    """Append a segment's postings of documents still there, under their positions, to those of the merged terms."""
+    """Append a block's postings of documents still there, under their positions, to those of the merged terms."""
     for term in range(len(indptr) - 1):
         target = terms[term]
         for i in range(indptr[term], indptr[term + 1]):
@@ -105,7 +105,7 @@ def _add(  # type: ignore[no-untyped-def]
     A term that occurs `f` times in a document of norm `n` contributes `weight * (f + p n) / (f + q n) + bonus`: every
     variant of BM25 has this form. Documents that had no score before are appended to `touched`.
 
-    :param allowed: One byte per document, 0 for a document to leave out; empty where all count.
+    :param allowed: One byte per document, 0 for a document to omit; empty if all count.
     :returns: How many documents are in `touched` now.
     """
     some = len(allowed) > 0
@@ -174,7 +174,7 @@ def select_best(scores, touched, found, positions, best_scores, best_positions):
     """
     Take the best of the touched documents, best first, equal scores in the order of their positions.
 
-    `scores` is left as it was before the query: untouched everywhere.
+    Afterwards `scores` is untouched everywhere, as before the query.
 
     :param positions: Where each document stands in the collection; below 0 where it has been removed.
     :returns: How many entries of `best_scores` and `best_positions` were written.

@@ -24,7 +24,8 @@ from haystack.document_stores.types.filter_policy import apply_filter_policy
 from haystack_ce_ranker import provenance
 from haystack_ce_ranker.bm25.analysis import DEFAULT_TOKENIZATION_REGEX, Analysis
 from haystack_ce_ranker.bm25.files import IndexFilesError
-from haystack_ce_ranker.bm25.index import Allowed, BM25Index, Scoring
+from haystack_ce_ranker.bm25.index import Allowed, BM25Index
+from haystack_ce_ranker.bm25.scoring import Scoring
 from haystack_integrations.components.retrievers.ce_ranker import freshness, native
 
 logger = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ class BM25Retriever:
         :param language: Whose stemmer and stop words to use; None for neither. See `bm25.analysis.languages()`.
         :param tokenization_regex: What a word looks like, in lower-case NFC text; None for words, and single characters
             of Chinese, Japanese and Korean, as in Haystack 3.
-        :param method: The variant of BM25; see `haystack_ce_ranker.bm25.index.Scoring`, also for the next three.
+        :param method: The variant of BM25; see `haystack_ce_ranker.bm25.scoring.Scoring`, also for the next three.
         :param k1: How slowly repetitions saturate.
         :param b: How much a document's length counts.
         :param delta: The lower bound of `bm25l` and `bm25plus`.

@@ -263,7 +263,7 @@ def speed(folder: Path) -> None:
     manual.warm_up()
     built = time.perf_counter() - start
     auto.warm_up()
-    index = manual._state.bm25
+    index = manual._index.current().bm25
     stemmer = Stemmer.Stemmer("english")
     tokens = bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False)
 
@@ -565,7 +565,7 @@ def _memory(job: Job, copies: bool) -> dict[str, Any]:
         documents = resident_gb()
         retriever = BM25Retriever(store, refresh="manual")
         retriever.warm_up()
-        index = retriever._state.bm25
+        index = retriever._index.current().bm25
         arrays = [*index._base[1:], index._lengths, index._positions, index._norms]
         return {
             "store": "any other, which hands out new objects" if copies else "InMemoryDocumentStore",

@@ -274,7 +274,7 @@ def test_a_copy_reads_the_same_store():
     retriever.warm_up()
     clone = copy.deepcopy(retriever)
     assert clone.document_store is store
-    assert clone._lock is not retriever._lock
+    assert clone._index._lock is not retriever._index._lock
     store.delete_documents(["snow"])
     assert ids(clone.run("snow")) == ids(retriever.run("snow")) == ["car", "brakes"]
 
@@ -293,18 +293,18 @@ def test_making_one_reads_nothing_and_warm_up_builds_once(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"top_k": 0}, "top_k must be an integer > 0, but got 0"),
+        ({"top_k": 0}, "top_k must be a whole number >= 1, but got 0"),
         ({"top_k": -3}, "but got -3"),
         ({"top_k": 2.5}, "but got 2.5"),
         ({"top_k": True}, "but got True"),
         ({"language": "klingon"}, "language must be None or one of"),
-        ({"method": "bm26"}, "method must be one of"),
-        ({"b": 2}, "b must be a number, between 0 and 1, but got 2"),
-        ({"refresh": "sometimes"}, "refresh must be one of auto, every_run, manual, but got 'sometimes'"),
-        ({"engine": "lucene"}, "engine must be one of auto, bm25s, native"),
+        ({"method": "bm26"}, "method must be one of 'lucene'"),
+        ({"b": 2}, "b must be a finite number >= 0 and <= 1, but got 2"),
+        ({"refresh": "sometimes"}, "refresh must be one of 'auto', 'every_run', 'manual', but got 'sometimes'"),
+        ({"engine": "lucene"}, "engine must be one of 'auto', 'bm25s', 'native', but got 'lucene'"),
         ({"engine": "native"}, "needs a store with a BM25 engine .*OpenSearch.*InMemoryDocumentStore"),
-        ({"native_parameters": {}}, "native_parameters needs a store with its own engine"),
-        ({"meta_fields_to_index": "title"}, "must be a list of names, but got 'title'"),
+        ({"native_parameters": {}}, "native_parameters needs a store with its own engine.*but got {}: omit it"),
+        ({"meta_fields_to_index": "title"}, "must be a list of names or None, but got 'title'"),
         ({"filter_policy": "and"}, "and"),
     ],
 )
@@ -315,7 +315,11 @@ def test_bad_parameters_are_named(arguments, message):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"query": "x", "top_k": 0}, "but got 0"), ({"query": None}, "NoneType"), ({"query": ["x"]}, "list")],
+    [
+        ({"query": "x", "top_k": 0}, "top_k must be a whole number >= 1, but got 0"),
+        ({"query": None}, "query must be a text, but got None"),
+        ({"query": ["x"]}, r"query must be a text, but got \['x'\]"),
+    ],
 )
 def test_bad_arguments_of_run_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -409,18 +413,18 @@ def test_only_what_changed_is_analysed(monkeypatch):
     store.write_documents([Document(id="1700", content="changed"), Document(id="x", content="added")], OVERWRITE)
     assert ids(retriever.run("changed added")) == ["1700", "x"]
     assert analysed == ["changed", "added"]
-    state = retriever._state
+    indexed = retriever._index._indexed
     store.write_documents(list(copy.deepcopy(store.filter_documents())), OVERWRITE)  # all again, equal: nothing to do
     assert len(ids(retriever.run("common"))) == 50
-    assert retriever._state.bm25 is state.bm25
+    assert retriever._index._indexed.bm25 is indexed.bm25
 
 
 def test_a_run_without_a_change_keeps_the_index():
     retriever = BM25Retriever(store_of())
     retriever.run("car")
-    state = retriever._state
+    indexed = retriever._index._indexed
     retriever.run("car")
-    assert retriever._state is state
+    assert retriever._index._indexed is indexed
 
 
 def test_manual_means_when_asked():
@@ -509,7 +513,7 @@ def test_a_store_without_a_probe_is_read_at_every_run_and_that_is_said_once(capl
 
 
 def test_a_probe_can_be_registered(monkeypatch):
-    monkeypatch.setattr(freshness, "_PROBES", dict(freshness._PROBES))
+    monkeypatch.setattr(freshness, "PROBES", dict(freshness.PROBES))
     probe = freshness.Probe(PlainStore.filter_documents, lambda store, known: len(known) == store.count_documents())
     freshness.register_probe(f"{PlainStore.__module__}.PlainStore", probe)
     store = PlainStore([Document(id="a", content="car")])
@@ -696,14 +700,14 @@ def test_a_filter_sees_the_same_documents_as_the_index():
 def test_a_write_between_the_look_at_the_store_and_the_filter_makes_no_mixture(monkeypatch):
     store = store_of(hut={"place": "alps"}, car={"place": "city"})
     retriever = BM25Retriever(store)
-    ready = retriever._ready
+    current = retriever._index.current
 
-    def ready_before_a_write():
-        state = ready()
+    def current_before_a_write():
+        indexed = current()
         store.write_documents([Document(id="hut", content=CONTENTS["hut"], meta={"place": "city"})], OVERWRITE)
-        return state
+        return indexed
 
-    monkeypatch.setattr(retriever, "_ready", ready_before_a_write)
+    monkeypatch.setattr(retriever._index, "current", current_before_a_write)
     in_city = comparison("meta.place", "==", "city")
     assert ids(retriever.run("hut car", filters=in_city)) == ["car"]
     assert sorted(ids(retriever.run("hut car", filters=in_city))) == ["car", "hut"]
@@ -761,7 +765,7 @@ def test_the_number_of_kept_filters_is_bounded():
     retriever = BM25Retriever(filter_store())
     for i in range(100):
         retriever.run("car", filters=comparison("meta.number", ">", i / 10))
-    assert len(retriever._state.masks) == 64
+    assert len(retriever._index._indexed.masks) == 64
 
 
 # Persistence

@@ -291,13 +291,13 @@ def test_it_can_be_copied_and_saved(store, server):
     yaml.safe_dump(data)
     again = BM25Retriever.from_dict(data)
     assert again.to_dict() == data
-    assert again._uses_native
+    assert again._native is not None
     assert str(server.searches[-1][1]["query"]["bool"]["must"][0]["multi_match"]["fuzziness"]) == "0"
 
 
 def test_the_engine_in_process_is_there_on_request(store):
-    assert BM25Retriever(store)._uses_native
-    assert not BM25Retriever(store, engine="bm25s")._uses_native
+    assert BM25Retriever(store)._native is not None
+    assert BM25Retriever(store, engine="bm25s")._native is None
     with pytest.raises(ValueError, match="does not apply to a store's own engine"):
         BM25Retriever(store, meta_fields_to_index=["place"])
 

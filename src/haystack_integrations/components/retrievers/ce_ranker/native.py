@@ -1,42 +1,38 @@
 """
-Document stores with a BM25 engine of their own: which they are, and how the query is handed to them.
+Document stores with a BM25 engine of their own, and how a query is handed to it.
 
-| store | retriever of the integration |
-|---|---|
-| `ElasticsearchDocumentStore` | `ElasticsearchBM25Retriever`, package `elasticsearch-haystack` |
-| `OpenSearchDocumentStore` | `OpenSearchBM25Retriever`, package `opensearch-haystack` |
+The retriever of the store's integration asks the engine. It is imported only when such a store is given; the store's
+presence means that the package is installed: `elasticsearch-haystack` or `opensearch-haystack`.
 
-The requests were checked against a local HTTP server that knows the documented query form, not against a cluster;
-`examples/opensearch_check.py` names the command that does that.
+To add a store, add its line to `ENGINES`. The retriever named there must take `document_store` and have Haystack's
+`run(query, filters, top_k)` and `run_async`.
 
-The integrations are imported only when such a store is given; its presence means that the package is installed.
+The requests were checked against a local HTTP server that knows the documented query form, not against a cluster.
+`examples/opensearch_check.py` names the command that checks them against a cluster.
 """
 
 from importlib import import_module
 from typing import Any
 
-from haystack_integrations.components.retrievers.ce_ranker.freshness import class_names
+from haystack_integrations.components.retrievers.ce_ranker.stores import entry_for
 
-_RETRIEVERS = {
-    "haystack_integrations.document_stores.elasticsearch.document_store.ElasticsearchDocumentStore": (
-        "haystack_integrations.components.retrievers.elasticsearch.bm25_retriever",
-        "ElasticsearchBM25Retriever",
+_STORES = "haystack_integrations.document_stores"
+_RETRIEVERS = "haystack_integrations.components.retrievers"
+
+ENGINES = {
+    f"{_STORES}.elasticsearch.document_store.ElasticsearchDocumentStore": (
+        f"{_RETRIEVERS}.elasticsearch.bm25_retriever.ElasticsearchBM25Retriever"
     ),
-    "haystack_integrations.document_stores.opensearch.document_store.OpenSearchDocumentStore": (
-        "haystack_integrations.components.retrievers.opensearch.bm25_retriever",
-        "OpenSearchBM25Retriever",
+    f"{_STORES}.opensearch.document_store.OpenSearchDocumentStore": (
+        f"{_RETRIEVERS}.opensearch.bm25_retriever.OpenSearchBM25Retriever"
     ),
 }
+"""The BM25 retriever of a store's integration, by the qualified name of the store's class."""
 
 
 def has_engine(document_store: Any) -> bool:
     """Tell whether the store brings a BM25 engine that is known here."""
-    return any(name in _RETRIEVERS for name in class_names(document_store))
-
-
-def stores_with_engines() -> list[str]:
-    """Return the class names of those stores."""
-    return [name.rpartition(".")[2] for name in _RETRIEVERS]
+    return entry_for(document_store, ENGINES) is not None
 
 
 def make_retriever(document_store: Any, parameters: dict[str, Any]) -> Any:
@@ -46,11 +42,12 @@ def make_retriever(document_store: Any, parameters: dict[str, Any]) -> Any:
     :param parameters: Its other init parameters, for example `{"fuzziness": 0}`.
     :raises ValueError: If the store has no engine that is known here.
     """
-    for name in class_names(document_store):
-        if name in _RETRIEVERS:
-            module, class_name = _RETRIEVERS[name]
-            return getattr(import_module(module), class_name)(document_store=document_store, **parameters)
-    raise ValueError(
-        f"engine='native' needs a store with a BM25 engine ({', '.join(stores_with_engines())}), "
-        f"but got {type(document_store).__name__}: use engine='bm25s' or 'auto'"
-    )
+    found = entry_for(document_store, ENGINES)
+    if found is None:
+        known = ", ".join(name.rpartition(".")[2] for name in ENGINES)
+        raise ValueError(
+            f"engine='native' needs a store with a BM25 engine ({known}), "
+            f"but got {type(document_store).__name__}: use engine='bm25s' or 'auto'"
+        )
+    module, _, class_name = found.rpartition(".")
+    return getattr(import_module(module), class_name)(document_store=document_store, **parameters)

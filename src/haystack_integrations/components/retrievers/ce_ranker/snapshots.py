@@ -1,0 +1,186 @@
+"""
+What has changed in a document store: snapshots of its documents, and the comparison of two snapshots.
+
+A snapshot keeps what later changes in place do not reach: fingerprints of the texts and the values of fields. How a
+store is read is left to `freshness.py`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields as fields_of
+from hashlib import blake2b
+from itertools import repeat
+from operator import attrgetter, is_
+from typing import Any, NamedTuple
+
+import numpy as np
+from haystack import Document
+from numpy.typing import NDArray
+
+_ATOMIC = frozenset({str, int, float, bool, type(None)})
+_ATTRIBUTES = frozenset(field.name for field in fields_of(Document))
+_STRETCH = 1024
+
+
+def text_of(document: Document, meta_fields: Sequence[str]) -> str | None:
+    """Return the text to index: the meta fields and the content, a line each; None if the document has neither."""
+    if not meta_fields:
+        return document.content
+    parts = [_as_text(document.meta[name]) for name in meta_fields if document.meta.get(name) is not None]
+    if document.content is not None:
+        parts.append(document.content)
+    return "\n".join(parts) if parts else None
+
+
+def _as_text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple | set) else str(value)
+
+
+class FieldValues(NamedTuple):
+    """
+    The values of one field in many documents, in a form that later changes in place do not reach.
+
+    :param field: As a filter names it: `meta.name`, `meta.outer.inner`, an attribute, or the bare name of a meta field.
+    :param values: One for each document. For a value that could be changed in place, such as a list, its `repr`.
+    :param atomic: Whether no value is such a `repr`.
+    """
+
+    field: str
+    values: list[Any]
+    atomic: bool
+
+    @classmethod
+    def of(cls, documents: Sequence[Document], field: str) -> "FieldValues":
+        """Read the field in each document."""
+        found = _found(documents, field)
+        if _ATOMIC.issuperset(map(type, found)):
+            return cls(field, found, True)
+        return cls(field, [value if type(value) in _ATOMIC else repr(value) for value in found], False)
+
+    def still_hold(self, documents: Sequence[Document]) -> bool:
+        """Tell whether the documents have these values now; for atomic values all loops run in C."""
+        if self.atomic:
+            return _found(documents, self.field) == self.values
+        return FieldValues.of(documents, self.field).values == self.values
+
+    def at(self, positions: Iterable[int]) -> "FieldValues":
+        """Return the values of some of the documents."""
+        return self._replace(values=list(map(self.values.__getitem__, positions)))
+
+
+def _found(documents: Sequence[Document], field: str) -> list[Any]:
+    if "." not in field and field not in _ATTRIBUTES:
+        field = f"meta.{field}"
+    root, *path = field.split(".")
+    if root == "meta" and len(path) == 1:
+        return list(map(dict.get, map(attrgetter("meta"), documents), repeat(path[0])))
+    return [_at(getattr(document, root, None), path) for document in documents]
+
+
+def _at(value: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        if not isinstance(value, dict) or name not in value:
+            return None
+        value = value[name]
+    return value
+
+
+class StoreSnapshot(NamedTuple):
+    """
+    The documents of a store at one time.
+
+    :param source: All documents.
+    :param documents: Those that have a text, in the same order: the collection that is indexed.
+    :param fingerprints: One for the id and text of each of `documents`, `uint64`; the same in every process.
+    :param meta_values: The values of each indexed meta field in `documents`.
+    """
+
+    source: list[Document]
+    documents: list[Document]
+    fingerprints: NDArray[np.uint64]
+    meta_values: list[FieldValues]
+
+    def indexed_meta_holds(self) -> bool:
+        """Tell whether the indexed meta fields still have the values they had, for meta can be changed in place."""
+        return all(values.still_hold(self.documents) for values in self.meta_values)
+
+
+NOTHING = StoreSnapshot([], [], np.zeros(0, np.uint64), [])
+
+
+class Change(NamedTuple):
+    """
+    How a second snapshot differs from a first.
+
+    :param snapshot: The second snapshot.
+    :param previous: For each of its documents the position in the first one, -1 if the id or the text is new.
+    :param texts: The new texts.
+    """
+
+    snapshot: StoreSnapshot
+    previous: NDArray[np.int64]
+    texts: list[str]
+
+    def is_none(self, n_before: int) -> bool:
+        """Tell whether the collection equals that of the first snapshot, of `n_before` documents, order included."""
+        return len(self.previous) == n_before and np.array_equal(self.previous, np.arange(n_before))
+
+
+def changes_since(
+    before: StoreSnapshot, source: list[Document], meta_fields: Sequence[str], *, trust_identity: bool
+) -> Change:
+    """
+    Take a second snapshot and find out how it differs from the first.
+
+    :param before: The first snapshot. Only its fingerprints are needed unless identity is trusted.
+    :param source: All documents of the store now.
+    :param meta_fields: The meta fields that are indexed.
+    :param trust_identity: Assume that the same object has the same text. Then only the stretch of documents between the
+        first and the last change is hashed.
+    """
+    if meta_fields:
+        documents = [document for document in source if text_of(document, meta_fields) is not None]
+    else:
+        documents = [document for document in source if document.content is not None]
+    n_before, n_after = len(before.fingerprints), len(documents)
+    start, end = _same_ends(before.documents, documents) if trust_identity else (0, 0)
+    changed = documents[start : n_after - end]
+
+    texts = [text_of(document, meta_fields) or "" for document in changed]
+    fingerprints = np.fromiter(map(_fingerprint, changed, texts), np.uint64, len(changed))
+    known = dict(zip(before.fingerprints[start : n_before - end].tolist(), range(start, n_before - end), strict=True))
+    positions = [known.pop(fingerprint, -1) for fingerprint in fingerprints.tolist()]  # pop: no position is taken twice
+
+    previous = np.concatenate(
+        [np.arange(start), np.array(positions, np.int64), np.arange(n_before - end, n_before)], dtype=np.int64
+    )
+    snapshot = StoreSnapshot(
+        source,
+        documents,
+        np.concatenate([before.fingerprints[:start], fingerprints, before.fingerprints[n_before - end :]]),
+        [FieldValues.of(documents, f"meta.{name}") for name in meta_fields],
+    )
+    return Change(snapshot, previous, [text for text, old in zip(texts, positions, strict=True) if old < 0])
+
+
+def _fingerprint(document: Document, text: str) -> int:
+    identifier = document.id.encode("utf-8", "surrogatepass")
+    data = b"%d:%b%b" % (len(identifier), identifier, text.encode("utf-8", "surrogatepass"))
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")
+
+
+def _same_ends(before: list[Document], after: list[Document]) -> tuple[int, int]:
+    """Return how many documents are the same objects from the beginning on, and how many of the rest up to the end."""
+    start = _same_start(before, after)
+    rest = min(len(before), len(after)) - start
+    end = _same_start(before[: -rest - 1 : -1], after[: -rest - 1 : -1]) if rest else 0
+    return start, end
+
+
+def _same_start(before: list[Document], after: list[Document]) -> int:
+    limit = min(len(before), len(after))
+    start = 0
+    while start < limit and all(map(is_, before[start : start + _STRETCH], after[start : start + _STRETCH])):
+        start = min(start + _STRETCH, limit)
+    while start < limit and before[start] is after[start]:
+        start += 1
+    return start

@@ -7,6 +7,7 @@ import logging
 import math
 import threading
 import unicodedata
+import weakref
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
@@ -326,6 +327,21 @@ def test_bad_arguments_of_run_are_named(arguments, message):
         BM25Retriever(store_of()).run(**arguments)
 
 
+def test_numpy_s_numbers_are_taken_and_become_plain():
+    numbers = {"top_k": np.int64(2), "k1": np.float32(0.5), "b": np.float64(0.25), "delta": np.int32(1)}
+    retriever = BM25Retriever(store_of(), method="bm25l", scale_score=np.bool_(True), **numbers)
+    plain = BM25Retriever(store_of(), method="bm25l", scale_score=True, top_k=2, k1=0.5, b=0.25, delta=1)
+    pipeline = Pipeline()
+    pipeline.add_component("retriever", retriever)
+    parameters = Pipeline.loads(pipeline.dumps()).get_component("retriever").to_dict()["init_parameters"]
+    written = plain.to_dict()["init_parameters"]
+    for name in (*numbers, "scale_score"):
+        assert parameters[name] == written[name]
+        assert type(getattr(retriever, name)) in (int, float, bool)
+    assert retriever.run("snow", top_k=np.int64(1)) == plain.run("snow", top_k=1)
+    assert len(ids(retriever.run("snow"))) == 2
+
+
 def test_run_async_gives_what_run_gives_also_many_at_once():
     retriever = BM25Retriever(store_of())
     queries = ["snow", "car", "hut", "brakes"] * 10
@@ -342,6 +358,169 @@ def test_an_asynchronous_pipeline_runs_it():
     pipeline.add_component("retriever", BM25Retriever(store_of()))
     result = asyncio.run(pipeline.run_async({"retriever": {"query": "snow", "top_k": 2}}))
     assert ids(result["retriever"]) == ["snow", "car"]
+
+
+# Lifecycle
+
+both_ways = pytest.mark.parametrize("asynchronous", [False, True])
+with_lifecycle = pytest.mark.skipif(not hasattr(Pipeline, "close"), reason="this Haystack's pipelines close nothing")
+
+
+class ClosableStore(PlainStore):
+    """A store with clients, which counts how often each was closed and notes the thread that reads it."""
+
+    def __init__(self, documents=()):
+        super().__init__(documents)
+        self.closed, self.closed_async, self.readers = 0, 0, set()
+
+    def filter_documents(self, filters=None):
+        self.readers.add(threading.get_ident())
+        return super().filter_documents(filters)
+
+    def close(self):
+        self.closed += 1
+
+    async def close_async(self):
+        self.closed_async += 1
+
+
+def close(closable, asynchronous):
+    if asynchronous:
+        asyncio.run(closable.close_async())
+    else:
+        closable.close()
+
+
+@both_ways
+def test_close_releases_the_index_and_a_later_run_builds_it_again(asynchronous):
+    retriever = BM25Retriever(store_of())
+    before = retriever.run("snow")
+    held = weakref.ref(retriever._index._indexed.bm25)
+    assert held() is not None
+    for _ in range(2):
+        close(retriever, asynchronous)
+    assert held() is None
+    assert retriever.run("snow") == before
+    assert retriever._index.is_built
+
+
+@both_ways
+def test_close_may_come_before_anything_else(asynchronous):
+    store = ClosableStore([Document(id="a", content="car")])
+    retriever = BM25Retriever(store, refresh="manual")
+    close(retriever, asynchronous)
+    assert store.readings == 0
+    retriever.warm_up()
+    assert ids(retriever.run("car")) == ["a"]
+
+
+def test_close_closes_the_store_s_clients_of_the_same_kind():
+    store = ClosableStore()
+    BM25Retriever(store).close()
+    assert (store.closed, store.closed_async) == (1, 0)
+    asyncio.run(BM25Retriever(store).close_async())  # its searches run in threads, so both clients may be open
+    assert (store.closed, store.closed_async) == (2, 1)
+
+
+def test_a_copy_keeps_its_index_when_the_other_is_closed():
+    retriever = BM25Retriever(store_of())
+    retriever.warm_up()
+    clone = copy.deepcopy(retriever)
+    retriever.close()
+    assert clone._index.is_built
+    assert ids(clone.run("hut")) == ["hut"]
+
+
+def test_after_close_a_kept_index_is_opened_and_not_built(tmp_path, monkeypatch):
+    retriever = BM25Retriever(store_of(), index_path=str(tmp_path))
+    before = retriever.run("snow")
+    retriever.close()
+    monkeypatch.setattr(BM25Index, "build", None)
+    assert retriever.run("snow") == before
+
+
+def test_searches_in_other_threads_do_not_notice_a_close():
+    retriever = BM25Retriever(store_of())
+    queries = ["snow", "car", "hut"]
+    filters = comparison("meta.place", "==", None)
+    expected = [retriever.run(query, filters=filters) for query in queries]
+    wrong = []
+
+    def search():
+        for _ in range(60):
+            try:
+                found = [retriever.run(query, filters=filters) for query in queries]
+            except Exception as error:
+                found = error
+            if found != expected:
+                wrong.append(found)
+
+    threads = [threading.Thread(target=search) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(60):
+        retriever.close()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_warm_up_async_builds_once_and_not_on_the_event_loop():
+    store = ClosableStore([Document(id="a", content="car")])
+    retriever = BM25Retriever(store, refresh="manual")
+
+    async def twice():
+        await retriever.warm_up_async()
+        await retriever.warm_up_async()
+
+    asyncio.run(twice())
+    assert store.readings == 1
+    assert threading.get_ident() not in store.readers
+    assert retriever._index.is_built
+
+
+def test_a_pipeline_that_warms_up_at_every_run_does_not_ask_the_store_for_it_again():
+    store = PlainStore([Document(id="a", content="car")])
+    pipeline = Pipeline()
+    pipeline.add_component("retriever", BM25Retriever(store))
+    for _ in range(3):
+        assert ids(pipeline.run({"retriever": {"query": "car"}})["retriever"]) == ["a"]
+    assert store.readings == 1 + 3  # to warm up, and in each run, since this store cannot tell of changes
+
+
+@with_lifecycle
+@both_ways
+def test_a_pipeline_warms_it_up_closes_it_and_runs_it_again(asynchronous):
+    store = ClosableStore([Document(id="a", content="car"), Document(id="b", content="hut")])
+    retriever = BM25Retriever(store, refresh="manual")
+    pipeline = Pipeline()
+    pipeline.add_component("retriever", retriever)
+    data = {"retriever": {"query": "car"}}
+
+    async def run_twice():
+        found = []
+        for _ in range(2):
+            await pipeline.warm_up_async()
+            assert retriever._index.is_built
+            found.append(await pipeline.run_async(data))
+            await pipeline.close_async()
+            assert not retriever._index.is_built
+        return found
+
+    def run_twice_in_turn():
+        found = []
+        for _ in range(2):
+            pipeline.warm_up()
+            assert retriever._index.is_built
+            found.append(pipeline.run(data))
+            pipeline.close()
+            assert not retriever._index.is_built
+        return found
+
+    results = asyncio.run(run_twice()) if asynchronous else run_twice_in_turn()
+    assert [ids(result["retriever"]) for result in results] == [["a"], ["a"]]
+    assert (store.closed, store.closed_async) == ((2, 2) if asynchronous else (2, 0))
+    assert store.readings == 2
 
 
 # Freshness
@@ -523,6 +702,23 @@ def test_a_probe_can_be_registered(monkeypatch):
     assert store.readings == 1
     store.write_documents([Document(id="b", content="car")])
     assert ids(retriever.run("car")) == ["a", "b"]
+
+
+def test_a_probe_counts_for_derived_classes_and_the_nearest_one_wins(monkeypatch):
+    class Derived(InMemoryDocumentStore):
+        pass
+
+    class Own(Derived):
+        pass
+
+    probe = freshness.Probe(list, lambda store, known: True)
+    monkeypatch.setattr(freshness, "PROBES", dict(freshness.PROBES))
+    freshness.register_probe(f"{Own.__module__}.{Own.__qualname__}", probe)
+    in_memory = freshness.probe_of(InMemoryDocumentStore())
+    assert in_memory is not freshness.ANY_STORE
+    assert freshness.probe_of(Derived()) is in_memory
+    assert freshness.probe_of(Own()) is probe
+    assert freshness.probe_of(PlainStore()) is freshness.ANY_STORE
 
 
 def test_runs_during_refreshes_see_one_generation_or_the_other():

@@ -10,16 +10,18 @@ import asyncio
 import copy
 import importlib.util
 import json
+import sys
 import threading
+import types
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
-from haystack import Pipeline
+from haystack import Document, Pipeline
 
 from fakes import REPOSITORY
 from haystack_ce_ranker.bm25.analysis import Analysis
-from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
+from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever, native
 
 EXAMPLES = REPOSITORY / "examples"
 CORPUS = {
@@ -300,6 +302,58 @@ def test_the_engine_in_process_is_there_on_request(store):
     assert BM25Retriever(store, engine="bm25s")._native is None
     with pytest.raises(ValueError, match="does not apply to a store's own engine"):
         BM25Retriever(store, meta_fields_to_index=["place"])
+
+
+def test_close_closes_the_store_s_client_and_a_later_run_opens_it_again(store, server):
+    retriever = BM25Retriever(store)
+    retriever.close()
+    before = retriever.run("snow hut")
+    assert store._client is not None
+    for _ in range(2):
+        retriever.close()
+    assert store._client is None
+    assert retriever.run("snow hut") == before
+
+
+def test_close_async_closes_both_clients(store, server):
+    pytest.importorskip("aiohttp", reason="the stores' asynchronous clients need aiohttp")
+    retriever = BM25Retriever(store)
+    retriever.run("hut")
+
+    async def run_and_close():
+        await retriever.run_async("hut")
+        assert store._async_client is not None
+        await retriever.close_async()
+
+    asyncio.run(run_and_close())
+    assert store._client is None
+    assert store._async_client is None
+    assert len(server.searches) == 2
+
+
+def test_another_engine_is_a_line_in_the_table(monkeypatch):
+    class Engine:
+        def __init__(self, document_store, boost=1.0):
+            self.boost = boost
+
+        def run(self, query, filters, top_k):
+            return {"documents": [Document(content=query, score=self.boost) for _ in range(top_k)]}
+
+    class Store:
+        def to_dict(self):
+            return {"type": "Store", "init_parameters": {}}
+
+    integration = types.ModuleType("some_integration")
+    integration.Engine = Engine
+    monkeypatch.setitem(sys.modules, "some_integration", integration)
+    name = f"{Store.__module__}.{Store.__qualname__}"
+    assert not native.has_engine(Store())
+    monkeypatch.setitem(native.ENGINES, name, "some_integration.Engine")
+    found = BM25Retriever(Store(), top_k=2, native_parameters={"boost": 3.0}).run("hut")["documents"]
+    assert [document.meta["ce_ranker"]["bm25"] for document in found] == [
+        {"score": 3.0, "rank": 1},
+        {"score": 3.0, "rank": 2},
+    ]
 
 
 def test_an_error_of_the_server_is_not_swallowed(store, server):

@@ -51,7 +51,13 @@ def whole_number(name: str, value: object, *, least: int = 1, optional: bool = F
 
 @overload
 def number(
-    name: str, value: object, *, least: float | None = None, most: float | None = None, above: float | None = None
+    name: str,
+    value: object,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    infinite: bool = False,
 ) -> float: ...
 @overload
 def number(
@@ -62,7 +68,7 @@ def number(
     most: float | None = None,
     above: float | None = None,
     infinite: bool = False,
-    optional: bool = False,
+    optional: bool,
 ) -> float | None: ...
 def number(
     name: str,
@@ -98,6 +104,10 @@ def number(
     raise ValueError(f"{name} must be {allowed}{_or_none(optional)}, but got {value!r}.")
 
 
+@overload
+def choice(name: str, value: object, choices: Collection[str]) -> str: ...
+@overload
+def choice(name: str, value: object, choices: Collection[str], *, optional: bool) -> str | None: ...
 def choice(name: str, value: object, choices: Collection[str], *, optional: bool = False) -> str | None:
     """
     Return one of some names.

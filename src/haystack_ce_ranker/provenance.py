@@ -1,11 +1,13 @@
 """
-The one key under `Document.meta` in which every stage notes its score, and the two ways to use it: write and read.
+The one key of `Document.meta` under which every stage notes its score: writing records and reading them.
 
-Plain mappings in, plain dictionaries out; what is passed in is never changed. What a stage notes is its own business.
+Plain mappings in, plain dictionaries out; what is passed in is never changed. Each stage decides what its record holds.
 """
 
 from collections.abc import Mapping
 from typing import Any
+
+from haystack_ce_ranker.checks import is_number
 
 KEY = "ce_ranker"
 
@@ -22,7 +24,7 @@ def with_record(meta: Mapping[str, Any], name: str, record: Mapping[str, Any]) -
 
 
 def records(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the records of all stages by name; empty where none is, or where the key holds something else."""
+    """Return the records of all stages by name; empty if there are none, or if the key holds something else."""
     found = meta.get(KEY)
     return dict(found) if isinstance(found, Mapping) else {}
 
@@ -35,9 +37,9 @@ def record(meta: Mapping[str, Any], name: str) -> dict[str, Any] | None:
 
 def raw_score(meta: Mapping[str, Any], name: str) -> float | None:
     """
-    Return the raw score of the stage `name`: its `logit` where it notes one, else its `score`, else None.
+    Return the raw score of the stage `name`: its `logit` if it noted one, else its `score`, else None.
 
-    A logit comes first because a probability has lost what a logit still says: sigmoids saturate.
+    A logit comes first, because sigmoids saturate: a probability has lost differences that the logit still has.
     """
     found = record(meta, name)
     return None if found is None else score_in(found)
@@ -46,4 +48,4 @@ def raw_score(meta: Mapping[str, Any], name: str) -> float | None:
 def score_in(record: Mapping[str, Any]) -> float | None:
     """Return the raw score that one record holds; see `raw_score`."""
     value = record.get("logit", record.get("score"))
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if is_number(value) else None

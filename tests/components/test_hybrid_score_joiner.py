@@ -6,6 +6,7 @@ import logging
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from haystack import Document, Pipeline, SuperComponent, component
 from haystack.components.joiners import DocumentJoiner
@@ -368,16 +369,17 @@ def test_reserved_or_impossible_input_names_give_a_clear_error(name: Any) -> Non
     [
         ({"weights": {}}, "weights must map"),
         ({"weights": {"a": -0.1}}, "weight of 'a' must be a number >= 0, but got -0.1"),
-        ({"method": "rrf"}, "method must be one of weighted_sum, reciprocal_rank, but got 'rrf'"),
-        ({"missing": None}, "missing must be one of min, zero, drop, impute, but got None"),
+        ({"method": "rrf"}, "method must be one of 'weighted_sum', 'reciprocal_rank', but got 'rrf'"),
+        ({"missing": None}, "missing must be one of 'min', 'zero', 'drop', 'impute', but got None"),
         ({"normalize": "l2"}, "normalize must be one of none, .*, but got 'l2'"),
         ({"normalize": {"other": "none"}}, "normalize names other, but the inputs are bm25, cross_encoder"),
         ({"normalize": {"bm25": "l2"}}, r"normalize\['bm25'\] must be one of"),
         ({"normalize": 3}, "normalize must be a name or"),
-        ({"top_k": 0}, "top_k must be > 0 or None, but got 0"),
+        ({"top_k": 0}, "top_k must be a whole number >= 1 or None, but got 0"),
         ({"top_k": True}, "but got True"),
+        ({"name": None}, "name must be a text, but got None"),
         ({"score_threshold": float("nan")}, "score_threshold must be a finite number or None, but got nan"),
-        ({"rank_constant": -1}, "rank_constant must be a number >= 0, but got -1"),
+        ({"rank_constant": -1}, "rank_constant must be a finite number >= 0, but got -1"),
     ],
 )
 def test_wrong_parameters_are_named(arguments: dict[str, Any], message: str) -> None:
@@ -388,7 +390,7 @@ def test_wrong_parameters_are_named(arguments: dict[str, Any], message: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"top_k": -1}, ValueError, "top_k must be > 0 or None, but got -1"),
+        ({"top_k": -1}, ValueError, "top_k must be a whole number >= 1, but got -1"),
         ({"score_threshold": "1"}, ValueError, "but got '1'"),
         ({"weights": {"bm25": 1.0}}, ValueError, "the inputs are bm25, cross_encoder, but got weights for bm25"),
         ({"embedding": []}, ValueError, "'embedding' is not an input of this joiner; its inputs: bm25, cross_encoder"),
@@ -489,6 +491,52 @@ def test_yaml_round_trip_keeps_every_parameter_and_the_callers_dictionaries() ->
         "score_threshold",
     }
     assert not any(socket["is_mandatory"] for socket in sockets.values())
+
+
+def test_numpy_s_numbers_are_taken_and_become_plain() -> None:
+    normalize = {"cross_encoder": {"name": "theoretical", "low": np.float64(-12), "high": np.float64(12)}}
+    numbers = {"top_k": np.int64(1), "score_threshold": np.float32(-0.5), "rank_constant": np.int32(20)}
+    weights = {name: np.float64(weight) for name, weight in WEIGHTS.items()}
+    joiner = HybridScoreJoiner(weights, normalize=normalize, **numbers)
+    plain = HybridScoreJoiner(WEIGHTS, normalize=normalize, top_k=1, score_threshold=-0.5, rank_constant=20)
+    pipeline = Pipeline()
+    pipeline.add_component("joiner", joiner)
+    loaded = Pipeline.loads(pipeline.dumps()).get_component("joiner")
+    assert loaded.to_dict() == plain.to_dict()
+    assert [type(getattr(loaded, name)) for name in numbers] == [int, float, int]
+    lists = {"bm25": documents({"a": 9.0, "b": 1.0}), "cross_encoder": documents({"b": 3.0, "a": 1.0})}
+    assert joiner.run(**lists) == plain.run(**lists)
+    given = {"top_k": np.int64(2), "score_threshold": np.float64(-9)}
+    assert joiner.run(**given, **lists) == plain.run(top_k=2, score_threshold=-9.0, **lists)
+
+
+def test_numpy_s_numbers_count_in_records_and_reports() -> None:
+    found = retrieved({"a": 5.0, "b": 9.0})
+    ranked = reranked(found, {"a": 9.0, "b": 7.0}, top_k=1)
+    expected = HybridScoreJoiner(WEIGHTS).run(cross_encoder=ranked["documents"], bm25=found)
+    noted_by_ranker = ranked["documents"][0].meta["ce_ranker"]["cross_encoder"]
+    noted_by_ranker |= {"logit": np.float32(9.0), "lowest": np.float32(7.0)}
+    result = HybridScoreJoiner(WEIGHTS).run(cross_encoder=ranked["documents"], bm25=found)
+    assert [document.score for document in result["documents"]] == [d.score for d in expected["documents"]]
+
+
+# Before Haystack 3, pipelines only warm up, and only in turn.
+LIFECYCLE = [name for name in ("warm_up", "warm_up_async", "close", "close_async") if hasattr(Pipeline, name)]
+
+
+@pytest.mark.parametrize("call", LIFECYCLE)
+def test_a_pipeline_may_call_every_step_of_the_lifecycle_at_any_time(call: str) -> None:
+    joiner = HybridScoreJoiner(WEIGHTS)
+    pipeline = Pipeline()
+    pipeline.add_component("joiner", joiner)
+    lists = {"bm25": documents({"a": 9.0, "b": 1.0}), "cross_encoder": documents({"b": 3.0, "a": 1.0})}
+    expected = HybridScoreJoiner(WEIGHTS).run(**lists)
+    for _ in range(2):
+        assert hasattr(joiner, call)
+        called = getattr(pipeline, call)()
+        if call.endswith("_async"):
+            asyncio.run(called)
+        assert pipeline.run({"joiner": lists})["joiner"] == expected
 
 
 def test_run_async_equals_run() -> None:

@@ -1,0 +1,130 @@
+"""Warnings about what arrives at a joiner, each given once for an input. They do not change what it does."""
+
+import math
+from collections.abc import Mapping
+
+from haystack import logging
+
+from haystack_ce_ranker.fusion.fuse import Normalization, ScoredList
+from haystack_integrations.components.joiners.ce_ranker.inputs import REPORT, Input
+
+logger = logging.getLogger(__name__)
+
+_SATURATED = 0.01  # this close to 0 or 1, a sigmoid has lost what the logit said
+_SATURATED_SHARE = 0.5
+_ENOUGH_TO_JUDGE = 5
+_FAR_WIDER = 20.0
+_REPEATS = 3  # runs in which a list was as short as before
+
+
+class InputWarnings:
+    """
+    The warnings of one joiner. It remembers what was said, and how long lists were in earlier runs.
+
+    :param normalizations: The joiner's, by input.
+    :param missing: The joiner's rule for documents that a list lacks.
+    """
+
+    def __init__(self, normalizations: Mapping[str, Normalization], missing: str) -> None:
+        self._normalizations = normalizations
+        self._missing = missing
+        self._warned: set[str] = set()
+        self._lengths: dict[str, int] = {}
+        self._repeats: dict[str, int] = {}
+
+    def look_at(self, inputs: Mapping[str, Input], weights: Mapping[str, float]) -> None:
+        """
+        Warn of inputs whose scores were probably not meant to be joined as they are.
+
+        Scores that a stage noted itself are trusted.
+
+        :param inputs: What arrived in this run.
+        :param weights: The weights of this run, by input.
+        """
+        for name, one in inputs.items():
+            if not one.noted:
+                self._warn_of_probabilities(name, one.scores)
+                self._warn_of_cut(name, inputs, weights)
+                self._warn_of_scale(name, inputs)
+
+    def _warn_of_probabilities(self, name: str, listed: ScoredList) -> None:
+        """Say that the scores look like probabilities of a saturated sigmoid, and what to do."""
+        if name in self._warned or self._normalizations[name].name in ("logit", "rank"):
+            return
+        scores = _finite(listed)
+        if len(scores) < _ENOUGH_TO_JUDGE or min(scores) < 0.0 or max(scores) > 1.0:
+            return
+        saturated = sum(score < _SATURATED or score > 1.0 - _SATURATED for score in scores)
+        if saturated >= _SATURATED_SHARE * len(scores):
+            self._warned.add(name)
+            logger.warning(
+                "HybridScoreJoiner: {saturated} of {count} scores of input '{given}' are within {margin} of 0 or 1. "
+                "They look like saturated probabilities, whose differences are lost when they are added to other "
+                "scores. Give the input the `name` of the CrossEncoderRanker, so that its logits are used. Let another "
+                "ranker give logits (scale_score=False), or undo its sigmoid with normalize={example}.",
+                saturated=saturated,
+                count=len(scores),
+                given=name,
+                margin=_SATURATED,
+                example=f'{{"{name}": "logit"}}',
+            )
+
+    def _warn_of_scale(self, name: str, inputs: Mapping[str, Input]) -> None:
+        """Say that the scores (cosines, mostly) are too small to count beside another input's."""
+        key = f"{name} scale"
+        if self._normalizations[name].name != "none" or key in self._warned:
+            return
+        scores = _finite(inputs[name].scores)
+        if len(scores) < _ENOUGH_TO_JUDGE or min(scores) < -1.0 or max(scores) > 1.0 or min(scores) == max(scores):
+            return
+        for other, (_, listed, _) in inputs.items():
+            theirs = _finite(listed)
+            if other == name or not theirs or self._normalizations[other].name != "none":
+                continue
+            if max(theirs) - min(theirs) > _FAR_WIDER * (max(scores) - min(scores)):
+                self._warned.add(key)
+                logger.warning(
+                    "HybridScoreJoiner: the scores of input '{given}' span {span}, those of '{other}' {others}. "
+                    "As they are, '{given}' counts for next to nothing, whatever its weight. Bring cosines to the "
+                    "scale of logits with normalize={example}, or find a normalizer with `haystack-ce-ranker tune`.",
+                    given=name,
+                    span=f"{max(scores) - min(scores):.2g}",
+                    other=other,
+                    others=f"{max(theirs) - min(theirs):.2g}",
+                    example=f'{{"{name}": {{"name": "theoretical", "low": 0.0, "high": 0.05}}}}',
+                )
+                return
+
+    def _warn_of_cut(self, name: str, inputs: Mapping[str, Input], weights: Mapping[str, float]) -> None:
+        """Say that the input looks like a ranker's list whose rest was cut, if it does so run after run."""
+        key = name + REPORT
+        if self._missing in ("drop", "zero") or key in self._warned or not inputs[name].documents:
+            return
+        ids = {document.id for document in inputs[name].documents}
+        for other, (documents, _, _) in inputs.items():
+            if other == name or weights[name] < weights[other] or len(documents) <= len(ids):
+                continue
+            if ids < {document.id for document in documents}:
+                # A cut list has the same length every time. A list that is short because little matched has not.
+                if self._lengths.setdefault(key, len(ids)) != len(ids):
+                    self._warned.add(key)
+                    return
+                self._repeats[key] = self._repeats.get(key, 0) + 1
+                if self._repeats[key] < _REPEATS:
+                    return
+                self._warned.add(key)
+                logger.warning(
+                    "HybridScoreJoiner: all {count} documents of input '{given}' are among the {others} of input "
+                    "'{other}'. If a ranker scored those and its top_k cut the rest, the rest counts with the lowest "
+                    "score that is left, although it scored lower. Give that ranker a top_k as large as its candidate "
+                    "list. (A CrossEncoderRanker notes what it cut, if the input has its name.)",
+                    count=len(ids),
+                    given=name,
+                    others=len(documents),
+                    other=other,
+                )
+                return
+
+
+def _finite(listed: ScoredList) -> list[float]:
+    return [float(score) for score in listed.scores if score is not None and math.isfinite(score)]

@@ -1,0 +1,91 @@
+"""What arrives at a joiner: the documents of each input, and the scores that they are joined by."""
+
+import keyword
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from haystack import Document
+
+from haystack_ce_ranker.checks import is_finite
+from haystack_ce_ranker.fusion.fuse import ScoredList
+from haystack_ce_ranker.provenance import KEY, score_in
+
+REPORT = "_report"
+"""What the name of an input for a ranker's report ends in."""
+
+_RESERVED = ("weights", "top_k", "score_threshold", "self")
+
+
+class Input(NamedTuple):
+    """
+    What arrived at one input.
+
+    :param documents: The documents; none if only a ranker's report arrived.
+    :param scores: Their ids and scores; with a report, also those of the documents that the ranker's `top_k` cut.
+    :param noted: Whether the scores are those that the input's own stage noted, rather than `Document.score`.
+    """
+
+    documents: list[Document]
+    scores: ScoredList
+    noted: bool
+
+
+def check_input_name(name: object, *, own: str) -> None:
+    """
+    Check the name of an input.
+
+    :param own: The joiner's own name.
+    :raises ValueError: If it is no identifier, or reserved.
+    """
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError(f"weights: an input's name must be an identifier, such as 'cross_encoder', but got {name!r}")
+    if name in _RESERVED or name.endswith(REPORT) or name == own:
+        raise ValueError(
+            f"weights: {name!r} cannot name an input: {', '.join(_RESERVED)}, the joiner's own name {own!r} and names "
+            f"that end in {REPORT!r} are reserved; choose another, such as {name.removesuffix(REPORT)}_list"
+        )
+
+
+def read_inputs(lists: Mapping[str, Any], names: Sequence[str]) -> dict[str, Input]:
+    """
+    Check every input, and take the scores of those that something arrived at.
+
+    :param lists: By input, a list of documents or None; by `<input>_report`, a ranker's report or None.
+    :param names: The joiner's inputs.
+    :raises ValueError: If an input is not one of these.
+    :raises TypeError: If an input is not a list of documents, or a report not a mapping.
+    """
+    arrived: dict[str, list[Document]] = {}
+    for given, value in lists.items():
+        name = given.removesuffix(REPORT)
+        if name not in names:
+            raise ValueError(f"{given!r} is not an input of this joiner; its inputs: {', '.join(sorted(names))}")
+        if value is None:
+            continue
+        if given == name:
+            if not isinstance(value, list) or not all(isinstance(document, Document) for document in value):
+                raise TypeError(f"{given} must be a list of Documents, but got {value!r:.100}")
+            arrived[name] = value
+        elif not isinstance(value, Mapping) or not isinstance(value.get("scored"), Mapping):
+            raise TypeError(
+                f"{given} must be the report of a CrossEncoderRanker, with 'scored', but got {value!r:.100}"
+            )
+        else:
+            arrived.setdefault(name, [])
+    return {name: _input(name, documents, lists.get(name + REPORT)) for name, documents in arrived.items()}
+
+
+def _input(name: str, documents: list[Document], report: Mapping[str, Any] | None) -> Input:
+    ids = [document.id for document in documents]
+    found = [document.meta.get(KEY) for document in documents]
+    records = [stages.get(name) if isinstance(stages, dict) else None for stages in found]
+    noted = [score_in(record) if isinstance(record, dict) else None for record in records]
+    if report is not None:
+        known = dict(zip(ids, noted, strict=True)) | dict(report["scored"])
+        return Input(documents, ScoredList(list(known), list(known.values()), reranked=True), True)
+    if all(score is None for score in noted):
+        return Input(documents, ScoredList(ids, [document.score for document in documents]), False)
+    own = [record for record in records if isinstance(record, dict)]
+    lowest = [float(record["lowest"]) for record in own if is_finite(record.get("lowest"))]
+    logits = any("logit" in record for record in own)
+    return Input(documents, ScoredList(ids, noted, min(lowest, default=None), logits), True)

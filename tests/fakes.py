@@ -15,6 +15,27 @@ from haystack_ce_ranker.tokenizing.pairs import PackedPair, PairTokenizer
 REPOSITORY = Path(__file__).parent.parent
 
 
+def random_texts(size, seed=0, words=200):
+    """Texts with a few frequent and many rare words, of lengths from 0 on."""
+    random = np.random.default_rng(seed)
+    share = 1.0 / np.arange(1, words + 1)
+    lengths = random.integers(0, 40, size)
+    return [" ".join(f"w{word}" for word in random.choice(words, n, p=share / share.sum())) for n in lengths]
+
+
+def assert_finds_alike(index, texts, queries=("a", "b c", "c d e f", "abcdef", "ff")):
+    """Assert that a BM25 index finds the same, with the same scores, as one that is built from the texts."""
+    from haystack_ce_ranker.bm25.index import BM25Index
+
+    rebuilt = BM25Index.build(texts, analysis=index.analysis, scoring=index.scoring)
+    assert len(index) == len(texts)
+    assert index.average_length == rebuilt.average_length
+    for query in queries:
+        mine, theirs = index.search(query, 10), rebuilt.search(query, 10)
+        assert mine.positions.tolist() == theirs.positions.tolist()
+        assert mine.scores.tolist() == theirs.scores.tolist()
+
+
 def bert_tokenizer():
     """A WordPiece tokenizer with BERT's pair format over a small vocabulary; every other word is read by letters."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors

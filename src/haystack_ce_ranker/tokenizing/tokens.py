@@ -1,4 +1,4 @@
-"""A text as token ids with character offsets, as a tokenizer reads it in one go."""
+"""A text as token ids with character offsets, and how a tokenizer reads whole texts."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 Ids = NDArray[np.int32]
 
+LONG_WORDS = 16
+"""A text with more characters a word than this, such as a Chinese one, repeats no words: it is always read whole."""
+
 
 class Tokens(NamedTuple):
-    """A text as token ids and the characters that each token stands for; three arrays of shape (tokens,)."""
+    """A text as token ids, and where the characters of each token start and end; three arrays of shape (tokens,)."""
 
     ids: Ids
     starts: Ids

@@ -1,8 +1,8 @@
 """
 The inner loops of the table of words, compiled by numba: texts to words, words to numbers, numbers to tokens.
 
-Code points in, numbers and arrays out; what a word's tokens are is the tokenizer's business (`word_table.py`). As in
-`bm25/kernels.py`, importing this module compiles it or takes it from numba's cache on disk.
+Code points in, numbers and arrays out. Which tokens a word has is left to the tokenizer (`word_table.py`). Importing
+this module compiles the loops, or loads them from numba's cache on disk, as with `bm25/kernels.py`.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from numba import types
 from haystack_ce_ranker.compiling import compiled, read_only
 
 PART_OF_WORD, BETWEEN_WORDS, WORD_OF_ITS_OWN = 0, 1, 2
-"""What a character below `ASCII` is to words; every other character is part of one."""
+"""The role of a character below `ASCII`; every other character is part of a word."""
 
 ASCII = 128
 
@@ -37,6 +37,25 @@ def count_words(characters, starts, kinds, counts):  # type: ignore[no-untyped-d
         counts[text] = words
 
 
+@compiled(types.boolean(_CHARACTERS, types.int64, types.int64, _CHARACTERS, _OUT_U32, types.int64))
+def same_word(characters, begin, size, folded, letters, first):  # type: ignore[no-untyped-def]
+    """Tell whether a word of a text is the one that begins at `first` in the letters of the table."""
+    for place in range(size):
+        character = characters[begin + place]
+        if letters[first + place] != (folded[character] if character < ASCII else character):
+            return False
+    return True
+
+
+@compiled(types.void(_CHARACTERS, types.int64, types.int64, _CHARACTERS, _OUT_U32, types.int64))
+def keep_word(characters, begin, size, folded, letters, first):  # type: ignore[no-untyped-def]
+    """Write a word of a text into the letters of the table at `first`, and a space behind it."""
+    for place in range(size):
+        character = characters[begin + place]
+        letters[first + place] = folded[character] if character < ASCII else character
+    letters[first + size] = np.uint32(32)
+
+
 @compiled(
     types.UniTuple(types.int64, 2)(
         _CHARACTERS,
@@ -54,19 +73,19 @@ def count_words(characters, starts, kinds, counts):  # type: ignore[no-untyped-d
 )
 def number_words(characters, kinds, folded, key, known, slots, hashes, firsts, letters, numbers, begins):  # type: ignore[no-untyped-def]
     """
-    Number the words of a text by a hash table that grows by those it does not know.
+    Number the words of a text by a hash table, and add the words that it does not know.
 
-    :param folded: What each character below `ASCII` is for the table: its lower-case form, where case does not matter.
-    :param key: Where hashes start from; odd, and secret, so that nobody can write a text whose words share a slot.
+    :param folded: What the table keeps of each character below `ASCII`: its lower-case form where case does not matter.
+    :param key: The start of every hash; odd, and secret, so that nobody can write a text whose words share a slot.
     :param known: How many words the table has.
-    :param slots: The hash table, open to all its places: numbers of words plus one; a power of two of them.
-    :param hashes: Of each word.
+    :param slots: The hash table, with open addressing: numbers of words plus one. Its size is a power of two.
+    :param hashes: The hash of each word.
     :param firsts: Where each word begins in `letters`, and where the next one would.
-    :param letters: The words as the table knows them, each with a space behind it.
+    :param letters: The words as the table keeps them, each with a space behind it.
     :param numbers: Written: the number of each word of the text.
     :param begins: Written: where each word of the text begins.
-    :returns: How many words of the text were numbered, and how many the table has now. It may be full before the text
-        ends; what has been written into it holds all the same.
+    :returns: How many words of the text were numbered, and how many the table has now. The table may be full before
+        the text ends; the words written until then stay valid.
     """
     mask = np.uint64(len(slots) - 1)
     found, i = 0, 0
@@ -93,25 +112,16 @@ def number_words(characters, kinds, folded, key, known, slots, hashes, firsts, l
         while slots[slot] != 0:
             other = slots[slot] - 1
             first = firsts[other]
-            if hashes[other] == value and firsts[other + 1] - first - 1 == size:
-                same = 0
-                while same < size:
-                    character = characters[begin + same]
-                    if letters[first + same] != (folded[character] if character < ASCII else character):
-                        break
-                    same += 1
-                if same == size:
-                    number = other
-                    break
+            same_size = firsts[other + 1] - first - 1 == size
+            if same_size and hashes[other] == value and same_word(characters, begin, size, folded, letters, first):
+                number = other
+                break
             slot = (slot + np.uint64(1)) & mask
         if number < 0:
             first = firsts[known]
             if known == len(hashes) or first + size + 1 > len(letters):
                 return found, known
-            for place in range(size):
-                character = characters[begin + place]
-                letters[first + place] = folded[character] if character < ASCII else character
-            letters[first + size] = np.uint32(32)
+            keep_word(characters, begin, size, folded, letters, first)
             hashes[known] = value
             firsts[known + 1] = first + size + 1
             slots[slot] = known + 1
@@ -126,7 +136,7 @@ def number_words(characters, kinds, folded, key, known, slots, hashes, firsts, l
 @compiled(types.void(_I32, _I64, _I32, _OUT_I64))
 def count_tokens(numbers, word_starts, firsts, token_starts):  # type: ignore[no-untyped-def]
     """
-    Write where the tokens of each text start, and where those of the last one end.
+    Write where the tokens of each text start, and where the tokens of the last text end.
 
     :param word_starts: Text n has the words from `word_starts[n]` to `word_starts[n + 1]`.
     :param firsts: Word n has the tokens from `firsts[n]` to `firsts[n + 1]` of the table.
@@ -144,11 +154,11 @@ def join_tokens(  # type: ignore[no-untyped-def]
     numbers, begins, word_starts, text_starts, firsts, ids, starts, ends, text_ids, text_begins, text_ends
 ):
     """
-    Write the tokens of all texts, one behind the other.
+    Write the tokens of all texts, one text after the other.
 
     :param begins: Where each word begins, in the characters of all texts.
-    :param text_starts: Where each text begins in them; the offsets of its tokens count from there.
-    :param starts: Where each token of the table starts in its word; `ends` likewise.
+    :param text_starts: Where each text begins in those characters; the offsets of its tokens count from there.
+    :param starts: Where each token of the table starts in its word; `ends` is where it ends.
     """
     found = 0
     for text in range(len(word_starts) - 1):

@@ -1,11 +1,14 @@
 """
 A table of words with their tokens, so that each different word goes through a tokenizer once.
 
-A tokenizer reads every word of a long document anew, though most of them were read before, in this document or in
-others. Where a tokenizer provably reads word by word, texts are put together from a table; what that saves stands in
-benchmarks/speed.md. Words that are a token each come from the vocabulary; the tokenizer itself reads all others, once.
+A tokenizer reads every word of a long document anew, though it has read most of them before, in this document or in
+others. Where a tokenizer provably reads word by word, texts are put together from a table; benchmarks/speed.md says
+what that saves. A word that is one token comes from the vocabulary. The tokenizer reads every other word once.
+
+Importing this module imports numba, and compiles the loops or loads them from the cache.
 """
 
+import os
 import re
 import secrets
 import string
@@ -13,39 +16,50 @@ import threading
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker.tokenizing import word_kernels
-from haystack_ce_ranker.tokenizing.tokens import Ids, Tokens, read_whole
+from haystack_ce_ranker.tokenizing.tokens import LONG_WORDS, Ids, Tokens, read_whole
 
 MAX_CHARACTERS = 2_000_000
-"""How many characters the words of a table may have together, some 250,000 words; beyond, it starts anew."""
+"""The most characters that the words of a table may have together, about 250,000 words. A full table starts anew."""
 
 MAX_WORDS = 1 << 18
-"""How many words a table may have; beyond, it starts anew."""
+"""The most words that a table may have. A full table starts anew."""
 
-LONG_WORDS = 16
-"""Characters a word from which on a text is read as a whole: what has no spaces, as Chinese, has no word twice."""
-
-_PARTS, _FEW_WORDS = 8, 100  # new words are read as so many texts, for the tokenizer's own threads, of no fewer words
-_SPACES = " \t\n\r"  # what else Unicode calls a space may be a control character to a tokenizer, and be left out
+_PARTS, _FEW_WORDS = 8, 100  # the tokenizer reads new words as up to 8 texts, in its own threads, of 100 words or more
+_SPACES = " \t\n\r"  # other spaces of Unicode may be control characters to a tokenizer, which drops those
 _CODE_POINTS = "utf-32-le"
-_NOTHING = "(?!)"  # is found nowhere
+_NOTHING = "(?!)"  # matches nowhere
+
+
+_tables: "WeakSet[WordTable]" = WeakSet()
+
+
+def _renew_locks() -> None:
+    """Give each table of a forked child a lock of its own: the thread that held the old one stayed in the parent."""
+    for table in _tables:
+        table._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class WordTable:
     """
     The tokens of all words seen. Safe from several threads.
 
-    Words end at spaces; marks of punctuation are words of their own, and case does not count to a tokenizer that makes
-    all lower case. Added tokens are looked for before that, wherever they stand: texts that hold one (as "[SEP]", in
-    any case if that is folded) are read as a whole. Where one is looked for in the normalised text instead, words are
-    only parted at spaces, and kept as they stand.
+    Words end at spaces. A mark of punctuation is a word of its own. Case does not count if the tokenizer makes all
+    letters lower case. A text that contains an added token such as "[SEP]" (in any case, if case does not count)
+    bypasses the table. If the tokenizer looks for an added token in the normalised text, words are only split at
+    spaces and kept as they stand.
 
-    :param tokenizer: One of which `text_encoder.reads_word_by_word` holds.
-    :param described: What it is made of.
+    :param tokenizer: One for which `text_encoder.reads_word_by_word` holds.
+    :param described: What the tokenizer is made of, its parsed JSON.
     """
 
     def __init__(self, tokenizer: Any, described: Mapping[str, Any]) -> None:
@@ -57,7 +71,7 @@ class WordTable:
         self._kinds[_code_points(_SPACES)] = word_kernels.BETWEEN_WORDS
         seeds: dict[str, int] = {}
         lower = len(as_they_are) == len(added) and bool((described.get("normalizer") or {}).get("lowercase"))
-        # What is folded may become an added token that it was not.
+        # Lower case may turn a word into an added token.
         self._added = re.compile("|".join(map(re.escape, as_they_are)) or _NOTHING, re.IGNORECASE if lower else 0)
         if len(as_they_are) == len(added):
             self._kinds[_code_points(string.punctuation)] = word_kernels.WORD_OF_ITS_OWN
@@ -80,6 +94,7 @@ class WordTable:
         self._tokens = self._seed_tokens
         self._sound = False  # whether all words in the table have their tokens
         self._lock = threading.Lock()
+        _tables.add(self)
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Encode texts as the tokenizer does, without special tokens."""
@@ -107,7 +122,7 @@ class WordTable:
         ]
 
     def _encode_some(self, texts: Sequence[str], suited: NDArray[np.bool_]) -> list[Tokens]:
-        """Encode the texts that suit by the table, the others as a whole."""
+        """Encode the texts that suit the table by the table, and the others whole."""
         by_words = iter(self.encode([text for text, suits in zip(texts, suited, strict=True) if suits]))
         whole = iter(
             read_whole(self._tokenizer, [text for text, suits in zip(texts, suited, strict=True) if not suits])
@@ -125,7 +140,7 @@ class WordTable:
             for _ in range(2):
                 if not self._sound:
                     self._clear()
-                self._sound = False  # until all is done: whatever ends this before leaves words without tokens
+                self._sound = False  # until all is done: an error, or a fork, in between leaves words without tokens
                 numbers, begins, now = self._number(characters, words, known=len(self._token_firsts) - 1)
                 if len(numbers) == words:
                     self._learn(now)
@@ -134,7 +149,7 @@ class WordTable:
         return None
 
     def _number(self, characters: NDArray[np.uint32], words: int, *, known: int) -> tuple[Ids, Ids, int]:
-        """Number words as long as the table has room; returns their numbers, their begins, and how many it has now."""
+        """Number words while the table has room; return their numbers, their begins, and how many words it has now."""
         numbers, begins = np.empty(words, dtype=np.int32), np.empty(words, dtype=np.int32)
         found, now = word_kernels.number_words(
             characters,
@@ -152,7 +167,7 @@ class WordTable:
         return numbers[:found], begins[:found], now
 
     def _learn(self, now: int) -> None:
-        """Read the words up to number `now`, in a few long texts: one text for each would cost more than that."""
+        """Let the tokenizer read the words up to number `now`, in a few long texts: one text a word would cost more."""
         known = len(self._token_firsts) - 1
         if now == known:
             return
@@ -168,7 +183,7 @@ class WordTable:
             words = np.searchsorted(begins, tokens.starts, side="right") - 1
             counts.append(np.bincount(words, minlength=len(begins)))
             learnt.append(Tokens(tokens.ids, tokens.starts - begins[words], tokens.ends - begins[words]))
-        # New arrays, since another thread may still read the old ones; at its fullest to copy them takes a few ms.
+        # New arrays, since another thread may still read the old ones. Copying those of a full table takes a few ms.
         ends = self._token_firsts[-1] + np.cumsum(np.concatenate(counts), dtype=np.int32)
         self._token_firsts = np.concatenate([self._token_firsts, ends])
         self._tokens = Tokens(*(np.concatenate(arrays) for arrays in zip(*learnt, strict=True)))
@@ -182,9 +197,9 @@ class WordTable:
 
 def _single_tokens(model: Mapping[str, Any], *, lower: bool) -> dict[str, int]:
     """
-    Return the words that WordPiece, which tries the whole word before its parts, reads as one token.
+    Return the words that WordPiece reads as one token: it tries the whole word before its parts.
 
-    No more of them than half of a table holds.
+    They fill half of a table at most.
     """
     words: dict[str, int] = {}
     characters = 0
@@ -204,5 +219,5 @@ def _code_points(text: str) -> NDArray[np.uint32]:
 
 
 def _starts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each of some runs starts, and where the last one ends."""
+    """Return where each of some runs starts, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(counts)])

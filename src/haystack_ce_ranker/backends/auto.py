@@ -1,26 +1,25 @@
 """
-Chooses the runtime: by the device, what is installed, and what the model's folder holds. Nothing is timed.
+Chooses a runtime by the device, by what is installed, and by what the model's folder holds. Nothing is timed.
 
-The first of these that applies:
+The first rule that applies counts:
 
-1. On a GPU (or another device than a CPU), if there is a torch checkpoint, or the model is one of the hub: `torch`.
-   If there is none: `onnx`, then `openvino`, as the file and what is installed allow.
+1. On a GPU, or another device than a CPU: `torch` if there is a torch checkpoint, or if the model is on the hub. If
+   there is none: `onnx`, then `openvino`, if the folder has a file for it and it is installed.
 2. The folder has an int8 ONNX file, no `dtype` is asked for, and onnxruntime is installed: `onnx`.
 3. The folder has an OpenVINO file, and openvino is installed: `openvino`.
-4. The folder has a torch checkpoint, or the model is one of the hub, and openvino is installed: `openvino`. If OpenVINO
-   cannot convert the model, `torch`.
+4. The folder has a torch checkpoint, or the model is on the hub, and openvino is installed: `openvino`. If OpenVINO
+   cannot convert the model: `torch`.
 5. The folder has an ONNX file but no torch checkpoint: `openvino` for float32, else `onnx`.
-6. `torch`.
+6. Else `torch`.
 
-Where no `dtype` is asked for it is `auto`: float16 on a GPU; on a CPU int8 where the file holds it, else bfloat16 where
-the CPU computes in it, else float32. An int8 file is only ever used where somebody put it beside the model. What a
-model's repository on the hub holds beside its checkpoint is not downloaded to find out.
+If no `dtype` is asked for, it is `auto`: float16 on a GPU; on a CPU int8 if the file holds int8, else bfloat16 if the
+CPU computes in it, else float32. An int8 file is used only if somebody put it beside the model. Nothing is downloaded
+to find out what a repository on the hub holds beside the checkpoint.
 
-The order is that of speed, measured with MiniLM-L12 on a CPU with AVX512-BF16 and VNNI; each ranks as float32 does, to
-0.005 of nDCG@10. `python benchmarks/speed.py --only runtimes` prints the table for your machine.
+The rules follow the speed that was measured with MiniLM-L12 on a CPU with AVX512-BF16 and VNNI. Each choice ranks as
+float32 does, to 0.005 of nDCG@10. `python benchmarks/speed.py --only runtimes` prints the table for your machine.
 """
 
-import importlib.util
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Choice:
-    """A runtime, what it is to compute in, and why it was chosen."""
+    """A runtime, the dtype that it is to compute in, and the reason for the choice."""
 
     backend: str
     dtype: str | None
@@ -44,9 +43,9 @@ class Choice:
 
 def load(options: ModelOptions) -> Backend:
     """
-    Choose a runtime and load the model with it; its name is the loaded backend's.
+    Choose a runtime and load the model with it; `name` of the backend says which it is.
 
-    :raises Exception: What the chosen runtime raises.
+    :raises Exception: Whatever the chosen runtime raises.
     """
     chosen = choose(options)
     logger.info("backend='auto' takes %s: %s.", chosen.backend, chosen.reason)
@@ -60,7 +59,9 @@ def load(options: ModelOptions) -> Backend:
 
 def choose(options: ModelOptions) -> Choice:
     """
-    Return what the rule above gives; loads no model and imports no runtime but torch, to see whether there is a GPU.
+    Return what the rules above give.
+
+    Loads no model. Imports no runtime but torch, which knows whether there is a GPU.
 
     :raises ModelNotFoundError: If `model` names a package or a folder that is not there.
     """
@@ -70,7 +71,8 @@ def choose(options: ModelOptions) -> Choice:
     device = options.device if options.device is not None else _best_device()
     folder = Path(locate(options.model))
     has_checkpoint = not folder.is_dir() or has_safetensors(folder)
-    has_openvino, has_onnxruntime = _installed("openvino"), _installed("onnxruntime")
+    installed = loading.installed()
+    has_openvino, has_onnxruntime = "openvino" in installed, "onnx" in installed
     file = onnx_backend.find_local(options, folder)
     if not device.startswith("cpu"):
         if not has_checkpoint and file is not None and has_onnxruntime:
@@ -88,10 +90,6 @@ def choose(options: ModelOptions) -> Choice:
         name = "openvino" if has_openvino and (float_file or not has_onnxruntime) else "onnx"
         return Choice(name, dtype, f"the folder has {file.name}, but no torch checkpoint")
     return Choice("torch", dtype, "openvino is not installed")
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 def _best_device() -> str:

@@ -1,8 +1,12 @@
-"""What stands beside weights: the tokenizer, and the limits that a model's configuration names."""
+"""What lies beside a model's weights: its tokenizer, its configuration, and the limits that the configuration names."""
 
+from pathlib import Path
 from typing import Any
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
+
+BESIDE = ("*.json", "*.txt", "*.model")
+"""Patterns of the files beside exported weights that are needed: the configuration and the tokenizer."""
 
 
 def load_tokenizer(folder: str, options: ModelOptions) -> Any:
@@ -14,11 +18,22 @@ def load_tokenizer(folder: str, options: ModelOptions) -> Any:
     )
 
 
+def load_config(folder: Path, options: ModelOptions) -> Any:
+    """Return the model's configuration, or None if the folder has none: exported weights often come without it."""
+    if not (folder / "config.json").is_file():
+        return None
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(
+        str(folder), trust_remote_code=options.trust_remote_code, **dict(options.config_kwargs)
+    )
+
+
 def position_limit(config: Any) -> int | None:
     """
-    Return the most tokens that a model's positions allow, or None where its configuration names no limit.
+    Return the most tokens that a model's positions allow, or None if its configuration names no limit.
 
-    RoBERTa and its kin number positions from the padding id on, so that many of them are never used.
+    RoBERTa and its kin number positions from the padding id on, so that the first positions are never used.
     """
     limit = getattr(config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit <= 0:

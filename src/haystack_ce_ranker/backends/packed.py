@@ -1,10 +1,10 @@
 """
 Packed batches for the torch runtime: all pairs of a batch in one row without padding, with variable-length attention.
 
-Teaches transformers one attention function that keeps every token within its own pair, and gives the model's head the
-row that it reads of each pair, so that nothing of the model itself is rewritten. On a GPU the attention is torch's
-variable-length kernel, or that of flash-attn; on CPU a plain loop over the pairs, there to hold the two forms equal in
-tests. Which form a backend runs is decided in `torch.py`. This has run on CPU only: no GPU was at hand.
+Registers one attention function with transformers that keeps every token within its own pair, and gives the model's
+head the row that it reads of each pair. The model itself is not rewritten. On a GPU the attention is torch's
+variable-length kernel, or flash-attn's. On CPU it is a plain loop over the pairs, for the tests that hold the two forms
+equal. `torch_backend.py` decides which form runs. This has run on CPU only: no GPU was at hand.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from haystack_ce_ranker.tokenizing.tokens import Ids
 ATTENTION = "ce_ranker_packed"
 HALF = (torch.float16, torch.bfloat16)
 
-# Model types that tests hold equal to their padded form, and whether their positions count from behind the padding id.
+# Model types that tests hold equal to their padded form, and whether their positions start after the padding id.
 ARCHITECTURES: Mapping[str, bool] = {
     "bert": False,
     "electra": False,
@@ -37,9 +37,9 @@ ARCHITECTURES: Mapping[str, bool] = {
 
 class VariableLength(Protocol):
     """
-    Attention within each of many sequences that lie one behind the other; tensors of shape (tokens, heads, size).
+    Attention within each of many sequences that follow one another; tensors of shape (tokens, heads, size).
 
-    `starts` is where each sequence begins, and the end of the last; `window` as in `_attend`.
+    `starts` is where each sequence begins, and where the last one ends; `window` is `_attend`'s `sliding_window`.
     """
 
     def __call__(
@@ -56,7 +56,7 @@ class VariableLength(Protocol):
 
 class PackedForm:
     """
-    Makes a model read packed batches; until `undo` is called, the model reads nothing else.
+    Makes a model read packed batches, and only those, until `undo` is called.
 
     :param model: A sequence-classification model of transformers.
     :param uses_token_types: Whether it takes token types.
@@ -94,12 +94,12 @@ class PackedForm:
         if self._uses_token_types:
             rows["token_type_ids"] = np.concatenate([pair.types for pair in batch.pairs])
         tensors = {name: torch.from_numpy(row.astype(np.int64))[None] for name, row in rows.items()}
-        # The names under which transformers passes such things on to an attention function.
+        # transformers passes these on to an attention function under these names.
         return {**tensors, "cu_seq_lens_q": torch.from_numpy(starts), "max_length_q": max(lengths)}
 
 
 def why_not(model: Any) -> str | None:
-    """Return the reason for which a model cannot read packed batches, or None if it can."""
+    """Return why a model cannot read packed batches, or None if it can."""
     config, weights = model.config, next(model.parameters())
     if config.model_type not in ARCHITECTURES:
         return f"model type {config.model_type!r} is none of {', '.join(ARCHITECTURES)}"
@@ -117,10 +117,10 @@ def why_not(model: Any) -> str | None:
 
 
 def _positions(ids: Ids, behind: int | None) -> NDArray[np.int64]:
-    """Number the tokens of a pair as its model does; `behind` is the padding id where it counts from there."""
+    """Number the tokens of a pair as its model does; `behind` is the padding id if positions start after it."""
     if behind is None:
         return np.arange(len(ids), dtype=np.int64)
-    real = (ids != behind).astype(np.int64)  # the padding token can stand in a text, too
+    real = (ids != behind).astype(np.int64)  # a text can contain the padding token, too
     numbered: NDArray[np.int64] = np.cumsum(real) * real + behind
     return numbered
 
@@ -149,7 +149,7 @@ def _attend(
     Attend within each pair of a packed row, as an attention function of transformers.
 
     :param query: Shape (1, heads, tokens, size); so are `key` and `value`.
-    :param sliding_window: A token sees those less than this far away; None for all of its pair.
+    :param sliding_window: A token sees the tokens less than this far away; None for all tokens of its pair.
     :returns: Shape (1, tokens, heads, size), and no weights.
     """
     if cu_seq_lens_q is None or len(query) != 1 or attention_mask is not None:
@@ -185,7 +185,7 @@ def _one_by_one(
 
 @cache
 def _kernel() -> VariableLength | None:
-    """Return the variable-length attention of this installation: torch's, else that of flash-attn, else None."""
+    """Return the variable-length attention of this installation: torch's, else flash-attn's, else None."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:  # before torch 2.10
@@ -240,21 +240,21 @@ def _flash_attn() -> VariableLength | None:
 
 
 def _sides(window: int | None) -> tuple[int, int]:
-    """How many tokens to the left and to the right are seen, the furthest among them; -1 for all."""
+    """Return how many tokens are seen to the left and to the right; -1 for all."""
     return (-1, -1) if window is None else (window - 1, window - 1)
 
 
 def _first_rows(module: Any, _args: Any, kwargs: Mapping[str, Any], output: Any) -> Any:
-    """Leave of the packed row the first token of each pair, shape (pairs, 1, size): all that the head reads."""
+    """Keep only the first token of each pair, shape (pairs, 1, size): the head reads nothing else."""
     starts = kwargs["cu_seq_lens_q"][:-1].long()
     return _as_output(module, output, output.last_hidden_state[0].index_select(0, starts))
 
 
 def _mean_rows(module: Any, _args: Any, kwargs: Mapping[str, Any], output: Any) -> Any:
-    """Leave the mean of each pair's tokens in place of its first, for a head that takes the mean."""
+    """Put the mean of each pair's tokens in place of its first token, for a head that takes the mean."""
     hidden = output.last_hidden_state[0]
     lengths = kwargs["cu_seq_lens_q"].diff().long()
-    # unsafe: the lengths are not checked, for which the device would have to be waited for
+    # unsafe: checking the lengths would wait for the device
     means = torch.segment_reduce(hidden.float(), "mean", lengths=lengths, unsafe=True)
     return _as_output(module, output, means.to(hidden.dtype))
 

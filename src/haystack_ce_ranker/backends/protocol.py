@@ -36,13 +36,13 @@ class Backend(Protocol):
     A loaded model.
 
     :ivar name: The runtime's key in `BACKENDS`.
-    :ivar dtype: What it computes in, for the report.
-    :ivar device: Where it computes, for the report.
+    :ivar dtype: The number format that it computes in, for the report.
+    :ivar device: The device that it computes on, for the report.
     :ivar tokenizer: The model's tokenizer with its pair format.
-    :ivar max_length: The most tokens of a pair that the model's positions allow; None where it names no limit.
-    :ivar batch_tokens: The default token budget of a batch, padding among them, from measurement.
+    :ivar max_length: The most tokens of a pair that the model's positions allow; None if the model names no limit.
+    :ivar batch_tokens: The default for the most tokens of a batch, padding included, from measurement.
     :ivar pads: Whether a batch runs as one padded array, so that short pairs cost as much as the longest among them.
-    :ivar query_prompt: Text that the model was saved with to stand before every query.
+    :ivar query_prompt: A text that the model was saved with, which goes before every query.
     """
 
     name: str
@@ -63,18 +63,18 @@ class Backend(Protocol):
         ...
 
     def free_memory(self) -> None:
-        """Give back what the runtime holds in reserve."""
+        """Give back the memory that the runtime holds in reserve."""
         ...
 
 
 @runtime_checkable
 class Asynchronous(Protocol):
-    """What a `Backend` can offer beside `logits` if its device works by itself, as a GPU does."""
+    """A method that a `Backend` can offer beside `logits` if its device works by itself, as a GPU does."""
 
     def start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
         """
         Queue a batch, and return a function that waits for its logits, shape (pairs,).
 
-        Either may raise what `is_out_of_memory` knows; batches that were queued before must not be lost by that.
+        Either call may raise an error that `is_out_of_memory` knows. Batches queued before must not be lost by that.
         """
         ...

@@ -1,9 +1,9 @@
 """
 The torch runtime: a sequence-classification model loaded by sentence-transformers, run on packed pairs.
 
-Loading (hub, revision, tokens, prompts) stays with sentence-transformers; tokenising and batching are the engine's.
-On a GPU a batch is either one padded array or one row without padding (`packed.py`), whichever a short trial at
-loading finds faster. No GPU was at hand: everything here has run on CPU only.
+sentence-transformers loads the model (hub, revision, tokens, prompts); the engine tokenises and makes batches. On a GPU
+a batch is either one padded array or one row without padding (`packed.py`); a short trial at loading finds out which is
+faster. No GPU was at hand: everything here has run on CPU only.
 """
 
 import logging
@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from haystack_ce_ranker.backends.configuration import position_limit
 from haystack_ce_ranker.backends.devices import pass_lock
 from haystack_ce_ranker.backends.first_token import first_tokens_only, part_behind_the_last_attention
-from haystack_ce_ranker.backends.model_files import ModelOptions, check_dtype, locate, not_found, require_safetensors
+from haystack_ce_ranker.backends.loading import BACKENDS
+from haystack_ce_ranker.backends.model_files import (
+    ModelNotFoundError,
+    ModelOptions,
+    check_dtype,
+    has_safetensors,
+    locate,
+    not_found,
+)
 from haystack_ce_ranker.backends.packed import PackedForm, why_not
 from haystack_ce_ranker.backends.protocol import Batch
 from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
@@ -29,29 +37,29 @@ logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Small batches of equal length win on CPU (caches), large ones on a GPU (occupancy); see benchmarks/speed.py. On CPU
-# most batches are smaller than that: the scorer parts pairs where padding and passes cost least.
+# most batches are smaller than this: the scorer splits pairs where padding and passes cost least.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}
 _FALLBACK_BATCH_TOKENS = 16384
-# Some say so in a RuntimeError only: torch on CPU, MPS, the CUDA driver, cuBLAS and cuDNN.
+# torch on CPU, MPS, the CUDA driver, cuBLAS and cuDNN raise a plain RuntimeError with one of these texts.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
 
 TRIAL_ROUNDS = 6
-"""How often the trial of the packed form runs each batch; the first time warms up, the best of the others counts."""
+"""How often the trial of the packed form runs each batch. The first run warms up; the fastest of the others counts."""
 
 TRIAL_TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
-"""How far packed and padded logits may differ in the trial, as a share of the largest."""
+"""How far packed and padded logits may differ in the trial, as a share of the largest logit."""
 
 
 class TorchBackend:
     """
     See `Backend` and `Asynchronous`.
 
-    One forward pass at a time on a device, whichever of the models loaded there it is of: on CPU requests then share
-    the threads instead of fighting for them, and on a GPU, where a pass holds the lock only while it is being queued,
-    the memory of one pass is all that is needed at once. (To queue a padded pass takes as long as those before it run:
-    transformers looks at its mask. Packed ones have none.)
+    One forward pass runs at a time on a device, whichever model it belongs to. On CPU requests then share the threads
+    instead of fighting for them. On a GPU a pass holds the lock only while it is queued, and the GPU needs the memory
+    of one pass at a time. (Queueing a padded pass waits for the passes before it, because transformers looks at its
+    mask. A packed pass has no mask.)
 
-    :param packed: Whether batches are packed: True and False settle it, None leaves it to a trial on a GPU.
+    :param packed: True packs batches, False pads them, None lets a trial decide on a GPU and pads elsewhere.
     :raises ValueError: If `packed` is True and the model cannot read packed batches.
     """
 
@@ -79,7 +87,7 @@ class TorchBackend:
         return self.start(batch)()
 
     def start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
-        """Queue a batch on a GPU, and return what waits for its logits; on CPU they are there at once."""
+        """Queue a batch on a GPU, and return a function that waits for its logits; on CPU they are there at once."""
         inputs = {name: self._moved(value) for name, value in self._inputs(batch).items()}
         padded_only = self._last_part if self._packed is None else None
         with pass_lock(self.device), _threads(self._threads), first_tokens_only(padded_only), torch.inference_mode():
@@ -87,7 +95,7 @@ class TorchBackend:
             if self._device.type != "cuda":
                 values: NDArray[np.float32] = output.cpu().numpy()
                 return lambda: values
-            # Copied in the order of the queue: waiting for this copy does not wait for what is queued behind it.
+            # The copy is queued, too: waiting for it does not wait for the passes that are queued after it.
             copy = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
             copy.copy_(output, non_blocking=True)
             done = torch.cuda.Event()
@@ -107,7 +115,7 @@ class TorchBackend:
         )
 
     def free_memory(self) -> None:
-        """Give back what torch's allocator holds in reserve."""
+        """Give back the memory that torch's allocator holds in reserve."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -140,8 +148,8 @@ class TorchBackend:
         """
         Run two batches packed and padded, one of mixed and one of equal lengths.
 
-        :returns: None if packing is faster on mixed lengths, no slower on equal ones, and scores the same; else what
-            speaks against it.
+        :returns: None if packing is faster on mixed lengths, no slower on equal lengths, and scores the same; else the
+            reason not to pack.
         """
         batches = _trial_batches(self.tokenizer, self._model.config.vocab_size, self.max_length)
         seconds: dict[tuple[bool, int], list[float]] = {}
@@ -155,7 +163,7 @@ class TorchBackend:
                         found[packed, nth] = self.logits(batch)
                         seconds.setdefault((packed, nth), []).append(time.perf_counter() - started)
                 except Exception as error:
-                    # A kernel that this GPU lacks, memory, another version: padded batches need none of it.
+                    # This GPU may lack the kernel or the memory: padded batches need neither.
                     return f"the trial failed ({error})"
                 finally:
                     if self._packed is not None:
@@ -177,11 +185,11 @@ def load(options: ModelOptions) -> TorchBackend:
     """
     Load a cross-encoder with sentence-transformers.
 
-    `model_kwargs={"attn_implementation": "packed"}` asks for packed batches; any other name is handed to transformers,
-    and batches are padded then.
+    `model_kwargs={"attn_implementation": "packed"}` asks for packed batches. Any other name goes to transformers, and
+    batches are padded.
 
-    :raises ModelNotFoundError: If there is no such folder, the hub does not have or cannot give it, or a folder holds
-        no safetensors.
+    :raises ModelNotFoundError: If there is no such folder, the model cannot be fetched from the hub, or the folder
+        holds no safetensors.
     :raises ValueError: If the model is not a sequence-classification model with one output label, its weights are not
         safetensors, `device` is a GPU and there is none, or packed batches were asked for and cannot be had.
     """
@@ -206,7 +214,7 @@ def load(options: ModelOptions) -> TorchBackend:
         model_kwargs["dtype"] = resolve_dtype(options.dtype, options.device)
     place = locate(options.model)
     if Path(place).is_dir():
-        require_safetensors(Path(place), options.model)
+        _require_safetensors(Path(place), options.model)
     try:
         cross_encoder = CrossEncoder(
             place,
@@ -230,8 +238,8 @@ def resolve_dtype(dtype: str, device: str | None) -> torch.dtype:
     """
     Return the torch type for a name; `auto` is the fastest that ranks the same on this hardware.
 
-    `auto` gives float16 on a GPU, bfloat16 on a CPU with AVX512-BF16 or AMX instructions, and float32 elsewhere:
-    without them bfloat16 is emulated, and slower than float32.
+    `auto` gives float16 on a GPU, bfloat16 on a CPU with AVX512-BF16 or AMX instructions, and float32 elsewhere: a CPU
+    without these instructions emulates bfloat16, which is slower than float32.
     """
     check_dtype(dtype)
     if dtype != "auto":
@@ -246,6 +254,30 @@ def resolve_dtype(dtype: str, device: str | None) -> torch.dtype:
 def _cpu_has_bfloat16() -> bool:
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("amx"))
+
+
+def _require_safetensors(folder: Path, model: str) -> None:
+    """
+    Raise, with what to do instead, unless a folder holds weights as safetensors.
+
+    :raises ModelNotFoundError: If it does not; names what it holds, and the runtime that reads it.
+    """
+    if has_safetensors(folder):
+        return
+    for name, runtime in BACKENDS.items():
+        exported = (
+            sorted(str(file.relative_to(folder)) for file in folder.rglob(runtime.files)) if runtime.files else []
+        )
+        if exported:
+            raise ModelNotFoundError(
+                f"model {model!r} has only {runtime.format} weights ({', '.join(exported)}) in {folder}: "
+                f"set backend={name!r}."
+            )
+    held = sorted(file.name for file in folder.iterdir())
+    raise ModelNotFoundError(
+        f"model {model!r} has no weights as safetensors in {folder}, which holds {', '.join(held[:10]) or 'nothing'}. "
+        "Pickled weights (pytorch_model.bin) are not read, as they run code; convert them to safetensors."
+    )
 
 
 def _require_classifier(cross_encoder: Any, model: str) -> None:
@@ -263,7 +295,7 @@ def _require_classifier(cross_encoder: Any, model: str) -> None:
 
 
 def _saved_prompt(cross_encoder: Any, tokenizer: PairTokenizer) -> str:
-    """Return the prompt that the model was saved with, once our packing of a prompted pair equals the library's."""
+    """Return the prompt that the model was saved with, if our packing of a prompted pair equals the library's."""
     name = cross_encoder.default_prompt_name
     prompt: str = cross_encoder.prompts.get(name, "") if name is not None else ""
     pair = ("a question", "an answer")
@@ -279,7 +311,7 @@ def _saved_prompt(cross_encoder: Any, tokenizer: PairTokenizer) -> str:
 
 
 def _trial_batches(tokenizer: PairTokenizer, vocabulary: int, limit: int | None, *, pairs: int = 128) -> list[Batch]:
-    """Make up a batch of pairs of mixed lengths, and one of equal lengths, of tokens below `vocabulary`."""
+    """Make up two batches of random tokens below `vocabulary`: pairs of mixed lengths, and pairs of equal length."""
     rng = np.random.default_rng(0)
     pair_format = tokenizer.format
     special = np.concatenate([part.ids for part in (pair_format.prefix, pair_format.middle, pair_format.suffix)])
@@ -299,8 +331,8 @@ def _threads(count: int | None) -> Iterator[None]:
     """
     Run with `count` threads, then restore the process's own number.
 
-    torch keeps the number for the process and hands it to every thread that begins to compute, for good, so that no two
-    forward passes with different numbers may run at once. The other pool, between operations, is not used here.
+    torch keeps the number for the process, and a thread that begins to compute takes it for good. So two forward passes
+    with different numbers must not run at once. torch's other pool, between operations, is not used here.
     """
     if count is None or count == torch.get_num_threads():
         yield

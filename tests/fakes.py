@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from haystack_ce_ranker.backends.protocol import Batch
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.tokenizing.pairs import PackedPair, PairTokenizer
 
 REPOSITORY = Path(__file__).parent.parent
@@ -98,6 +99,22 @@ def save_bert(folder: Path, *, labels: int = 1) -> str:
     return str(folder)
 
 
+def save_causal(folder: Path) -> str:
+    """Save a tiny causal language model, which is no sequence-classification cross-encoder."""
+    tokenizer = bert_tokenizer()
+    config = transformers.Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=16,
+    )
+    transformers.Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 class FakeBackend:
     """A backend whose logit is a fixed function of the tokens, and that can run out of memory."""
 
@@ -133,6 +150,15 @@ class FakeBackend:
 
 def logits(scores):
     return [document.logit for document in scores.documents]
+
+
+DOCUMENTS = ["the hut in the snow", "", "a car", "berlin is a city of germany. " * 2, "paris", "a brake " * 30]
+
+
+def scores_of(backend, documents=DOCUMENTS, query="the hut"):
+    """The logits of documents, read as a ranker reads them by default."""
+    found, _ = CrossEncoderScorer(backend).score(query, documents)
+    return logits(found)
 
 
 TEXTS = ["where is the hut", "the hut is in the snow, near berlin. and a longer text with é 漢字 🙂"]

@@ -1,4 +1,4 @@
-"""The OpenVINO runtime, and the choice of a runtime: equal to torch, safe from several threads, clear errors."""
+"""The OpenVINO runtime: equal to torch, safe from several threads, clear errors."""
 
 import logging
 import shutil
@@ -12,26 +12,20 @@ import numpy as np
 import pytest
 from haystack import Document, Pipeline
 
-from fakes import bert_tokenizer
+from fakes import DOCUMENTS, bert_tokenizer, save_causal, scores_of
 from haystack_ce_ranker import CrossEncoderRanker
-from haystack_ce_ranker.backends import auto, loading
+from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends import openvino_backend as runtime
-from haystack_ce_ranker.backends.auto import choose
 from haystack_ce_ranker.backends.devices import allowed_cpus
-from haystack_ce_ranker.backends.exported import one_logit_each, require_classifier, stored_dtype
+from haystack_ce_ranker.backends.exported import stored_dtype
 from haystack_ce_ranker.backends.model_files import ModelNotFoundError, ModelOptions
-from haystack_ce_ranker.quantizing import writers as quantizers
+from haystack_ce_ranker.quantizing import writers
+from haystack_ce_ranker.quantizing.sample_texts import QUERIES, TEXTS
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 
 openvino = pytest.importorskip("openvino", reason="needs the extra 'openvino'")
 
-DOCUMENTS = ["the hut in the snow", "", "a car", "berlin is a city of germany. " * 2, "paris", "a brake " * 30]
 CPU = {"device": "cpu"}
-
-
-def scores_of(backend, documents=DOCUMENTS, query="the hut"):
-    found, _ = CrossEncoderScorer(backend).score(query, documents)
-    return [document.logit for document in found.documents]
 
 
 def save(folder, model, tokenizer):
@@ -73,38 +67,6 @@ def save_kind(kind, folder):
     else:
         made = small_config(config, tokenizer, max_position_embeddings=130)
     return save(folder, getattr(transformers, f"{kind}ForSequenceClassification")(made), tokenizer)
-
-
-@pytest.fixture(scope="module")
-def ir(tmp_path_factory, tiny_bert):
-    """A folder with the tiny model as an OpenVINO file, in float32."""
-    folder = tmp_path_factory.mktemp("openvino") / "tiny"
-    shutil.copytree(tiny_bert, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    exact = loading.load("torch", ModelOptions(tiny_bert, dtype="float32", **CPU))
-    openvino.save_model(runtime.convert(exact), folder / "openvino_model.xml", compress_to_fp16=False)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def float_onnx(tmp_path_factory, tiny_bert):
-    """A folder with the tiny model as an ONNX file, in float32, and no torch checkpoint."""
-    pytest.importorskip("onnx", reason="needs the extra 'onnx'")
-    folder = tmp_path_factory.mktemp("onnx") / "tiny"
-    shutil.copytree(tiny_bert, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    exact = loading.load("torch", ModelOptions(tiny_bert, model_kwargs={"attn_implementation": "eager"}, **CPU))
-    quantizers.export(exact, folder / "model.onnx")
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def int8_onnx(tmp_path_factory, tiny_bert):
-    """A folder with the tiny model as an int8 ONNX file, and no torch checkpoint."""
-    pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
-    folder = tmp_path_factory.mktemp("int8") / "tiny"
-    shutil.copytree(tiny_bert, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    exact = loading.load("torch", ModelOptions(tiny_bert, model_kwargs={"attn_implementation": "eager"}, **CPU))
-    quantizers.write_onnx(exact, folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +146,7 @@ def test_dtype_is_what_the_processor_computes_in(ir, tiny_bert, monkeypatch):
     for dtype in ("bfloat16", "float16"):
         with pytest.raises(ValueError, match=f"dtype='{dtype}' is not what this CPU computes in"):
             runtime._resolve_dtype(dtype, "float32", Old(), None)
-    with pytest.raises(ValueError, match="dtype must be one of 'auto', 'float32', 'float16', 'bfloat16', or None"):
+    with pytest.raises(ValueError, match="dtype must be one of 'auto', 'float32', 'float16', 'bfloat16' or None"):
         loading.load("openvino", ModelOptions(ir, dtype="int8", **CPU))
 
 
@@ -192,7 +154,7 @@ def test_an_int8_file_is_loaded_as_such_and_in_nothing_else(tiny_bert, tmp_path)
     pytest.importorskip("nncf", reason="needs the extra 'openvino'")
     exact = loading.load("torch", ModelOptions(tiny_bert, **CPU))
     shutil.copytree(tiny_bert, tmp_path / "int8", ignore=shutil.ignore_patterns("*.safetensors"))
-    quantizers.write_openvino(exact, tmp_path / "int8")
+    writers.write_openvino(exact, tmp_path / "int8")
     model = str(tmp_path / "int8")
     assert stored_dtype(tmp_path / "int8" / "openvino_model.xml") == "int8"
     for dtype in (None, "auto"):
@@ -260,15 +222,7 @@ def test_a_saved_prompt_stands_before_the_query_of_a_converted_model(tiny_bert, 
     assert scores_of(ours) == pytest.approx(scores_of(exact), abs=1e-4)
 
 
-def test_a_missing_runtime_names_the_extra(monkeypatch, tiny_bert):
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(ImportError, match=r"ce-ranker-haystack\[openvino\]"):
-        loading.load("openvino", ModelOptions(tiny_bert))
-
-
-def test_a_model_that_is_nowhere_names_what_was_tried(tmp_path):
-    with pytest.raises(ModelNotFoundError, match=r"no/such-model.*tried the folder .*hub"):
-        loading.load("openvino", ModelOptions("no/such-model"))
+def test_a_folder_without_any_weights_names_what_was_tried(tmp_path):
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ModelNotFoundError, match=r"none of openvino_model.xml, .*model.onnx, .*\*.safetensors in "):
         loading.load("openvino", ModelOptions(str(tmp_path)))
@@ -288,18 +242,7 @@ def test_a_model_with_two_labels_is_an_error(two_label_bert, tmp_path):
         loading.load("openvino", ModelOptions(str(tmp_path / "two"), **CPU))
 
 
-def test_what_is_no_cross_encoder_is_refused_as_far_as_its_file_tells(ir, tmp_path):
-    class Config:
-        architectures = ("Qwen2ForCausalLM",)
-
-    require_classifier([None, 1], None, "fine")
-    require_classifier([None, None], None, "open")
-    with pytest.raises(ValueError, match="'m' is not a sequence-classification cross-encoder but Qwen2ForCausalLM"):
-        require_classifier([None, 1], Config(), "m")
-    with pytest.raises(ValueError, match="an output of 3 dimensions"):
-        require_classifier([None, None, 50], None, "m")
-    with pytest.raises(ValueError, match="2 output labels"):
-        one_logit_each(np.zeros((3, 2)), 3)
+def test_a_file_whose_configuration_names_another_kind_of_model_is_refused(ir, tmp_path):
     shutil.copytree(ir, tmp_path / "causal")
     config = (tmp_path / "causal" / "config.json").read_text(encoding="utf-8")
     (tmp_path / "causal" / "config.json").write_text(
@@ -310,17 +253,7 @@ def test_what_is_no_cross_encoder_is_refused_as_far_as_its_file_tells(ir, tmp_pa
 
 
 def test_a_causal_re_ranker_is_an_error(tmp_path):
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    config = Qwen2Config(
-        vocab_size=len(bert_tokenizer()),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        intermediate_size=16,
-    )
-    model = save(tmp_path, Qwen2ForCausalLM(config), bert_tokenizer())
+    model = save_causal(tmp_path)
     with pytest.raises(ValueError, match="for example a causal re-ranker"):
         loading.load("openvino", ModelOptions(model, **CPU))
 
@@ -359,96 +292,6 @@ def test_nothing_is_reported_to_anybody():
     assert done.stdout.strip() == "False []"
 
 
-class TestAuto:
-    """The rule of `backends.auto`, on folders that hold what the rule asks for."""
-
-    @pytest.fixture
-    def installed(self, monkeypatch):
-        def only(*packages):
-            monkeypatch.setattr(auto, "_installed", lambda package: package in packages)
-
-        only("openvino", "onnxruntime")
-        return only
-
-    def test_another_device_than_a_cpu_takes_torch_where_there_is_a_checkpoint(
-        self, installed, tiny_bert, ir, int8_onnx, float_onnx
-    ):
-        for device in ("cuda:0", "mps", "xpu"):
-            for name in (tiny_bert, "owner/name"):
-                chosen = choose(ModelOptions(name, device=device))
-                assert (chosen.backend, chosen.dtype) == ("torch", "auto")
-            assert choose(ModelOptions(ir, device=device)).backend == "openvino"
-            for folder in (int8_onnx, float_onnx):
-                assert choose(ModelOptions(folder, device=device)).backend == "onnx"
-        installed("openvino")
-        assert choose(ModelOptions(int8_onnx, device="cuda:0")).backend == "openvino"
-        installed()
-        assert choose(ModelOptions(ir, device="cuda:0")).backend == "torch"
-        assert choose(ModelOptions(tiny_bert, device="cuda", dtype="float32")).dtype == "float32"
-
-    def test_without_a_device_the_machine_decides(self, installed, monkeypatch, tiny_bert):
-        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-        assert choose(ModelOptions(tiny_bert)).backend == "torch"
-        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-        assert choose(ModelOptions(tiny_bert)).backend == "openvino"
-
-    def test_a_checkpoint_takes_what_is_installed(self, installed, tiny_bert):
-        for packages, expected in (
-            (("openvino", "onnxruntime"), "openvino"),
-            (("openvino",), "openvino"),
-            (("onnxruntime",), "torch"),
-            ((), "torch"),
-        ):
-            installed(*packages)
-            assert choose(ModelOptions(tiny_bert, **CPU)).backend == expected
-            assert choose(ModelOptions("owner/name", **CPU)).backend == expected
-
-    def test_a_file_takes_the_runtime_that_reads_it(self, installed, ir, int8_onnx, float_onnx):
-        assert choose(ModelOptions(ir, **CPU)).backend == "openvino"
-        assert choose(ModelOptions(int8_onnx, **CPU)).backend == "onnx"
-        assert choose(ModelOptions(float_onnx, **CPU)).backend == "openvino"
-        installed("onnxruntime")
-        assert choose(ModelOptions(int8_onnx, **CPU)).backend == "onnx"
-        assert choose(ModelOptions(float_onnx, **CPU)).backend == "onnx"
-        installed("openvino")
-        assert choose(ModelOptions(int8_onnx, **CPU)).backend == "openvino"
-
-    def test_a_folder_with_both_takes_the_int8_onnx_file_unless_a_dtype_is_asked_for(
-        self, installed, ir, int8_onnx, tmp_path
-    ):
-        folder = shutil.copytree(ir, tmp_path / "both")
-        shutil.copy(Path(int8_onnx) / "model.onnx", folder)
-        assert choose(ModelOptions(str(folder), **CPU)).backend == "onnx"
-        assert choose(ModelOptions(str(folder), dtype="float32", **CPU)).backend == "openvino"
-        installed("openvino")
-        assert choose(ModelOptions(str(folder), **CPU)).backend == "openvino"
-
-    def test_what_is_hidden_from_imports_is_not_installed(self, monkeypatch, tiny_bert):
-        assert choose(ModelOptions(tiny_bert, **CPU)).backend == "openvino"
-        monkeypatch.setitem(sys.modules, "openvino", None)
-        assert choose(ModelOptions(tiny_bert, **CPU)).backend == "torch"
-
-    def test_a_dtype_in_model_kwargs_stays(self, installed, tiny_bert):
-        chosen = choose(ModelOptions(tiny_bert, model_kwargs={"torch_dtype": "float32"}, **CPU))
-        assert chosen.dtype is None
-
-    def test_a_model_that_cannot_be_converted_runs_on_torch(self, tiny_bert, monkeypatch, caplog):
-        def refuse(exact):
-            raise runtime.ConversionError("no")
-
-        monkeypatch.setattr(runtime, "convert", refuse)
-        with caplog.at_level(logging.WARNING):
-            found = loading.load("auto", ModelOptions(tiny_bert, **CPU))
-        assert found.name == "torch"
-        assert "backend='auto' takes torch: no" in caplog.text
-
-    def test_the_report_says_what_ran(self, tiny_bert, int8_onnx):
-        found = CrossEncoderRanker(model=tiny_bert, backend="auto", dtype="float32").run("the hut", documents())
-        assert (found["report"]["backend"], found["report"]["dtype"]) == ("openvino", "float32")
-        found = CrossEncoderRanker(model=int8_onnx, backend="auto").run("the hut", documents())
-        assert (found["report"]["backend"], found["report"]["dtype"]) == ("onnx", "int8")
-
-
 def documents():
     return [Document(id=str(place), content=text) for place, text in enumerate(DOCUMENTS)]
 
@@ -468,8 +311,6 @@ def test_a_ranker_on_openvino_ranks_as_on_torch_and_round_trips(tiny_bert, ir):
 
 @pytest.mark.integration
 def test_the_real_model_scores_the_same(models_dir):
-    from haystack_ce_ranker.quantizing.sample_texts import QUERIES, TEXTS
-
     folder = str(models_dir / "ce-minilm-l12")
     exact, ours, fast = (
         loading.load(name, ModelOptions(folder, dtype=dtype, **CPU))

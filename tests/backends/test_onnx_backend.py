@@ -1,25 +1,20 @@
-"""Loading and running models: equal to sentence-transformers, and clear errors."""
+"""The onnxruntime runtime: equal to torch, threads that are shared, the GPU where there is one, clear errors."""
 
 import logging
 import shutil
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from sentence_transformers import CrossEncoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from fakes import save_bert
+from fakes import DOCUMENTS, save_bert, scores_of
 from haystack_ce_ranker.backends import loading
-from haystack_ce_ranker.backends.configuration import position_limit
-from haystack_ce_ranker.backends.exported import OneByOne
-from haystack_ce_ranker.backends.model_files import ModelNotFoundError, ModelOptions, find_files, locate
+from haystack_ce_ranker.backends.model_files import ModelNotFoundError, ModelOptions
 from haystack_ce_ranker.backends.onnx_backend import (
     CPU_ONLY,
     CUDA,
@@ -28,10 +23,7 @@ from haystack_ce_ranker.backends.onnx_backend import (
     OnnxBackend,
     _providers,
 )
-from haystack_ce_ranker.backends.torch_backend import resolve_dtype
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
-
-DOCUMENTS = ["the hut in the snow", "", "a car", "berlin is a city of germany. " * 2]
 
 
 @pytest.fixture(scope="module")
@@ -63,36 +55,9 @@ def onnx_bert(tmp_path_factory, tiny_bert):
     return str(folder)
 
 
-def scores_of(backend, documents):
-    found, _ = CrossEncoderScorer(backend).score("the hut", documents)
-    return [document.logit for document in found.documents]
-
-
-def scores(backend):
-    return scores_of(backend, DOCUMENTS)
-
-
-def test_torch_scores_equal_those_of_sentence_transformers(tiny_bert):
-    expected = CrossEncoder(tiny_bert).predict(
-        [("the hut", document) for document in DOCUMENTS], activation_fn=torch.nn.Identity()
-    )
-    assert np.ptp(expected) > 0.01
-    backend = loading.load("torch", ModelOptions(tiny_bert, threads=1))
-    assert scores(backend) == pytest.approx(expected, abs=1e-4)
-    assert (backend.dtype, backend.device, backend.max_length) == ("float32", "cpu", 128)
-    backend.free_memory()
-    assert backend.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
-    assert backend.is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
-    assert backend.is_out_of_memory(RuntimeError("CUDA error: out of memory"))
-    assert backend.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
-    assert backend.is_out_of_memory(MemoryError())
-    assert not backend.is_out_of_memory(RuntimeError("other"))
-    assert not backend.is_out_of_memory(ValueError("out of memory"))
-
-
 def test_onnx_scores_equal_those_of_torch(tiny_bert, onnx_bert):
     backend = loading.load("onnx", ModelOptions(onnx_bert, threads=1))
-    assert scores(backend) == pytest.approx(scores(loading.load("torch", ModelOptions(tiny_bert))), abs=1e-4)
+    assert scores_of(backend) == pytest.approx(scores_of(loading.load("torch", ModelOptions(tiny_bert))), abs=1e-4)
     assert (backend.dtype, backend.device) == ("float32", "cpu")
     assert backend.is_out_of_memory(RuntimeError("Failed to allocate memory for requested buffer"))
     backend.free_memory()
@@ -105,6 +70,41 @@ def test_on_cpu_an_onnx_score_does_not_depend_on_the_batch(onnx_bert):
     assert scores_of(backend, DOCUMENTS) == expected
     _, stats = CrossEncoderScorer(backend).score("the hut", DOCUMENTS)
     assert stats.padding_share == 0.0
+
+
+def test_on_cpu_requests_share_the_threads_of_an_onnx_model(monkeypatch, onnx_bert):
+    backend = loading.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=2))
+    other = loading.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=1))
+    assert backend._session.get_session_options().intra_op_num_threads == 1
+    changed = threading.Condition()
+    most = {}
+
+    def watch(one, name, threads):
+        running, run = [], one._run
+
+        def watched(batch):
+            with changed:
+                running.append(batch)
+                most[name] = max(most.get(name, 0), len(running))
+                changed.notify_all()
+                # The first pair waits until as many run at once as may, and each leaves time for one too many.
+                changed.wait_for(lambda: most[name] >= threads, timeout=60)
+            try:
+                time.sleep(0.002)
+                return run(batch)
+            finally:
+                with changed:
+                    running.pop()
+
+        monkeypatch.setattr(one, "_run", watched)
+
+    watch(backend, "two", 2)
+    watch(other, "one", 1)
+    expected = scores_of(backend)
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(scores_of, [backend, other] * 6))
+    assert found == [expected] * 12
+    assert most == {"two": 2, "one": 1}
 
 
 class OnGpu:
@@ -142,9 +142,9 @@ def test_on_a_gpu_onnx_runs_padded_batches_one_at_a_time(onnx_bert, tiny_bert):
     models = [OnnxBackend(session, tokenizer, None, dtype="float32", threads=None) for _ in range(2)]
     assert [(one.device, one.pads, one.batch_tokens) for one in models] == [("cuda:1", True, CUDA_BATCH_TOKENS)] * 2
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(lambda number: scores(models[number % 2]), range(6)))
+        found = list(pool.map(lambda number: scores_of(models[number % 2]), range(6)))
     assert session.most == 1
-    assert found[0] == pytest.approx(scores(on_cpu), abs=1e-5)
+    assert found[0] == pytest.approx(scores_of(on_cpu), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -202,50 +202,6 @@ def test_onnx_knows_the_words_for_a_lack_of_memory(words):
     assert not OnnxBackend.is_out_of_memory(None, RuntimeError("invalid input"))
 
 
-def test_models_with_equal_threads_share_them():
-    pools = [OneByOne(threads)._pool for threads in (1, 2, 2)]
-    assert pools[1] is pools[2]
-    assert pools[0] is not pools[1]
-
-
-def test_torch_says_when_the_gpu_that_was_named_is_not_there(tiny_bert, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="device must be one that torch can use here, but got 'cuda:0'"):
-        loading.load("torch", ModelOptions(tiny_bert, device="cuda:0"))
-
-
-def test_on_cpu_requests_share_the_threads_of_an_onnx_model(monkeypatch, onnx_bert):
-    backend = loading.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=2))
-    other = loading.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=1))
-    assert backend._session.get_session_options().intra_op_num_threads == 1
-    lock = threading.Lock()
-    most = {}
-
-    def watch(one, name):
-        running, run = [], one._run
-
-        def watched(batch):
-            with lock:
-                running.append(batch)
-                most[name] = max(most.get(name, 0), len(running))
-            try:
-                threading.Event().wait(0.002)  # long enough for another pair to begin
-                return run(batch)
-            finally:
-                with lock:
-                    running.pop()
-
-        monkeypatch.setattr(one, "_run", watched)
-
-    watch(backend, "two")
-    watch(other, "one")
-    expected = scores(backend)
-    with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(scores, [backend, other] * 6))
-    assert found == [expected] * 12
-    assert most == {"two": 2, "one": 1}
-
-
 @pytest.mark.parametrize(("capabilities", "asked"), [({}, True), ({"avx512_vnni": True}, False)])
 def test_onnx_asks_for_exact_int8_products_where_the_processor_does_not_give_them(
     onnx_bert, monkeypatch, capabilities, asked
@@ -262,11 +218,11 @@ def test_int8_scores_are_those_of_exact_products_on_any_processor(onnx_bert, tmp
     folder = tmp_path / "int8"
     shutil.copytree(onnx_bert, folder)
     quantize_dynamic(Path(onnx_bert) / "model.onnx", folder / "model.onnx", weight_type=QuantType.QInt8)
-    found = scores(loading.load("onnx", ModelOptions(str(folder), threads=1)))
+    found = scores_of(loading.load("onnx", ModelOptions(str(folder), threads=1)))
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     exact = loading.load("onnx", ModelOptions(str(folder), threads=1))
     assert exact.dtype == "int8"
-    assert found == scores(exact)
+    assert found == scores_of(exact)
 
 
 def test_onnx_computes_in_what_the_file_holds_and_refuses_another_dtype(onnx_bert, tmp_path):
@@ -289,99 +245,6 @@ def test_an_onnx_file_can_be_named_with_and_without_its_folder(onnx_bert, tmp_pa
         assert backend.dtype == "float32"
 
 
-def test_a_model_with_two_labels_is_an_error(two_label_bert):
-    with pytest.raises(ValueError, match="2 output labels"):
-        loading.load("torch", ModelOptions(two_label_bert))
-
-
-def test_pickled_weights_are_refused(tiny_bert):
-    with pytest.raises(ValueError, match="use_safetensors"):
-        loading.load("torch", ModelOptions(tiny_bert, model_kwargs={"use_safetensors": False}))
-
-
-def test_a_model_that_is_nowhere_names_what_was_tried(tmp_path):
-    with pytest.raises(ModelNotFoundError, match=r"no/such-model.*tried the folder .*hub"):
-        loading.load("torch", ModelOptions("no/such-model"))
-    with pytest.raises(ModelNotFoundError, match=r"no/such-model.*hub"):
-        loading.load("onnx", ModelOptions("no/such-model"))
-    with pytest.raises(ModelNotFoundError, match="there is no folder"):
-        locate(str(tmp_path / "absent"))
-
-
 def test_a_folder_without_an_onnx_file_is_an_error(tiny_bert):
     with pytest.raises(ModelNotFoundError, match=r"none of model.onnx"):
         loading.load("onnx", ModelOptions(tiny_bert))
-
-
-def test_packages_are_found_and_left_only_by_their_name(tmp_path):
-    assert Path(locate("package:haystack_ce_ranker/backends")).name == "backends"
-    for bad in ("package:no_such_package/x", "package:haystack_ce_ranker/../x", "package:haystack_ce_ranker/none"):
-        with pytest.raises(ModelNotFoundError):
-            locate(bad)
-    with pytest.raises(ModelNotFoundError, match="none of a.onnx"):
-        find_files(ModelOptions(str(tmp_path)), ["a.onnx"])
-    assert locate("owner/name") == "owner/name"
-
-
-def test_a_missing_runtime_names_the_extra(monkeypatch, tiny_bert):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ImportError, match=r"ce-ranker-haystack\[onnx\]"):
-        loading.load("onnx", ModelOptions(tiny_bert))
-
-
-def test_an_unknown_runtime_is_an_error(tiny_bert):
-    with pytest.raises(ValueError, match="backend must be one of 'torch', 'onnx', 'openvino', 'auto', but got 'jax'"):
-        loading.load("jax", ModelOptions(tiny_bert))
-
-
-def test_dtypes_by_name():
-    assert resolve_dtype("bfloat16", "cpu") is torch.bfloat16
-    assert resolve_dtype("auto", "cuda:0") is torch.float16
-    assert resolve_dtype("auto", "cpu") in (torch.bfloat16, torch.float32)
-    with pytest.raises(ValueError, match="dtype must be"):
-        resolve_dtype("int4", None)
-
-
-def test_low_precision_ranks_and_reports(tiny_bert):
-    backend = loading.load("torch", ModelOptions(tiny_bert, dtype="bfloat16"))
-    assert backend.dtype == "bfloat16"
-    exact = scores(loading.load("torch", ModelOptions(tiny_bert)))
-    assert np.corrcoef(scores(backend), exact)[0, 1] > 0.95
-    assert scores(backend) == pytest.approx(exact, rel=0.2)
-
-
-def test_positions_that_start_behind_the_padding_id_are_not_counted():
-    from transformers import BertConfig, RobertaConfig
-
-    assert position_limit(BertConfig()) == 512
-    assert position_limit(RobertaConfig(max_position_embeddings=514, pad_token_id=1)) == 512
-    assert position_limit(None) is None
-
-
-def test_a_saved_prompt_stands_before_the_query(tiny_bert, tmp_path):
-    prompted = CrossEncoder(tiny_bert, prompts={"rank": "city "}, default_prompt_name="rank")
-    prompted.save_pretrained(str(tmp_path / "prompted"))
-    backend = loading.load("torch", ModelOptions(str(tmp_path / "prompted")))
-    expected = prompted.predict([("the hut", text) for text in DOCUMENTS], activation_fn=torch.nn.Identity())
-    assert backend.query_prompt == "city "
-    assert scores(backend) == pytest.approx(expected, abs=1e-4)
-
-
-def test_a_causal_re_ranker_is_an_error(tmp_path):
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    from fakes import bert_tokenizer
-
-    tokenizer = bert_tokenizer()
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        intermediate_size=16,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"Transformer \+ LogitScore \(for example a causal re-ranker\)"):
-        loading.load("torch", ModelOptions(str(tmp_path)))

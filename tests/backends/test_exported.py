@@ -1,0 +1,41 @@
+"""What the runtimes of exported models share: checks of a file, and threads that models share."""
+
+import numpy as np
+import pytest
+
+from haystack_ce_ranker.backends.exported import OneByOne, one_logit_each, require_classifier, stored_dtype
+
+
+def test_models_with_equal_threads_share_them():
+    pools = [OneByOne(threads)._pool for threads in (1, 2, 2)]
+    assert pools[1] is pools[2]
+    assert pools[0] is not pools[1]
+
+
+def test_what_is_no_cross_encoder_is_refused_as_far_as_its_file_tells():
+    class Config:
+        architectures = ("Qwen2ForCausalLM",)
+
+    require_classifier([None, 1], None, "fine")
+    require_classifier([None, None], None, "open")
+    with pytest.raises(ValueError, match="'m' is not a sequence-classification cross-encoder but Qwen2ForCausalLM"):
+        require_classifier([None, 1], Config(), "m")
+    with pytest.raises(ValueError, match="an output of 3 dimensions"):
+        require_classifier([None, None, 50], None, "m")
+    with pytest.raises(ValueError, match="2 output labels"):
+        one_logit_each(np.zeros((3, 2)), 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("model.onnx", b"MatMul", "float32"),
+        ("model.onnx", b"QLinearMatMul", "int8"),
+        ("model.onnx", b"graph_output_cast0", "float16"),
+        ("model.xml", b'element_type="f32"', "float32"),
+        ("model.xml", b'element_type="i8"', "int8"),
+    ],
+)
+def test_a_file_tells_what_it_holds(tmp_path, name, content, expected):
+    (tmp_path / name).write_bytes(b"\x00" + content)
+    assert stored_dtype(tmp_path / name) == expected

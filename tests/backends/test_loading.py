@@ -1,0 +1,58 @@
+"""The table of runtimes: loading by name, clear errors, and a runtime added in one line."""
+
+import sys
+from importlib import import_module
+from types import SimpleNamespace
+
+import pytest
+
+from fakes import FakeBackend, scores_of
+from haystack_ce_ranker.backends import loading
+from haystack_ce_ranker.backends.loading import BACKENDS, Runtime
+from haystack_ce_ranker.backends.model_files import ModelNotFoundError, ModelOptions
+
+
+def test_an_unknown_runtime_is_an_error(tiny_bert):
+    with pytest.raises(ValueError, match="backend must be one of 'torch', 'onnx', 'openvino', 'auto', but got 'jax'"):
+        loading.load("jax", ModelOptions(tiny_bert))
+
+
+def test_every_runtime_of_the_table_offers_load():
+    for runtime in BACKENDS.values():
+        assert callable(import_module(runtime.module).load)
+
+
+def test_a_runtime_is_added_by_one_line_of_the_table(monkeypatch, tmp_path):
+    given = []
+    module = SimpleNamespace(load=lambda options: given.append(options) or FakeBackend())
+    monkeypatch.setitem(sys.modules, "somewhere.fake_backend", module)
+    monkeypatch.setitem(BACKENDS, "fake", Runtime("somewhere.fake_backend", "numpy", "fake", "*.fake"))
+    options = ModelOptions("anything", dtype="float32")
+    assert len(set(scores_of(loading.load("fake", options)))) > 1
+    assert given == [options]
+    assert "fake" in loading.installed()
+    with pytest.raises(ValueError, match="backend must be one of .*'fake', but got 'jax'"):
+        loading.load("jax", options)
+    (tmp_path / "model.fake").write_bytes(b"")
+    with pytest.raises(ModelNotFoundError, match=r"has only fake weights \(model.fake\) in .*: set backend='fake'"):
+        loading.load("torch", ModelOptions(str(tmp_path)))
+
+
+def test_runtimes_whose_package_is_there_are_installed_and_a_choice_among_them_is_none(monkeypatch):
+    monkeypatch.setattr(loading, "find_spec", lambda package: package in ("torch", "openvino") or None)
+    assert loading.installed() == ["torch", "openvino"]
+
+
+@pytest.mark.parametrize(("name", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_a_missing_runtime_names_the_extra(monkeypatch, tiny_bert, name, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert name not in loading.installed()
+    with pytest.raises(ImportError, match=rf"ce-ranker-haystack\[{name}\]"):
+        loading.load(name, ModelOptions(tiny_bert))
+
+
+@pytest.mark.parametrize(("name", "package"), [("torch", "torch"), ("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_a_model_that_is_nowhere_names_what_was_tried(name, package):
+    pytest.importorskip(package)
+    with pytest.raises(ModelNotFoundError, match=r"no/such-model.*tried the folder .*hub"):
+        loading.load(name, ModelOptions("no/such-model"))

@@ -1,5 +1,6 @@
 """What only a GPU can show: kernels, real lack of memory, speed. Skipped, with a reason, where there is none."""
 
+import logging
 import time
 
 import numpy as np
@@ -105,22 +106,28 @@ def test_real_lack_of_memory_makes_batches_smaller_and_loses_nothing(tiny_bert, 
 
 
 @pytest.mark.integration
-def test_what_the_trial_chose_is_the_faster_form_on_real_weights(models_dir, capsys):
+def test_every_form_scores_real_weights_alike_and_says_how_fast_it_is(models_dir, capsys, caplog):
     folder = str(models_dir / "ce-minilm-l12")
     texts = mixed_texts(2000, longest=480)
-    speed = {}
+    found, pads = {}, {}
     for name, attention in (("padded", "sdpa"), ("packed", "packed"), ("chosen", None)):
-        backend = load(folder, "float16", attention)
+        with caplog.at_level(logging.INFO):
+            backend = load(folder, "float16", attention)
+        pads[name] = backend.pads
         logits(backend, texts[:200])
         seconds = []
         for _ in range(3):
             started = time.perf_counter()
-            _, stats = logits(backend, texts, cache_tokens=0)
+            found[name], stats = logits(backend, texts, cache_tokens=0)
             seconds.append(time.perf_counter() - started)
-        speed[name] = len(texts) / min(seconds)
         with capsys.disabled():
             print(
-                f"\n{name}: {speed[name]:.0f} pairs/s in float16 on {torch.cuda.get_device_name()}, "
+                f"\n{name}: {len(texts) / min(seconds):.0f} pairs/s in float16 on {torch.cuda.get_device_name()}, "
                 f"padding {stats.padding_share:.1%}, pads {backend.pads}"
             )
-    assert speed["chosen"] >= 0.9 * max(speed["padded"], speed["packed"])
+    # How fast each form is stands above for a reader; the benchmark holds it against the others.
+    assert (pads["padded"], pads["packed"]) == (True, False)
+    assert pads["chosen"] == ("faster, and used" not in caplog.text)
+    assert "the trial failed" not in caplog.text
+    for name in ("packed", "chosen"):
+        assert found[name] == close_to(found["padded"], "float16")

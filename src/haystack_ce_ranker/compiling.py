@@ -1,4 +1,4 @@
-"""How loops are compiled by numba: ahead, for named types, and from its cache on disk where there is one."""
+"""Compiles loops with numba: ahead of the first call, for named types, and with a cache on disk if possible."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,18 +7,18 @@ from numba import njit, types
 
 
 def read_only(element: Any) -> Any:
-    """Return the type of a one-dimensional array that is only read, be it in memory or mapped from a file."""
+    """Return the type of a one-dimensional array that is only read, in memory or mapped from a file."""
     return types.Array(element, 1, "C", readonly=True)
 
 
 def compiled(*signatures: Any) -> Callable[[Any], Any]:
-    """Compile for these signatures, without Python's lock, and from the cache on disk where there is one."""
+    """Compile a function for these signatures; it runs without Python's lock. The cache on disk is used if possible."""
 
     def compile_function(function: Any) -> Any:
         try:
             return njit(list(signatures), nogil=True, cache=True)(function)
         except RuntimeError as error:
-            if "cannot cache" not in str(error):  # no folder to write the cache to: compile in every process
+            if "cannot cache" not in str(error):  # numba finds no folder for its cache, so every process compiles
                 raise
             return njit(list(signatures), nogil=True)(function)
 

@@ -1,7 +1,7 @@
 """
-A cross-encoder in int8, written only if it ranks as it does in float32: compared on real pairs, held against bounds.
+Writes a cross-encoder in int8, but only if it ranks as the model in float32 does: both score the same pairs.
 
-How the file of each runtime is made stands in `quantizers.py`.
+`writers.py` makes the file of each runtime.
 """
 
 import shutil
@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.backends.protocol import Backend
+from haystack_ce_ranker.checks import choice
 from haystack_ce_ranker.quantizing.writers import WRITERS
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
@@ -29,7 +31,7 @@ Request = tuple[str, Sequence[str]]
 
 
 class RanksDifferentlyError(ValueError):
-    """A quantised model does not rank as the model it was made from; nothing was written."""
+    """A quantised model does not rank as the original model does; nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,14 @@ class Agreement:
     """
     How alike two models rank the same documents.
 
+    :ivar queries: How many queries have documents.
+    :ivar pairs: How many pairs both scored.
     :ivar correlation: Spearman's rank correlation of a query's documents, mean over queries.
-    :ivar lowest_correlation: That of the query where it is lowest.
-    :ivar overlap: Share of a query's top 10 (or best half, if it has fewer than 20 documents) that both have, mean.
-    :ivar mean_difference: Of two logits, without sign.
+    :ivar lowest_correlation: The lowest correlation of all queries.
+    :ivar overlap: The share of a query's top 10 that both have, mean over queries. If a query has fewer than 20
+        documents, the best half counts instead of the top 10.
+    :ivar mean_difference: The absolute difference of two logits, mean over pairs.
+    :ivar largest_difference: The largest absolute difference.
     """
 
     queries: int
@@ -54,7 +60,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Quantized:
-    """What was written: how it ranks, and the size of its weights."""
+    """A quantised model that was written: how it ranks, and the size of its weights."""
 
     agreement: Agreement
     megabytes: float
@@ -74,21 +80,20 @@ def quantize(
     """
     Write an int8 form of a model into a folder that `backend` loads, if it ranks as the model in float32 does.
 
-    :param output: A folder that is not there yet, or empty. Nothing is left there if anything fails.
+    :param output: A folder that does not exist yet, or is empty. Nothing is left there if anything fails.
     :param requests: Queries with documents to verify on.
-    :param backend: One of `quantizers.WRITERS`.
-    :param report: Called with what the verification found, before that is held against the bounds.
-    :param progress: Called while the result is verified, with the documents scored so far and all of them.
+    :param backend: One of `writers.WRITERS`.
+    :param report: Called with the agreement that was found, before it is held against the bounds.
+    :param progress: Called while the result is verified, with the number of documents scored so far and of all.
     :raises ValueError: If `output` holds something, or the model cannot be quantised.
     :raises RanksDifferentlyError: If the result is below one of the bounds.
     :raises ImportError: If what is needed to write it is not installed.
     """
-    if backend not in WRITERS:
-        raise ValueError(f"backend must be one of {', '.join(map(repr, WRITERS))}, but got {backend!r}.")
+    choice("backend", backend, WRITERS)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"output must be a folder that is not there yet, or empty, but got {str(output)!r}.")
     if not sum(len(documents) for _, documents in requests):
-        raise ValueError("there is nothing to verify the model on: no query has a document.")
+        raise ValueError("requests must have a query with documents to verify the model on, but no query has any.")
     exact: Any = loading.load("torch", _float32(options))
     if exact.query_prompt:
         raise ValueError(
@@ -103,10 +108,10 @@ def quantize(
         megabytes = sum(file.stat().st_size for file in made.iterdir()) / 1e6
         exact.cross_encoder.tokenizer.save_pretrained(made)
         exact.cross_encoder.model.config.save_pretrained(made)
-        found = compare(exact, loading.load(backend, ModelOptions(str(made), device="cpu")), requests, progress)
+        found = agreement(exact, loading.load(backend, ModelOptions(str(made), device="cpu")), requests, progress)
         if report is not None:
             report(found)
-        if found.correlation < min_correlation or found.overlap < min_overlap:
+        if not (found.correlation >= min_correlation and found.overlap >= min_overlap):  # NaN is no agreement
             raise RanksDifferentlyError(
                 f"model {options.model!r} in int8 ranks differently: its rank correlation with float32 is "
                 f"{found.correlation:.4f} (at least {min_correlation}), {found.overlap:.4f} of the top {TOP} are the "
@@ -119,13 +124,18 @@ def quantize(
     return Quantized(found, megabytes)
 
 
-def compare(
+def agreement(
     exact: Backend,
     other: Backend,
     requests: Sequence[Request],
     progress: Callable[[int, int], None] | None = None,
 ) -> Agreement:
-    """Score the same documents with two models, each read as the ranker would, by its best passage, and compare."""
+    """
+    Score the same documents with two models, each document by its best passage, and say how alike they rank.
+
+    :param requests: Queries with documents; those without documents do not count.
+    :param progress: As in `quantize`.
+    """
     policy = ReadingPolicy(passages_per_document=1)
     logits = []
     for nth, one in enumerate((exact, other)):
@@ -160,19 +170,10 @@ def _logits(
 
 
 def _correlation(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    """Spearman's rank correlation; 1 where either has nothing to order."""
-    ranks = [_ranks(values) for values in (ours, theirs)]
-    if any(np.ptp(of_one) == 0 for of_one in ranks):
+    """Return Spearman's rank correlation; 1 if all values of either side are equal, where it is not defined."""
+    if np.ptp(ours) == 0 or np.ptp(theirs) == 0:
         return 1.0
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from the lowest value up, equal values sharing the mean of theirs."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: NDArray[np.float64] = (last - (counts - 1) / 2.0)[places]
-    return ranks
+    return float(spearmanr(ours, theirs).statistic)
 
 
 def _overlap(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
@@ -182,6 +183,6 @@ def _overlap(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
 
 
 def _float32(options: ModelOptions) -> ModelOptions:
-    # eager: scaled_dot_product_attention is exported with shape arithmetic that stands in the way of fusions
+    # eager: scaled_dot_product_attention is exported with arithmetic on shapes, which prevents fusions
     model_kwargs = {**options.model_kwargs, "attn_implementation": "eager"}
     return replace(options, dtype="float32", device="cpu", model_kwargs=model_kwargs)

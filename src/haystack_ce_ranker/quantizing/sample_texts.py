@@ -1,4 +1,4 @@
-"""A few queries and texts, written for the project, to compare two models on where no collection is given."""
+"""A few queries and texts, written for the project, to verify a quantised model on if no collection is given."""
 
 QUERIES = (
     "how do I report a fault on a vehicle",

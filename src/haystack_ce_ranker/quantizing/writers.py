@@ -1,8 +1,8 @@
 """
-Int8 files from a cross-encoder that torch has loaded in float32, one function per runtime that is to read them.
+Writes int8 files of a cross-encoder that torch has loaded in float32, by one function for each runtime.
 
-Weights are quantised here, activations while the model runs (dynamic), so no data is needed. What is written is not
-judged here but in `quantization.py`. Needs no optimum.
+Weights are quantised here and activations while the model runs (dynamically), so that no data is needed. `quantize.py`
+verifies the files. Needs no optimum.
 """
 
 import logging
@@ -23,7 +23,7 @@ def write_onnx(exact: Any, folder: Path) -> None:
     """
     Write `model.onnx` for onnxruntime.
 
-    :param exact: A `backends.torch.TorchBackend` in float32 on CPU.
+    :param exact: A loaded `TorchBackend` in float32 on CPU.
     :raises ImportError: If onnx or onnxruntime is not installed.
     :raises ValueError: If the model is too large for one ONNX file.
     """
@@ -39,7 +39,7 @@ def write_onnx(exact: Any, folder: Path) -> None:
     exported, optimised = folder / "exported.onnx", folder / "optimised.onnx"
     export(exact, exported)
     settings = onnxruntime.SessionOptions()
-    # Only what is standard ONNX: fused operators of onnxruntime's own would not be quantised.
+    # Standard ONNX operators only: onnxruntime's own fused operators would not be quantised.
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     settings.optimized_model_filepath = str(optimised)
     settings.log_severity_level = 3
@@ -56,13 +56,13 @@ def write_onnx(exact: Any, folder: Path) -> None:
 
 def write_openvino(exact: Any, folder: Path) -> None:
     """
-    Write `openvino_model.xml` and `openvino_model.bin` for OpenVINO: its weights as int8, a scale for each row.
+    Write `openvino_model.xml` and `openvino_model.bin` for OpenVINO: weights as int8, with a scale for each row.
 
     OpenVINO then multiplies in int8, with a scale for each 128 values of an activation. That is more exact than int8
-    throughout, with fixed ranges for activations (`nncf.quantize`), and no slower: on 150 pairs of dl19 logits moved by
-    0.03 on average and 0.13 at most, instead of 0.25 and 2.8.
+    with fixed ranges for activations (`nncf.quantize`), and no slower. On 150 pairs of dl19, logits moved by 0.03 on
+    average and 0.13 at most, instead of 0.25 and 2.8.
 
-    :param exact: A `backends.torch.TorchBackend` in float32 on CPU.
+    :param exact: A loaded `TorchBackend` in float32 on CPU.
     :raises ImportError: If openvino or nncf is not installed.
     """
     from haystack_ce_ranker.backends import openvino_backend as runtime
@@ -88,7 +88,7 @@ def export(exact: Any, file: Path) -> None:
     """
     Write a loaded torch model as float32 ONNX with batch and length left open.
 
-    :param exact: A `backends.torch.TorchBackend` in float32 on CPU.
+    :param exact: A loaded `TorchBackend` in float32 on CPU.
     :raises ValueError: If the model is too large for one ONNX file.
     """
     import torch

@@ -1,0 +1,64 @@
+"""The workflow of `haystack-ce-ranker quantize`: what to verify on, a table of what was found, and what was written."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.evaluation.data.candidates import bm25_requests
+from haystack_ce_ranker.evaluation.data.collections import load_collection
+from haystack_ce_ranker.evaluation.showing.tables import agreement_table
+from haystack_ce_ranker.quantizing.quantize import Quantized, Request, quantize
+from haystack_ce_ranker.quantizing.sample_texts import sample_requests
+
+
+def verification(collection: Path | None, *, queries: int, depth: int) -> list[Request]:
+    """
+    Return queries with documents to verify a model on.
+
+    :param collection: A folder in BEIR format; None for a few built-in texts.
+    :param queries: The most queries of the collection, drawn at random.
+    :param depth: How many of BM25's documents for each query.
+    """
+    if collection is None:
+        return [*sample_requests()]
+    return [*bm25_requests(load_collection(collection).sample(queries), depth=depth)]
+
+
+def run_quantizing(
+    options: ModelOptions,
+    output: Path,
+    console: Console,
+    *,
+    backend: str,
+    collection: Path | None,
+    queries: int,
+    depth: int,
+    min_correlation: float,
+    min_overlap: float,
+) -> Quantized:
+    """
+    Quantise a model, print how it ranks beside the original, and say what was written.
+
+    The other parameters are those of `verification` and of `quantizing.quantize.quantize`.
+
+    :raises ValueError: If the model cannot be quantised, or ranks differently: then nothing is written.
+    """
+    requests = verification(collection, queries=queries, depth=depth)
+    with Progress(console=console, transient=True) as bars:
+        bar = bars.add_task("verifying", total=None)
+        found = quantize(
+            options,
+            output,
+            requests,
+            backend=backend,
+            min_correlation=min_correlation,
+            min_overlap=min_overlap,
+            report=lambda agreement: console.print(
+                agreement_table(agreement, title=f"{options.model}: int8 {backend} beside float32 torch")
+            ),
+            progress=lambda done, documents: bars.update(bar, completed=done, total=documents),
+        )
+    console.print(f"wrote {output} ({found.megabytes:.0f} MB)")
+    return found

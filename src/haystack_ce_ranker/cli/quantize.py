@@ -26,16 +26,20 @@ def quantize(
 
     from haystack_ce_ranker.backends.model_files import ModelOptions
     from haystack_ce_ranker.evaluation.commands.quantize import run_quantizing
+    from haystack_ce_ranker.evaluation.showing.tables import agreement_table
 
+    console = Console()
+    title = f"{model}: int8 {backend} beside float32 torch"
     with clear_errors():
         run_quantizing(
             ModelOptions(model, revision=revision),
             output,
-            Console(),
+            console,
             backend=backend,
             collection=verify_on,
             queries=queries,
             depth=depth,
             min_correlation=min_correlation,
             min_overlap=min_overlap,
+            report=lambda found: console.print(agreement_table(found, title=title)),
         )

@@ -1,5 +1,6 @@
-"""The workflow of `haystack-ce-ranker quantize`: what to verify on, a table of what was found, and what was written."""
+"""The workflow of `haystack-ce-ranker quantize`: find what to verify on, quantise, and say what was written."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -8,8 +9,7 @@ from rich.progress import Progress
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.evaluation.data.candidates import bm25_requests
 from haystack_ce_ranker.evaluation.data.collections import load_collection
-from haystack_ce_ranker.evaluation.showing.tables import agreement_table
-from haystack_ce_ranker.quantizing.quantize import Quantized, Request, quantize
+from haystack_ce_ranker.quantizing.quantize import Agreement, Quantized, Request, quantize
 from haystack_ce_ranker.quantizing.sample_texts import sample_requests
 
 
@@ -37,12 +37,14 @@ def run_quantizing(
     depth: int,
     min_correlation: float,
     min_overlap: float,
+    report: Callable[[Agreement], object],
 ) -> Quantized:
     """
-    Quantise a model, print how it ranks beside the original, and say what was written.
+    Quantise a model with a progress bar, and say what was written.
 
     The other parameters are those of `verification` and of `quantizing.quantize.quantize`.
 
+    :param report: Called with how the model ranks beside the original, even if it is then refused.
     :raises ValueError: If the model cannot be quantised, or ranks differently: then nothing is written.
     """
     requests = verification(collection, queries=queries, depth=depth)
@@ -55,9 +57,7 @@ def run_quantizing(
             backend=backend,
             min_correlation=min_correlation,
             min_overlap=min_overlap,
-            report=lambda agreement: console.print(
-                agreement_table(agreement, title=f"{options.model}: int8 {backend} beside float32 torch")
-            ),
+            report=report,
             progress=lambda done, documents: bars.update(bar, completed=done, total=documents),
         )
     console.print(f"wrote {output} ({found.megabytes:.0f} MB)")

@@ -62,6 +62,14 @@ def test_word_by_word_gives_what_the_tokenizer_itself_gives(name, given_texts):
     assert_read_as_the_tokenizer_does(ENCODERS[name], NATIVE[name], given_texts)
 
 
+@pytest.mark.parametrize("make", [TextEncoder, by_table])
+def test_half_of_a_surrogate_pair_is_read_as_a_replacement_character(make):
+    found = make(NATIVE["letters"]).encode(["a \ud83d hut", "a car"])
+    own = make(NATIVE["letters"]).encode(["a \ufffd hut", "a car"])
+    for ours, expected in zip(found, own, strict=True):
+        assert [array.tolist() for array in ours] == [array.tolist() for array in expected]
+
+
 @pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
 def test_other_tokenizers_read_texts_as_a_whole(make):
     tokenizer = make().backend_tokenizer
@@ -418,6 +426,7 @@ def test_a_child_reads_long_texts_whenever_it_was_forked(tiny_bert, when):
 @pytest.mark.parametrize("collection", ["covidqa", "dl19"])
 def test_real_documents_are_read_as_the_real_tokenizer_reads_them(models_dir, data_dir, collection):
     tokenizer = PairTokenizer(AutoTokenizer.from_pretrained(str(models_dir / "ce-minilm-l12")))
+    tokenizer._encoder.load_table()
     contents = [document.content for document in load_collection(data_dir / collection).documents.values()][:3000]
     own = tokenizer._tokenizer.encode_batch(contents, add_special_tokens=False)
     for found, expected in zip(tokenizer.encode(contents), own, strict=True):

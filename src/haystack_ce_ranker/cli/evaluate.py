@@ -20,8 +20,8 @@ def evaluate(
     ] = None,
     bi_encoder: Annotated[str | None, typer.Option(help="A bi-encoder as a second first stage.")] = None,
     run: Annotated[Path | None, typer.Option(help="Fixed candidates (TSV) in place of the first stage.")] = None,
-    depth: Annotated[str, typer.Option(help="How many candidates are re-ranked, parted by commas.")] = "10,20,50,100",
-    queries: Annotated[int | None, typer.Option(min=1, help="At most so many queries, drawn at random.")] = None,
+    depth: Annotated[str, typer.Option(help="How many candidates are re-ranked, with commas.")] = "10,20,50,100",
+    queries: Annotated[int | None, typer.Option(min=1, help="At most this many queries, drawn at random.")] = None,
     relevance_level: Annotated[
         int, typer.Option(min=1, help="The lowest grade that MRR, Recall, AP and Success count.")
     ] = 1,
@@ -39,7 +39,8 @@ def evaluate(
         Path | None, typer.Option(help="Where to write results.json, report.html and the run files, and to go on from.")
     ] = None,
     fit_gate: Annotated[
-        float | None, typer.Option(min=0, help="Fit a RerankGate that gives up at most so much nDCG@10, such as 0.005.")
+        float | None,
+        typer.Option(min=0, help="Fit a RerankGate that gives up this nDCG@10 at most, such as 0.005."),
     ] = None,
 ) -> None:
     """
@@ -48,67 +49,29 @@ def evaluate(
     Measures the pipelines given, or else BM25 with a cross-encoder behind it, alone and joined, at several depths.
     """
     from rich.console import Console
-    from rich.progress import track
 
-    from haystack_ce_ranker.evaluation.commands import fit_gate as gate
-    from haystack_ce_ranker.evaluation.data import collections
-    from haystack_ce_ranker.evaluation.running import experiments, groups, journal, sweep
-    from haystack_ce_ranker.evaluation.showing import report, tables
+    from haystack_ce_ranker.evaluation.commands.evaluate import Evaluation, run_evaluation
+    from haystack_ce_ranker.evaluation.judging.choosing import Limits
+    from haystack_ce_ranker.evaluation.running.sweep import parse_depths
 
-    console = Console()
     with clear_errors():
-        depths = sweep.parse_depths(depth)
-        loaded = collections.load_collection(collection).sample(queries)
-        path = None if run is None else run if run.exists() else collection / run
-        given = (
-            None
-            if path is None
-            else groups.GivenRun(path.stem, collections.load_run(path, collection=loaded, depth=max(depths)))
-        )
-        planned = sweep.plan(
-            loaded,
+        settings = Evaluation(
+            collection,
             pipelines=pipeline or (),
             models=model or (),
             backends=backend or (),
             strategies=strategy or (),
             bi_encoder=bi_encoder,
-            depths=depths,
-            run=given,
-        )
-        experiments.check_baseline(baseline, planned.names)
-        with journal.Journal(output) as kept:
-            measured = experiments.measure(
-                planned.groups,
-                loaded,
-                journal=kept,
-                optional=planned.optional,
-                track=lambda ids: track(ids, description="queries", console=console),
-            )
-            rows = []
-            if memory and measured.complete and planned.variants:
-                rows = experiments.memory_by_batch(
-                    planned.variants, kept, track=lambda all_: track(all_, description="memory", console=console)
-                )
-        found = experiments.results(
-            measured,
-            baseline=baseline,
+            run=run,
+            depths=parse_depths(depth),
+            queries=queries,
             relevance_level=relevance_level,
-            memory=rows,
-            notes=planned.notes,
-            budget_ms=budget_ms,
-            budget_joules=budget_joules,
+            baseline=baseline,
+            limits=Limits(ms=budget_ms, joules=budget_joules),
+            memory=memory,
+            output=output,
+            gate_tolerance=fit_gate,
         )
-        console.print(tables.results_table(found))
-        for line in tables.verdict_text(found):
-            console.print(line, markup=False, highlight=False)
-        if output is not None:
-            for written in [*experiments.write(output, found, measured.systems), *report.write(output, found)]:
-                console.print(f"wrote {written}")
-        if fit_gate is not None:
-            pairs = experiments.stages(measured, found["verdict"].get("choice"))
-            for advice in gate.fit_gates(pairs, measured.collection, tolerance=fit_gate):
-                gate.show(advice, console)
-                for written in [] if output is None else gate.save(advice, output):
-                    console.print(f"wrote {written}")
-    if not measured.complete:
+        complete = run_evaluation(settings, Console())
+    if not complete:
         raise typer.Exit(130)

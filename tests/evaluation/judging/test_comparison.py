@@ -1,13 +1,18 @@
 """Comparing systems: intervals and counts that fit the values, and the queries that were helped and hurt."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haystack_ce_ranker.evaluation.judging.comparison import compare, helped_and_hurt, versus
+from haystack_ce_ranker.evaluation.judging.comparison import (
+    Evidence,
+    MovedDocument,
+    Passage,
+    compare,
+    helped_and_hurt,
+    versus,
+)
 from haystack_ce_ranker.significance import holm
 
 VALUES = st.sampled_from([0.0, 0.1, 0.25, 0.3, 0.5, 0.63, 1.0])
@@ -62,8 +67,8 @@ BY_QUERY = {
 BEFORE = {"q1": {f"d{n}": 20.0 - n for n in range(12)}, "q2": {"x": 2.0, "y": 1.0}}
 AFTER = {"q1": {"d11": 3.0, "d0": 2.0, **{f"d{n}": 1.0 - n for n in range(1, 11)}}, "q2": {"y": 2.0, "z": 1.0}}
 READINGS = {
-    "q1": {"d11": {"coverage": 0.25, "read": [[0, 80, 5.5], [900, 990, 1.0]], "logit": 5.5}},
-    "q2": {"y": {"coverage": 1.0, "read": [], "logit": None}},
+    "q1": {"d11": Evidence(5.5, 0.25, (Passage(0, 80, 5.5), Passage(900, 990, 1.0)))},
+    "q2": {"y": Evidence(coverage=1.0)},
 }
 
 
@@ -81,42 +86,41 @@ def helped(**changes):
 
 def test_the_most_helped_and_hurt_come_with_ranks_grades_and_what_was_read():
     found = helped()
-    assert json.loads(json.dumps(found)) == found
-    assert (found["system"], found["baseline"], found["measure"]) == ("ce", "bm25", "nDCG@10")
-    assert [one["query"] for one in found["helped"]] == ["q1", "q4"]
-    assert [one["query"] for one in found["hurt"]] == ["q2"]
-    first = found["helped"][0]
-    assert (first["before"], first["after"]) == (0.2, 0.8)
-    assert first["gain"] == pytest.approx(0.6)
-    assert first["documents"][0] == {
-        "document": "d11",
-        "grade": 2,
-        "rank_before": 12,
-        "rank_after": 1,
-        "logit": 5.5,
-        "coverage": 0.25,
-        "read": [[0, 80, 5.5], [900, 990, 1.0]],
-    }
-    assert [one["rank_after"] for one in first["documents"]] == list(range(1, 12))
-    last = first["documents"][-1]  # the first ten after, and one that was among them before
-    assert (last["document"], last["rank_before"], last["rank_after"]) == ("d9", 10, 11)
-    assert {one["grade"] for one in first["documents"]} == {2, 0, None}
+    assert (found.system, found.baseline, found.measure) == ("ce", "bm25", "nDCG@10")
+    assert [one.query for one in found.helped] == ["q1", "q4"]
+    assert [one.query for one in found.hurt] == ["q2"]
+    first = found.helped[0]
+    assert (first.before, first.after) == (0.2, 0.8)
+    assert first.gain == pytest.approx(0.6)
+    assert first.documents[0] == MovedDocument(
+        document="d11",
+        grade=2,
+        rank_before=12,
+        rank_after=1,
+        logit=5.5,
+        coverage=0.25,
+        read=(Passage(0, 80, 5.5), Passage(900, 990, 1.0)),
+    )
+    assert [one.rank_after for one in first.documents] == list(range(1, 12))
+    last = first.documents[-1]  # the first ten after, and one that was among them before
+    assert (last.document, last.rank_before, last.rank_after) == ("d9", 10, 11)
+    assert {one.grade for one in first.documents} == {2, 0, None}
 
 
 def test_a_document_that_one_ranking_lacks_has_no_rank_there_and_comes_last():
-    hurt = helped()["hurt"][0]["documents"]
-    found = [(one["document"], one["rank_before"], one["rank_after"]) for one in hurt]
+    hurt = helped().hurt[0].documents
+    found = [(one.document, one.rank_before, one.rank_after) for one in hurt]
     assert found == [("y", 2, 1), ("z", None, 2), ("x", 1, None)]
-    assert hurt[0]["coverage"] == 1.0
-    assert (hurt[1]["coverage"], hurt[1]["read"], hurt[1]["logit"]) == (None, [], None)
-    assert helped()["helped"][1]["documents"] == []  # no ranking of q4 is known
+    assert hurt[0].coverage == 1.0
+    assert (hurt[1].coverage, hurt[1].read, hurt[1].logit) == (None, (), None)
+    assert helped().helped[1].documents == ()  # no ranking of q4 is known
 
 
 def test_at_most_so_many_queries_are_named_and_equal_ones_never():
     found = helped(most=1)
-    assert [one["query"] for one in found["helped"]] == ["q1"]
-    assert "q3" not in {one["query"] for one in [*helped(most=9)["helped"], *helped(most=9)["hurt"]]}
-    with pytest.raises(ValueError, match="most must be > 0, but got 0"):
+    assert [one.query for one in found.helped] == ["q1"]
+    assert "q3" not in {one.query for one in [*helped(most=9).helped, *helped(most=9).hurt]}
+    with pytest.raises(ValueError, match="most must be a whole number >= 1, but got 0"):
         helped(most=0)
 
 
@@ -127,9 +131,8 @@ def test_every_system_but_the_baseline_is_compared_and_corrected():
     by_query |= {f"s{n}": {"nDCG@10": by_id(base + random.normal(0.03 * n, 0.1, 40))} for n in range(4)}
     found = versus(by_query, "bm25")
     assert list(found) == ["s0", "s1", "s2", "s3"]
-    assert json.loads(json.dumps(found)) == found
-    assert holm({name: one["p"] for name, one in found.items()}) == {n: one["p_corrected"] for n, one in found.items()}
-    assert found["s3"]["p_corrected"] < 0.05 < found["s0"]["p_corrected"]
+    assert holm({name: one.p for name, one in found.items()}) == {n: one.p_corrected for n, one in found.items()}
+    assert found["s3"].p_corrected < 0.05 < found["s0"].p_corrected
     assert versus({"bm25": by_query["bm25"]}, "bm25") == {}
     with pytest.raises(ValueError, match="baseline must be one of 'bm25', .*but got 'bm26'"):
         versus(by_query, "bm26")

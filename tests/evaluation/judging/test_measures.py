@@ -43,7 +43,7 @@ def test_the_relevance_level_changes_binary_measures_only():
     assert strict["nDCG@10"] == lax["nDCG@10"]
     assert strict["MRR@10"]["q2"] == 0.0
     assert lax["MRR@10"]["q2"] == 1.0
-    with pytest.raises(ValueError, match="relevance_level must be > 0, but got 0"):
+    with pytest.raises(ValueError, match="relevance_level must be a whole number >= 1, but got 0"):
         measures(0)
 
 

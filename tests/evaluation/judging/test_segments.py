@@ -97,7 +97,7 @@ def judged(gains, values, **changes):
 
 
 def effects(found):
-    return {row["name"]: row["effect"] for row in found["segments"]}
+    return {row.name: row.effect for row in found.segments}
 
 
 def test_it_helps_where_it_gains_harms_where_it_loses_and_is_silent_in_between():
@@ -110,24 +110,23 @@ def test_it_helps_where_it_gains_harms_where_it_loses_and_is_silent_in_between()
         "queries of middle length": "no evidence",
         "long queries": "harms",
     }
-    first, _, last = found["segments"]
-    assert first["queries"] == 30
-    assert first["gain"] == pytest.approx(np.mean(gains[:30]))
-    assert first["gain_elsewhere"] == pytest.approx(np.mean(gains[30:]))
-    assert first["interval"][0] > 0 > last["interval"][1]
-    assert found["correction"] == "Holm over 3 segments"
-    assert json.loads(json.dumps(found)) == found
+    first, _, last = found.segments
+    assert first.queries == 30
+    assert first.gain == pytest.approx(np.mean(gains[:30]))
+    assert first.gain_elsewhere == pytest.approx(np.mean(gains[30:]))
+    assert first.interval[0] > 0 > last.interval[1]
+    assert found.correction == "Holm over 3 segments"
 
 
 def test_a_segment_of_few_queries_is_not_judged_however_large_the_gain():
     found = judged([0.5] * 9 + [0.0] * 60, [1.0] * 9 + [2.0] * 30 + [3.0] * 30)
-    row = found["segments"][0]
-    assert (row["queries"], row["effect"], row["gain"]) == (39, "helps", pytest.approx(0.5 * 9 / 39))
+    row = found.segments[0]
+    assert (row.queries, row.effect, row.gain) == (39, "helps", pytest.approx(0.5 * 9 / 39))
     found = judged([0.5] * 24, [float(n) for n in range(24)])
     assert set(effects(found).values()) == {"too few"}
-    assert {row["interval"] for row in found["segments"]} == {None}
-    assert {row["p_corrected"] for row in found["segments"]} == {None}
-    with pytest.raises(ValueError, match="fewest must be > 1, but got 1"):
+    assert {row.interval for row in found.segments} == {None}
+    assert {row.p_corrected for row in found.segments} == {None}
+    with pytest.raises(ValueError, match="fewest must be a whole number >= 2, but got 1"):
         judged([0.0], [1.0], fewest=1)
 
 
@@ -142,9 +141,9 @@ def test_of_many_segments_without_an_effect_hardly_any_is_said_to_have_one():
         }
         old = dict.fromkeys(found, 0.5)
         new = {query: 0.5 + random.normal(0, 0.2) for query in found}
-        rows = judge(found, {"a": {"nDCG@10": old}, "b": {"nDCG@10": new}}, baseline="a", system="b")["segments"]
+        rows = judge(found, {"a": {"nDCG@10": old}, "b": {"nDCG@10": new}}, baseline="a", system="b").segments
         assert len(rows) >= 18
-        wrong += any(row["effect"] in ("helps", "harms") for row in rows)
+        wrong += any(row.effect in ("helps", "harms") for row in rows)
     assert wrong <= 6
 
 
@@ -152,5 +151,5 @@ def test_queries_that_were_not_measured_play_no_part():
     values = [float(n) for n in range(60)]
     found = described(values) | {"unknown": dict.fromkeys(FEATURES, 1.0)}
     old = {f"q{n}": 0.5 for n in range(60)}
-    rows = judge(found, {"a": {"nDCG@10": old}, "b": {"nDCG@10": old}}, baseline="a", system="b")["segments"]
-    assert sum(row["queries"] for row in rows if row["feature"] == "query_words") == 60
+    rows = judge(found, {"a": {"nDCG@10": old}, "b": {"nDCG@10": old}}, baseline="a", system="b").segments
+    assert sum(row.queries for row in rows if row.feature == "query_words") == 60

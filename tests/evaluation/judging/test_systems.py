@@ -1,19 +1,22 @@
 """One system of results.json, and what follows from the figures of several alone."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_results import BM25, cross_encoders, figures, sweep
+from haystack_ce_ranker.evaluation.judging.formats import short_name
 from haystack_ce_ranker.evaluation.judging.systems import (
-    System,
-    alike,
+    Fronts,
+    Kind,
+    Latency,
     best_of,
     cheapest_of,
     foremost_of,
     fronts,
     pareto_front,
-    short_name,
 )
 
 POINTS = st.lists(st.tuples(st.integers(0, 5).map(float), st.integers(0, 5).map(float)), min_size=1)
@@ -31,15 +34,15 @@ def test_nothing_on_a_front_is_beaten_and_everything_else_is(points):
 
 
 def systems(entries, **changes):
-    return [System(name, figures) for name, figures in sweep(entries, **changes)["systems"].items()]
+    return list(sweep(entries, **changes).systems)
 
 
 def test_equal_systems_are_both_on_the_front_and_unknown_costs_on_none():
     twins = {name: {"quality": 0.6, "ms": 5.0, "joules": 1.0} for name in ("b", "a")}
     given = systems(BM25 | twins | {"c": {"quality": 0.9, "ms": 7.0}})
-    assert fronts(given) == {"latency": ["bm25", "a", "b", "c"], "energy": {"estimated": ["bm25", "a", "b"]}}
-    unknown = System("d", {**figures(0.95, 1.0), "latency_ms": {"p50": None, "p95": None}})
-    assert fronts([*given, unknown])["latency"] == ["bm25", "a", "b", "c"]
+    assert fronts(given) == Fronts(("bm25", "a", "b", "c"), {"estimated": ("bm25", "a", "b")})
+    unknown = figures("d", 0.95, 1.0, latency_ms=Latency())
+    assert fronts([*given, unknown]).latency == ("bm25", "a", "b", "c")
 
 
 def test_the_cheapest_is_the_best_of_those_that_cost_the_same():
@@ -53,20 +56,20 @@ def test_the_cheapest_is_the_best_of_those_that_cost_the_same():
 
 def test_the_foremost_of_a_kind_is_the_best_that_is_worth_something():
     given = systems(BM25 | cross_encoders({10: 0.6, 50: 0.7}))
-    assert foremost_of(given, "cross-encoder").name == "cross-encoder small@50"
-    given[2].figures["versus"]["p_corrected"] = 0.5
-    assert foremost_of(given, "cross-encoder").name == "cross-encoder small@10"
-    assert foremost_of(given, "hybrid") is None
+    assert foremost_of(given, Kind.CROSS_ENCODER).name == "cross-encoder small@50"
+    given[2] = replace(given[2], versus=replace(given[2].versus, p_corrected=0.5))
+    assert foremost_of(given, Kind.CROSS_ENCODER).name == "cross-encoder small@10"
+    assert foremost_of(given, Kind.HYBRID) is None
 
 
 def test_precision_belongs_to_the_backend_and_a_first_stage_tells_systems_apart():
-    one, other = (System("x", {**figures(0.5, 1.0, model="m"), "dtype": dtype}) for dtype in ("int8", "float32"))
+    one, other = (figures("x", 0.5, 1.0, model="m", dtype=dtype) for dtype in ("int8", "float32"))
     assert one.setting("backend") == "onnx int8"
-    assert not alike(one, other, "depth")
-    assert alike(one, other, "backend")
-    over = System("y", {**one.figures, "first_stage": "bi-encoder"})
-    assert not alike(one, over, "backend")
-    assert System("z", {"nDCG@10": 0.5}).setting("backend") is None
+    assert one.identity(but="depth") != other.identity(but="depth")
+    assert one.identity(but="backend") == other.identity(but="backend")
+    over = replace(one, name="y", first_stage="bi-encoder")
+    assert one.identity(but="backend") != over.identity(but="backend")
+    assert figures("z", 0.5, 1.0).setting("backend") is None
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,25 @@
 
 import json
 from contextlib import contextmanager
-from importlib import resources
 
 import pytest
 from haystack import Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
+from fake_results import by_name
 from haystack_ce_ranker.evaluation.data.collections import Collection, Text
-from haystack_ce_ranker.evaluation.judging.observations import Description, Observation, System, restored
+from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Passage
+from haystack_ce_ranker.evaluation.judging.observations import Observation, Observed, restored
+from haystack_ce_ranker.evaluation.judging.results import schema
+from haystack_ce_ranker.evaluation.judging.systems import Description, Kind, Latency, Stage
+from haystack_ce_ranker.evaluation.judging.verdict import MemoryRow
 from haystack_ce_ranker.evaluation.running import experiments, groups, sweep
 from haystack_ce_ranker.evaluation.running.energy import Spent
-from haystack_ce_ranker.evaluation.running.experiments import measure, results, stages, write
+from haystack_ce_ranker.evaluation.running.experiments import measure, results, stages
 from haystack_ce_ranker.evaluation.running.groups import GivenRun, PipelineGroup, RerankGroup
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.evaluation.running.pipelines import measured
+from haystack_ce_ranker.evaluation.showing.files import write
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
@@ -53,13 +58,17 @@ class Counting:
             raise self.unable
 
     def describe(self):
-        return [Description("pipeline", self.key, "estimated: nothing")]
+        return [Description(Kind.PIPELINE, self.key, "estimated: nothing")]
 
     def observe(self, query_id, found):
         if len(self.asked) == self.stop_after:
             raise KeyboardInterrupt
         self.asked.append(query_id)
-        return [Observation([(name, None) for name in self.ranking], {"retrieve": 0.002, "score": 0.01}, 0.5, tokens=7)]
+        return [
+            Observation(
+                [(name, None) for name in self.ranking], {Stage.RETRIEVE: 0.002, Stage.SCORE: 0.01}, 0.5, tokens=7
+            )
+        ]
 
 
 def test_what_the_journal_holds_is_neither_loaded_nor_asked_again(collection, tmp_path):
@@ -91,9 +100,9 @@ def test_an_interrupted_run_keeps_whole_queries_and_the_next_one_goes_on(collect
     assert list(partial.collection.queries) == ["q0", "q1", "q2", "q3"]
     assert [list(system.observations) for system in partial.systems] == [["q0", "q1", "q2", "q3"]] * 2
     found = results(partial)
-    assert found["queries"] == 4
-    assert not found["complete"]
-    assert any("interrupted after 4 of 9 queries" in note for note in found["notes"])
+    assert found.queries == 4
+    assert not found.complete
+    assert any("interrupted after 4 of 9 queries" in note for note in found.notes)
     one, two = Counting("a", ["d0-1"]), Counting("b", ["d0-2"])
     with Journal(tmp_path) as journal:
         whole = measure([one, two], collection, journal=journal)
@@ -120,21 +129,21 @@ def test_what_nobody_named_may_fail_to_load_and_is_noted(collection):
 
 def test_results_hold_figures_of_every_system_and_name_the_baseline(collection):
     found = results(measure([Counting("a", ["d0-1"]), Counting("b", ["d0-2", "d0-1"])], collection), baseline="b")
-    figures = found["systems"]["a"]
-    assert figures["latency_ms"] == pytest.approx({"p50": 12.0, "p95": 12.0, "p99": 12.0})
-    assert figures["stages_ms"] == pytest.approx({"retrieve": 2.0, "score": 10.0})
-    assert (figures["tokens_per_query"], figures["joules_per_query"]) == (7.0, 0.5)
-    assert figures["versus"]["wins"] == 0
-    assert found["systems"]["b"]["versus"] is None
-    assert found["machine"]["cpus"] >= 1
+    figures = by_name(found)["a"]
+    assert vars(figures.latency_ms) == pytest.approx({"p50": 12.0, "p95": 12.0, "p99": 12.0})
+    assert figures.stages_ms == pytest.approx({"retrieve": 2.0, "score": 10.0})
+    assert (figures.tokens_per_query, figures.joules_per_query) == (7.0, 0.5)
+    assert figures.versus.wins == 0
+    assert by_name(found)["b"].versus is None
+    assert found.machine["cpus"] >= 1
     with pytest.raises(ValueError, match="baseline must be one of 'a', but got 'c'"):
         results(measure([Counting("a", ["d0-1"])], collection), baseline="c")
 
 
 def test_the_relevance_level_decides_what_binary_measures_count(collection):
     seen = measure([Counting("a", ["d0-1"])], collection.only({"q0"}, ""))
-    assert results(seen)["systems"]["a"]["Success@1"] == 1.0
-    assert results(seen, relevance_level=2)["systems"]["a"]["Success@1"] == 0.0
+    assert by_name(results(seen))["a"].measures["Success@1"] == 1.0
+    assert by_name(results(seen, relevance_level=2))["a"].measures["Success@1"] == 0.0
 
 
 def test_the_written_run_files_measure_the_same_by_ir_measures_command_line(collection, tmp_path):
@@ -155,7 +164,7 @@ def test_the_written_run_files_measure_the_same_by_ir_measures_command_line(coll
         check=True,
     )
     theirs = dict(line.split() for line in done.stdout.splitlines())
-    ours = found["systems"]["p/retriever"]
+    ours = by_name(found)["p/retriever"].measures
     for label, name in (("nDCG@10", "nDCG@10"), ("RR@10", "MRR@10"), ("AP", "AP")):
         assert float(theirs[label]) == pytest.approx(ours[name], abs=1e-4)
 
@@ -201,17 +210,17 @@ def test_slices_rank_at_each_depth_as_a_pipeline_of_that_depth_does(collection, 
 
 def test_a_deeper_list_costs_what_the_shallower_one_does_and_more(collection, tiny_bert):
     planned = sweep.plan(collection, models=[tiny_bert], backends=["torch"], depths=(2, 8))
-    found = results(measure(planned.groups, collection))["systems"]
+    found = by_name(results(measure(planned.groups, collection)))
     shallow, deep = found["cross-encoder@2"], found["cross-encoder@8"]
-    assert deep["tokens_per_query"] > shallow["tokens_per_query"] > 0
-    assert deep["stages_ms"]["score"] > shallow["stages_ms"]["score"] > 0
-    assert shallow["stages_ms"]["retrieve"] == deep["stages_ms"]["retrieve"]
-    assert "join" in found["hybrid@8"]["stages_ms"]
-    assert "join" not in deep["stages_ms"]
-    assert deep["joules_per_query"] > shallow["joules_per_query"] > found["bm25"]["joules_per_query"]
-    assert 0 < deep["read_share"] <= 1
-    assert deep["dtype"] == "float32"
-    assert (deep["first_stage"], deep["depth"], deep["kind"]) == ("bm25", 8, "cross-encoder")
+    assert deep.tokens_per_query > shallow.tokens_per_query > 0
+    assert deep.stages_ms["score"] > shallow.stages_ms["score"] > 0
+    assert shallow.stages_ms["retrieve"] == deep.stages_ms["retrieve"]
+    assert "join" in found["hybrid@8"].stages_ms
+    assert "join" not in deep.stages_ms
+    assert deep.joules_per_query > shallow.joules_per_query > found["bm25"].joules_per_query
+    assert 0 < deep.read_share <= 1
+    assert deep.dtype == "float32"
+    assert (deep.first_stage, deep.depth, deep.kind) == ("bm25", 8, "cross-encoder")
 
 
 def test_a_depth_takes_the_energy_of_its_first_stage_and_of_all_its_slices(collection, tiny_bert, monkeypatch):
@@ -240,8 +249,7 @@ def test_results_json_holds_no_text_of_the_collection_and_is_valid(collection, t
     text = write(tmp_path, results(seen), seen.systems)[0].read_text(encoding="utf-8")
     assert "of the city" not in text
     assert "brake" not in text
-    schema = resources.files("haystack_ce_ranker.evaluation.judging").joinpath("results.schema.json")
-    jsonschema.validate(json.loads(text), json.loads(schema.read_text(encoding="utf-8")))
+    jsonschema.validate(json.loads(text), schema())
 
 
 def test_a_given_run_stands_for_the_first_stage_at_no_cost(collection, tiny_bert):
@@ -267,10 +275,10 @@ def test_a_gate_is_fitted_on_as_many_documents_as_are_reranked(collection, tiny_
 
 def test_the_stages_of_a_pipeline_are_told_apart(collection, tiny_bert):
     group = PipelineGroup(measured(classic(tiny_bert, 5), name="p"), collection, "key")
-    found = results(measure([group], collection))["systems"]
-    assert list(found["p/joiner"]["stages_ms"]) == ["retrieve", "tokenise", "score", "join"]
-    assert list(found["p/retriever"]["stages_ms"]) == ["retrieve"]
-    assert found["p/ranker"]["joules_per_query"] >= found["p/retriever"]["joules_per_query"] > 0
+    found = by_name(results(measure([group], collection)))
+    assert list(found["p/joiner"].stages_ms) == ["retrieve", "tokenise", "score", "join"]
+    assert list(found["p/retriever"].stages_ms) == ["retrieve"]
+    assert found["p/ranker"].joules_per_query >= found["p/retriever"].joules_per_query > 0
 
 
 def test_a_key_changes_with_the_settings_and_not_with_the_name_of_a_nameless_store(collection, tiny_bert):
@@ -286,13 +294,15 @@ def test_a_key_changes_with_the_settings_and_not_with_the_name_of_a_nameless_sto
 
 
 def test_observations_survive_json():
-    seen = Observation([("d", 1.5), ("e", None)], {"score": 0.1}, 2.0, 3, 1, 9, 2, {"d": {"read": [[0, 4, 1.5]]}})
+    seen = Observation(
+        [("d", 1.5), ("e", None)], {Stage.SCORE: 0.1}, 2.0, 3, 1, 9, 2, {"d": Evidence(1.5, 0.5, (Passage(0, 4, 1.5),))}
+    )
     assert restored(json.loads(json.dumps(seen.plain()))) == seen
 
 
 def test_a_system_without_observations_has_no_latency():
-    figures = System("s", Description("pipeline", "s", "estimated: nothing")).figures({"nDCG@10": {"q": 0.0}})
-    assert figures["latency_ms"] == {"p50": None, "p95": None, "p99": None}
+    figures = Observed("s", Description(Kind.PIPELINE, "s", "estimated: nothing")).figures({"nDCG@10": {"q": 0.0}})
+    assert figures.latency_ms == Latency(p50=None, p95=None, p99=None)
 
 
 def test_memory_is_measured_once_and_what_fails_is_left_out(monkeypatch, tmp_path):
@@ -302,12 +312,12 @@ def test_memory_is_measured_once_and_what_fails_is_left_out(monkeypatch, tmp_pat
         asked.append(batch_tokens)
         if batch_tokens == 4096:
             raise RuntimeError("out of memory")
-        return {"peak_memory_mb": 100.0, "batch_tokens": batch_tokens or 1024, "device": "cpu"}
+        return MemoryRow(model, backend, 100.0, batch_tokens or 1024, "cpu")
 
     monkeypatch.setattr(experiments, "peak_megabytes", peak)
     swept = [sweep.Variant("m", "torch", strategy, True) for strategy in ("head", "windows")]
     for _ in range(2):
         with Journal(tmp_path) as journal:
             rows = experiments.memory_by_batch(swept, journal)
-    assert [row["batch_tokens"] for row in rows] == [1024, 16384]
+    assert [row.batch_tokens for row in rows] == [1024, 16384]
     assert asked == [None, 4096, 16384, 4096]

@@ -10,9 +10,9 @@ from haystack_ce_ranker.evaluation.running import memory
 def test_a_larger_batch_is_used_and_takes_more_memory(tiny_bert):
     small = memory.peak_megabytes(tiny_bert, "torch")
     large = memory.peak_megabytes(tiny_bert, "torch", 131_072)
-    assert small["device"] == large["device"] == "cpu"
-    assert large["batch_tokens"] == 131_072
-    assert large["peak_memory_mb"] > small["peak_memory_mb"] + 20
+    assert small.device == large.device == "cpu"
+    assert large.batch_tokens == 131_072
+    assert large.peak_memory_mb > small.peak_memory_mb + 20
 
 
 def test_a_model_that_cannot_be_loaded_says_why(tmp_path):

@@ -1,11 +1,12 @@
 """The report: what the page says of results.json, and how it looks in a browser."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from browser import Browser, find_browser
-from fake_results import BM25, NASTY, bare, completed, cross_encoders, many, nasty, results, sweep
+from fake_results import BM25, NASTY, answering, bare, by_name, completed, cross_encoders, many, nasty, results, sweep
 from haystack_ce_ranker.evaluation.showing.report import make_page, render, write
 
 pytest.importorskip("matplotlib", reason="needs the extra 'evaluate'")
@@ -19,7 +20,7 @@ def test_the_verdict_and_all_systems_are_on_the_page():
     text = render(results())
     for wanted in ("Is re-ranking worth it on shop?", "Is it worth it?", "It gains +0.1000.", "12,345 documents"):
         assert wanted in text
-    for name in results()["systems"]:
+    for name in by_name(results()):
         assert f'class="name">{name}<' in text
     assert text.index("The verdict") < text.index("<figure")
 
@@ -51,15 +52,14 @@ def test_measured_and_estimated_energy_are_in_no_picture_and_no_column_together(
 
 
 def test_what_is_not_known_is_left_out():
-    for optional in ("verdict", "by_query", "baseline"):
-        without = results()
-        del without[optional]
+    found = results()
+    for without in (answering(found), replace(found, by_query={}), replace(found, baseline=None)):
         assert make_page(without).tables[0].rows
     page = make_page(bare())
     assert [picture.title for picture in page.pictures] == ["nDCG@10 against latency"]
     measures = ("nDCG@10", "MRR@10", "Recall@10", "Recall@100")
     assert page.tables[0].columns == ("system", *measures, "p50 ms", "p95 ms", "tokens")
-    assert "The verdict" not in render(bare())
+    assert "The verdict" not in render(answering(bare()))
 
 
 def test_gains_and_the_queries_are_those_of_the_system_the_verdict_names():
@@ -67,11 +67,11 @@ def test_gains_and_the_queries_are_those_of_the_system_the_verdict_names():
     caption = picture(page, "Gain by query").caption
     assert "hybrid small@10 less that of bm25" in caption
     assert "3 won, 4 lost, 1 the same" in caption
-    rows = page.tables[1].rows
+    rows = table(page, "Most helped and most hurt").rows
     assert [row.cells[0].text for row in rows] == ["q0", "q1", "q2", "q7", "q6", "q5", "q4"]
     assert [cell.text for cell in rows[0].cells] == ["q0", "0.000", "0.300", "+0.300"]
     assert [row.cells[3].tone for row in rows] == ["up"] * 3 + ["down"] * 4
-    best = make_page(results(verdict={"answers": []}))
+    best = make_page(answering(results()))
     assert "cross-encoder small@50 less" in picture(best, "Gain by query").caption
 
 
@@ -82,7 +82,7 @@ def test_a_long_list_of_systems_is_cut_in_bars_but_not_in_the_table():
     drawn = picture(page, "Latency by stage").svg
     assert "cross-encoder big@100" in drawn
     assert "cross-encoder big@20 " not in drawn
-    named = {answer["system"] for answer in found["verdict"]["answers"]} - {None}
+    named = {answer.system for answer in found.verdict.answers} - {None}
     assert "cross-encoder small@10" in named
     assert all(name in drawn for name in named)
     assert [entry.name for entry in picture(page, "Latency by stage").legend] == ["retrieve", "tokenise", "score"]
@@ -100,12 +100,12 @@ def full():
 
 def test_what_may_mislead_and_what_was_not_compared_stands_below_the_verdict():
     found = full()
-    found["verdict"]["cautions"] = ["Mind the gap."]
+    found = answering(found, *found.verdict.answers, cautions=("Mind the gap.",))
     text = render(found)
     assert text.index("The verdict") < text.index("Mind the gap.") < text.index("<figure")
     assert "Not compared: strategy: only best_passages was measured; backend" in text
-    for answer in found["verdict"]["answers"]:
-        assert f">{answer['answer']}</p>" in text
+    for answer in found.verdict.answers:
+        assert f">{answer.answer}</p>" in text
 
 
 def test_the_fronts_are_shown_with_what_they_gain():
@@ -122,13 +122,13 @@ def test_the_fronts_are_shown_with_what_they_gain():
 
 def test_segments_are_shown_with_their_bounds_and_effects():
     found = full()
-    rows = found["segments"]["segments"]
+    rows = found.segments.segments
     shown = table(make_page(found), "Where it helps and where it harms")
     assert len(shown.rows) == len(rows) > 10
     for row, cells in zip(rows, (row.cells for row in shown.rows), strict=True):
-        assert (cells[0].text, cells[0].small) == (row["name"], row["bounds"])
-        assert cells[5].text == row["effect"]
-        assert cells[2].tone == ("up" if row["effect"] == "helps" else "")
+        assert (cells[0].text, cells[0].small) == (row.name, row.bounds)
+        assert cells[5].text == row.effect
+        assert cells[2].tone == ("up" if row.effect == "helps" else "")
     assert "cross-encoder small@10 less that of bm25" in shown.lines[0]
     assert table(make_page(results()), "Where it helps and where it harms") is None
 
@@ -136,8 +136,8 @@ def test_segments_are_shown_with_their_bounds_and_effects():
 def test_what_was_read_of_the_documents_that_mattered_is_shown_by_ids_and_offsets():
     found = full()
     shown = table(make_page(found), "What the model read of their documents")
-    entries = found["helped_and_hurt"]["helped"] + found["helped_and_hurt"]["hurt"]
-    assert [row.cells[0].small for row in shown.rows[::2]] == [f"query {entry['query']}" for entry in entries]
+    entries = found.helped_and_hurt.helped + found.helped_and_hurt.hurt
+    assert [row.cells[0].small for row in shown.rows[::2]] == [f"query {entry.query}" for entry in entries]
     first, second = shown.rows[0].cells, shown.rows[1].cells
     assert [cell.text for cell in first] == [
         "document-11",
@@ -147,7 +147,7 @@ def test_what_was_read_of_the_documents_that_mattered_is_shown_by_ids_and_offset
         "4.25",
         "40%",
         "0–620 (4.25); 12,400–13,050 (-1.50)",
-        f"{entries[0]['gain']:+.3f}",
+        f"{entries[0].gain:+.3f}",
     ]
     assert (second[0].text, second[1].text, second[2].text, second[3].text) == ("document-0", "1", "1", "12")
     assert [cell.text for cell in second[4:7]] == ["–"] * 3
@@ -161,7 +161,7 @@ def test_memory_is_shown_by_the_size_of_a_batch():
 
 def test_gains_are_those_of_the_verdicts_subject():
     found = full()
-    found["verdict"]["subject"] = "hybrid small@50"
+    found = answering(found, *found.verdict.answers, subject="hybrid small@50")
     assert "hybrid small@50 less that of bm25" in picture(make_page(found), "Gain by query").caption
 
 

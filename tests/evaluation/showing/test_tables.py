@@ -1,9 +1,11 @@
 """The table and the verdict in the terminal: every figure in its column, readable at 100 columns, markup as text."""
 
+from dataclasses import replace
+
 import pytest
 from rich.console import Console
 
-from fake_results import BM25, NASTY, bare, completed, cross_encoders, many, nasty, sweep
+from fake_results import BM25, NASTY, altered, answering, bare, by_name, completed, cross_encoders, many, nasty, sweep
 from haystack_ce_ranker.evaluation.showing.tables import results_table, verdict_text
 
 MODEL = "ms-marco-MiniLM-L12-v2"
@@ -35,7 +37,7 @@ def test_a_row_has_quality_with_its_interval_the_difference_with_its_p_and_the_c
     assert second == ["0.460-0.540"]
     first, second = row(text, "hybrid small@50")
     assert first[2:] == ["0.4900", "-0.0100", "0.500", "201.0", "402.0", "4,500", "5"]
-    p = given["systems"]["hybrid small@50"]["versus"]["p_corrected"]
+    p = by_name(given)["hybrid small@50"].versus.p_corrected
     assert second == ["0.450-0.530", "p", f"{p:.3f}"]
     assert "p <0.001" in text
     assert "baseline: bm25; p is corrected for the number of systems; *: the choice" in " ".join(text.split())
@@ -43,14 +45,13 @@ def test_a_row_has_quality_with_its_interval_the_difference_with_its_p_and_the_c
 
 def test_the_choice_is_marked_and_nothing_else():
     given = found()
-    assert given["verdict"]["choice"] == f"cross-encoder {MODEL}@10"
+    assert given.verdict.choice == f"cross-encoder {MODEL}@10"
     marked = [line for line in shown(given, width=160).splitlines() if " * " in line]
     assert [line.split(" * ")[0].strip() for line in marked] == [f"cross-encoder {MODEL}@10"]
 
 
 def test_measured_and_estimated_joules_are_never_in_one_column():
-    given = found()
-    given["systems"]["bm25"] |= {"energy_source": "measured: RAPL", "joules_per_query": 0.7}
+    given = altered(found(), "bm25", energy_source="measured: RAPL", joules_per_query=0.7)
     table = results_table(given)
     columns = {str(column.header): list(column.cells) for column in table.columns}
     assert columns["joules\nestimated"] == ["-", "1", "5", "5"]
@@ -60,19 +61,19 @@ def test_measured_and_estimated_joules_are_never_in_one_column():
 @pytest.mark.parametrize("make", [found, many, bare], ids=lambda make: make.__name__)
 def test_a_hundred_columns_are_enough_for_every_figure(make):
     given = make()
-    for one in list(given["systems"].values())[1:]:
-        one["energy_source"] = "measured: RAPL" if one["energy_source"] else None
+    for one in given.systems[1:]:
+        given = altered(given, one.name, energy_source="measured: RAPL" if one.energy_source else None)
     text = shown(given)
     assert max(map(len, text.splitlines())) <= 100
     assert "…" not in text
-    for one in given["systems"].values():
-        for figure in (f"{one['nDCG@10']:.4f}", f"{one['latency_ms']['p95']:,.1f}", f"{one['tokens_per_query']:,.0f}"):
+    for one in given.systems:
+        for figure in (f"{one.quality:.4f}", f"{one.latency_ms.p95:,.1f}", f"{one.tokens_per_query:,.0f}"):
             assert figure in text
 
 
 def test_names_are_text_and_long_ones_are_folded_not_cut():
     given = nasty()
-    given["systems"] = {"[red]x[/red]": given["systems"]["bm25"], **given["systems"]}
+    given = replace(given, systems=(replace(given.systems[0], name="[red]x[/red]"), *given.systems))
     text = shown(given)
     assert "[red]x[/red]" in text
     assert "…" not in text
@@ -99,12 +100,11 @@ def test_columns_without_a_figure_are_left_out():
 
 def test_the_verdict_is_every_answer_with_its_reason_and_then_what_may_mislead():
     given = found()
-    given["verdict"]["cautions"] = ["Few queries."]
-    lines = verdict_text(given)
-    answers = given["verdict"]["answers"]
-    assert lines[: 2 * len(answers) : 2] == [f"{one['question']} {one['answer']}" for one in answers]
-    assert lines[1] == f"  {answers[0]['reason']}"
+    given = answering(given, *given.verdict.answers, cautions=("Few queries.",))
+    lines = verdict_text(given.verdict)
+    answers = given.verdict.answers
+    assert lines[: 2 * len(answers) : 2] == [f"{one.question} {one.answer}" for one in answers]
+    assert lines[1] == f"  {answers[0].reason}"
     assert lines[-2] == "Mind: Few queries."
     assert lines[-1].startswith("Not compared: strategy: only best_passages was measured; backend")
-    assert verdict_text(bare()) == []
-    assert verdict_text({key: value for key, value in given.items() if key != "verdict"}) == []
+    assert verdict_text(bare().verdict) == []

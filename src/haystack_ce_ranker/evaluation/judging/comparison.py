@@ -5,25 +5,41 @@ Knows neither files nor pipelines; the tests are those of `significance`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
+from haystack_ce_ranker import checks
+from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.significance import SAME, bootstrap, holm, randomisation_test
 
-MEASURE = "nDCG@10"
+LEVEL = 0.05
+"""The corrected p below which a difference is no chance."""
 
 TOP = 10
-"""How many documents of a ranking are shown for a query that was helped or hurt: those that the measure sees."""
+"""How many documents of a ranking are shown for a query that was helped or hurt: those that nDCG@10 sees."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+Bounds = tuple[float, float]
+"""Lower and upper end of a 95 % bootstrap interval."""
+
+Rankings = Mapping[str, Mapping[str, float]]
+"""For each query id, document ids with scores, best first."""
+
+ByQuery = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""For each system and measure, values by query id."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Comparison:
     """
-    A system against a baseline on the same queries.
+    A system against another one on the same queries.
 
-    :ivar difference: Mean over the queries of the system's value less the baseline's.
+    :ivar difference: Mean over the queries of the system's value less the other's.
     :ivar low: Lower end of the 95 % bootstrap interval of the difference.
     :ivar high: Upper end.
     :ivar p: Of the two-sided paired randomisation test that the difference is 0.
@@ -35,10 +51,95 @@ class Comparison:
     difference: float
     low: float
     high: float
-    p: float
-    wins: int
-    ties: int
-    losses: int
+    p: Share
+    wins: Count
+    ties: Count
+    losses: Count
+
+
+@dataclass(frozen=True)
+class Versus(Comparison):
+    """
+    nDCG@10 compared with the baseline's, query by query.
+
+    :ivar p_corrected: The p, corrected for the number of systems (Holm).
+    """
+
+    p_corrected: Share
+
+
+class Passage(NamedTuple):
+    """A passage that the model read: its first character, the one behind its last, and the logit."""
+
+    start: int
+    end: int
+    logit: float | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """
+    What a model read of a document.
+
+    :ivar logit: The document's; null where it is not known.
+    :ivar coverage: Share of the document's tokens that the model read.
+    :ivar read: The passages, the best first.
+    """
+
+    logit: float | None = None
+    coverage: float | None = None
+    read: tuple[Passage, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovedDocument(Evidence):
+    """
+    A document's place before and after, and what was read of it.
+
+    :ivar document: Its id.
+    :ivar grade: Null: nobody judged it.
+    :ivar rank_before: From 1; null: not in the baseline's ranking.
+    :ivar rank_after: From 1; null: not in the system's ranking.
+    """
+
+    document: str
+    grade: int | None
+    rank_before: int | None
+    rank_after: int | None
+
+
+@dataclass(frozen=True)
+class ChangedQuery:
+    """
+    A query whose value changed.
+
+    :ivar query: Its id.
+    :ivar before: nDCG@10 of the baseline.
+    :ivar after: nDCG@10 of the system.
+    :ivar documents: Those among the first ten before or after, in the system's order.
+    """
+
+    query: str
+    before: float
+    after: float
+    gain: float
+    documents: tuple[MovedDocument, ...]
+
+
+@dataclass(frozen=True)
+class HelpedAndHurt:
+    """
+    The queries that a system helps most and hurts most.
+
+    :ivar helped: The most helped first.
+    :ivar hurt: The most hurt first.
+    """
+
+    system: str
+    baseline: str
+    measure: str
+    helped: tuple[ChangedQuery, ...]
+    hurt: tuple[ChangedQuery, ...]
 
 
 def compare(
@@ -62,117 +163,83 @@ def compare(
     differences[np.abs(differences) < SAME] = 0.0
     interval = bootstrap(differences, seed=seed)
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
-    return Comparison(
-        difference=interval.mean,
-        low=interval.low,
-        high=interval.high,
-        p=randomisation_test(differences, seed=seed, samples=samples),
-        wins=wins,
-        ties=len(differences) - wins - losses,
-        losses=losses,
-    )
+    p = randomisation_test(differences, seed=seed, samples=samples)
+    ties = len(differences) - wins - losses
+    return Comparison(interval.mean, interval.low, interval.high, p=p, wins=wins, ties=ties, losses=losses)
 
 
-def versus(
-    by_query: Mapping[str, Mapping[str, Mapping[str, float]]], baseline: str, *, measure: str = MEASURE, seed: int = 0
-) -> dict[str, dict[str, Any]]:
+def versus(by_query: ByQuery, baseline: str) -> dict[str, Versus]:
     """
-    Compare every system with the baseline.
+    Compare every system but the baseline with it, by nDCG@10.
 
-    :param by_query: For each system and measure, values by query id; as `by_query` of results.json.
-    :returns: For each system but the baseline the fields of `Comparison` as plain values, and `p_corrected` (Holm, over
-        the systems).
     :raises ValueError: If the baseline is no system.
     """
-    if baseline not in by_query:
-        raise ValueError(f"baseline must be one of {', '.join(map(repr, by_query))}, but got {baseline!r}")
-    found = {
-        name: compare(by_query[baseline][measure], values[measure], seed=seed)
-        for name, values in by_query.items()
-        if name != baseline
-    }
+    checks.choice("baseline", baseline, by_query)
+    base = by_query[baseline][NDCG_AT_10]
+    found = {name: compare(base, values[NDCG_AT_10]) for name, values in by_query.items() if name != baseline}
     corrected = holm({name: comparison.p for name, comparison in found.items()})
-    return {name: {**asdict(comparison), "p_corrected": corrected[name]} for name, comparison in found.items()}
+    return {name: Versus(**vars(comparison), p_corrected=corrected[name]) for name, comparison in found.items()}
+
+
+def most_changed(before: Mapping[str, float], after: Mapping[str, float], most: int) -> tuple[list[str], list[str]]:
+    """Return the ids of the queries that gained most, and of those that lost most; the largest change first."""
+    gains = {query_id: after[query_id] - before[query_id] for query_id in after}
+    best_first = sorted(gains, key=lambda query_id: (-gains[query_id], query_id))
+    helped = [query_id for query_id in best_first if gains[query_id] >= SAME]
+    hurt = [query_id for query_id in reversed(best_first) if gains[query_id] <= -SAME]
+    return helped[:most], hurt[:most]
 
 
 def helped_and_hurt(
-    by_query: Mapping[str, Mapping[str, Mapping[str, float]]],
+    by_query: ByQuery,
     *,
     baseline: str,
     system: str,
-    before: Mapping[str, Mapping[str, float]],
-    after: Mapping[str, Mapping[str, float]],
+    before: Rankings,
+    after: Rankings,
     judgments: Mapping[str, Mapping[str, int]],
-    readings: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    measure: str = MEASURE,
+    readings: Mapping[str, Mapping[str, Evidence]],
     most: int = 5,
-) -> dict[str, Any]:
+) -> HelpedAndHurt:
     """
     Return the queries that a system helps most and hurts most, with what its model read of their documents.
 
-    :param by_query: As in `versus`.
-    :param before: The baseline's run: for each query id, document ids with scores, best first.
-    :param after: The system's run.
+    :param before: The baseline's rankings.
+    :param after: The system's rankings.
     :param judgments: Grades by query id and document id.
-    :param readings: What the model read, by query id and document id: `coverage`, the share of the document's tokens;
-        `read`, a list of [first character, behind the last, logit]; `logit`, the document's. What is missing was not
-        read, or nobody knows.
-    :param most: So many queries of each kind at most.
-    :returns: Plain values: ids, grades, ranks (1 is the best; None where a run does not have the document), offsets.
-        Of a query's documents those are listed that are among the first ten before or after, the system's first first.
+    :param readings: What the model read, by query id and document id, where it is known.
+    :param most: At most this many queries of each kind.
+    :returns: Of a query's documents, those that are among the first ten before or after, in the system's order.
     """
-    if most < 1:
-        raise ValueError(f"most must be > 0, but got {most}")
-    old, new = by_query[baseline][measure], by_query[system][measure]
-    gains = {query_id: new[query_id] - old[query_id] for query_id in new}
-    best_first = sorted(gains, key=lambda query_id: (-gains[query_id], query_id))
-    helped = [query_id for query_id in best_first if gains[query_id] >= SAME][:most]
-    hurt = [query_id for query_id in reversed(best_first) if gains[query_id] <= -SAME][:most]
+    checks.whole_number("most", most)
+    old, new = by_query[baseline][NDCG_AT_10], by_query[system][NDCG_AT_10]
 
-    def entry(query_id: str) -> dict[str, Any]:
-        return {
-            "query": query_id,
-            "before": float(old[query_id]),
-            "after": float(new[query_id]),
-            "gain": float(gains[query_id]),
-            "documents": _documents(
-                list(before.get(query_id, {})),
-                list(after.get(query_id, {})),
-                judgments.get(query_id, {}),
-                readings.get(query_id, {}),
-            ),
-        }
+    def changed(query_id: str) -> ChangedQuery:
+        documents = _documents(
+            list(before.get(query_id, {})),
+            list(after.get(query_id, {})),
+            judgments.get(query_id, {}),
+            readings.get(query_id, {}),
+        )
+        return ChangedQuery(query_id, old[query_id], new[query_id], new[query_id] - old[query_id], documents)
 
-    return {
-        "system": system,
-        "baseline": baseline,
-        "measure": measure,
-        "helped": [entry(query_id) for query_id in helped],
-        "hurt": [entry(query_id) for query_id in hurt],
-    }
+    helped, hurt = (tuple(map(changed, ids)) for ids in most_changed(old, new, most))
+    return HelpedAndHurt(system, baseline, NDCG_AT_10, helped, hurt)
 
 
 def _documents(
-    before: Sequence[str],
-    after: Sequence[str],
-    grades: Mapping[str, int],
-    readings: Mapping[str, Mapping[str, Any]],
-) -> list[dict[str, Any]]:
+    before: Sequence[str], after: Sequence[str], grades: Mapping[str, int], readings: Mapping[str, Evidence]
+) -> tuple[MovedDocument, ...]:
     old = {document_id: rank for rank, document_id in enumerate(before, start=1)}
     new = {document_id: rank for rank, document_id in enumerate(after, start=1)}
     seen = dict.fromkeys([*after[:TOP], *before[:TOP]])
-    found = []
-    for document_id in sorted(seen, key=lambda document_id: new.get(document_id, len(new) + old.get(document_id, 0))):
-        reading = readings.get(document_id, {})
-        found.append(
-            {
-                "document": document_id,
-                "grade": grades.get(document_id),
-                "rank_before": old.get(document_id),
-                "rank_after": new.get(document_id),
-                "logit": reading.get("logit"),
-                "coverage": reading.get("coverage"),
-                "read": [[int(start), int(end), logit] for start, end, logit in reading.get("read", ())],
-            }
+    return tuple(
+        MovedDocument(
+            **vars(readings.get(document_id, Evidence())),
+            document=document_id,
+            grade=grades.get(document_id),
+            rank_before=old.get(document_id),
+            rank_after=new.get(document_id),
         )
-    return found
+        for document_id in sorted(seen, key=lambda one: new.get(one, len(new) + old.get(one, 0)))
+    )

@@ -1,15 +1,21 @@
 """
 What a ranking is worth: measures by ir_measures, per query and on average, and the share of documents nobody judged.
 
-Takes runs and judgments as mappings; knows nothing of Haystack, of files or of costs.
+Takes runs and judgments as mappings; knows nothing of Haystack, of files or of costs. To add a measure, add a line to
+`MEASURES`: it then stands in results.json, in its schema and in the report.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
+
+from haystack_ce_ranker import checks
+
+NDCG_AT_10 = "nDCG@10"
+"""What systems are compared by."""
 
 UNJUDGED = "unjudged@10"
 """Share of a query's first ten documents (or of all, where there are fewer) that have no judgment."""
@@ -20,29 +26,41 @@ class Measure:
     """
     A measure as it is shown and as ir_measures writes it.
 
-    nDCG is that of trec_eval: the gain is the grade itself, so it compares with published figures.
+    :ivar label: Its name in results.json and in tables.
+    :ivar definition: For ir_measures; `{level}` stands for the lowest grade that counts as relevant.
+    :ivar meaning: What its mean over the queries says.
+    :ivar in_terminal: Whether the terminal's table has a column for it.
+    :ivar on_page: Whether the report's table has one.
+    :ivar required: Whether every results.json has it; false for a measure that older files lack.
     """
 
     label: str
     definition: str
+    meaning: str = ""
+    in_terminal: bool = False
+    on_page: bool = True
+    required: bool = True
 
 
-def measures(relevance_level: int = 1, *, recall_at: Iterable[int] = (10, 100)) -> tuple[Measure, ...]:
+MEASURES = (
+    Measure(NDCG_AT_10, NDCG_AT_10, "Mean nDCG@10; the gain is the grade itself, as in trec_eval.", in_terminal=True),
+    Measure("MRR@10", "RR{level}@10", "Mean of 1 / rank of the first relevant document among ten.", in_terminal=True),
+    Measure("Recall@10", "R{level}@10", "Mean share of the relevant documents that are among the first 10."),
+    Measure("Recall@100", "R{level}@100", "Mean share of the relevant documents that are among the first 100."),
+    Measure("AP", "AP{level}", "Mean average precision.", on_page=False),
+    Measure("Success@1", "Success{level}@1", "Share of the queries whose first document is relevant.", on_page=False),
+)
+"""All measures, in the order in which they are shown."""
+
+
+def measures(relevance_level: int = 1) -> tuple[Measure, ...]:
     """
-    Return the measures in the order they are shown.
+    Return all measures, ready for ir_measures.
 
     :param relevance_level: The lowest grade that counts as relevant in binary measures; nDCG uses the grades.
     """
-    if relevance_level < 1:
-        raise ValueError(f"relevance_level must be > 0, but got {relevance_level}")
-    level = f"(rel={relevance_level})"
-    return (
-        Measure("nDCG@10", "nDCG@10"),
-        Measure("MRR@10", f"RR{level}@10"),
-        *(Measure(f"Recall@{k}", f"R{level}@{k}") for k in recall_at),
-        Measure("AP", f"AP{level}"),
-        Measure("Success@1", f"Success{level}@1"),
-    )
+    level = f"(rel={checks.whole_number('relevance_level', relevance_level)})"
+    return tuple(replace(one, definition=one.definition.format(level=level)) for one in MEASURES)
 
 
 def ranked_scores(document_ids: Sequence[str], scores: Sequence[float | None] | None = None) -> dict[str, float]:
@@ -50,7 +68,7 @@ def ranked_scores(document_ids: Sequence[str], scores: Sequence[float | None] | 
     Scores under which trec_eval and ir_measures see exactly the order given.
 
     They order by score in single precision and break ties by document id, so a pipeline's order among equal scores
-    would be lost. Scores that do not fall strictly are lowered by the smallest step that single precision knows; where
+    would be lost. Scores that do not fall strictly are lowered by the smallest step that single precision knows. Where
     a score is missing, the order itself becomes the score.
 
     :param document_ids: Best first; a repeated id counts once, at its best place.
@@ -81,8 +99,7 @@ def per_query(
     :raises ImportError: If ir_measures is missing.
     """
     ir_measures = _ir_measures()
-    wanted = measures() if wanted is None else wanted
-    parsed = {_parse(measure.definition): measure.label for measure in wanted}
+    parsed = {_parse(one.definition): one.label for one in (measures() if wanted is None else wanted)}
     values: dict[str, dict[str, float]] = {
         label: dict.fromkeys(judgments, 0.0) for label in (*parsed.values(), UNJUDGED)
     }
@@ -109,7 +126,7 @@ def averages(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 def ndcg_at_10(run: Mapping[str, Mapping[str, float]], judgments: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
     """Return nDCG@10 for each judged query."""
-    return per_query(run, judgments, (Measure("nDCG@10", "nDCG@10"),))["nDCG@10"]
+    return per_query(run, judgments, MEASURES[:1])[NDCG_AT_10]
 
 
 @cache

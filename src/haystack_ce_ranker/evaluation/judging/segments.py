@@ -7,35 +7,51 @@ are looked at, so each one's p is corrected for their number, and one of few que
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from functools import cache
 
 import numpy as np
 
+from haystack_ce_ranker import checks
 from haystack_ce_ranker.bm25.analysis import Analysis
 from haystack_ce_ranker.evaluation.data.collections import Collection
-from haystack_ce_ranker.evaluation.judging.comparison import MEASURE, Comparison, compare
+from haystack_ce_ranker.evaluation.judging.comparison import (
+    LEVEL,
+    Bounds,
+    ByQuery,
+    Comparison,
+    Count,
+    Rankings,
+    Share,
+    compare,
+)
+from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.gating import count_words, predict
 from haystack_ce_ranker.significance import holm
 
 FEWEST = 10
 """A segment of fewer queries is not judged."""
 
-LEVEL = 0.05
-"""Corrected p below which a segment's gain is no chance."""
-
 SHORT = 3
 """Words up to which a query is short enough to be called ambiguous."""
 
 CANDIDATES = 10
-"""So many of the first stage's documents are looked at for their length."""
+"""How many of the first stage's documents are looked at for their length."""
 
 SCORES = 100
-"""So many of the first stage's scores at most are looked at: predictors depend on how many there are."""
-
-HELPS, HARMS, NO_EVIDENCE, TOO_FEW = "helps", "harms", "no evidence", "too few"
+"""How many of the first stage's scores are looked at, at most: predictors depend on how many there are."""
 
 Features = Mapping[str, Mapping[str, float | None]]
 """For each query id, values by a feature's key; None where the feature is not defined for the query."""
+
+
+class Effect(StrEnum):
+    """What a system does for a kind of query; `too few` queries are not judged."""
+
+    HELPS = "helps"
+    HARMS = "harms"
+    NO_EVIDENCE = "no evidence"
+    TOO_FEW = "too few"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +109,7 @@ AMBIGUOUS = "ambiguous short queries"
 
 
 def features(
-    collection: Collection,
-    first_stage: Mapping[str, Mapping[str, float]],
-    *,
-    relevance_level: int = 1,
-    analysis: Analysis | None = None,
+    collection: Collection, first_stage: Rankings, *, relevance_level: int = 1, analysis: Analysis | None = None
 ) -> dict[str, dict[str, float | None]]:
     """
     Describe each query.
@@ -106,58 +118,47 @@ def features(
     :param relevance_level: The lowest grade that counts as relevant.
     :param analysis: How texts become terms; None for English.
     """
-    describe = _Describe(collection, Analysis() if analysis is None else analysis)
+    reader = Analysis() if analysis is None else analysis
+    texts = collection.documents
+
+    @cache
+    def terms_of(document_id: str) -> frozenset[str]:
+        return frozenset(reader.terms(texts[document_id].content))
+
+    @cache
+    def words_of(document_id: str) -> int:
+        return len(texts[document_id].content.split())
+
     found = {}
     for query_id, query in collection.queries.items():
         grades = collection.judgments.get(query_id, {})
-        relevant = [document_id for document_id, grade in grades.items() if grade >= relevance_level]
-        found[query_id] = describe(query, relevant, first_stage.get(query_id, {}))
-    return found
-
-
-class _Describe:
-    """Computes features; the terms and the length of a document are found once."""
-
-    def __init__(self, collection: Collection, analysis: Analysis) -> None:
-        self._texts = collection.documents
-        self._analysis = analysis
-        self._terms: dict[str, frozenset[str]] = {}
-        self._words: dict[str, int] = {}
-
-    def __call__(self, query: str, relevant: Sequence[str], candidates: Mapping[str, float]) -> dict[str, float | None]:
-        relevant = [document_id for document_id in relevant if document_id in self._texts]
-        first = [document_id for document_id in candidates if document_id in self._texts][:CANDIDATES]
-        terms = frozenset(self._analysis.query_terms(query))
-        words = count_words(query)
+        relevant = [one for one, grade in grades.items() if grade >= relevance_level and one in texts]
+        candidates = first_stage.get(query_id, {})
+        first = [one for one in candidates if one in texts][:CANDIDATES]
         scores = list(candidates.values())[:SCORES]
-        shares = [len(terms & self._terms_of(document_id)) / len(terms) for document_id in relevant] if terms else []
-        return {
-            "query_words": float(words),
+        terms = frozenset(reader.query_terms(query))
+        shares = [len(terms & terms_of(one)) / len(terms) for one in relevant] if terms else []
+        found[query_id] = {
+            "query_words": float(count_words(query)),
             "shared_words": float(np.mean(shares)) if shares else None,
-            "relevant_words": float(np.mean([self._words_of(one) for one in relevant])) if relevant else None,
-            "candidate_words": float(np.median([self._words_of(one) for one in first])) if first else None,
+            "relevant_words": float(np.mean([words_of(one) for one in relevant])) if relevant else None,
+            "candidate_words": float(np.median([words_of(one) for one in first])) if first else None,
             "relative_margin": predict("relative_margin", scores),
             "nqc": predict("nqc", scores),
         }
-
-    def _terms_of(self, document_id: str) -> frozenset[str]:
-        if document_id not in self._terms:
-            self._terms[document_id] = frozenset(self._analysis.terms(self._texts[document_id].content))
-        return self._terms[document_id]
-
-    def _words_of(self, document_id: str) -> int:
-        if document_id not in self._words:
-            self._words[document_id] = len(self._texts[document_id].content.split())
-        return self._words[document_id]
+    return found
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+@dataclass(frozen=True)
+class QueryKind:
     """
-    Queries that are alike in a feature: those above `low` and up to `high`; None: no bound.
+    What some queries have in common.
 
-    :ivar name: What they are.
+    :ivar feature: A key of features, or `ambiguity`.
+    :ivar name: What the queries are.
     :ivar bounds: The bounds in words.
+    :ivar low: The feature is above this; null: no bound.
+    :ivar high: The feature is at most this; null: no bound.
     """
 
     feature: str
@@ -165,6 +166,12 @@ class Segment:
     bounds: str
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True)
+class Segment(QueryKind):
+    """Queries that are alike in a feature, by their ids."""
+
     queries: tuple[str, ...]
 
 
@@ -172,8 +179,8 @@ def split(found: Features) -> list[Segment]:
     """
     Split the queries by each feature into thirds, and find the ambiguous short ones.
 
-    Equal values are never parted, so thirds may be uneven; where a third would be empty it is left out, and a feature
-    with one value for all queries has no segments. A query without a value is in no segment of the feature.
+    Equal values are never parted, so thirds may be uneven; an empty third is left out, and a feature with one value for
+    all queries has no segments. A query without a value is in no segment of the feature.
     """
     made: list[Segment] = []
     for key, feature in FEATURES.items():
@@ -181,8 +188,7 @@ def split(found: Features) -> list[Segment]:
         if len(set(values.values())) < 2:
             continue
         first, second = _thirds(list(values.values()))
-        bounds = ((None, first), (first, second), (second, None))
-        for name, (low, high) in zip(feature.names, bounds, strict=True):
+        for name, low, high in zip(feature.names, (None, first, second), (first, second, None), strict=True):
             members = tuple(
                 query_id
                 for query_id, value in values.items()
@@ -203,16 +209,49 @@ def split(found: Features) -> list[Segment]:
     return made
 
 
-def judge(
-    found: Features,
-    by_query: Mapping[str, Mapping[str, Mapping[str, float]]],
-    *,
-    baseline: str,
-    system: str,
-    measure: str = MEASURE,
-    fewest: int = FEWEST,
-    seed: int = 0,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class JudgedSegment(QueryKind):
+    """
+    What a system does for queries that are alike in a feature.
+
+    :ivar queries: How many.
+    :ivar gain: Mean gain; null without a query.
+    :ivar gain_elsewhere: Mean gain of all other queries that have the feature.
+    :ivar interval: 95 % bootstrap interval of the gain; null where the segment is not judged.
+    :ivar p: Of the paired randomisation test.
+    :ivar p_corrected: The p, corrected for the number of segments (Holm).
+    """
+
+    queries: Count
+    gain: float | None
+    gain_elsewhere: float | None
+    interval: Bounds | None
+    p: Share | None
+    p_corrected: Share | None
+    effect: Effect
+
+
+@dataclass(frozen=True)
+class Segments:
+    """
+    Where a system helps and harms.
+
+    :ivar fewest: A segment of fewer queries is not judged.
+    :ivar level: The corrected p below which a gain is no chance.
+    :ivar correction: How p is corrected.
+    :ivar segments: Groups of queries that are alike in one feature; they overlap.
+    """
+
+    system: str
+    baseline: str
+    measure: str
+    fewest: int
+    level: float
+    correction: str
+    segments: tuple[JudgedSegment, ...]
+
+
+def judge(found: Features, by_query: ByQuery, *, baseline: str, system: str, fewest: int = FEWEST) -> Segments:
     """
     Say for each segment whether a system helps there or harms.
 
@@ -221,64 +260,51 @@ def judge(
     look at the same queries.
 
     :param found: Of `features`.
-    :param by_query: For each system and measure, values by query id.
     :param fewest: A segment of fewer queries is `too few`: it has a mean, but neither an interval nor a p.
-    :returns: Plain values: what was compared, and under `segments` for each its bounds, number of queries, mean gain,
-        the mean gain of all other queries that have the feature, interval, p and `effect`.
     """
-    if fewest < 2:
-        raise ValueError(f"fewest must be > 1, but got {fewest}")
-    old, new = by_query[baseline][measure], by_query[system][measure]
+    checks.whole_number("fewest", fewest, least=2)
+    old, new = by_query[baseline][NDCG_AT_10], by_query[system][NDCG_AT_10]
     known = {query_id: values for query_id, values in found.items() if query_id in old and query_id in new}
+    gains = {query_id: new[query_id] - old[query_id] for query_id in known}
     made = split(known)
-    compared: dict[str, Comparison] = {}
-    for place, segment in enumerate(made):
-        if len(segment.queries) >= fewest:
-            compared[str(place)] = compare(
-                {query_id: old[query_id] for query_id in segment.queries},
-                {query_id: new[query_id] for query_id in segment.queries},
-                seed=seed,
-            )
-    corrected = holm({place: comparison.p for place, comparison in compared.items()})
-    rows = []
-    for place, segment in enumerate(made):
-        comparison = compared.get(str(place))
-        p_corrected = corrected.get(str(place))
-        rows.append(
-            {
-                "feature": segment.feature,
-                "name": segment.name,
-                "bounds": segment.bounds,
-                "low": segment.low,
-                "high": segment.high,
-                "queries": len(segment.queries),
-                "gain": _mean_gain(segment.queries, old, new),
-                "gain_elsewhere": _mean_gain(_others(segment, known), old, new),
-                "interval": None if comparison is None else [comparison.low, comparison.high],
-                "p": None if comparison is None else comparison.p,
-                "p_corrected": p_corrected,
-                "effect": _effect(comparison, p_corrected),
-            }
-        )
-    return {
-        "system": system,
-        "baseline": baseline,
-        "measure": measure,
-        "fewest": fewest,
-        "level": LEVEL,
-        "correction": f"Holm over {len(compared)} segments",
-        "segments": rows,
+    compared = {
+        segment.name: compare({one: old[one] for one in segment.queries}, {one: new[one] for one in segment.queries})
+        for segment in made
+        if len(segment.queries) >= fewest
     }
+    corrected = holm({name: comparison.p for name, comparison in compared.items()})
+    rows = tuple(_judged(one, known, gains, compared.get(one.name), corrected.get(one.name)) for one in made)
+    correction = f"Holm over {len(compared)} segments"
+    return Segments(system, baseline, NDCG_AT_10, fewest, LEVEL, correction, rows)
 
 
-def _effect(comparison: Comparison | None, p_corrected: float | None) -> str:
-    if comparison is None or p_corrected is None:
-        return TOO_FEW
-    if p_corrected < LEVEL and comparison.low > 0:
-        return HELPS
-    if p_corrected < LEVEL and comparison.high < 0:
-        return HARMS
-    return NO_EVIDENCE
+def _judged(
+    segment: Segment,
+    found: Features,
+    gains: Mapping[str, float],
+    comparison: Comparison | None,
+    p_corrected: float | None,
+) -> JudgedSegment:
+    key = "nqc" if segment.feature == "ambiguity" else segment.feature
+    inside = set(segment.queries)
+    effect = Effect.TOO_FEW
+    if comparison is not None and p_corrected is not None:
+        clear = p_corrected < LEVEL
+        effect = Effect.HELPS if clear and comparison.low > 0 else Effect.NO_EVIDENCE
+        effect = Effect.HARMS if clear and comparison.high < 0 else effect
+    return JudgedSegment(
+        **{**vars(segment), "queries": len(segment.queries)},
+        gain=_mean([gains[one] for one in segment.queries]),
+        gain_elsewhere=_mean([gains[one] for one in _values(found, key) if one not in inside]),
+        interval=None if comparison is None else (comparison.low, comparison.high),
+        p=None if comparison is None else comparison.p,
+        p_corrected=p_corrected,
+        effect=effect,
+    )
+
+
+def _mean(gains: Sequence[float]) -> float | None:
+    return float(np.mean(gains)) if gains else None
 
 
 def _values(found: Features, key: str) -> dict[str, float]:
@@ -303,13 +329,3 @@ def _in_words(feature: Feature, low: float | None, high: float | None) -> str:
     if high is not None:
         parts.append(f"at most {high:{feature.form}}")
     return f"{feature.what} {', '.join(parts)}"
-
-
-def _others(segment: Segment, found: Features) -> list[str]:
-    inside = set(segment.queries)
-    key = "nqc" if segment.feature == "ambiguity" else segment.feature
-    return [query_id for query_id in _values(found, key) if query_id not in inside]
-
-
-def _mean_gain(query_ids: Sequence[str], old: Mapping[str, float], new: Mapping[str, float]) -> float | None:
-    return float(np.mean([new[query_id] - old[query_id] for query_id in query_ids])) if query_ids else None

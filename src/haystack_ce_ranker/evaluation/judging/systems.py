@@ -1,160 +1,218 @@
 """
 One system of results.json, and what is said of several by their figures alone: the best, the cheapest, the fronts.
 
-Compares nothing query by query; that is `comparison.py`'s business, and what follows from it `choosing.py`'s.
+Compares nothing query by query; `comparison.py` does, and `choosing.py` draws the conclusions.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
-from typing import Any
+from enum import StrEnum
+from typing import Annotated, Any, Literal
 
-from haystack_ce_ranker.evaluation.judging.comparison import MEASURE
+from pydantic import Field, WithJsonSchema
 
-LEVEL = 0.05
-"""The p below which a difference is no chance."""
+from haystack_ce_ranker.evaluation.judging.comparison import LEVEL, Amount, Bounds, Share, Versus
+from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
+from haystack_ce_ranker.significance import SAME
 
 WORTH = 0.01
 """nDCG@10 below which a difference is too small to pay for."""
 
-ROUNDING = 1e-9
-"""Differences of this size are none."""
-
 SAME_COST = 1.1
 """Latencies whose ratio is below this are the same."""
-
-ALONE, HYBRID, FIRST_STAGE = "cross-encoder", "hybrid", "first stage"
-
-BETTER, WORSE, UNCERTAIN = "better", "worse", "no significant difference"
 
 IDENTITY = ("kind", "first_stage", "model", "backend", "depth", "strategy")
 """The settings that tell one system from another; precision belongs to the backend."""
 
+Known = Annotated[float | None, WithJsonSchema({"type": "number", "minimum": 0})]
+"""A figure that results.json always has; None only for a system that was never asked."""
+
+Source = Annotated[str | None, WithJsonSchema({"type": "string", "pattern": "^(measured|estimated)(: .+)?$"})]
+
+
+class Kind(StrEnum):
+    """A first stage, a cross-encoder alone, a hybrid of both, or a stage of a pipeline that was given."""
+
+    FIRST_STAGE = "first stage"
+    CROSS_ENCODER = "cross-encoder"
+    HYBRID = "hybrid"
+    PIPELINE = "pipeline"
+
+
+class Stage(StrEnum):
+    """What a query's time is spent on."""
+
+    RETRIEVE = "retrieve"
+    TOKENISE = "tokenise"
+    SCORE = "score"
+    JOIN = "join"
+
+
+class Finding(StrEnum):
+    """A system against the baseline."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    UNCERTAIN = "no significant difference"
+
 
 @dataclass(frozen=True)
-class System:
-    """One system of results.json, with what the verdict asks of it; None where that is not known."""
+class Description:
+    """
+    What a system is.
+
+    :ivar kind: What it is.
+    :ivar first_stage: The system whose candidates it re-ranks; its own name for one that retrieves.
+    :ivar energy_source: `measured: ...` or `estimated: ...`, and by what. Do not compare figures of the two.
+    :ivar model: The cross-encoder; null where there is none or it is not known.
+    :ivar backend: What runs the model.
+    :ivar dtype: What it computes in.
+    :ivar device: Where it runs.
+    :ivar depth: How many candidates are re-ranked; null for first stages and pipelines.
+    :ivar strategy: How long documents are read; null for first stages and pipelines.
+    """
+
+    kind: Kind
+    first_stage: str | None
+    energy_source: Source
+    model: str | None = None
+    backend: str | None = None
+    dtype: str | None = None
+    device: str | None = None
+    depth: Annotated[int, Field(ge=1)] | None = None
+    strategy: str | None = None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """
+    Milliseconds a query, by percentile of the queries: of this stage and all that it needs.
+
+    :ivar p50: Half of the queries take at most this.
+    :ivar p95: 19 of 20 queries take at most this.
+    :ivar p99: 99 of 100 queries take at most this.
+    """
+
+    p50: Known = None
+    p95: Known = None
+    p99: Known = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class System(Description):
+    """
+    One system: what it is, what its rankings are worth, and what they cost, its first stage included.
+
+    :ivar name: Its name.
+    :ivar measures: Means over the queries, by measure.
+    :ivar interval: 95 % bootstrap intervals over the queries, by measure.
+    :ivar latency_ms: Milliseconds a query.
+    :ivar stages_ms: Mean milliseconds a query, by each stage that the system has.
+    :ivar tokens_per_query: Mean tokens that cross-encoders read, special tokens included, padding not.
+    :ivar pairs_per_query: Mean pairs of query and passage that were scored.
+    :ivar joules_per_query: Mean energy; `energy_source` says how it was found.
+    :ivar read_share: Share of the candidates' tokens that the model read; null where nothing is read.
+    :ivar peak_memory_mb: Peak memory of a process that scores with the model; null where it was not measured.
+    :ivar versus: Compared with the baseline; null for the baseline itself.
+    """
 
     name: str
-    figures: Mapping[str, Any]
-
-    @property
-    def kind(self) -> str | None:
-        """First stage, cross-encoder, hybrid or pipeline."""
-        return self._text("kind")
-
-    @property
-    def depth(self) -> int | None:
-        """How many candidates are re-ranked."""
-        depth = self.figures.get("depth")
-        return None if depth is None else int(depth)
+    measures: dict[str, Share]
+    interval: dict[str, Bounds]
+    latency_ms: Latency
+    stages_ms: dict[Stage, Amount]
+    tokens_per_query: Amount
+    pairs_per_query: Amount
+    joules_per_query: Known
+    read_share: Share | None
+    peak_memory_mb: Amount | None
+    versus: Versus | None
 
     @property
     def quality(self) -> float:
         """nDCG@10."""
-        return float(self.figures[MEASURE])
-
-    @property
-    def median(self) -> float | None:
-        """Milliseconds that half of the queries take at most."""
-        return self.latency("p50")
-
-    @property
-    def joules(self) -> float | None:
-        """Per query."""
-        joules = self.figures.get("joules_per_query")
-        return None if joules is None else float(joules)
+        return self.measures[NDCG_AT_10]
 
     @property
     def source(self) -> str | None:
-        """Whether joules were measured or estimated; results.json may go on to say how."""
-        source = self._text("energy_source")
-        return None if source is None else source.partition(":")[0]
+        """`measured` or `estimated`: where joules come from."""
+        return None if self.energy_source is None else self.energy_source.partition(":")[0]
 
-    @property
-    def versus(self) -> Mapping[str, Any] | None:
-        """The comparison with the baseline."""
-        versus: Mapping[str, Any] | None = self.figures.get("versus")
-        return versus
-
-    def latency(self, percentile: str) -> float | None:
-        """Return milliseconds: p50, p95 or p99."""
-        value = (self.figures.get("latency_ms") or {}).get(percentile)
-        return None if value is None else float(value)
-
-    def setting(self, key: str) -> str | None:
-        """Return what a question is about: `model`, `strategy`, or `backend`, which its precision belongs to."""
+    def setting(self, key: str) -> Any:
+        """Return one of `IDENTITY`; the backend with its precision."""
         if key != "backend":
-            return self._text(key)
-        parts = [part for part in (self._text("backend"), self._text("dtype")) if part is not None]
-        return " ".join(parts) if parts else None
+            return getattr(self, key)
+        return " ".join(part for part in (self.backend, self.dtype) if part is not None) or None
 
-    def _text(self, key: str) -> str | None:
-        value = self.figures.get(key)
-        return None if value is None else str(value)
+    def identity(self, *, but: str) -> tuple[Any, ...]:
+        """Return all settings but one."""
+        return tuple(self.setting(key) for key in IDENTITY if key != but)
 
     @property
-    def significance(self) -> str | None:
+    def significance(self) -> Finding | None:
         """Against the baseline."""
         if self.versus is None:
             return None
-        if self.versus["p_corrected"] >= LEVEL or self.versus["difference"] == 0:
-            return UNCERTAIN
-        return BETTER if self.versus["difference"] > 0 else WORSE
+        if self.versus.p_corrected >= LEVEL or self.versus.difference == 0:
+            return Finding.UNCERTAIN
+        return Finding.BETTER if self.versus.difference > 0 else Finding.WORSE
 
     @property
     def is_worth_it(self) -> bool:
         """Better than the baseline, and by enough."""
-        return self.versus is not None and self.significance == BETTER and self.versus["difference"] >= WORTH - ROUNDING
-
-
-def alike(one: System, other: System, but: str) -> bool:
-    """Whether two systems differ in nothing but one setting."""
-    return all(part(one, key) == part(other, key) for key in IDENTITY if key != but)
-
-
-def part(one: System, key: str) -> Any:
-    return one.kind if key == "kind" else one.depth if key == "depth" else one.setting(key)
+        better = self.versus is not None and self.significance == Finding.BETTER
+        return better and self.versus is not None and self.versus.difference >= WORTH - SAME
 
 
 def best_of(pool: Iterable[System]) -> System | None:
     """The highest nDCG; among equals the cheapest, then the first."""
-    return max(pool, key=lambda one: (one.quality, -cost_of(one)), default=None)
+    return max(pool, key=lambda one: (one.quality, -_cost(one)), default=None)
 
 
-def foremost_of(pool: Iterable[System], kind: str | None) -> System | None:
-    """The best of a kind that is worth something, else the best of the kind; None for any kind."""
-    some = [one for one in pool if kind is None or one.kind == kind]
+def foremost_of(pool: Iterable[System], kind: Kind) -> System | None:
+    """The best of a kind that is worth something, else the best of the kind."""
+    some = [one for one in pool if one.kind == kind]
     worth = best_of(one for one in some if one.is_worth_it)
     return best_of(some) if worth is None else worth
 
 
 def cheapest_of(pool: Sequence[System]) -> System | None:
     """The best of those whose median latency is within 10 % of the lowest."""
-    if not pool:
-        return None
-    least = min(cost_of(one) for one in pool)
-    return best_of(one for one in pool if cost_of(one) <= least * SAME_COST)
+    least = min(map(_cost, pool), default=0.0)
+    return best_of(one for one in pool if _cost(one) <= least * SAME_COST)
 
 
-def cost_of(one: System) -> float:
-    return float("inf") if one.median is None else one.median
+def _cost(one: System) -> float:
+    return float("inf") if one.latency_ms.p50 is None else one.latency_ms.p50
 
 
-def fronts(systems: Sequence[System]) -> dict[str, Any]:
-    """Names on the front of quality against latency, and against energy for each kind of source by itself."""
-    sources = sorted({one.source for one in systems if one.source is not None and one.joules is not None})
-    energy = {source: [(one, one.joules) for one in systems if one.source == source] for source in sources}
-    return {
-        "latency": _front([(one, one.median) for one in systems]),
-        "energy": {source: _front(costs) for source, costs in energy.items()},
-    }
+@dataclass(frozen=True)
+class Fronts:
+    """
+    Names of the systems that no other one beats in both quality and cost, the cheapest first.
+
+    :ivar latency: By median latency.
+    :ivar energy: By joules; `measured` and `estimated` ones each by themselves.
+    """
+
+    latency: tuple[str, ...]
+    energy: dict[Literal["measured", "estimated"], tuple[str, ...]]
 
 
-def _front(costs: Sequence[tuple[System, float | None]]) -> list[str]:
+def fronts(systems: Sequence[System]) -> Fronts:
+    """Return the fronts of quality against latency and against energy."""
+    energy: dict[Any, list[tuple[System, float | None]]] = {}
+    for one in sorted(systems, key=lambda one: one.source or ""):
+        if one.source is not None and one.joules_per_query is not None:
+            energy.setdefault(one.source, []).append((one, one.joules_per_query))
+    latency = _front([(one, one.latency_ms.p50) for one in systems])
+    return Fronts(latency, {source: _front(costs) for source, costs in energy.items()})
+
+
+def _front(costs: Sequence[tuple[System, float | None]]) -> tuple[str, ...]:
     known = [(cost, one.quality, one.name) for one, cost in costs if cost is not None]
     front = set(pareto_front((cost, quality) for cost, quality, _ in known))
-    return [name for cost, quality, name in sorted(known) if (cost, quality) in front]
+    return tuple(name for cost, quality, name in sorted(known) if (cost, quality) in front)
 
 
 def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -164,10 +222,3 @@ def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, flo
         if not front or quality > front[-1][1]:
             front.append((cost, quality))
     return front
-
-
-def short_name(name: str | None) -> str:
-    """Return how a setting is shown: a model's folder, or one in a package, by its end, anything else as it is."""
-    if name is None:
-        return "-"
-    return PurePath(name).name if name.startswith(("/", ".", "~", "package:")) else name

@@ -1,43 +1,33 @@
 """
-An experiment: ask all systems for every query, keep what they did, and turn it into results.json and run files.
+An experiment: ask all systems for every query, keep what they did, and turn it into results.
 
 Systems are asked in turn for each query, so that a machine's slower moments hit all alike and an interrupted run
-compares the same queries. Which systems there are decides `sweep.py`; what follows from the figures, `comparison.py`,
-`segments.py` and `verdict.py`.
+compares the same queries. `sweep.py` decides which systems there are; `judging` draws the conclusions.
 """
 
-import json
-import os
-import platform
-import re
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from haystack_ce_ranker.backends.devices import allowed_cpus
+from haystack_ce_ranker import checks
 from haystack_ce_ranker.evaluation.data.collections import Collection
-from haystack_ce_ranker.evaluation.judging.comparison import helped_and_hurt, versus
-from haystack_ce_ranker.evaluation.judging.measures import measures
-from haystack_ce_ranker.evaluation.judging.observations import QUALITY, Description, Observation, System, restored
+from haystack_ce_ranker.evaluation.judging.choosing import NO_LIMITS, Judge, Limits
+from haystack_ce_ranker.evaluation.judging.comparison import ByQuery, HelpedAndHurt, Rankings, helped_and_hurt, versus
+from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10, measures, per_query
+from haystack_ce_ranker.evaluation.judging.observations import Observation, Observed, restored
+from haystack_ce_ranker.evaluation.judging.results import RESULTS_VERSION, Results
 from haystack_ce_ranker.evaluation.judging.segments import features, judge
-from haystack_ce_ranker.evaluation.judging.verdict import subject, verdict
+from haystack_ce_ranker.evaluation.judging.systems import Description, Kind
+from haystack_ce_ranker.evaluation.judging.verdict import MemoryRow, verdict
 from haystack_ce_ranker.evaluation.running.energy import IDLE
-from haystack_ce_ranker.evaluation.running.groups import FIRST, PIPELINE, SystemGroup, key_of
+from haystack_ce_ranker.evaluation.running.groups import SystemGroup, key_of
 from haystack_ce_ranker.evaluation.running.journal import Journal
+from haystack_ce_ranker.evaluation.running.machine import machine
 from haystack_ce_ranker.evaluation.running.memory import peak_megabytes
 from haystack_ce_ranker.evaluation.running.sweep import Variant
 
-Rankings = Mapping[str, Mapping[str, float]]
-
-RESULTS_VERSION = 2
-"""Raised when a key of results.json changes its meaning."""
-
 BATCH_TOKENS = (None, 4096, 16384)
 """For which batch sizes peak memory is measured; None is the backend's default."""
-
-_PACKAGES = ("ce-ranker-haystack", "haystack-ai", "torch", "onnxruntime", "openvino", "sentence-transformers")
 
 
 @dataclass(frozen=True)
@@ -51,7 +41,7 @@ class Measurements:
     """
 
     collection: Collection
-    systems: tuple[System, ...]
+    systems: tuple[Observed, ...]
     complete: bool
     notes: tuple[str, ...] = ()
 
@@ -77,20 +67,8 @@ def measure(
     """
     journal = journal if journal is not None else Journal()
     entries = {query_id: f"{query_id} {key_of(text)}" for query_id, text in collection.queries.items()}
-    kept: list[SystemGroup] = []
-    notes: list[str] = []
-    for group in groups:
-        if any(journal.get(group.key, entry) is None for entry in ("systems", *entries.values())):
-            try:
-                group.prepare()
-            except (ImportError, OSError, ValueError) as error:
-                if group.key not in optional:
-                    raise
-                notes.append(f"{group.names[0].partition('@')[0]} is left out: {error}")
-                continue
-            journal.note(group.key, "systems", [asdict(what) for what in group.describe()])
-        kept.append(group)
-    systems = {name: System(name, what) for group in kept for name, what in _described(group, journal)}
+    kept, notes = _prepared(groups, entries.values(), journal, optional)
+    systems = {name: Observed(name, what) for group in kept for name, what in _described(group, journal)}
     if not systems:
         raise ValueError(f"there is nothing to measure: {'; '.join(notes)}.")
     done: list[str] = []
@@ -118,24 +96,37 @@ def measure(
     return Measurements(collection, tuple(systems.values()), complete, tuple(notes))
 
 
-def check_baseline(baseline: str | None, names: Sequence[str]) -> None:
-    """
-    Check that there is such a system; None is always there.
+def _prepared(
+    groups: Sequence[SystemGroup], entries: Iterable[str], journal: Journal, optional: Container[str]
+) -> tuple[list[SystemGroup], list[str]]:
+    """Return the groups that can be asked, loaded where the journal does not hold everything, and notes on others."""
+    kept: list[SystemGroup] = []
+    notes: list[str] = []
+    names = ("systems", *entries)
+    for group in groups:
+        if any(journal.get(group.key, name) is None for name in names):
+            try:
+                group.prepare()
+            except (ImportError, OSError, ValueError) as error:
+                if group.key not in optional:
+                    raise
+                notes.append(f"{group.names[0].partition('@')[0]} is left out: {error}")
+                continue
+            journal.note(group.key, "systems", [asdict(what) for what in group.describe()])
+        kept.append(group)
+    return kept, notes
 
-    :raises ValueError: If there is not.
-    """
-    if baseline is not None and baseline not in names:
-        raise ValueError(f"baseline must be one of {', '.join(map(repr, names))}, but got {baseline!r}.")
+
+def _described(group: SystemGroup, journal: Journal) -> list[tuple[str, Description]]:
+    plain: Any = journal.get(group.key, "systems")
+    described = [Description(**{**what, "kind": Kind(what["kind"])}) for what in plain]
+    return list(zip(group.names, described, strict=True))
 
 
 def memory_by_batch(
     swept: Sequence[Variant], journal: Journal, *, track: Callable[[Sequence[Any]], Iterable[Any]] = iter
-) -> list[dict[str, Any]]:
-    """
-    Measure each cross-encoder's peak memory by batch size, each in a process of its own.
-
-    :returns: `model`, `backend`, `device`, `batch_tokens` and `peak_memory_mb`; what fails is left out.
-    """
+) -> list[MemoryRow]:
+    """Measure each cross-encoder's peak memory by batch size, each in a process of its own; what fails is left out."""
     rows = []
     pairs = list(dict.fromkeys((one.model, one.backend) for one in swept))
     for model, backend, batch_tokens in track([(*pair, size) for pair in pairs for size in BATCH_TOKENS]):
@@ -143,11 +134,11 @@ def memory_by_batch(
         found = journal.get(key, "peak")
         if found is None:
             try:
-                found = peak_megabytes(model, backend, batch_tokens)
+                found = asdict(peak_megabytes(model, backend, batch_tokens))
             except RuntimeError:
                 continue
             journal.note(key, "peak", found)
-        rows.append({"model": model, "backend": backend, **found})
+        rows.append(MemoryRow(**found))
     return rows
 
 
@@ -156,100 +147,58 @@ def results(
     *,
     baseline: str | None = None,
     relevance_level: int = 1,
-    memory: Sequence[Mapping[str, Any]] = (),
+    memory: Sequence[MemoryRow] = (),
     notes: Sequence[str] = (),
-    budget_ms: float | None = None,
-    budget_joules: float | None = None,
-) -> dict[str, Any]:
+    limits: Limits = NO_LIMITS,
+) -> Results:
     """
-    Return all figures as plain values: what results.json holds, as `results.schema.json` describes it. No text of the
-    collection is among them.
+    Return all figures and the verdict: what results.json holds. No text of the collection is among them.
 
     :param baseline: The system that the others are compared with; None for the first.
     :param relevance_level: The lowest grade that counts as relevant in binary measures.
     :param memory: Of `memory_by_batch`.
+    :param limits: What a query may cost.
     :raises ValueError: If there is no system of the baseline's name.
     """
-    collection, systems = measured.collection, {system.name: system for system in measured.systems}
-    baseline = next(iter(systems)) if baseline is None else baseline
-    check_baseline(baseline, list(systems))
+    collection, observed = measured.collection, {system.name: system for system in measured.systems}
+    baseline = next(iter(observed)) if baseline is None else baseline
+    checks.choice("baseline", baseline, observed)
+    rankings = {name: system.rankings for name, system in observed.items()}
     wanted = measures(relevance_level)
-    values = {name: system.by_query(collection.judgments, wanted) for name, system in systems.items()}
-    by_query = {name: {QUALITY: of_system[QUALITY]} for name, of_system in values.items()}
-    figures = {
-        name: system.figures(values[name], peak_memory_mb=_peak(system.description, memory))
-        for name, system in systems.items()
-    }
-    for name, against in versus(by_query, baseline).items():
-        figures[name]["versus"] = against
-    first = systems[baseline].description.first_stage
-    of_queries = features(
-        collection, systems[first].rankings if first in systems else {}, relevance_level=relevance_level
+    values = {name: per_query(run, collection.judgments, wanted) for name, run in rankings.items()}
+    by_query = {name: {NDCG_AT_10: of_system[NDCG_AT_10]} for name, of_system in values.items()}
+    against = versus(by_query, baseline)
+    systems = tuple(
+        one.figures(values[name], versus=against.get(name), peak_memory_mb=_peak(one.description, memory))
+        for name, one in observed.items()
     )
-    found: dict[str, Any] = {
-        "version": RESULTS_VERSION,
-        "collection": collection.name,
-        "documents": len(collection.documents),
-        "queries": len(collection.queries),
-        "relevance_level": relevance_level,
-        "complete": measured.complete,
-        "baseline": baseline,
-        "notes": [*collection.notes, *notes, *measured.notes],
-        "machine": machine(),
-        "systems": figures,
-        "by_query": by_query,
-        "memory_by_batch": [dict(row) for row in memory],
-        "features": of_queries,
-        "segments": None,
-        "helped_and_hurt": None,
-    }
-    if (closer := subject(found, budget_ms=budget_ms, budget_joules=budget_joules)) is not None:
-        found["segments"] = judge(of_queries, by_query, baseline=baseline, system=closer)
-        found["helped_and_hurt"] = helped_and_hurt(
-            by_query,
-            baseline=baseline,
-            system=closer,
-            before=systems[baseline].rankings,
-            after=systems[closer].rankings,
-            judgments=collection.judgments,
-            readings={query_id: seen.readings for query_id, seen in systems[closer].observations.items()},
-        )
-    found["verdict"] = verdict(found, budget_ms=budget_ms, budget_joules=budget_joules)
-    return found
-
-
-def write(folder: str | Path, found: Mapping[str, Any], systems: Sequence[System]) -> list[Path]:
-    """Write results.json and a run file in TREC format for each system; returns the paths."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "results.json"]
-    paths[0].write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    for system in systems:
-        path = folder / f"run.{re.sub(r'[^A-Za-z0-9._-]+', '-', system.name)}.trec"
-        lines = [
-            f"{query_id} Q0 {document_id} {rank} {score!r} {path.stem}\n"
-            for query_id, ranking in system.rankings.items()
-            for rank, (document_id, score) in enumerate(ranking.items(), start=1)
-        ]
-        path.write_text("".join(lines), encoding="utf-8")
-        paths.append(path)
-    return paths
-
-
-def machine() -> dict[str, Any]:
-    """Return what the figures were measured on."""
-    found: dict[str, Any] = {
-        "processor": _processor(),
-        "cpus": allowed_cpus(),
-        "memory_gb": _memory_gb(),
-        "python": platform.python_version(),
-    }
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    first = observed[baseline].description.first_stage
+    of_queries = features(collection, rankings.get(first or "", {}), relevance_level=relevance_level)
+    judging = Judge(systems, baseline, by_query, limits)
+    segments = helped = None
+    if judging.subject is not None:
+        subject = observed[judging.subject.name]
+        segments = judge(of_queries, by_query, baseline=baseline, system=subject.name)
+        helped = _helped_and_hurt(by_query, observed[baseline], subject, collection)
+    queries, complete = len(collection.queries), measured.complete
+    return Results(
+        version=RESULTS_VERSION,
+        collection=collection.name,
+        documents=len(collection.documents),
+        queries=queries,
+        relevance_level=relevance_level,
+        complete=complete,
+        baseline=baseline,
+        notes=(*collection.notes, *notes, *measured.notes),
+        machine=machine(),
+        systems=systems,
+        by_query=by_query,
+        memory_by_batch=tuple(memory),
+        features=of_queries,
+        segments=segments,
+        helped_and_hurt=helped,
+        verdict=verdict(judging, queries=queries, complete=complete, memory=memory, segments=segments),
+    )
 
 
 def stages(measured: Measurements, choice: str | None = None) -> dict[str, tuple[Rankings, Rankings]]:
@@ -260,48 +209,36 @@ def stages(measured: Measurements, choice: str | None = None) -> dict[str, tuple
     pipeline its last stage. Before re-ranking there are as many documents as are re-ranked.
     """
     by_name = {system.name: system for system in measured.systems}
-    lasts: dict[tuple[str | None, ...], System] = {}
+    lasts: dict[tuple[str | None, ...], Observed] = {}
     for system in measured.systems:
         what = system.description
-        if what.kind != FIRST and what.first_stage in by_name and system.name != what.first_stage:
-            pipeline = system.name.rpartition("/")[0] if what.kind == PIPELINE else None
+        if what.kind != Kind.FIRST_STAGE and what.first_stage in by_name and system.name != what.first_stage:
+            pipeline = system.name.rpartition("/")[0] if what.kind == Kind.PIPELINE else None
             lasts[what.first_stage, what.model, what.backend, what.strategy, pipeline] = system
-    if choice is not None and choice in {system.name for system in measured.systems if system.description.depth}:
+    if choice is not None and choice in by_name and by_name[choice].description.depth:
         lasts = {(choice,): by_name[choice]}
     found: dict[str, tuple[Rankings, Rankings]] = {}
     for system in lasts.values():
-        first = by_name[system.description.first_stage].rankings
-        depth = system.description.depth
-        cut = {query_id: dict(list(scores.items())[:depth]) for query_id, scores in first.items()}
+        what = system.description
+        first = by_name[what.first_stage or ""].rankings
+        cut = {query_id: dict(list(scores.items())[: what.depth]) for query_id, scores in first.items()}
         found[system.name] = (cut, system.rankings)
     return found
 
 
-def _described(group: SystemGroup, journal: Journal) -> list[tuple[str, Description]]:
-    plain: Any = journal.get(group.key, "systems")
-    return [(name, Description(**what)) for name, what in zip(group.names, plain, strict=True)]
+def _helped_and_hurt(by_query: ByQuery, before: Observed, after: Observed, collection: Collection) -> HelpedAndHurt:
+    return helped_and_hurt(
+        by_query,
+        baseline=before.name,
+        system=after.name,
+        before=before.rankings,
+        after=after.rankings,
+        judgments=collection.judgments,
+        readings={query_id: seen.readings for query_id, seen in after.observations.items()},
+    )
 
 
-def _peak(what: Description, memory: Sequence[Mapping[str, Any]]) -> float | None:
+def _peak(what: Description, memory: Sequence[MemoryRow]) -> float | None:
     """The peak at the backend's default batch size, which is measured first."""
-    for row in memory:
-        if (row["model"], row["backend"]) == (what.model, what.backend):
-            return float(row["peak_memory_mb"])
-    return None
-
-
-def _processor() -> str:
-    """Return the processor's name; the architecture where the system does not tell."""
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _memory_gb() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (AttributeError, ValueError, OSError):
-        return None
+    peaks = (row.peak_memory_mb for row in memory if (row.model, row.backend) == (what.model, what.backend))
+    return next(peaks, None)

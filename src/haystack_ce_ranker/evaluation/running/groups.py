@@ -1,8 +1,8 @@
 """
-Systems that are measured together because they share work: the stages of a pipeline, or a re-ranker at several depths.
+Groups of systems that share work and are measured together: the stages of a pipeline, a re-ranker at several depths.
 
 A group says what it did for one query as observations, one a system. It is prepared (stores filled, models loaded)
-before it is asked, and only if somebody asks. Which groups there are decides `sweep.py`; `experiments.py` asks them.
+before it is asked, and only if somebody asks. `sweep.py` decides which groups there are; `experiments.py` asks them.
 """
 
 import hashlib
@@ -17,14 +17,15 @@ import networkx
 from haystack import Document
 
 from haystack_ce_ranker.evaluation.data.collections import Collection, Run
-from haystack_ce_ranker.evaluation.judging.observations import READ, Description, Observation
+from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Passage
+from haystack_ce_ranker.evaluation.judging.observations import READ, Observation
+from haystack_ce_ranker.evaluation.judging.systems import Description, Kind, Stage
 from haystack_ce_ranker.evaluation.running.energy import EnergyMeter, meter_for
 from haystack_ce_ranker.evaluation.running.pipelines import Answer, MeasuredPipeline, candidates_of
 from haystack_ce_ranker.provenance import records
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 
-FIRST, CROSS_ENCODER, HYBRID, PIPELINE = "first stage", "cross-encoder", "hybrid", "pipeline"
 WEIGHTS = {"cross_encoder": 0.8, "bm25": 0.2}
 """The default blend, by what the joiner's inputs are called."""
 
@@ -86,14 +87,26 @@ class GivenRun:
 
     def describe(self) -> list[Description]:
         """Return what it is."""
-        return [Description(FIRST, self.names[0], meter_for().source)]
+        return [Description(Kind.FIRST_STAGE, self.names[0], meter_for().source)]
 
     def observe(self, query_id: str, _found: Found) -> list[Observation]:
         """Return the query's candidates."""
         return [Observation(list(self._run.get(query_id, {}).items()), {}, 0.0)]
 
 
-class PipelineGroup:
+class _Metered:
+    """A group whose energy is measured once it is prepared."""
+
+    _meter: EnergyMeter | None = None
+
+    @property
+    def meter(self) -> EnergyMeter:
+        if self._meter is None:
+            raise RuntimeError("the group was not prepared.")
+        return self._meter
+
+
+class PipelineGroup(_Metered):
     """
     The stages of a pipeline that output documents.
 
@@ -111,7 +124,7 @@ class PipelineGroup:
         collection_key: str,
         *,
         names: Mapping[str, str] | None = None,
-        kind: str = PIPELINE,
+        kind: Kind = Kind.PIPELINE,
         candidates: GivenRun | None = None,
     ) -> None:
         graph = measured.pipeline.graph
@@ -123,8 +136,6 @@ class PipelineGroup:
         self._collection = collection
         self._kind = kind
         self._candidates = candidates
-        self._meter: EnergyMeter | None = None
-        self._devices: set[str] = set()
         self.names: tuple[str, ...] = tuple(self._names.values())
         run_key = candidates.key if candidates is not None else None
         self.key = key_of("pipeline", measured.pipeline.to_dict(), list(self._names), run_key, collection_key)
@@ -134,18 +145,18 @@ class PipelineGroup:
         self._measured.fill(self._collection)
         self._measured.warm_up()
         answer = self._run(next(iter(self._collection.queries)), _WARM_UP)
-        reports = [report for outputs in answer.outputs.values() if (report := _report(outputs))]
+        reports = map(_report, answer.outputs.values())
         devices = sorted({str(report["device"]) for report in reports if "device" in report} - {"cpu"})
         self._meter = meter_for(devices[0] if devices else "cpu")
 
     def describe(self) -> list[Description]:
         """Return what the stages are."""
         first = self._candidates.names[0] if self._candidates is not None else self.names[0]
-        return [Description(self._kind, first, self._ready().source) for _ in self.names]
+        return [Description(self._kind, first, self.meter.source) for _ in self.names]
 
     def observe(self, query_id: str, _found: Found) -> list[Observation]:
         """Run the pipeline once."""
-        with self._ready().measure() as spent:
+        with self.meter.measure() as spent:
             answer = self._run(query_id, self._collection.queries[query_id])
         return [self._observation(stage, answer, spent.joules) for stage in self._names]
 
@@ -157,43 +168,16 @@ class PipelineGroup:
         return self._measured.run(query, given)
 
     def _observation(self, stage: str, answer: Answer, joules: float) -> Observation:
-        needed = self._needs[stage]
-        stages: dict[str, float] = {}
-        tokens = pairs = content = unread = 0
-        for name in needed:
-            seconds = answer.stage_seconds.get(name)
-            if seconds is None:
-                continue
-            report = _report(answer.outputs.get(name, {}))
-            tokenising = min(_tokenising(report), seconds)
-            if tokenising:
-                stages["tokenise"] = stages.get("tokenise", 0.0) + tokenising
-            role = self._roles[name]
-            stages[role] = stages.get(role, 0.0) + seconds - tokenising
-            tokens += int(report.get("tokens", 0))
-            pairs += int(report.get("pairs", 0))
-            content += int(report.get("content_tokens", 0))
-            unread += int(report.get("tokens_unread", 0))
-        documents = _documents(answer.outputs.get(stage, {}))
-        share = sum(stages.values()) / answer.seconds if answer.seconds else 0.0
-        return Observation(
-            ranking=[(document.id, _plain(document.score)) for document in documents],
-            stages=stages,
-            joules=joules * share,
-            tokens=tokens,
-            pairs=pairs,
-            content_tokens=content,
-            tokens_unread=unread,
-            readings=_readings(documents),
-        )
-
-    def _ready(self) -> EnergyMeter:
-        if self._meter is None:
-            raise RuntimeError("the group was not prepared.")
-        return self._meter
+        seen = Observation([], {}, 0.0)
+        for name, seconds in answer.stage_seconds.items():
+            if name in self._needs[stage]:
+                seen = _after(seen, _report(answer.outputs.get(name, {})), seconds, 0.0, self._roles[name])
+        share = seen.seconds / answer.seconds if answer.seconds else 0.0
+        documents = answer.outputs.get(stage, {}).get("documents")
+        return _ranked(replace(seen, joules=joules * share), documents if isinstance(documents, list) else [])
 
 
-class RerankGroup:
+class RerankGroup(_Metered):
     """
     A cross-encoder over a first stage's candidates at several depths, alone and joined with the first stage's scores.
 
@@ -226,7 +210,6 @@ class RerankGroup:
         blend = {name: one.spec() for name, one in self._joiner.normalizations.items()}
         self.key = key_of("rerank", key, ranker.to_dict(), self._joiner.to_dict(), blend, list(depths))
         self._report: dict[str, Any] = {}
-        self._meter: EnergyMeter | None = None
 
     def prepare(self) -> None:
         """Load the model and score once; the text is no document of the collection, whose tokens are kept."""
@@ -237,17 +220,12 @@ class RerankGroup:
 
     def describe(self) -> list[Description]:
         """Return what the systems are."""
-        common = Description(
-            CROSS_ENCODER,
-            self._first,
-            self._ready().source,
-            model=self._report["model"],
-            backend=self._report["backend"],
-            dtype=self._report["dtype"],
-            device=self._report["device"],
-            strategy=self._report["strategy"],
-        )
-        return [replace(common, kind=kind, depth=depth) for depth in self._depths for kind in (CROSS_ENCODER, HYBRID)]
+        told = {key: self._report[key] for key in ("model", "backend", "dtype", "device", "strategy")}
+        return [
+            Description(kind, self._first, self.meter.source, depth=depth, **told)
+            for depth in self._depths
+            for kind in (Kind.CROSS_ENCODER, Kind.HYBRID)
+        ]
 
     def observe(self, query_id: str, found: Found) -> list[Observation]:
         """Score the candidates slice by slice and join at each depth."""
@@ -257,73 +235,55 @@ class RerankGroup:
         places = {document.id: place for place, document in enumerate(candidates)}
         seen: list[Observation] = []
         scored: list[Document] = []
-        costs = replace(before, readings={})
+        costs = before
         for start, depth in zip((0, *self._depths), self._depths, strict=False):
             if part := candidates[start:depth]:
-                with self._ready().measure() as spent:
+                with self.meter.measure() as spent:
                     output = self._ranker.run(query, part, top_k=len(part), scale_score=False)
-                costs = _after(costs, output["report"], spent.seconds, spent.joules)
+                costs = _after(costs, output["report"], spent.seconds, spent.joules, Stage.SCORE)
                 scored = sorted([*scored, *output["documents"]], key=lambda one: (-_logit(one), places[one.id]))
             rest = candidates[depth:]
-            seen.append(_observation(costs, scored, rest))
-            with self._ready().measure() as spent:
+            seen.append(_ranked(costs, scored, rest))
+            with self.meter.measure() as spent:
                 joined = self._joiner.run(cross_encoder=scored, bm25=candidates[:depth])["documents"]
-            stages = {**costs.stages, "join": spent.seconds}
-            seen.append(_observation(replace(costs, stages=stages, joules=costs.joules + spent.joules), joined, rest))
+            seen.append(_ranked(_after(costs, {}, spent.seconds, spent.joules, Stage.JOIN), joined, rest))
         return seen
 
-    def _ready(self) -> EnergyMeter:
-        if self._meter is None:
-            raise RuntimeError("the group was not prepared.")
-        return self._meter
 
-
-def _after(costs: Observation, report: Mapping[str, Any], seconds: float, joules: float) -> Observation:
-    """Add a slice's costs."""
-    tokenising = min(_tokenising(report), seconds)
+def _after(costs: Observation, report: Mapping[str, Any], seconds: float, joules: float, stage: Stage) -> Observation:
+    """Add what a component took and, where it reports that, what its model read."""
+    told = report.get("seconds")
+    tokenising = 0.0
+    if isinstance(told, Mapping):
+        tokenising = min(float(told.get("tokenise", 0.0) + told.get("select", 0.0)), seconds)
     stages = dict(costs.stages)
-    stages["tokenise"] = stages.get("tokenise", 0.0) + tokenising
-    stages["score"] = stages.get("score", 0.0) + seconds - tokenising
-    return replace(
-        costs,
-        stages=stages,
-        joules=costs.joules + joules,
-        tokens=costs.tokens + report["tokens"],
-        pairs=costs.pairs + report["pairs"],
-        content_tokens=costs.content_tokens + report["content_tokens"],
-        tokens_unread=costs.tokens_unread + report["tokens_unread"],
-    )
+    for key, spent in ((Stage.TOKENISE, tokenising), (stage, seconds - tokenising)):
+        if spent or key == stage:
+            stages[key] = stages.get(key, 0.0) + spent
+    counted = ("tokens", "pairs", "content_tokens", "tokens_unread")
+    counts = {key: getattr(costs, key) + int(report.get(key, 0)) for key in counted}
+    return replace(costs, stages=stages, joules=costs.joules + joules, **counts)
 
 
-def _observation(costs: Observation, documents: Sequence[Document], rest: Sequence[Document]) -> Observation:
+def _ranked(costs: Observation, documents: Sequence[Document], rest: Sequence[Document] = ()) -> Observation:
+    """Return what was seen with a ranking: some documents, and others below them."""
     ranking = [(document.id, _plain(document.score)) for document in [*documents, *rest]]
     return replace(costs, ranking=ranking, readings=_readings(documents))
 
 
-def _role(measured: MeasuredPipeline, name: str) -> str:
-    """Which of `observations.STAGES` a component's time belongs to, by what goes into it and comes out."""
+def _role(measured: MeasuredPipeline, name: str) -> Stage:
+    """Which stage a component's time belongs to, by what goes into it and comes out."""
     graph = measured.pipeline.graph
-    makes = name in measured.stages
     feeding = [sender for sender, _ in graph.in_edges(name) if sender in measured.stages]
-    if makes and len(set(feeding)) > 1:
-        return "join"
+    if name in measured.stages and len(set(feeding)) > 1:
+        return Stage.JOIN
     fed = bool(feeding) or any(entry == name for entry, _ in measured.candidate_sockets)
-    return "score" if fed else "retrieve"
+    return Stage.SCORE if fed else Stage.RETRIEVE
 
 
 def _report(outputs: Mapping[str, Any]) -> Mapping[str, Any]:
     report = outputs.get("report")
     return report if isinstance(report, Mapping) else {}
-
-
-def _tokenising(report: Mapping[str, Any]) -> float:
-    seconds = report.get("seconds")
-    return float(seconds.get("tokenise", 0.0) + seconds.get("select", 0.0)) if isinstance(seconds, Mapping) else 0.0
-
-
-def _documents(outputs: Mapping[str, Any]) -> list[Document]:
-    found = outputs.get("documents")
-    return list(found) if isinstance(found, list) else []
 
 
 def _scores(ranking: Sequence[tuple[str, float | None]]) -> dict[str, float]:
@@ -341,15 +301,12 @@ def _plain(score: float | None) -> float | None:
     return None if score is None or not math.isfinite(score) else float(score)
 
 
-def _readings(documents: Sequence[Document]) -> dict[str, dict[str, Any]]:
+def _readings(documents: Sequence[Document]) -> dict[str, Evidence]:
     """What rankers noted that they read of the documents at the top."""
     found = {}
     for document in documents[:READ]:
         for noted in records(document.meta).values():
             if isinstance(noted, Mapping) and noted.get("read"):
-                found[document.id] = {
-                    "logit": noted.get("logit"),
-                    "coverage": noted.get("coverage"),
-                    "read": [[part["start"], part["end"], part["logit"]] for part in noted["read"]],
-                }
+                read = tuple(Passage(part["start"], part["end"], part["logit"]) for part in noted["read"])
+                found[document.id] = Evidence(noted.get("logit"), noted.get("coverage"), read)
     return found

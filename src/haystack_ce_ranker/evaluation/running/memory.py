@@ -10,18 +10,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+
+from haystack_ce_ranker.evaluation.judging.verdict import MemoryRow
 
 FEWEST_PAIRS = 16
-"""So many pairs of the model's full length are scored, or as many as fill one batch where that takes more."""
+"""How many pairs of the model's full length are scored; more where one batch holds more."""
 
 
-def peak_megabytes(model: str, backend: str, batch_tokens: int | None = None) -> dict[str, Any]:
+def peak_megabytes(model: str, backend: str, batch_tokens: int | None = None) -> MemoryRow:
     """
     Score in a fresh process and return its peak: resident memory on a CPU, the allocator's on a GPU, in 10^6 bytes.
 
     :param batch_tokens: None for the backend's default.
-    :returns: `peak_memory_mb`, `batch_tokens` as used, and `device`.
+    :returns: The peak, with the `batch_tokens` that were used.
     :raises RuntimeError: If the process failed; holds the end of what it said.
     """
     asked = json.dumps({"model": model, "backend": backend, "batch_tokens": batch_tokens})
@@ -30,8 +31,7 @@ def peak_megabytes(model: str, backend: str, batch_tokens: int | None = None) ->
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise RuntimeError(f"measuring memory failed for {model} on {backend}: {said[-1] if said else done.returncode}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    return MemoryRow(model, backend, **json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def process_peak_megabytes() -> float | None:
@@ -48,7 +48,7 @@ def process_peak_megabytes() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def _measure(model: str, backend: str, batch_tokens: int | None) -> dict[str, Any]:
+def _measure(model: str, backend: str, batch_tokens: int | None) -> dict[str, str | float | None]:
     from haystack_ce_ranker.backends import loading
     from haystack_ce_ranker.backends.model_files import ModelOptions
     from haystack_ce_ranker.reading.policy import ReadingPolicy

@@ -16,18 +16,12 @@ from haystack import Pipeline
 from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
+from haystack_ce_ranker import checks
 from haystack_ce_ranker.backends.loading import BACKENDS
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
 from haystack_ce_ranker.evaluation.data.collections import Collection
-from haystack_ce_ranker.evaluation.running.groups import (
-    CROSS_ENCODER,
-    FIRST,
-    HYBRID,
-    GivenRun,
-    PipelineGroup,
-    RerankGroup,
-    SystemGroup,
-)
+from haystack_ce_ranker.evaluation.judging.systems import Kind
+from haystack_ce_ranker.evaluation.running.groups import GivenRun, PipelineGroup, RerankGroup, SystemGroup
 from haystack_ce_ranker.evaluation.running.pipelines import load_pipeline, measured
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
@@ -147,10 +141,9 @@ def plan(
     :raises ValueError: If a name is unknown, or a bi-encoder is named beside a run.
     """
     for name in backends:
-        if name not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, but got {name!r}.")
+        checks.choice("backend", name, BACKENDS)
     if run is not None and bi_encoder is not None:
-        raise ValueError(f"bi_encoder {bi_encoder!r} cannot find candidates, since a run gives them: leave one away.")
+        raise ValueError(f"bi_encoder {bi_encoder!r} cannot find candidates, since a run gives them: omit one of them.")
     key = collection.fingerprint()
     notes: list[str] = []
     groups: list[SystemGroup] = [] if run is None else [run]
@@ -189,7 +182,9 @@ def _first_stages(collection: Collection, key: str, depth: int, bi_encoder: str 
 
 
 def _first_stage(pipeline: Pipeline, name: str, collection: Collection, key: str) -> PipelineGroup:
-    return PipelineGroup(measured(pipeline, name=name), collection, key, names={"retriever": name}, kind=FIRST)
+    return PipelineGroup(
+        measured(pipeline, name=name), collection, key, names={"retriever": name}, kind=Kind.FIRST_STAGE
+    )
 
 
 def _embedding_pipeline(model: str, top_k: int) -> Pipeline:
@@ -230,7 +225,7 @@ def _reranker(
     marks: Sequence[str],
     depths: Sequence[int],
 ) -> RerankGroup:
-    names = [f"{' '.join([kind, *marks])}@{depth}" for depth in depths for kind in (CROSS_ENCODER, HYBRID)]
+    names = [f"{' '.join([kind, *marks])}@{depth}" for depth in depths for kind in (Kind.CROSS_ENCODER, Kind.HYBRID)]
     ranker = CrossEncoderRanker(
         model=variant.model,
         backend=variant.backend,

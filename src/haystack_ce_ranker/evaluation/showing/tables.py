@@ -1,69 +1,71 @@
 """Results as a table in the terminal, and the verdict as lines below it (rich)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from haystack_ce_ranker.evaluation.judging.systems import System
+from haystack_ce_ranker.evaluation.judging.formats import number, p_value
+from haystack_ce_ranker.evaluation.judging.measures import MEASURES, NDCG_AT_10
+from haystack_ce_ranker.evaluation.judging.results import Results
+from haystack_ce_ranker.evaluation.judging.systems import Finding, System
+from haystack_ce_ranker.evaluation.judging.verdict import Verdict
 from haystack_ce_ranker.quantizing.quantize import Agreement
 from haystack_ce_ranker.scoring.speed_profile import SpeedProfile
 
-_QUALITY = "nDCG@10"
+_COLOURS = {Finding.BETTER: "green", Finding.WORSE: "red"}
 
 
-def results_table(found: Mapping[str, Any]) -> Table:
+def results_table(found: Results) -> Table:
     """
-    Return the figures of results.json as a table, a system a row, for a terminal of 100 columns.
+    Return the figures as a table, a system a row, for a terminal of 100 columns.
 
     Small under nDCG@10 its 95 % interval, under the difference from the baseline its p, corrected for the number of
     systems. Joules that were measured and those that were estimated have a column each; a column for which no system
     has a figure is left out.
     """
-    systems = _together([System(name, figures) for name, figures in found["systems"].items()])
-    chosen = (found.get("verdict") or {}).get("choice")
-    columns: dict[str, list[str]] = {
-        _QUALITY: [_bounded(one) for one in systems],
-        "against\nbaseline": [_difference(one) for one in systems],
-        "MRR@10": [_number(one.figures.get("MRR@10"), ".3f") for one in systems],
-        "p50 ms": [_number(one.latency("p50"), ",.1f") for one in systems],
-        "p95 ms": [_number(one.latency("p95"), ",.1f") for one in systems],
-        "tokens": [_number(one.figures.get("tokens_per_query"), ",.0f") for one in systems],
+    systems = _together(found.systems)
+    columns: dict[str, Callable[[System], str]] = {NDCG_AT_10: _bounded, "against\nbaseline": _difference}
+    for measure in MEASURES:
+        if measure.in_terminal and measure.label != NDCG_AT_10:
+            columns[measure.label] = lambda one, label=measure.label: number(one.measures.get(label), ".3f", "-")  # type: ignore[misc]
+    columns |= {
+        "p50 ms": lambda one: number(one.latency_ms.p50, ",.1f", "-"),
+        "p95 ms": lambda one: number(one.latency_ms.p95, ",.1f", "-"),
+        "tokens": lambda one: f"{one.tokens_per_query:,.0f}",
     }
     for source in sorted({one.source for one in systems if one.source is not None}):
-        columns[f"joules\n{source}"] = [
-            _number(one.joules if one.source == source else None, ",.3g") for one in systems
-        ]
-    columns = {label: cells for label, cells in columns.items() if any(cell != "-" for cell in cells)}
-    title = f"{escape(str(found['collection']))}: {found['documents']:,} documents, {found['queries']:,} queries"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=0, caption=_caption(found, chosen), caption_justify="left")
+        columns[f"joules\n{source}"] = lambda one, source=source: number(  # type: ignore[misc]
+            one.joules_per_query if one.source == source else None, ",.3g", "-"
+        )
+    cells = {label: [make(one) for one in systems] for label, make in columns.items()}
+    cells = {label: column for label, column in cells.items() if any(cell != "-" for cell in column)}
+    title = f"{escape(found.collection)}: {found.documents:,} documents, {found.queries:,} queries"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0, caption=_caption(found), caption_justify="left")
     table.add_column("system", overflow="fold")
-    for label in columns:
+    for label in cells:
         table.add_column(label, justify="right", no_wrap=True)
     for place, one in enumerate(systems):
         last = place + 1 == len(systems) or _group(one) != _group(systems[place + 1])
-        name = f"[bold]{escape(one.name)} *[/bold]" if one.name == chosen else escape(one.name)
-        table.add_row(name, *(cells[place] for cells in columns.values()), end_section=last)
+        name = f"[bold]{escape(one.name)} *[/bold]" if one.name == found.verdict.choice else escape(one.name)
+        table.add_row(name, *(column[place] for column in cells.values()), end_section=last)
     return table
 
 
-def verdict_text(found: Mapping[str, Any]) -> list[str]:
+def verdict_text(verdict: Verdict) -> list[str]:
     """
     Return the verdict as plain lines: a question with its answer, and below it, indented, why; then what may mislead.
 
     The lines are text, not markup: print them with `markup=False`.
     """
-    verdict = found.get("verdict") or {}
     lines = []
-    for answer in verdict.get("answers", ()):
-        lines.append(f"{answer['question']} {answer['answer']}")
-        if answer.get("reason"):
-            lines.append(f"  {answer['reason']}")
-    lines += [f"Mind: {line}" for line in verdict.get("cautions", ())]
-    if verdict.get("not_compared"):
-        lines.append(f"Not compared: {'; '.join(verdict['not_compared'])}.")
+    for one in verdict.answers:
+        lines += [f"{one.question} {one.answer}", f"  {one.reason}"]
+    lines += [f"Mind: {line}" for line in verdict.cautions]
+    if verdict.not_compared:
+        lines.append(f"Not compared: {'; '.join(verdict.not_compared)}.")
     return lines
 
 
@@ -101,45 +103,39 @@ def agreement_table(found: Agreement, *, title: str) -> Table:
     return table
 
 
-def _caption(found: Mapping[str, Any], chosen: str | None) -> str | None:
+def _caption(found: Results) -> str | None:
     """Say what stands in the cells; None where there is nothing to explain."""
-    systems = found["systems"].values()
     told = []
-    if any((one.get("interval") or {}).get(_QUALITY) for one in systems):
-        told.append(f"below {_QUALITY}: 95 % interval")
-    if any(one.get("versus") for one in systems):
-        told.append(f"baseline: {found.get('baseline')}; p is corrected for the number of systems")
-    if chosen in found["systems"]:
+    if any(NDCG_AT_10 in one.interval for one in found.systems):
+        told.append(f"below {NDCG_AT_10}: 95 % interval")
+    if any(one.versus for one in found.systems):
+        told.append(f"baseline: {found.baseline}; p is corrected for the number of systems")
+    if any(one.name == found.verdict.choice for one in found.systems):
         told.append("*: the choice")
     return escape("; ".join(told)) if told else None
 
 
-def _group(one: System) -> Sequence[str | None]:
-    return (one.kind, *(one.setting(key) for key in ("first_stage", "model", "backend", "strategy")))
+def _group(one: System) -> tuple[Any, ...]:
+    return one.identity(but="depth")
 
 
 def _together(systems: Sequence[System]) -> list[System]:
     """Put systems that differ in their depth only below one another."""
-    groups: dict[Sequence[str | None], list[System]] = {}
+    groups: dict[tuple[Any, ...], list[System]] = {}
     for one in systems:
         groups.setdefault(_group(one), []).append(one)
     return [one for group in groups.values() for one in group]
 
 
 def _bounded(one: System) -> str:
-    interval = (one.figures.get("interval") or {}).get(_QUALITY)
-    return f"{one.quality:.4f}" + ("" if interval is None else f"\n[dim]{interval[0]:.3f}-{interval[1]:.3f}[/dim]")
+    bounds = one.interval.get(NDCG_AT_10)
+    return f"{one.quality:.4f}" + ("" if bounds is None else f"\n[dim]{bounds[0]:.3f}-{bounds[1]:.3f}[/dim]")
 
 
 def _difference(one: System) -> str:
-    if one.versus is None:
+    if one.versus is None or one.significance is None:
         return "-"
-    p = one.versus["p_corrected"]
-    colour = {"better": "green", "worse": "red"}.get(one.significance or "")
-    told = f"{one.versus['difference']:+.4f}"
+    told = f"{one.versus.difference:+.4f}"
+    colour = _COLOURS.get(one.significance)
     told = told if colour is None else f"[{colour}]{told}[/{colour}]"
-    return f"{told}\n[dim]p {'<0.001' if p < 0.001 else f'{p:.3f}'}[/dim]"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+    return f"{told}\n[dim]p {p_value(one.versus.p_corrected)}[/dim]"

@@ -1,0 +1,135 @@
+"""
+The workflow of `haystack-ce-ranker evaluate`: plan, measure, judge, show, write, and fit a gate where one is wanted.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+from haystack_ce_ranker import checks
+from haystack_ce_ranker.evaluation.commands import fit_gate
+from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection, load_run
+from haystack_ce_ranker.evaluation.judging.choosing import NO_LIMITS, Limits
+from haystack_ce_ranker.evaluation.judging.results import Results
+from haystack_ce_ranker.evaluation.running import sweep
+from haystack_ce_ranker.evaluation.running.experiments import Measurements, measure, memory_by_batch, results, stages
+from haystack_ce_ranker.evaluation.running.groups import GivenRun
+from haystack_ce_ranker.evaluation.running.journal import Journal
+from haystack_ce_ranker.evaluation.showing import files, report, tables
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """
+    What is to be evaluated, and how.
+
+    :ivar collection: A folder in BEIR format.
+    :ivar pipelines: YAML files; with some, the sweep needs a model, a backend or a bi-encoder to be named.
+    :ivar models: Cross-encoders; none: the default one.
+    :ivar backends: What runs them; none: every installed one.
+    :ivar strategies: How long documents are read; none: see `sweep.variants`.
+    :ivar bi_encoder: A second first stage.
+    :ivar run: A file with fixed candidates in place of the first stage; also looked for in the collection's folder.
+    :ivar depths: How many candidates are re-ranked.
+    :ivar queries: At most this many, drawn at random.
+    :ivar relevance_level: The lowest grade that counts as relevant in binary measures.
+    :ivar baseline: The system that the others are compared with; None for the first.
+    :ivar limits: What a query may cost.
+    :ivar memory: Whether peak memory is measured by batch size.
+    :ivar output: Where files are written, and where an interrupted run goes on from.
+    :ivar gate_tolerance: nDCG@10 that a gate may give up; None: no gate is fitted.
+    """
+
+    collection: Path
+    pipelines: Sequence[Path] = ()
+    models: Sequence[str] = ()
+    backends: Sequence[str] = ()
+    strategies: Sequence[str] = ()
+    bi_encoder: str | None = None
+    run: Path | None = None
+    depths: Sequence[int] = sweep.DEPTHS
+    queries: int | None = None
+    relevance_level: int = 1
+    baseline: str | None = None
+    limits: Limits = NO_LIMITS
+    memory: bool = True
+    output: Path | None = None
+    gate_tolerance: float | None = None
+
+
+def run_evaluation(settings: Evaluation, console: Console) -> bool:
+    """
+    Measure, print the table and the verdict, and write what was asked for.
+
+    :returns: Whether every query was measured; false after an interruption.
+    :raises ValueError: If a setting does not fit the others or the collection.
+    """
+    collection = load_collection(settings.collection).sample(settings.queries)
+    measured, found = _measured(settings, collection, console)
+    console.print(tables.results_table(found))
+    for line in tables.verdict_text(found.verdict):
+        console.print(line, markup=False, highlight=False)
+    if settings.output is not None:
+        written = [*files.write(settings.output, found, measured.systems), *report.write(settings.output, found)]
+        _tell(written, console)
+    if settings.gate_tolerance is not None:
+        pairs = stages(measured, found.verdict.choice)
+        for advice in fit_gate.fit_gates(pairs, measured.collection, tolerance=settings.gate_tolerance):
+            fit_gate.show(advice, console)
+            _tell([] if settings.output is None else fit_gate.save(advice, settings.output), console)
+    return measured.complete
+
+
+def _measured(settings: Evaluation, collection: Collection, console: Console) -> tuple[Measurements, Results]:
+    planned = sweep.plan(
+        collection,
+        pipelines=settings.pipelines,
+        models=settings.models,
+        backends=settings.backends,
+        strategies=settings.strategies,
+        bi_encoder=settings.bi_encoder,
+        depths=settings.depths,
+        run=_given_run(settings, collection),
+    )
+    checks.choice("baseline", settings.baseline, planned.names, optional=True)
+    with Journal(settings.output) as journal:
+        measured = measure(
+            planned.groups,
+            collection,
+            journal=journal,
+            optional=planned.optional,
+            track=_tracked("queries", console),
+        )
+        wanted = settings.memory and measured.complete and planned.variants
+        memory = memory_by_batch(planned.variants, journal, track=_tracked("memory", console)) if wanted else []
+    found = results(
+        measured,
+        baseline=settings.baseline,
+        relevance_level=settings.relevance_level,
+        memory=memory,
+        notes=planned.notes,
+        limits=settings.limits,
+    )
+    return measured, found
+
+
+def _given_run(settings: Evaluation, collection: Collection) -> GivenRun | None:
+    if settings.run is None:
+        return None
+    path = settings.run if settings.run.exists() else settings.collection / settings.run
+    return GivenRun(path.stem, load_run(path, collection=collection, depth=max(settings.depths)))
+
+
+def _tracked(description: str, console: Console) -> Callable[[Sequence[T]], Iterable[T]]:
+    return lambda items: track(items, description=description, console=console)
+
+
+def _tell(written: Iterable[Path], console: Console) -> None:
+    for path in written:
+        console.print(f"wrote {path}")

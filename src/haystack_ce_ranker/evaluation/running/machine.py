@@ -1,0 +1,43 @@
+"""What figures are measured on: the processor, the memory, and the versions of the packages that do the work."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from haystack_ce_ranker.backends.devices import allowed_cpus
+
+_PACKAGES = ("ce-ranker-haystack", "haystack-ai", "torch", "onnxruntime", "openvino", "sentence-transformers")
+
+
+def machine() -> dict[str, str | int | float | None]:
+    """Return the facts by name; None where the system does not tell, and no version of what is not installed."""
+    found: dict[str, str | int | float | None] = {
+        "processor": _processor(),
+        "cpus": allowed_cpus(),
+        "memory_gb": _memory_gb(),
+        "python": platform.python_version(),
+    }
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    """Return the processor's name; the architecture where the system does not tell."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (AttributeError, ValueError, OSError):
+        return None

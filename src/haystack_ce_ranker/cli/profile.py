@@ -21,7 +21,7 @@ def profile(
     from rich.progress import track
 
     from haystack_ce_ranker.backends.model_files import ModelOptions
-    from haystack_ce_ranker.evaluation.showing.tables import speed_table
+    from haystack_ce_ranker.cli.tables import speed_table
     from haystack_ce_ranker.scoring import speed_profile
 
     console = Console()

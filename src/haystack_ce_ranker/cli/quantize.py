@@ -25,8 +25,8 @@ def quantize(
     from rich.console import Console
 
     from haystack_ce_ranker.backends.model_files import ModelOptions
+    from haystack_ce_ranker.cli.tables import agreement_table
     from haystack_ce_ranker.evaluation.commands.quantize import run_quantizing
-    from haystack_ce_ranker.evaluation.showing.tables import agreement_table
 
     console = Console()
     title = f"{model}: int8 {backend} beside float32 torch"

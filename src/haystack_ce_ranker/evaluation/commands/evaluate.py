@@ -2,10 +2,10 @@
 The workflow of `haystack-ce-ranker evaluate`: plan, measure, judge, show, write, and fit a gate where one is wanted.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
@@ -20,8 +20,6 @@ from haystack_ce_ranker.evaluation.running.experiments import Measurements, meas
 from haystack_ce_ranker.evaluation.running.groups import GivenRun
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.evaluation.showing import files, report, tables
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,13 +74,14 @@ def run_evaluation(settings: Evaluation, console: Console) -> bool:
     for line in tables.verdict_text(found.verdict):
         console.print(line, markup=False, highlight=False)
     if settings.output is not None:
-        written = [*files.write(settings.output, found, measured.systems), *report.write(settings.output, found)]
-        _tell(written, console)
+        for path in (*files.write(settings.output, found, measured.systems), *report.write(settings.output, found)):
+            console.print(f"wrote {path}")
     if settings.gate_tolerance is not None:
         pairs = stages(measured, found.verdict.choice)
         for advice in fit_gate.fit_gates(pairs, measured.collection, tolerance=settings.gate_tolerance):
             fit_gate.show(advice, console)
-            _tell([] if settings.output is None else fit_gate.save(advice, settings.output), console)
+            for path in () if settings.output is None else fit_gate.save(advice, settings.output):
+                console.print(f"wrote {path}")
     return measured.complete
 
 
@@ -99,15 +98,12 @@ def _measured(settings: Evaluation, collection: Collection, console: Console) ->
     )
     checks.choice("baseline", settings.baseline, planned.names, optional=True)
     with Journal(settings.output) as journal:
-        measured = measure(
-            planned.groups,
-            collection,
-            journal=journal,
-            optional=planned.optional,
-            track=_tracked("queries", console),
-        )
-        wanted = settings.memory and measured.complete and planned.variants
-        memory = memory_by_batch(planned.variants, journal, track=_tracked("memory", console)) if wanted else []
+        queries = partial(track, description="queries", console=console)
+        measured = measure(planned.groups, collection, journal=journal, optional=planned.optional, track=queries)
+        memory = []
+        if settings.memory and measured.complete and planned.variants:
+            sizes = partial(track, description="memory", console=console)
+            memory = memory_by_batch(planned.variants, journal, track=sizes)
     found = results(
         measured,
         baseline=settings.baseline,
@@ -124,12 +120,3 @@ def _given_run(settings: Evaluation, collection: Collection) -> GivenRun | None:
         return None
     path = settings.run if settings.run.exists() else settings.collection / settings.run
     return GivenRun(path.stem, load_run(path, collection=collection, depth=max(settings.depths)))
-
-
-def _tracked(description: str, console: Console) -> Callable[[Sequence[T]], Iterable[T]]:
-    return lambda items: track(items, description=description, console=console)
-
-
-def _tell(written: Iterable[Path], console: Console) -> None:
-    for path in written:
-        console.print(f"wrote {path}")

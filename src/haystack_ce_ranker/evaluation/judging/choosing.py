@@ -48,12 +48,7 @@ class WorthIt(StrEnum):
 
 @dataclass(frozen=True)
 class Limits:
-    """
-    The most that a query may cost; null: no limit.
-
-    :ivar ms: Milliseconds, held by the percentile named.
-    :ivar joules: Held by the mean.
-    """
+    """The most that a query may cost (null: no limit): `ms` is held by the percentile named, `joules` by the mean."""
 
     ms: float | None = None
     percentile: str = PERCENTILE
@@ -241,13 +236,7 @@ class DepthPoint:
 
 @dataclass(frozen=True)
 class DepthCurve:
-    """
-    The curve of the subject.
-
-    :ivar chosen: The smallest depth that is as good as the best.
-    :ivar best: The depth with the highest value.
-    :ivar falls: Whether the deepest is not as good as that.
-    """
+    """The smallest depth that is as good as the best, the best, and whether the deepest is worse than the best."""
 
     chosen: int
     best: int

@@ -78,13 +78,7 @@ class Passage(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """
-    What a model read of a document.
-
-    :ivar logit: The document's; null where it is not known.
-    :ivar coverage: Share of the document's tokens that the model read.
-    :ivar read: The passages, the best first.
-    """
+    """What a model read of a document: its logit, the share of its tokens that was read, the passages (best first)."""
 
     logit: float | None = None
     coverage: float | None = None
@@ -93,14 +87,7 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class MovedDocument(Evidence):
-    """
-    A document's place before and after, and what was read of it.
-
-    :ivar document: Its id.
-    :ivar grade: Null: nobody judged it.
-    :ivar rank_before: From 1; null: not in the baseline's ranking.
-    :ivar rank_after: From 1; null: not in the system's ranking.
-    """
+    """What was read of a document, its grade (null: not judged), and its ranks from 1 (null: not in that ranking)."""
 
     document: str
     grade: int | None
@@ -110,14 +97,7 @@ class MovedDocument(Evidence):
 
 @dataclass(frozen=True)
 class ChangedQuery:
-    """
-    A query whose value changed.
-
-    :ivar query: Its id.
-    :ivar before: nDCG@10 of the baseline.
-    :ivar after: nDCG@10 of the system.
-    :ivar documents: Those among the first ten before or after, in the system's order.
-    """
+    """A query whose nDCG@10 changed, and the documents among the first ten before or after, in the system's order."""
 
     query: str
     before: float
@@ -128,12 +108,7 @@ class ChangedQuery:
 
 @dataclass(frozen=True)
 class HelpedAndHurt:
-    """
-    The queries that a system helps most and hurts most.
-
-    :ivar helped: The most helped first.
-    :ivar hurt: The most hurt first.
-    """
+    """The queries that a system helps most and hurts most, the largest change first."""
 
     system: str
     baseline: str

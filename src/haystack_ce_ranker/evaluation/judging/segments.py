@@ -98,10 +98,8 @@ FEATURES: Mapping[str, Feature] = {
     ),
 }
 """
-What a query is described by. `query_words`: words of the query. `shared_words`: share of its terms (without stop words,
-stemmed) that a relevant document has, mean over the relevant documents. `relevant_words`: mean length of those.
-`candidate_words`: median length of the first stage's first ten. `relative_margin` and `nqc`: see `gating.PREDICTORS`.
-Shared words and relevant documents are known from judgments only; the others at query time.
+What a query is described by; `results.Results` says what each feature means. Shared words and relevant documents are
+known from judgments only, the others at query time.
 """
 
 AMBIGUOUS = "ambiguous short queries"
@@ -151,15 +149,7 @@ def features(
 
 @dataclass(frozen=True)
 class QueryKind:
-    """
-    What some queries have in common.
-
-    :ivar feature: A key of features, or `ambiguity`.
-    :ivar name: What the queries are.
-    :ivar bounds: The bounds in words.
-    :ivar low: The feature is above this; null: no bound.
-    :ivar high: The feature is at most this; null: no bound.
-    """
+    """What some queries have in common: a feature above `low` and up to `high` (null: no bound), in words `bounds`."""
 
     feature: str
     name: str
@@ -214,12 +204,9 @@ class JudgedSegment(QueryKind):
     """
     What a system does for queries that are alike in a feature.
 
-    :ivar queries: How many.
-    :ivar gain: Mean gain; null without a query.
-    :ivar gain_elsewhere: Mean gain of all other queries that have the feature.
-    :ivar interval: 95 % bootstrap interval of the gain; null where the segment is not judged.
-    :ivar p: Of the paired randomisation test.
-    :ivar p_corrected: The p, corrected for the number of segments (Holm).
+    :ivar gain: Mean gain; null without a query. `gain_elsewhere` is that of all other queries that have the feature.
+    :ivar interval: 95 % bootstrap interval of the gain; null, as is `p`, where the segment is not judged.
+    :ivar p_corrected: The p of the paired randomisation test, corrected for the number of segments (Holm).
     """
 
     queries: Count
@@ -233,14 +220,7 @@ class JudgedSegment(QueryKind):
 
 @dataclass(frozen=True)
 class Segments:
-    """
-    Where a system helps and harms.
-
-    :ivar fewest: A segment of fewer queries is not judged.
-    :ivar level: The corrected p below which a gain is no chance.
-    :ivar correction: How p is corrected.
-    :ivar segments: Groups of queries that are alike in one feature; they overlap.
-    """
+    """Where a system helps and harms; segments overlap, and those of fewer than `fewest` queries are not judged."""
 
     system: str
     baseline: str

@@ -85,13 +85,7 @@ class Description:
 
 @dataclass(frozen=True)
 class Latency:
-    """
-    Milliseconds a query, by percentile of the queries: of this stage and all that it needs.
-
-    :ivar p50: Half of the queries take at most this.
-    :ivar p95: 19 of 20 queries take at most this.
-    :ivar p99: 99 of 100 queries take at most this.
-    """
+    """Milliseconds that 50, 95 and 99 % of the queries take at most, for this stage and all that it needs."""
 
     p50: Known = None
     p95: Known = None
@@ -160,8 +154,8 @@ class System(Description):
     @property
     def is_worth_it(self) -> bool:
         """Better than the baseline, and by enough."""
-        better = self.versus is not None and self.significance == Finding.BETTER
-        return better and self.versus is not None and self.versus.difference >= WORTH - SAME
+        against = self.versus
+        return against is not None and self.significance == Finding.BETTER and against.difference >= WORTH - SAME
 
 
 def best_of(pool: Iterable[System]) -> System | None:
@@ -188,12 +182,7 @@ def _cost(one: System) -> float:
 
 @dataclass(frozen=True)
 class Fronts:
-    """
-    Names of the systems that no other one beats in both quality and cost, the cheapest first.
-
-    :ivar latency: By median latency.
-    :ivar energy: By joules; `measured` and `estimated` ones each by themselves.
-    """
+    """Systems that none beats in both quality and cost, the cheapest first; measured and estimated joules apart."""
 
     latency: tuple[str, ...]
     energy: dict[Literal["measured", "estimated"], tuple[str, ...]]

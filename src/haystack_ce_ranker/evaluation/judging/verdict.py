@@ -25,7 +25,7 @@ from haystack_ce_ranker.evaluation.judging.choosing import (
 from haystack_ce_ranker.evaluation.judging.comparison import LEVEL, Amount, Bounds
 from haystack_ce_ranker.evaluation.judging.formats import amount, p_phrase, short_name, signed
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10, UNJUDGED
-from haystack_ce_ranker.evaluation.judging.segments import Effect, JudgedSegment, Segments
+from haystack_ce_ranker.evaluation.judging.segments import Effect, Segments
 from haystack_ce_ranker.evaluation.judging.systems import (
     IDENTITY,
     WORTH,
@@ -67,12 +67,7 @@ ChoiceKey = Literal["choice", "budget_ms", "budget_joules"]
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """
-    Peak memory of a cross-encoder with one size of batches.
-
-    :ivar peak_memory_mb: Of a process that scores, in 10^6 bytes.
-    :ivar batch_tokens: The most tokens of one forward pass, padding included.
-    """
+    """A process's peak memory in 10^6 bytes, by the most tokens of a forward pass, padding included."""
 
     model: str
     backend: str
@@ -83,12 +78,7 @@ class MemoryRow:
 
 @dataclass(frozen=True)
 class Answer:
-    """
-    The answer to one question.
-
-    :ivar key: Which question.
-    :ivar system: The system that it is about; null where it is about several.
-    """
+    """The answer to one question, and the system that it is about; null where it is about several."""
 
     key: ChoiceKey | SettingKey | Literal["worth_it", "hybrid", "depth", "memory", "segments"]
     question: str
@@ -109,16 +99,15 @@ class Settings:
     strategy: str | None
     hybrid: bool
 
+    @classmethod
+    def of(cls, one: System) -> "Settings":
+        """Return a system's settings."""
+        return cls(one.kind, one.model, one.backend, one.dtype, one.depth, one.strategy, one.kind == Kind.HYBRID)
+
 
 @dataclass(frozen=True)
 class Testing:
-    """
-    How systems were tested.
-
-    :ivar level: The corrected p below which a difference is no chance.
-    :ivar smallest: nDCG@10 below which a difference is too small to pay for.
-    :ivar systems: Against the baseline; null where not compared.
-    """
+    """How systems were tested against the baseline: `level` bounds the corrected p, `smallest` is worth having."""
 
     level: float
     smallest: float
@@ -209,7 +198,7 @@ def verdict(
         worth_it=judge.worth_it,
         choice=None if judge.choice is None else judge.choice.name,
         subject=None if judge.subject is None else judge.subject.name,
-        settings=None if judge.choice is None else _settings(judge.choice),
+        settings=None if judge.choice is None else Settings.of(judge.choice),
         answers=tuple(answer for answer in answers if answer is not None),
         cautions=tuple(_cautions(judge, queries, complete)),
         not_compared=tuple(line for key in ("depth", *_SETTINGS) if (line := _not_compared(judge, key)) is not None),
@@ -398,10 +387,9 @@ def _not_compared(judge: Judge, key: str) -> str | None:
 
 def _answer_memory(rows: Sequence[MemoryRow]) -> Answer | None:
     groups: dict[tuple[str, str], list[MemoryRow]] = {}
-    for row in sorted(rows, key=lambda row: row.batch_tokens):
+    for row in rows:
         groups.setdefault((row.model, row.backend), []).append(row)
-    ordered = dict.fromkeys((row.model, row.backend) for row in rows)
-    kept = [groups[key] for key in ordered if len(groups[key]) > 1]
+    kept = [sorted(group, key=lambda row: row.batch_tokens) for group in groups.values() if len(group) > 1]
     if not kept:
         return None
     lines = []
@@ -415,15 +403,11 @@ def _answer_memory(rows: Sequence[MemoryRow]) -> Answer | None:
 
 def _standouts(segments: Segments | None, effect: Effect) -> tuple[Standout, ...]:
     """The segments with an effect, the largest first."""
-    rows = () if segments is None else segments.segments
-    found = [standout for row in rows if row.effect == effect and (standout := _standout(row)) is not None]
+    found = []
+    for row in () if segments is None else segments.segments:
+        if row.effect == effect and row.gain is not None and row.interval is not None and row.p_corrected is not None:
+            found.append(Standout(row.name, row.bounds, row.queries, row.gain, row.interval, row.p_corrected))
     return tuple(sorted(found, key=lambda one: -abs(one.gain)))
-
-
-def _standout(row: JudgedSegment) -> Standout | None:
-    if row.gain is None or row.interval is None or row.p_corrected is None:
-        return None
-    return Standout(row.name, row.bounds, row.queries, row.gain, row.interval, row.p_corrected)
 
 
 def _answer_segments(known: Segments | None) -> Answer | None:
@@ -484,7 +468,3 @@ def _costs(one: System, *, tokens: bool = True) -> str:
     if one.joules_per_query is not None:
         parts.append(f"{amount(one.joules_per_query, 'J')} ({one.source})")
     return f"{', '.join(parts)} a query" if parts else "nobody knows how long"
-
-
-def _settings(one: System) -> Settings:
-    return Settings(one.kind, one.model, one.backend, one.dtype, one.depth, one.strategy, one.kind == Kind.HYBRID)

@@ -9,9 +9,10 @@ import hashlib
 import json
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import networkx
 from haystack import Document
@@ -36,7 +37,7 @@ _WARM_UP = "which text is this"
 Found = Mapping[str, Observation]
 
 
-class SystemGroup(Protocol):
+class SystemGroup(ABC):
     """
     Systems that share work.
 
@@ -46,22 +47,30 @@ class SystemGroup(Protocol):
 
     key: str
     names: tuple[str, ...]
+    _meter: EnergyMeter | None = None
 
+    @property
+    def meter(self) -> EnergyMeter:
+        """What measures the group's energy once it is prepared."""
+        if self._meter is None:
+            raise RuntimeError("the group was not prepared.")
+        return self._meter
+
+    @abstractmethod
     def prepare(self) -> None:
         """Fill stores, load models and run once, so that no query pays for that."""
-        ...
 
+    @abstractmethod
     def describe(self) -> list[Description]:
         """Return what each system is; called after `prepare`."""
-        ...
 
+    @abstractmethod
     def observe(self, query_id: str, found: Found) -> list[Observation]:
         """
         Do a query and return what each system did.
 
         :param found: By name, what systems of earlier groups did for the same query.
         """
-        ...
 
 
 def key_of(*parts: Any) -> str:
@@ -74,39 +83,25 @@ def key_of(*parts: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-class GivenRun:
+class GivenRun(SystemGroup):
     """A run from a file, as a first stage of no cost."""
 
     def __init__(self, name: str, run: Run) -> None:
-        self.names: tuple[str, ...] = (name,)
+        self.names = (name,)
         self.key = key_of("run", run)
         self._run = run
 
     def prepare(self) -> None:
-        """Nothing to prepare."""
+        self._meter = meter_for()
 
     def describe(self) -> list[Description]:
-        """Return what it is."""
-        return [Description(Kind.FIRST_STAGE, self.names[0], meter_for().source)]
+        return [Description(Kind.FIRST_STAGE, self.names[0], self.meter.source)]
 
     def observe(self, query_id: str, _found: Found) -> list[Observation]:
-        """Return the query's candidates."""
         return [Observation(list(self._run.get(query_id, {}).items()), {}, 0.0)]
 
 
-class _Metered:
-    """A group whose energy is measured once it is prepared."""
-
-    _meter: EnergyMeter | None = None
-
-    @property
-    def meter(self) -> EnergyMeter:
-        if self._meter is None:
-            raise RuntimeError("the group was not prepared.")
-        return self._meter
-
-
-class PipelineGroup(_Metered):
+class PipelineGroup(SystemGroup):
     """
     The stages of a pipeline that output documents.
 
@@ -136,12 +131,11 @@ class PipelineGroup(_Metered):
         self._collection = collection
         self._kind = kind
         self._candidates = candidates
-        self.names: tuple[str, ...] = tuple(self._names.values())
+        self.names = tuple(self._names.values())
         run_key = candidates.key if candidates is not None else None
         self.key = key_of("pipeline", measured.pipeline.to_dict(), list(self._names), run_key, collection_key)
 
     def prepare(self) -> None:
-        """Fill the stores, load the models, and run once."""
         self._measured.fill(self._collection)
         self._measured.warm_up()
         answer = self._run(next(iter(self._collection.queries)), _WARM_UP)
@@ -150,12 +144,10 @@ class PipelineGroup(_Metered):
         self._meter = meter_for(devices[0] if devices else "cpu")
 
     def describe(self) -> list[Description]:
-        """Return what the stages are."""
         first = self._candidates.names[0] if self._candidates is not None else self.names[0]
         return [Description(self._kind, first, self.meter.source) for _ in self.names]
 
     def observe(self, query_id: str, _found: Found) -> list[Observation]:
-        """Run the pipeline once."""
         with self.meter.measure() as spent:
             answer = self._run(query_id, self._collection.queries[query_id])
         return [self._observation(stage, answer, spent.joules) for stage in self._names]
@@ -177,7 +169,7 @@ class PipelineGroup(_Metered):
         return _ranked(replace(seen, joules=joules * share), documents if isinstance(documents, list) else [])
 
 
-class RerankGroup(_Metered):
+class RerankGroup(SystemGroup):
     """
     A cross-encoder over a first stage's candidates at several depths, alone and joined with the first stage's scores.
 
@@ -201,7 +193,7 @@ class RerankGroup(_Metered):
         *,
         key: str,
     ) -> None:
-        self.names: tuple[str, ...] = tuple(names)
+        self.names = tuple(names)
         self._first = first
         self._ranker = ranker
         self._depths = tuple(depths)
@@ -212,14 +204,12 @@ class RerankGroup(_Metered):
         self._report: dict[str, Any] = {}
 
     def prepare(self) -> None:
-        """Load the model and score once; the text is no document of the collection, whose tokens are kept."""
-        self._ranker.warm_up()
+        self._ranker.warm_up()  # the texts are no documents of the collection: their tokens are kept
         output = self._ranker.run(_WARM_UP, [Document(id=str(n), content="a text") for n in range(8)])
         self._report = output["report"]
         self._meter = meter_for(str(self._report["device"]))
 
     def describe(self) -> list[Description]:
-        """Return what the systems are."""
         told = {key: self._report[key] for key in ("model", "backend", "dtype", "device", "strategy")}
         return [
             Description(kind, self._first, self.meter.source, depth=depth, **told)
@@ -228,7 +218,6 @@ class RerankGroup(_Metered):
         ]
 
     def observe(self, query_id: str, found: Found) -> list[Observation]:
-        """Score the candidates slice by slice and join at each depth."""
         before = found[self._first]
         query = self._collection.queries[query_id]
         candidates = candidates_of(self._collection, _scores(before.ranking))

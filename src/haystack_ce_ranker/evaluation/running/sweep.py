@@ -202,12 +202,7 @@ def _embedding_pipeline(model: str, top_k: int) -> Pipeline:
     return pipeline
 
 
-def _marks(
-    first: FirstStage,
-    firsts: Sequence[FirstStage],
-    variant: Variant,
-    swept: Sequence[Variant],
-) -> list[str]:
+def _marks(first: FirstStage, firsts: Sequence[FirstStage], variant: Variant, swept: Sequence[Variant]) -> list[str]:
     """What tells a re-ranker from the others, and no more."""
     marks = (
         (f"after {first.names[0]}", {one.names[0] for one in firsts}),
@@ -219,11 +214,7 @@ def _marks(
 
 
 def _reranker(
-    collection: Collection,
-    first: FirstStage,
-    variant: Variant,
-    marks: Sequence[str],
-    depths: Sequence[int],
+    collection: Collection, first: FirstStage, variant: Variant, marks: Sequence[str], depths: Sequence[int]
 ) -> RerankGroup:
     names = [f"{' '.join([kind, *marks])}@{depth}" for depth in depths for kind in (Kind.CROSS_ENCODER, Kind.HYBRID)]
     ranker = CrossEncoderRanker(

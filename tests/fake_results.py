@@ -10,7 +10,8 @@ from haystack_ce_ranker.evaluation.judging.measures import MEASURES, NDCG_AT_10,
 from haystack_ce_ranker.evaluation.judging.results import Results
 from haystack_ce_ranker.evaluation.judging.segments import judge
 from haystack_ce_ranker.evaluation.judging.systems import Kind, Latency, Stage, System
-from haystack_ce_ranker.evaluation.judging.verdict import Answer, MemoryRow, verdict
+from haystack_ce_ranker.evaluation.judging.verdict import Answer, verdict
+from haystack_ce_ranker.machine.memory import MemoryRow
 
 NASTY = "<img src=x onerror=alert(1)> & 'quoted' \"name\" of-a-model-with-a-very-long-name-and-no-blank-anywhere"
 

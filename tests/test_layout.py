@@ -26,6 +26,7 @@ LAYERS = (
     f"{ENGINE}.evaluation",
     COMPONENTS,
     # From here on down is the engine: it knows nothing of Haystack.
+    f"{ENGINE}.machine",
     f"{ENGINE}.quantizing",
     f"{ENGINE}.scoring",
     f"{ENGINE}.reading",
@@ -38,6 +39,7 @@ LAYERS = (
     f"{ENGINE}.provenance",
     f"{ENGINE}.checks",
     f"{ENGINE}.compiling",
+    f"{ENGINE}.pictures",
 )
 """All layers, the topmost first: a module may import modules of its own layer and of those below."""
 

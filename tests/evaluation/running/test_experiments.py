@@ -13,14 +13,14 @@ from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Passage
 from haystack_ce_ranker.evaluation.judging.observations import Observation, Observed, restored
 from haystack_ce_ranker.evaluation.judging.results import schema
 from haystack_ce_ranker.evaluation.judging.systems import Description, Kind, Latency, Stage
-from haystack_ce_ranker.evaluation.judging.verdict import MemoryRow
 from haystack_ce_ranker.evaluation.running import experiments, groups, sweep
-from haystack_ce_ranker.evaluation.running.energy import Spent
 from haystack_ce_ranker.evaluation.running.experiments import measure, results, stages
 from haystack_ce_ranker.evaluation.running.groups import GivenRun, PipelineGroup, RerankGroup
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.evaluation.running.pipelines import measured
 from haystack_ce_ranker.evaluation.showing.files import write
+from haystack_ce_ranker.machine.energy import Spent
+from haystack_ce_ranker.machine.memory import MemoryRow
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever

@@ -16,7 +16,8 @@ from haystack_ce_ranker.evaluation.judging.comparison import ByQuery, Count, Hel
 from haystack_ce_ranker.evaluation.judging.measures import MEASURES, UNJUDGED
 from haystack_ce_ranker.evaluation.judging.segments import Features, JudgedSegment, Segments
 from haystack_ce_ranker.evaluation.judging.systems import System
-from haystack_ce_ranker.evaluation.judging.verdict import MemoryRow, Verdict
+from haystack_ce_ranker.evaluation.judging.verdict import Verdict
+from haystack_ce_ranker.machine.memory import MemoryRow
 
 RESULTS_VERSION: Literal[2] = 2
 """Raised when a key of results.json changes its meaning."""

@@ -22,7 +22,7 @@ from haystack_ce_ranker.evaluation.judging.choosing import (
     gain_per_joule,
     variants,
 )
-from haystack_ce_ranker.evaluation.judging.comparison import LEVEL, Amount, Bounds
+from haystack_ce_ranker.evaluation.judging.comparison import LEVEL, Bounds
 from haystack_ce_ranker.evaluation.judging.formats import amount, p_phrase, short_name, signed
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10, UNJUDGED
 from haystack_ce_ranker.evaluation.judging.segments import Effect, Segments
@@ -38,6 +38,7 @@ from haystack_ce_ranker.evaluation.judging.systems import (
     foremost_of,
     fronts,
 )
+from haystack_ce_ranker.machine.memory import MemoryRow
 
 FEW_QUERIES = 30
 """With fewer, only large differences can be seen."""
@@ -63,17 +64,6 @@ _SETTINGS: Mapping[SettingKey, str] = {
 }
 
 ChoiceKey = Literal["choice", "budget_ms", "budget_joules"]
-
-
-@dataclass(frozen=True)
-class MemoryRow:
-    """A process's peak memory in 10^6 bytes, by the most tokens of a forward pass, padding included."""
-
-    model: str
-    backend: str
-    peak_memory_mb: Amount
-    batch_tokens: Annotated[int, Field(ge=1)]
-    device: str
 
 
 @dataclass(frozen=True)

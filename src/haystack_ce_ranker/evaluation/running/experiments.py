@@ -18,13 +18,13 @@ from haystack_ce_ranker.evaluation.judging.observations import Observation, Obse
 from haystack_ce_ranker.evaluation.judging.results import RESULTS_VERSION, Results
 from haystack_ce_ranker.evaluation.judging.segments import features, judge
 from haystack_ce_ranker.evaluation.judging.systems import Description, Kind
-from haystack_ce_ranker.evaluation.judging.verdict import MemoryRow, verdict
-from haystack_ce_ranker.evaluation.running.energy import IDLE
+from haystack_ce_ranker.evaluation.judging.verdict import verdict
 from haystack_ce_ranker.evaluation.running.groups import SystemGroup, key_of
 from haystack_ce_ranker.evaluation.running.journal import Journal
-from haystack_ce_ranker.evaluation.running.machine import machine
-from haystack_ce_ranker.evaluation.running.memory import peak_megabytes
 from haystack_ce_ranker.evaluation.running.sweep import Variant
+from haystack_ce_ranker.machine.energy import IDLE
+from haystack_ce_ranker.machine.facts import machine
+from haystack_ce_ranker.machine.memory import MemoryRow, peak_megabytes
 
 BATCH_TOKENS = (None, 4096, 16384)
 """For which batch sizes peak memory is measured; None is the backend's default."""

@@ -21,8 +21,8 @@ from haystack_ce_ranker.evaluation.data.collections import Collection, Run
 from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Passage
 from haystack_ce_ranker.evaluation.judging.observations import READ, Observation
 from haystack_ce_ranker.evaluation.judging.systems import Description, Kind, Stage
-from haystack_ce_ranker.evaluation.running.energy import EnergyMeter, meter_for
 from haystack_ce_ranker.evaluation.running.pipelines import Answer, MeasuredPipeline, candidates_of
+from haystack_ce_ranker.machine.energy import EnergyMeter, meter_for
 from haystack_ce_ranker.provenance import records
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from haystack_ce_ranker import pictures
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.evaluation.judging.results import Results
 from haystack_ce_ranker.evaluation.judging.systems import Stage, pareto_front
-from haystack_ce_ranker.evaluation.showing import pictures
 from haystack_ce_ranker.evaluation.showing.page import Entry, Picture, Row, compared, make_rows, make_styles
-from haystack_ce_ranker.evaluation.showing.pictures import Bar, Point, Series
+from haystack_ce_ranker.pictures import Bar, Point, Series
 
 MOST_BARS = 16
 """With more systems than that, a picture of bars shows each family's deepest, and what the verdict names."""

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from haystack_ce_ranker import pictures
 from haystack_ce_ranker.evaluation.judging.results import Results
 from haystack_ce_ranker.evaluation.judging.verdict import Answer
-from haystack_ce_ranker.evaluation.showing import pictures
 from haystack_ce_ranker.evaluation.showing.page import Picture, Table
 from haystack_ce_ranker.evaluation.showing.page_pictures import latency_picture, make_pictures
 from haystack_ce_ranker.evaluation.showing.page_tables import make_tables

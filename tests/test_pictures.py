@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from haystack_ce_ranker.evaluation.showing.pictures import (
+from haystack_ce_ranker.pictures import (
     STYLE,
     Bar,
     Point,

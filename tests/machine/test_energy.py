@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from haystack_ce_ranker.evaluation.running import energy
+from haystack_ce_ranker.machine import energy
 
 pytest.importorskip("codecarbon", reason="needs the extra 'evaluate'")
 

@@ -1,7 +1,7 @@
 """
 Peak memory of a cross-encoder by batch size: each setting scores full-length pairs in a process of its own.
 
-    python -m haystack_ce_ranker.evaluation.running.memory '{"model": "...", "backend": "onnx", "batch_tokens": 4096}'
+    python -m haystack_ce_ranker.machine.memory '{"model": "...", "backend": "onnx", "batch_tokens": 4096}'
 
 A process of its own, because a peak cannot be taken back: what was loaded before would count.
 """
@@ -9,12 +9,22 @@ A process of its own, because a peak cannot be taken back: what was loaded befor
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-
-from haystack_ce_ranker.evaluation.judging.verdict import MemoryRow
 
 FEWEST_PAIRS = 16
 """How many pairs of the model's full length are scored; more where one batch holds more."""
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """A process's peak memory in 10^6 bytes, by the most tokens of a forward pass, padding included."""
+
+    model: str
+    backend: str
+    peak_memory_mb: float
+    batch_tokens: int
+    device: str
 
 
 def peak_megabytes(model: str, backend: str, batch_tokens: int | None = None) -> MemoryRow:
@@ -26,7 +36,7 @@ def peak_megabytes(model: str, backend: str, batch_tokens: int | None = None) ->
     :raises RuntimeError: If the process failed; holds the end of what it said.
     """
     asked = json.dumps({"model": model, "backend": backend, "batch_tokens": batch_tokens})
-    command = [sys.executable, "-m", "haystack_ce_ranker.evaluation.running.memory", asked]
+    command = [sys.executable, "-m", "haystack_ce_ranker.machine.memory", asked]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines()

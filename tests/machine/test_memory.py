@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from haystack_ce_ranker.evaluation.running import memory
+from haystack_ce_ranker.machine import memory
 
 
 def test_a_larger_batch_is_used_and_takes_more_memory(tiny_bert):

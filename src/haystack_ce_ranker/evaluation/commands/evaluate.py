@@ -29,17 +29,9 @@ class Evaluation:
 
     :ivar collection: A folder in BEIR format.
     :ivar pipelines: YAML files; with some, the sweep needs a model, a backend or a bi-encoder to be named.
-    :ivar models: Cross-encoders; none: the default one.
-    :ivar backends: What runs them; none: every installed one.
-    :ivar strategies: How long documents are read; none: see `sweep.variants`.
-    :ivar bi_encoder: A second first stage.
+    :ivar models: Cross-encoders; for none of these, `backends` and `strategies` see `sweep.variants`.
     :ivar run: A file with fixed candidates in place of the first stage; also looked for in the collection's folder.
-    :ivar depths: How many candidates are re-ranked.
     :ivar queries: At most this many, drawn at random.
-    :ivar relevance_level: The lowest grade that counts as relevant in binary measures.
-    :ivar baseline: The system that the others are compared with; None for the first.
-    :ivar limits: What a query may cost.
-    :ivar memory: Whether peak memory is measured by batch size.
     :ivar output: Where files are written, and where an interrupted run goes on from.
     :ivar gate_tolerance: nDCG@10 that a gate may give up; None: no gate is fitted.
     """

@@ -13,9 +13,9 @@ Decides from figures: which system to use, whether re-ranking is worth it, at wh
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -26,7 +26,7 @@ from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.evaluation.judging.systems import WORTH, Finding, Kind, System, best_of, cheapest_of
 from haystack_ce_ranker.significance import SAME
 
-PERCENTILE: Literal["p95"] = "p95"
+PERCENTILE = "p95"
 """Of the latencies: what a limit of milliseconds is held by."""
 
 
@@ -92,6 +92,7 @@ class Judge:
     baseline_name: str | None
     by_query: ByQuery
     allowed: Limits = NO_LIMITS
+    _compared: dict[tuple[str, str], Comparison] = field(default_factory=dict)
 
     @cached_property
     def baseline(self) -> System | None:
@@ -119,16 +120,9 @@ class Judge:
         if self.allowed.joules is not None:
             sources = {one.source for one in self.systems if one.joules_per_query is not None}
             source = "measured" if "measured" in sources else "estimated"
-            found.append(
-                Limit(
-                    "budget_joules",
-                    self.allowed.joules,
-                    "J",
-                    f"{source}, mean",
-                    f"{source} joules",
-                    lambda one: one.joules_per_query if one.source == source else None,
-                )
-            )
+            held = ("J", f"{source}, mean", f"{source} joules")
+            measured = {one.name: one.joules_per_query for one in self.systems if one.source == source}
+            found.append(Limit("budget_joules", self.allowed.joules, *held, lambda one: measured.get(one.name)))
         return tuple(found)
 
     def within(self, limits: Sequence[Limit]) -> tuple[System, ...]:
@@ -162,18 +156,15 @@ class Judge:
 
     def direct(self, one: System, other: System) -> Comparison | None:
         """Compare `other` with `one` query by query; None where values by query are missing."""
-        return self._compare(one.name, other.name)
-
-    @cached_property
-    def _compare(self) -> Callable[[str, str], Comparison | None]:
-        @cache
-        def compared(one: str, other: str) -> Comparison | None:
-            if one not in self.by_query or other not in self.by_query:
-                return None
-            old, new = self.by_query[one][NDCG_AT_10], self.by_query[other][NDCG_AT_10]
-            return compare(old, new) if old and old.keys() == new.keys() else None
-
-        return compared
+        if one.name not in self.by_query or other.name not in self.by_query:
+            return None
+        old, new = self.by_query[one.name][NDCG_AT_10], self.by_query[other.name][NDCG_AT_10]
+        if not old or old.keys() != new.keys():
+            return None
+        pair = one.name, other.name
+        if pair not in self._compared:
+            self._compared[pair] = compare(old, new)
+        return self._compared[pair]
 
     def as_good(self, one: System, best: System) -> bool:
         """Whether a system is hardly below the best and not found to be worse; untested without values by query."""
@@ -196,9 +187,8 @@ class Judge:
         best = self.top(pool)
         if best is None or best is self.baseline:
             return best
-        return cheapest_of(
-            [one for one in pool if self.as_good(one, best) and (one.is_worth_it or not best.is_worth_it)]
-        )
+        worth = [one for one in pool if one.is_worth_it or not best.is_worth_it]
+        return cheapest_of([one for one in worth if self.as_good(one, best)])
 
     @cached_property
     def worth_it(self) -> WorthIt:

@@ -83,7 +83,7 @@ def parse_depths(text: str) -> tuple[int, ...]:
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ValueError(f"depth must be whole numbers > 0, parted by commas, such as 10,20,50, but got {text!r}.")
+        raise ValueError(f"depth must be whole numbers > 0, separated by commas, such as 10,20,50, but got {text!r}.")
     return tuple(sorted({int(part) for part in parts}))
 
 

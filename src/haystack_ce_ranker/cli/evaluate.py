@@ -7,41 +7,44 @@ import typer
 
 from haystack_ce_ranker.cli.errors import clear_errors
 
+Backends = Annotated[
+    list[str] | None, typer.Option(help="What runs the models; may be repeated. All installed ones without it.")
+]
+Strategies = Annotated[
+    list[str] | None, typer.Option(help="How long documents are read: best_passages, head, ...; may be repeated.")
+]
+RelevanceLevel = Annotated[int, typer.Option(min=1, help="The lowest grade that MRR, Recall, AP and Success count.")]
+BudgetMs = Annotated[
+    float | None, typer.Option(min=0.001, help="The most milliseconds a query may take (95 % of them).")
+]
+BudgetJoules = Annotated[float | None, typer.Option(min=0.000001, help="The most joules a query may take, on average.")]
+GateTolerance = Annotated[
+    float | None,
+    typer.Option(min=0, help="Fit a RerankGate that gives up this nDCG@10 at most, such as 0.005."),
+]
+
 
 def evaluate(
     collection: Annotated[Path, typer.Argument(help="A folder in BEIR format.")],
     pipeline: Annotated[list[Path] | None, typer.Option(help="A pipeline's YAML; may be repeated.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="A cross-encoder; may be repeated.")] = None,
-    backend: Annotated[
-        list[str] | None, typer.Option(help="What runs the models; may be repeated. All installed ones without it.")
-    ] = None,
-    strategy: Annotated[
-        list[str] | None, typer.Option(help="How long documents are read: best_passages, head, ...; may be repeated.")
-    ] = None,
+    backend: Backends = None,
+    strategy: Strategies = None,
     bi_encoder: Annotated[str | None, typer.Option(help="A bi-encoder as a second first stage.")] = None,
     run: Annotated[Path | None, typer.Option(help="Fixed candidates (TSV) in place of the first stage.")] = None,
     depth: Annotated[str, typer.Option(help="How many candidates are re-ranked, with commas.")] = "10,20,50,100",
     queries: Annotated[int | None, typer.Option(min=1, help="At most this many queries, drawn at random.")] = None,
-    relevance_level: Annotated[
-        int, typer.Option(min=1, help="The lowest grade that MRR, Recall, AP and Success count.")
-    ] = 1,
+    relevance_level: RelevanceLevel = 1,
     baseline: Annotated[str | None, typer.Option(help="The system to compare with; the first without it.")] = None,
-    budget_ms: Annotated[
-        float | None, typer.Option(min=0.001, help="The most milliseconds a query may take (95 % of them).")
-    ] = None,
-    budget_joules: Annotated[
-        float | None, typer.Option(min=0.000001, help="The most joules a query may take, on average.")
-    ] = None,
+    budget_ms: BudgetMs = None,
+    budget_joules: BudgetJoules = None,
     memory: Annotated[
         bool, typer.Option(help="Measure peak memory by batch size, each in a process of its own.")
     ] = True,
     output: Annotated[
         Path | None, typer.Option(help="Where to write results.json, report.html and the run files, and to go on from.")
     ] = None,
-    fit_gate: Annotated[
-        float | None,
-        typer.Option(min=0, help="Fit a RerankGate that gives up this nDCG@10 at most, such as 0.005."),
-    ] = None,
+    fit_gate: GateTolerance = None,
 ) -> None:
     """
     Say whether re-ranking is worth it on a collection: which model, depth and backend, for how much time and energy.

@@ -4,8 +4,8 @@ not fitted on, and the nDCG@10 given up; and the same for choosing the predictor
 
     python benchmarks/gate.py --cache .cache/gate --output .cache/gate.json
 
-Scores come from BM25Retriever and CrossEncoderRanker as in `fusion.py`, whose cache it shares; what is fitted, and how
-that is measured, is `haystack_ce_ranker.evaluation.commands.fit_gate`. Needs the extras `evaluate` and `onnx`.
+Scores come from BM25Retriever and CrossEncoderRanker as in `fusion.py`, whose cache it shares.
+`haystack_ce_ranker.evaluation.commands.fit_gate` fits and measures. Needs the extras `evaluate` and `onnx`.
 """
 
 import argparse
@@ -16,38 +16,44 @@ from pathlib import Path
 from fusion import ALONE, BM25, CE, DEFAULT, TASKS, scores_of
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
 from haystack_ce_ranker.evaluation.commands.fit_gate import CAUTION, DRAWS, GateAdvice, GateQuery, as_json, fit_gate
-from haystack_ce_ranker.evaluation.data.collections import load_collection
 from haystack_ce_ranker.fusion.tuning import JudgedQuery, measure
-from haystack_ce_ranker.gating import PREDICTORS, count_words
+from haystack_ce_ranker.gating import PREDICTORS
 
 RERANKED = {"the cross-encoder's order": ALONE[CE], "the 80/20 join": DEFAULT}
+CHOSEN = "chosen on the other half"
 
 
-def queries_of(judged: list[JudgedQuery], texts: dict[str, str], setting: object) -> list[GateQuery]:
+def queries_of(judged: list[JudgedQuery], setting: object) -> list[GateQuery]:
     """What the gate is fitted on: BM25's scores, and nDCG@10 of BM25 and after re-ranking."""
     kept, reranked = measure(judged, ALONE[BM25]), measure(judged, setting)
     return [
-        GateQuery(query.id, query.lists[BM25].scores, count_words(texts[query.id]), float(before), float(after))
+        GateQuery(query.id, query.lists[BM25].scores, float(before), float(after))
         for query, before, after in zip(judged, kept, reranked, strict=True)
     ]
 
 
-def markdown(found: dict[str, dict[str, GateAdvice]], after: str) -> str:
+def fitted(queries: list[GateQuery], arguments: argparse.Namespace) -> dict[str, GateAdvice]:
+    """What each predictor alone is worth, and what choosing among them is."""
+    rows = {**{name: (name,) for name in PREDICTORS}, CHOSEN: tuple(PREDICTORS)}
+    return {
+        row: fit_gate(queries, predictors=names, caution=arguments.caution, draws=arguments.draws)
+        for row, names in rows.items()
+    }
+
+
+def markdown(found: dict[str, dict[str, GateAdvice]]) -> str:
     """A table of predictors by collections: share spared / nDCG@10 given up, on held-out queries."""
-    by_collection = {name: advices[after] for name, advices in found.items()}
-    lines = ["| | " + " | ".join(f"{name} ({advice.queries})" for name, advice in by_collection.items()) + " |"]
-    lines.append("|---|" + "---|" * len(by_collection))
-    lines.append("| gain of re-ranking all | " + " | ".join(f"{a.gain:+.4f}" for a in by_collection.values()) + " |")
-    for predictor in PREDICTORS:
+    chosen = {name: rows[CHOSEN] for name, rows in found.items()}
+    lines = ["| | " + " | ".join(f"{name} ({advice.queries})" for name, advice in chosen.items()) + " |"]
+    lines.append("|---|" + "---|" * len(chosen))
+    lines.append("| gain of re-ranking all | " + " | ".join(f"{a.gain:+.4f}" for a in chosen.values()) + " |")
+    for row in [*PREDICTORS, CHOSEN]:
         cells = []
-        for advice in by_collection.values():
-            fit = next(fit for fit in advice.fits if fit.predictor == predictor)
-            mark = "**" if fit is advice.recommended else ""
-            cells.append(f"{mark}{fit.saved:.0%} / {fit.lost:+.4f} ({fit.lost_by_chance:+.4f}){mark}")
-        lines.append(f"| `{predictor}` | " + " | ".join(cells) + " |")
-    chosen = [advice.chosen for advice in by_collection.values()]
-    cells = [f"{held.saved:.0%} / {held.lost:+.4f} ({held.lost_by_chance:+.4f})" for held in chosen]
-    lines.append("| **chosen on the other half** | " + " | ".join(cells) + " |")
+        for name, rows in found.items():
+            held = rows[row]
+            mark = "**" if chosen[name].recommended and row == chosen[name].predictor else ""
+            cells.append(f"{mark}{held.saved:.0%} / {held.lost:+.4f} ({held.lost_by_chance:+.4f}){mark}")
+        lines.append(f"| {f'**{row}**' if row == CHOSEN else f'`{row}`'} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -64,27 +70,27 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--output", type=Path, default=None, help="a JSON file for the figures")
     arguments = parser.parse_args()
-    found: dict[str, dict[str, GateAdvice]] = {}
+    found: dict[str, dict[str, dict[str, GateAdvice]]] = {label: {} for label in RERANKED}
     for name in arguments.collections:
         folder = arguments.data / name
         if not folder.is_dir():
             print(f"{name} is left out: there is no {folder}")
             continue
         judged = scores_of(name, TASKS[name], folder, arguments)
-        texts = dict(load_collection(folder).queries)
-        found[name] = {
-            label: fit_gate(queries_of(judged, texts, setting), caution=arguments.caution, draws=arguments.draws)
-            for label, setting in RERANKED.items()
-        }
-    for label in RERANKED:
+        for label, setting in RERANKED.items():
+            found[label][name] = fitted(queries_of(judged, setting), arguments)
+    for label, by_collection in found.items():
         print(
             f"\nre-ranked: {label}. Held-out queries not re-ranked / nDCG@10 given up (by chance); bold: recommended\n"
         )
-        print(markdown(found, label))
-        for name, advices in found.items():
-            print(f"\n{name}: {advices[label].reason}")
+        print(markdown(by_collection))
+        for name, rows in by_collection.items():
+            print(f"\n{name}: {rows[CHOSEN].reason}")
     if arguments.output is not None:
-        plain = {name: {label: as_json(advice) for label, advice in of.items()} for name, of in found.items()}
+        plain = {
+            label: {name: {row: as_json(advice) for row, advice in rows.items()} for name, rows in of.items()}
+            for label, of in found.items()
+        }
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 

@@ -20,27 +20,28 @@ from haystack_ce_ranker.evaluation.commands.fit_gate import (
     fit_gate,
     fragment,
     gate_queries,
-    gate_table,
     save,
+    show,
 )
+from haystack_ce_ranker.evaluation.data.collections import Collection
 from haystack_ce_ranker.gating import PREDICTORS, predict
 
 
 def telling(count=120, *, seed=0, gain=0.3):
-    """Queries whose margin tells: with one of 5 or more re-ranking changes nothing, else it gains."""
+    """Queries whose best score tells: from 15 on re-ranking changes nothing, below it gains."""
     random = np.random.default_rng(seed)
     found = []
     for number in range(count):
-        margin = float(random.uniform(0, 10))
-        gained = 0.0 if margin >= 5 else gain * float(random.uniform(0.5, 1.5))
-        found.append(GateQuery(f"q{number}", [10.0 + margin, 10.0, 1.0], 3, 0.5, 0.5 + gained))
+        best = float(random.uniform(10, 20))
+        gained = 0.0 if best >= 15 else gain * float(random.uniform(0.5, 1.5))
+        found.append(GateQuery(f"q{number}", [best, 10.0, 1.0], 0.5, 0.5 + gained))
     return found
 
 
 def untelling(count=120, *, gain=0.3, seed=0):
     random = np.random.default_rng(seed)
     return [
-        GateQuery(f"q{n}", random.uniform(1, 9, size=8).tolist(), 3, 0.4, 0.4 + gain * float(random.uniform(0, 2)))
+        GateQuery(f"q{n}", random.uniform(1, 9, size=8).tolist(), 0.4, 0.4 + gain * float(random.uniform(0, 2)))
         for n in range(count)
     ]
 
@@ -80,31 +81,27 @@ def test_no_threshold_gives_up_more_than_the_tolerance_on_what_it_saw(pairs, tol
 
 def test_a_predictor_that_tells_is_found_and_keeps_its_promise_on_unseen_queries():
     advice = fit_gate(telling())
-    assert advice.recommended is not None
-    best = advice.recommended
-    assert best.predictor in ("margin", "relative_margin")
-    assert best.saved == pytest.approx(0.5, abs=0.1)
-    assert best.lost < TOLERANCE < best.lost_by_chance
-    assert 0 <= best.kept_promise <= 1
+    assert advice.recommended
+    assert advice.saved == pytest.approx(0.5, abs=0.1)
+    assert advice.lost < TOLERANCE < advice.lost_by_chance
     assert advice.gain == pytest.approx(0.15, abs=0.04)
-    assert f"gate by {best.predictor} at" in advice.reason
-    assert best in advice.fits
-    assert best.saved_seen == max(fit.saved_seen for fit in advice.fits)
-    assert advice.chosen.saved == pytest.approx(0.5, abs=0.1)
-    assert advice.chosen.lost < TOLERANCE < advice.chosen.lost_by_chance
-    margin = next(fit for fit in advice.fits if fit.predictor == "margin")
-    assert 4.5 < margin.threshold < 5.5
+    assert f"gate by {advice.predictor} at" in advice.reason
+    for name in PREDICTORS:
+        alone = fit_gate(telling(), predictors=[name])
+        assert alone.predictor == name
+        assert alone.saved_seen <= advice.saved_seen
+        assert predict(name, [14.5, 10.0, 1.0]) < alone.threshold < predict(name, [15.5, 10.0, 1.0])
 
 
 def test_the_loss_on_unseen_queries_is_that_of_the_other_half():
     """By hand, for one draw: a threshold from one half, the loss from the other."""
     queries = telling(40, seed=3)
-    fit = fit_gate(queries, predictors=["margin"], draws=1, seed=5).fits[0]
+    fit = fit_gate(queries, predictors=["nqc"], draws=1, seed=5)
     order = np.random.default_rng(5).permutation(40)
-    margins = np.asarray([query.scores[0] - query.scores[1] for query in queries])
+    values = np.asarray([predict("nqc", query.scores) for query in queries])
     losses = np.asarray([query.reranked - query.kept for query in queries])
     seen, unseen = order[:20], order[20:]
-    spared = margins[unseen] >= find_threshold(margins[seen], losses[seen], TOLERANCE)
+    spared = values[unseen] >= find_threshold(values[seen], losses[seen], TOLERANCE)
     assert fit.saved == pytest.approx(spared.mean())
     assert fit.lost == pytest.approx(losses[unseen][spared].sum() / 20)
     assert fit.lost_by_chance == pytest.approx(spared.mean() * losses[unseen].mean())
@@ -114,15 +111,15 @@ def test_choosing_a_predictor_is_measured_on_queries_that_did_not_choose():
     """By hand, for one draw: of two predictors the one that spares more of one half, and its loss on the other."""
     random = np.random.default_rng(1)
     queries = [
-        GateQuery(f"q{n}", random.uniform(1, 9, size=6).tolist(), 3, 0.5, 0.5 + float(random.normal(0.02, 0.1)))
+        GateQuery(f"q{n}", random.uniform(1, 9, size=6).tolist(), 0.5, 0.5 + float(random.normal(0.02, 0.1)))
         for n in range(60)
     ]
-    names = ["margin", "nqc", "smv"]
-    chosen = fit_gate(queries, predictors=names, draws=1, seed=2, tolerance=0.02).chosen
+    names = ["nqc", "smv"]
+    chosen = fit_gate(queries, predictors=names, draws=1, seed=2, tolerance=0.02)
     order = np.random.default_rng(2).permutation(60)
     seen, unseen = order[:30], order[30:]
     losses = np.asarray([query.reranked - query.kept for query in queries])
-    values = {name: np.asarray([predict(name, query.scores, words=3) for query in queries]) for name in names}
+    values = {name: np.asarray([predict(name, query.scores) for query in queries]) for name in names}
     found = {name: find_threshold(value[seen], losses[seen], 0.02) for name, value in values.items()}
     best = max(names, key=lambda name: (values[name][seen] >= found[name]).sum())
     spared = values[best][unseen] >= found[best]
@@ -135,73 +132,70 @@ def test_the_luckiest_of_predictors_that_tell_nothing_is_not_believed():
     """Re-ranking helps and harms at random: some predictor looks good on unseen queries, choosing one does not."""
     random = np.random.default_rng(4)
     queries = [
-        GateQuery(f"q{n}", random.uniform(1, 9, size=8).tolist(), 3, 0.5, 0.5 + float(random.normal(0.03, 0.2)))
+        GateQuery(f"q{n}", random.uniform(1, 9, size=8).tolist(), 0.5, 0.5 + float(random.normal(0.03, 0.2)))
         for n in range(50)
     ]
-    advice = fit_gate(queries, tolerance=0.01, least_saved=0.1)
-    assert advice.recommended is None
-    assert advice.chosen.lost > min(fit.lost for fit in advice.fits)
+    advice = fit_gate(queries, tolerance=0.01)
+    assert not advice.recommended
+    assert advice.lost > min(fit_gate(queries, tolerance=0.01, predictors=[name]).lost for name in PREDICTORS)
 
 
 def test_predictors_that_tell_nothing_are_not_recommended():
     advice = fit_gate(untelling())
-    assert advice.recommended is None
+    assert not advice.recommended
     assert advice.reason.startswith("No gate: the predictor chosen on one half of the queries spares")
 
 
 @pytest.mark.parametrize("gain", [0.0, -0.2])
 def test_where_re_ranking_gains_nothing_the_advice_is_to_leave_it_out(gain):
     advice = fit_gate(untelling(gain=gain))
-    assert advice.recommended is None
+    assert not advice.recommended
     assert "Leave re-ranking out" in advice.reason
 
 
 def test_the_gate_itself_spares_the_queries_that_the_fit_counted():
-    queries = [*telling(60), GateQuery("one", [3.0], 2, 1.0, 1.0), GateQuery("equal", [3.0, 3.0], 2, 0.1, 0.9)]
-    for fit in fit_gate(queries).fits:
-        gate = RerankGate(predictor=fit.predictor, threshold=fit.threshold)
+    queries = [*telling(60), GateQuery("one", [3.0], 1.0, 1.0), GateQuery("equal", [3.0, 3.0], 0.1, 0.9)]
+    for name in PREDICTORS:
+        fit = fit_gate(queries, predictors=[name])
+        gate = RerankGate(predictor=name, threshold=fit.threshold)
         kept = [
-            "keep"
-            in gate.run(
-                " ".join(["word"] * query.words),
-                [Document(id=str(n), content="t", score=score) for n, score in enumerate(query.scores)],
-            )
+            "keep" in gate.run("q", [Document(id=str(n), content="t", score=s) for n, s in enumerate(query.scores)])
             for query in queries
         ]
-        assert np.mean(kept) == pytest.approx(fit.saved_seen), fit.predictor
+        assert 0 < np.mean(kept) == pytest.approx(fit.saved_seen), name
         losses = [query.reranked - query.kept for query, spared in zip(queries, kept, strict=True) if spared]
-        assert math.fsum(losses) / len(queries) == pytest.approx(fit.lost_seen)
-        assert fit.lost_seen <= TOLERANCE
+        assert math.fsum(losses) / len(queries) <= TOLERANCE
 
 
 def test_caution_gives_up_less_and_the_same_seed_gives_the_same():
     queries = untelling(80, gain=0.02)
     assert fit_gate(queries, seed=1) == fit_gate(queries, seed=1)
-    bold, careful = fit_gate(queries, caution=0.0), fit_gate(queries, caution=2.0)
-    assert {fit.predictor for fit in bold.fits} == set(PREDICTORS)
-    for fit in bold.fits:
-        other = next(found for found in careful.fits if found.predictor == fit.predictor)
-        assert other.saved <= fit.saved
-        assert other.lost <= fit.lost + 1e-12
+    for name in PREDICTORS:
+        bold, careful = (fit_gate(queries, predictors=[name], caution=caution) for caution in (0.0, 2.0))
+        assert careful.saved < bold.saved
+        assert careful.lost <= bold.lost + 1e-12
 
 
 def test_what_was_found_can_be_saved_shown_and_used():
     advice = fit_gate(telling())
     plain = json.loads(json.dumps(as_json(advice), allow_nan=False))
-    assert plain["recommended"] == advice.recommended.predictor
-    assert [fit["predictor"] for fit in plain["fits"]] == [fit.predictor for fit in advice.fits]
-    assert plain["fits"][0]["saved"] == advice.fits[0].saved
-    assert plain["chosen"]["lost"] == advice.chosen.lost
-    described = yaml.safe_load(fragment(advice.recommended))["gate"]
+    assert (plain["recommended"], plain["reason"]) == (True, advice.reason)
+    assert (plain["predictor"], plain["threshold"]) == (advice.predictor, advice.threshold)
+    assert (plain["saved"], plain["lost"]) == (advice.saved, advice.lost)
+    described = yaml.safe_load(fragment(advice))["gate"]
     gate = RerankGate.from_dict(described)
-    assert gate.threshold == advice.recommended.threshold
+    assert (gate.predictor, gate.threshold) == (advice.predictor, advice.threshold)
     none = fit_gate(untelling(), predictors=["nqc"], tolerance=0.0)
-    assert as_json(none)["fits"][0]["threshold"] is None
-    assert yaml.safe_load(fragment(none.fits[0]))["gate"]["init_parameters"]["threshold"] == math.inf
-    console = Console(record=True, width=160)
-    console.print(gate_table(advice))
+    assert as_json(none)["threshold"] is None
+    assert yaml.safe_load(fragment(none))["gate"]["init_parameters"]["threshold"] == math.inf
+    console = Console(record=True, width=400)
+    show(advice, console)
     printed = console.export_text()
-    assert [name for name in PREDICTORS if name not in printed] == []
+    assert advice.reason in printed
+    assert fragment(advice) in printed
+    show(none, console)
+    assert none.reason in (printed := console.export_text())
+    assert "init_parameters" not in printed
 
 
 def test_what_is_written_is_the_verdict_and_a_gate_that_loads(tmp_path):
@@ -211,7 +205,7 @@ def test_what_is_written_is_the_verdict_and_a_gate_that_loads(tmp_path):
     text = component.read_text(encoding="utf-8")
     comment = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
     assert comment == advice.reason
-    assert RerankGate.from_dict(yaml.safe_load(text)["gate"]).threshold == advice.recommended.threshold
+    assert RerankGate.from_dict(yaml.safe_load(text)["gate"]).threshold == advice.threshold
     none = fit_gate(untelling())
     text = save(none, tmp_path / "out")[1].read_text(encoding="utf-8")
     assert yaml.safe_load(text) is None
@@ -223,12 +217,9 @@ def test_runs_become_queries_measured_by_ir_measures():
     judgments = {"a": {"d1": 1}, "b": {"d9": 1}, "c": {"d1": 1}}
     first = {"a": {"d2": 3.0, "d1": 2.0}, "b": {"d1": 1.0}}
     after = {"a": {"d1": 3.0, "d2": 2.0}, "b": {"d1": 1.0}}
-    found = gate_queries(first, after, {"a": "two words", "b": "one", "c": ""}, judgments)
-    assert [(query.id, query.words, list(query.scores)) for query in found] == [
-        ("a", 2, [3.0, 2.0]),
-        ("b", 1, [1.0]),
-        ("c", 1, []),
-    ]
+    collection = Collection("c", {}, {"a": "two words", "b": "one", "c": ""}, judgments)
+    found = gate_queries(first, after, collection)
+    assert [(query.id, list(query.scores)) for query in found] == [("a", [3.0, 2.0]), ("b", [1.0]), ("c", [])]
     assert found[0].kept == pytest.approx(1 / math.log2(3))
     assert [query.reranked for query in found] == [1.0, 0.0, 0.0]
 
@@ -237,9 +228,9 @@ def test_runs_become_queries_measured_by_ir_measures():
     ("parameters", "message"),
     [
         ({"queries": telling(9)}, "at least 10 judged queries .* but got 9"),
-        ({"draws": 0}, "draws must be >= 1"),
-        ({"tolerance": -0.1}, "tolerance must be >= 0"),
-        ({"caution": math.nan}, "caution must be >= 0"),
+        ({"draws": 0}, "draws must be a whole number >= 1"),
+        ({"tolerance": -0.1}, "tolerance must be a finite number >= 0"),
+        ({"caution": math.nan}, "caution must be a finite number >= 0"),
         ({"predictors": ["clarity"]}, "predictor must be one of"),
     ],
 )

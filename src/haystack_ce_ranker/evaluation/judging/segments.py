@@ -5,6 +5,7 @@ Texts and numbers in, plain numbers out. Terms are BM25's (`bm25.analysis`), pre
 are looked at, so each one's p is corrected for their number, and one of few queries is not judged at all.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,7 +27,7 @@ from haystack_ce_ranker.evaluation.judging.comparison import (
     compare,
 )
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
-from haystack_ce_ranker.gating import count_words, predict
+from haystack_ce_ranker.gating import predict
 from haystack_ce_ranker.significance import holm
 
 FEWEST = 10
@@ -137,11 +138,11 @@ def features(
         terms = frozenset(reader.query_terms(query))
         shares = [len(terms & terms_of(one)) / len(terms) for one in relevant] if terms else []
         found[query_id] = {
-            "query_words": float(count_words(query)),
+            "query_words": float(max(len(query.split()), 1)),
             "shared_words": float(np.mean(shares)) if shares else None,
             "relevant_words": float(np.mean([words_of(one) for one in relevant])) if relevant else None,
             "candidate_words": float(np.median([words_of(one) for one in first])) if first else None,
-            "relative_margin": predict("relative_margin", scores),
+            "relative_margin": _relative_margin(scores),
             "nqc": predict("nqc", scores),
         }
     return found
@@ -281,6 +282,14 @@ def _judged(
         p_corrected=p_corrected,
         effect=effect,
     )
+
+
+def _relative_margin(scores: Sequence[float]) -> float | None:
+    """Return None where the scores give no order, or the best one is not above 0."""
+    ranked = sorted((score for score in scores if math.isfinite(score)), reverse=True)
+    if len(ranked) < 2 or ranked[0] == ranked[-1] or ranked[0] <= 0.0:
+        return None
+    return (ranked[0] - ranked[1]) / ranked[0]
 
 
 def _mean(gains: Sequence[float]) -> float | None:

@@ -1,7 +1,7 @@
 """
-RerankGate: sends a query's documents to the ranker, or past it; what decides is `haystack_ce_ranker.gating`.
+RerankGate: sends a query's documents to the ranker, or past it.
 
-Thin: takes the scores out of the documents, asks the engine, and notes in the documents how it was decided.
+It takes the scores out of the documents and notes the decision in them. `haystack_ce_ranker.gating` decides.
 """
 
 import math
@@ -11,25 +11,25 @@ from typing import Any
 
 from haystack import Document, component, default_from_dict, default_to_dict
 
-from haystack_ce_ranker.gating import check_predictor, check_threshold, count_words, decide
+from haystack_ce_ranker.checks import choice, number, text
+from haystack_ce_ranker.gating import PREDICTORS, decide
 from haystack_ce_ranker.provenance import raw_score, record, with_record
 
 
 @component
 class RerankGate:
     """
-    Routes the documents of a first stage past the ranker where its scores say that re-ranking is not worth it.
+    Routes the documents of a first stage past the ranker where their scores say that re-ranking is not worth it.
 
-    Whether that saves anything without harm depends on the collection: on most that were measured it does not (see
-    `benchmarks/gate.md`). Fit `predictor` and `threshold` on judged queries with
-    `haystack-ce-ranker evaluate COLLECTION --fit-gate 0.005`, which also says what they give up, and use no gate if it
-    says that none is worth it.
+    Whether that helps depends on the collection. On most that were measured it does not (see `benchmarks/gate.md`). Fit
+    `predictor` and `threshold` on judged queries with `haystack-ce-ranker evaluate COLLECTION --fit-gate 0.005`, which
+    also says what they give up. Use no gate if it recommends none.
 
     ```python
     from haystack import Document
     from haystack_integrations.components.routers.ce_ranker import RerankGate
 
-    gate = RerankGate(predictor="margin", threshold=5.0)
+    gate = RerankGate(predictor="nqc", threshold=0.3)
     sure = [Document(content="a", score=19.0), Document(content="b", score=8.5)]
     print("keep" in gate.run(query="a very rare word", documents=sure))
     ```
@@ -43,14 +43,14 @@ class RerankGate:
 
         :param threshold: Re-ranking is spared from this value of the predictor on; infinity re-ranks every query. It
             holds for one collection, first stage and number of candidates: fit it.
-        :param predictor: `margin`, `relative_margin`, `deviation`, `nqc`, `wig` or `smv`; see `gating.PREDICTORS`.
+        :param predictor: `nqc` or `smv`; see `gating.PREDICTORS`.
         :param stage: Whose scores decide: the key in `meta["ce_ranker"]` under which the first stage noted them. Where
             no document has such a record, and with None, `Document.score` decides.
         :param name: Key of this gate's record in `meta["ce_ranker"]`.
         :raises ValueError: If a value is out of range or not among the choices.
         """
-        self.threshold = check_threshold(threshold)
-        self.predictor = check_predictor(predictor)
+        self.threshold = float(number("threshold", threshold, infinite=True))
+        self.predictor = choice("predictor", predictor, PREDICTORS)
         if not name or name == stage:
             raise ValueError(f"name must not be empty nor the stage's ({stage!r}), but got {name!r}.")
         self.stage = stage
@@ -73,23 +73,20 @@ class RerankGate:
         """
         Send the documents one way or the other, in the order they came; they are not changed.
 
-        No document, or one, is kept. Documents with fewer than two scores that are numbers, with equal scores, or with
-        scores that the predictor is not defined for, are re-ranked: where nothing is known, nothing is spared. Of
+        Fewer than two documents are kept. Documents without a predicted value are re-ranked; see `gating.decide`. Of
         documents with one id the highest score counts.
 
-        :param query: The query; some predictors take its number of words into account.
+        :param query: The query. It plays no part in the decision; the gate takes it because a ranker does.
         :param documents: What the first stage found.
         :param threshold: For this run in place of the gate's own.
         :returns: Either `rerank` or `keep`, with the documents, which say under `meta["ce_ranker"][name]` how it was
             decided; and `report`: `decision` (`rerank` or `keep`), `reason` in words, `predictor`, `value` (None where
-            it says nothing), `threshold`, `documents`, and `usable`, how many of their scores are numbers.
+            it has none), `threshold`, `documents`, and `usable`, how many of their scores are numbers.
         :raises ValueError: If `query` is not a text, or `threshold` is not a number.
         """
-        if not isinstance(query, str):
-            raise ValueError(f"query must be a text, but got {query!r}.")
-        used = self.threshold if threshold is None else check_threshold(threshold)
-        scores = self._scores(documents)
-        found = decide(self.predictor, scores, threshold=used, words=count_words(query))
+        text("query", query)
+        used = self.threshold if threshold is None else float(number("threshold", threshold, infinite=True))
+        found = decide(self.predictor, self._scores(documents), threshold=used)
         way = "rerank" if found.rerank else "keep"
         noted = {"decision": way, "predictor": self.predictor, "value": found.value, "threshold": used}
         report = {**noted, "reason": found.reason, "documents": len(documents), "usable": found.usable}

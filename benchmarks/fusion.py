@@ -1,5 +1,5 @@
 """
-What fusion is worth: normalisers and weights by collection, the default blend against the cross-encoder alone, what a
+What fusion is worth: normalizers and weights by collection, the default blend against the cross-encoder alone, what a
 cut list does, tuning on half of the queries, how many labelled queries it takes, and how long joining lasts.
 
     python benchmarks/fusion.py --cache .cache/fusion
@@ -30,25 +30,10 @@ from haystack_ce_ranker.evaluation.commands.tune_joiner import collect
 from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection, load_run
 from haystack_ce_ranker.evaluation.judging.measures import ndcg_at_10, ranked_scores
 from haystack_ce_ranker.evaluation.running.pipelines import measured
-from haystack_ce_ranker.fusion.fuse import (
-    LOG_SCALE,
-    ScoredList,
-    fuse,
-    parse_normalization,
-    parse_normalizations,
-    sigmoid,
-)
-from haystack_ce_ranker.fusion.tuning import (
-    Frame,
-    JudgedQuery,
-    Setting,
-    default_steps,
-    learning_curve,
-    measure,
-    ndcg,
-    simplex,
-    tune,
-)
+from haystack_ce_ranker.fusion.fuse import ScoredList, fuse
+from haystack_ce_ranker.fusion.judged import Frame, JudgedQuery, Setting, default_steps, measure, ndcg, simplex
+from haystack_ce_ranker.fusion.normalizers import LOG_SCALE, parse_normalization, parse_normalizations, sigmoid
+from haystack_ce_ranker.fusion.tuning import learning_curve, tune
 from haystack_ce_ranker.significance import Interval, bootstrap
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
@@ -195,8 +180,8 @@ def table(header: list[str], rows: list[list[str]]) -> None:
         print("| " + " | ".join(row) + " |")
 
 
-def show_normalisers(data: dict[str, list[JudgedQuery]]) -> None:
-    """nDCG@10 by collection, normaliser and the cross-encoder's share."""
+def show_normalizers(data: dict[str, list[JudgedQuery]]) -> None:
+    """nDCG@10 by collection, normalizer and the cross-encoder's share."""
     rows = []
     for name in INPUTS:
         rows.append([f"{name} alone", *(f"{measure(queries, ALONE[name]).mean():.3f}" for queries in data.values())])
@@ -214,7 +199,7 @@ def show_normalisers(data: dict[str, list[JudgedQuery]]) -> None:
             cells.append(" / ".join(f"{value.mean():.3f}{mark}" for value, mark in zip(values, marks, strict=True)))
         rows.append([label, *cells])
     print(f"\nnDCG@10 at a cross-encoder share of {' / '.join(map(str, SHARES))}; '-': significantly below it alone")
-    table(["normaliser", *(f"{name} ({len(queries)})" for name, queries in data.items())], rows)
+    table(["normalizer", *(f"{name} ({len(queries)})" for name, queries in data.items())], rows)
 
 
 def show_default(data: dict[str, list[JudgedQuery]], checks: dict[str, bool]) -> None:
@@ -510,7 +495,7 @@ def main() -> int:
         for name, task in UNSEEN.items()
         if task.folder in data and not arguments.without_unseen
     }
-    show_normalisers(data)
+    show_normalizers(data)
     show_default(data, checks)
     if unseen:
         show_unseen(unseen, checks)

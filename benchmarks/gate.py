@@ -16,14 +16,14 @@ from pathlib import Path
 from fusion import ALONE, BM25, CE, DEFAULT, TASKS, scores_of
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
 from haystack_ce_ranker.evaluation.commands.fit_gate import CAUTION, DRAWS, GateAdvice, GateQuery, as_json, fit_gate
-from haystack_ce_ranker.fusion.tuning import JudgedQuery, measure
+from haystack_ce_ranker.fusion.judged import JudgedQuery, Setting, measure
 from haystack_ce_ranker.gating import PREDICTORS
 
 RERANKED = {"the cross-encoder's order": ALONE[CE], "the 80/20 join": DEFAULT}
 CHOSEN = "chosen on the other half"
 
 
-def queries_of(judged: list[JudgedQuery], setting: object) -> list[GateQuery]:
+def queries_of(judged: list[JudgedQuery], setting: Setting) -> list[GateQuery]:
     """What the gate is fitted on: BM25's scores, and nDCG@10 of BM25 and after re-ranking."""
     kept, reranked = measure(judged, ALONE[BM25]), measure(judged, setting)
     return [

@@ -10,6 +10,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from haystack_ce_ranker.backends.protocol import Batch
+from haystack_ce_ranker.fusion.fuse import ScoredList
+from haystack_ce_ranker.fusion.judged import JudgedQuery
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.tokenizing.pairs import PackedPair, PairTokenizer
 
@@ -328,3 +330,20 @@ def padded_logits(model, batch, *, token_types):
         del arrays["token_type_ids"]
     with torch.inference_mode():
         return model(**{name: torch.from_numpy(array) for name, array in arrays.items()}).logits[:, 0]
+
+
+def judged_queries(count: int, *, bm25: float, ce: float, seed: int = 0, cut: int | None = None) -> list[JudgedQuery]:
+    """Judged queries whose lists know relevance as strongly as the numbers say; `cut` shortens the cross-encoder's."""
+    random = np.random.default_rng(seed)
+    made = []
+    for number in range(count):
+        ids = [f"d{i}" for i in range(20)]
+        relevant = dict.fromkeys(random.choice(ids, 3, replace=False), 1)
+        truth = np.array([relevant.get(identifier, 0) for identifier in ids])
+        first = ScoredList(ids, random.normal(bm25 * truth, 1.0))
+        second = ScoredList(ids, random.normal(ce * truth, 1.0))
+        if cut is not None:
+            best = np.argsort(-np.asarray(second.scores))[:cut]
+            second = ScoredList([ids[i] for i in best], np.asarray(second.scores)[best])
+        made.append(JudgedQuery(f"q{number}", {"bm25": first, "ce": second}, relevant))
+    return made

@@ -91,14 +91,14 @@ def test_each_document_keeps_how_its_score_came_about_and_what_others_noted() ->
             "bm25": {
                 "score": 5.0,
                 "rank": 2,
-                "normalised": 5.0,
+                "normalized": 5.0,
                 "weight": pytest.approx(0.2),
                 "contribution": pytest.approx(1.0),
             },
             "cross_encoder": {
                 "score": 3.0,
                 "rank": 1,
-                "normalised": 3.0,
+                "normalized": 3.0,
                 "weight": pytest.approx(0.8),
                 "contribution": pytest.approx(2.4),
             },
@@ -107,7 +107,7 @@ def test_each_document_keeps_how_its_score_came_about_and_what_others_noted() ->
     assert noted(result, "c")["inputs"]["cross_encoder"] == {
         "score": None,
         "rank": None,
-        "normalised": -4.0,
+        "normalized": -4.0,
         "weight": pytest.approx(0.8),
         "contribution": pytest.approx(-3.2),
     }
@@ -139,7 +139,7 @@ def test_the_trap_what_the_ranker_cut_does_not_come_back_with_the_tenth_best_log
     assert [d.score for d in by_report["documents"]] == [d.score for d in truth["documents"]]
     assert noted(by_report, "d05")["inputs"]["cross_encoder"]["score"] == LOGITS["d05"]
     assert noted(by_report, "d05")["inputs"]["cross_encoder"]["rank"] == 16
-    assert noted(by_record, "d05")["inputs"]["cross_encoder"]["normalised"] == min(LOGITS.values())
+    assert noted(by_record, "d05")["inputs"]["cross_encoder"]["normalized"] == min(LOGITS.values())
     assert by_report["report"]["inputs"]["cross_encoder"]["known"] == 50
     # What a joiner without either does: the lowest returned logit for what was rejected.
     bare = [Document(id=d.id, score=LOGITS[d.id]) for d in answer["documents"]]
@@ -182,7 +182,7 @@ def test_documents_that_the_ranker_left_unscored_are_not_taken_by_their_probabil
     scored = reranked(found[:2], {"a": -1.0, "b": 2.0}, top_k=2)["documents"]
     result = HybridScoreJoiner(WEIGHTS).run(cross_encoder=[*scored, found[2]], bm25=found)
     assert noted(result, "c")["inputs"]["cross_encoder"]["score"] is None
-    assert noted(result, "c")["inputs"]["cross_encoder"]["normalised"] == -1.0
+    assert noted(result, "c")["inputs"]["cross_encoder"]["normalized"] == -1.0
     assert ids(result) == ["b", "a", "c"]
 
 
@@ -426,7 +426,7 @@ def test_saturated_probabilities_raise_one_warning_that_says_what_to_do(caplog: 
         joiner.run(cross_encoder=saturated, bm25=documents({"a": 1.0}))
     assert len(caplog.messages) == 1
     assert 'normalize={"cross_encoder": "logit"}' in caplog.messages[0]
-    logit = noted(undone.run(cross_encoder=saturated), "a")["inputs"]["cross_encoder"]["normalised"]
+    logit = noted(undone.run(cross_encoder=saturated), "a")["inputs"]["cross_encoder"]["normalized"]
     assert logit == pytest.approx(math.log(0.9999 / 0.0001))
 
 
@@ -448,7 +448,7 @@ def test_cosines_beside_logits_are_warned_about_once_unless_they_are_brought_to_
         joiner.run(**lists)
     assert len(caplog.messages) == 1
     assert "'embedding' counts for next to nothing" in caplog.messages[0]
-    assert noted(result, "d0")["inputs"]["embedding"]["normalised"] == pytest.approx(14.0)
+    assert noted(result, "d0")["inputs"]["embedding"]["normalized"] == pytest.approx(14.0)
 
 
 def test_no_warning_for_logits_behind_saturated_probabilities(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,11 +1,10 @@
-"""The arithmetic of fusion: normalisers at their edges, rules for what a list lacks, and agreement with ranx."""
+"""The arithmetic of fusion: rules for what a list lacks, ties, weights, and agreement with ranx."""
 
 import json
 import math
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -14,35 +13,15 @@ from hypothesis import strategies as st
 
 from haystack_ce_ranker.fusion.fuse import (
     MISSING_RULES,
-    NORMALIZERS,
     Fused,
-    Normalization,
     ScoredList,
     align,
     check_weights,
     fuse,
-    normalise,
-    parse_normalization,
-    parse_normalizations,
+    normalize,
     shares,
-    sigmoid,
 )
-
-SPECS = {
-    "none": "none",
-    "min_max": "min_max",
-    "theoretical": {"name": "theoretical", "low": -12, "high": 12},
-    "z_score": "z_score",
-    "rank": "rank",
-    "log": {"name": "log", "scale": 2},
-    "logit": "logit",
-    "logistic": {"name": "logistic", "slope": 0.5, "intercept": -1},
-}
-
-
-def apply(spec: object, known: list[float], values: list[float] | None = None) -> list[float]:
-    scores = np.array(known, dtype=float)
-    return parse_normalization(spec).apply(scores, scores if values is None else np.array(values, dtype=float)).tolist()
+from haystack_ce_ranker.fusion.normalizers import Normalization, parse_normalization
 
 
 def listed(*pairs: tuple[str, float | None], floor: float | None = None, reranked: bool = False) -> ScoredList:
@@ -50,109 +29,7 @@ def listed(*pairs: tuple[str, float | None], floor: float | None = None, reranke
 
 
 def values_of(fused: Fused, name: str) -> dict[str, float]:
-    return dict(zip(fused.ids, fused.normalised[fused.names.index(name)].tolist(), strict=True))
-
-
-def test_every_normaliser_is_covered_here() -> None:
-    assert set(SPECS) == set(NORMALIZERS)
-
-
-@pytest.mark.parametrize(
-    ("spec", "known", "expected"),
-    [
-        ("none", [3.0, -1.0, 0.0], [3.0, -1.0, 0.0]),
-        ("min_max", [3.0, -1.0, 0.0], [1.0, 0.0, 0.25]),
-        ({"name": "theoretical", "low": -12, "high": 12}, [12.0, -12.0, 18.0], [1.0, 0.0, 1.25]),
-        ({"name": "theoretical", "low": 0}, [10.0, 5.0, 0.0], [1.0, 0.5, 0.0]),
-        ("z_score", [1.0, -1.0], [1.0, -1.0]),
-        ("rank", [9.0, 2.0, 2.0, 1.0], [1 / 61, 1 / 62, 1 / 62, 1 / 64]),
-        ({"name": "rank", "k": 0}, [9.0, 2.0], [1.0, 0.5]),
-        ("log", [9.0, 0.0, -9.0], [5 * math.log(10), 0.0, -5 * math.log(10)]),
-        ({"name": "log", "scale": 2}, [math.e - 1], [2.0]),
-        ("logit", [0.5, 0.9], [0.0, math.log(9)]),
-        ({"name": "logistic", "slope": 2, "intercept": -1}, [0.5, 1.0], [0.5, 1 / (1 + math.exp(-1))]),
-    ],
-)
-def test_formulas(spec: object, known: list[float], expected: list[float]) -> None:
-    assert apply(spec, known) == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("none", 0.3),
-        ("min_max", 0.5),
-        ("z_score", 0.0),
-        ("rank", 1 / 61),
-        ("log", 2 * math.log(1.3)),
-        ("logit", math.log(0.3 / 0.7)),
-    ],
-)
-@pytest.mark.parametrize("count", [1, 4])
-def test_one_document_and_equal_scores_carry_no_information(name: str, expected: float, count: int) -> None:
-    assert apply(SPECS[name], [0.3] * count) == pytest.approx([expected] * count)
-
-
-def test_theoretical_without_room_between_its_bounds_says_nothing() -> None:
-    assert apply({"name": "theoretical", "low": 0}, [-1.0, -2.0]) == [0.5, 0.5]
-
-
-def test_logit_survives_scores_that_have_saturated_and_refuses_what_is_no_probability() -> None:
-    low, high = apply("logit", [0.0, 1.0])
-    assert low == pytest.approx(-16.118, abs=1e-3)
-    assert high == pytest.approx(16.118, abs=1e-3)
-    with pytest.raises(ValueError, match=r"probabilities in \[0, 1\], but got scores from 0.5 to 7"):
-        apply("logit", [0.5, 7.0])
-
-
-def test_sigmoid_does_not_overflow() -> None:
-    assert sigmoid(np.array([-1e6, 0.0, 1e6])).tolist() == [0.0, 0.5, 1.0]
-
-
-@given(st.lists(st.floats(0.001, 0.999), min_size=2, max_size=30))
-def test_no_normaliser_turns_the_order_round(scores: list[float]) -> None:
-    order = np.argsort(scores, kind="stable")
-    for spec in SPECS.values():
-        assert (np.diff(np.array(apply(spec, scores))[order]) >= -1e-12).all(), spec
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("minmax", "must be one of none, min_max"),
-        (3, "must be a name or"),
-        ({"low": 1}, "must be a name or"),
-        ("theoretical", "needs low"),
-        ({"name": "theoretical", "low": 2, "high": 1}, "high must be above low, but got 2 and 1"),
-        ({"name": "theoretical", "low": float("nan")}, "low must be a finite number, but got nan"),
-        ({"name": "rank", "k": -1}, "k must be >= 0, but got -1"),
-        ({"name": "log", "scale": 0}, "scale must be > 0, but got 0"),
-        ({"name": "rank", "k": True}, "finite number, but got True"),
-        ({"name": "min_max", "low": 0}, "has no parameter 'low'; its parameters: none"),
-        ({"name": "logistic", "slope": 1}, "needs intercept"),
-    ],
-)
-def test_a_wrong_normaliser_is_named(spec: object, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        parse_normalization(spec)
-
-
-def test_by_default_bm25_is_joined_by_its_logarithm_and_all_else_as_it_is() -> None:
-    found = parse_normalizations(None, ["bm25", "cross_encoder", "embedding"])
-    assert {name: known.name for name, known in found.items()} == {
-        "bm25": "log",
-        "cross_encoder": "none",
-        "embedding": "none",
-    }
-    assert {known.name for known in parse_normalizations(None, ["a", "b"]).values()} == {"none"}
-    assert parse_normalizations({"a": "rank"}, ["a", "bm25"])["bm25"].name == "none"  # what is asked for counts
-
-
-def test_a_normaliser_writes_itself_as_plain_values() -> None:
-    for spec in SPECS.values():
-        parsed = parse_normalization(spec)
-        assert parse_normalization(parsed.spec()) == parsed
-    assert parse_normalization("none").spec() == "none"
+    return dict(zip(fused.ids, fused.normalized[fused.names.index(name)].tolist(), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +37,7 @@ def test_a_normaliser_writes_itself_as_plain_values() -> None:
     [
         ({}, "must map input names"),
         ([0.5], "must map input names"),
-        ({"a": -1}, "must be a number >= 0, but got -1"),
+        ({"a": -1}, "must be a finite number >= 0, but got -1"),
         ({"a": float("nan")}, "but got nan"),
         ({"a": "1"}, "but got '1'"),
         ({"a": True}, "but got True"),
@@ -231,10 +108,10 @@ def test_the_floor_of_a_cut_list_is_what_its_missing_documents_count_with() -> N
     cut = listed(("x", 5.0), ("y", 3.0), floor=-9.0)
     fused = fuse({"a": cut, "b": listed(("z", 1.0), ("x", 0.5))}, {"a": 0.5, "b": 0.5})
     assert values_of(fused, "a")["z"] == -9.0
-    normalised = fuse(
+    normalized = fuse(
         {"a": cut, "b": listed(("z", 1.0))}, {"a": 0.5, "b": 0.5}, normalizations={"a": parse_normalization("min_max")}
     )
-    assert values_of(normalised, "a") == pytest.approx({"x": 1.0, "y": 12 / 14, "z": 0.0})
+    assert values_of(normalized, "a") == pytest.approx({"x": 1.0, "y": 12 / 14, "z": 0.0})
 
 
 def test_scores_known_of_other_documents_count_in_ranks_and_norms_but_are_not_ranked() -> None:
@@ -299,9 +176,9 @@ def test_equal_scores_stand_by_their_best_rank_then_by_id() -> None:
 
 
 def test_wrong_method_rule_and_lengths_are_named() -> None:
-    with pytest.raises(ValueError, match="method must be one of weighted_sum, reciprocal_rank, but got 'sum'"):
+    with pytest.raises(ValueError, match="method must be one of 'weighted_sum', 'reciprocal_rank', but got 'sum'"):
         fuse({}, {}, method="sum")
-    with pytest.raises(ValueError, match="missing must be one of min, zero, drop, impute, but got 'none'"):
+    with pytest.raises(ValueError, match="missing must be one of 'min', 'zero', 'drop', 'impute', but got 'none'"):
         fuse({}, {}, missing="none")
     with pytest.raises(ValueError, match="input 'a' has 2 ids but 1 scores"):
         align({"a": ScoredList(["x", "y"], [1.0])})
@@ -357,11 +234,11 @@ def test_properties(
     assert set(first.ids).isdisjoint(first.dropped)
 
 
-def test_normalise_leaves_the_lists_as_they_were() -> None:
+def test_normalize_leaves_the_lists_as_they_were() -> None:
     scores = np.array([2.0, 1.0])
     aligned = align({"a": ScoredList(["x", "y"], scores)})
     before = aligned.raw.copy()
-    normalise(aligned, {"a": Normalization("min_max", {})}, "zero")
+    normalize(aligned, {"a": Normalization("min_max", {})}, "zero")
     assert (aligned.raw == before).all()
     assert scores.tolist() == [2.0, 1.0]
 
@@ -412,15 +289,19 @@ def test_weighted_sums_and_reciprocal_ranks_equal_those_of_ranx() -> None:
     assert ours == pytest.approx(expected[-1], abs=1e-12)
 
 
-def test_three_lists_of_a_thousand_documents_are_joined_in_a_few_milliseconds() -> None:
-    """The benchmark holds it to 3 ms; here a wide bound, because a test machine may be busy."""
+def test_joining_takes_a_few_calls_a_document() -> None:
+    """What the benchmark times, counted: one more Python loop over an array of lists and documents adds three."""
     random = np.random.default_rng(0)
-    ids = [f"d{i}" for i in range(1000)]
-    lists = {name: ScoredList(ids, random.normal(size=1000)) for name in "abc"}
-    spec = dict.fromkeys(lists, parse_normalization("min_max"))
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        fuse(lists, {"a": 0.5, "b": 0.3, "c": 0.2}, normalizations=spec)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.03
+    calls = {}
+    for count in (100, 1100):
+        ids = [f"d{i}" for i in range(count)]
+        lists = {name: ScoredList(ids, random.normal(size=count)) for name in "abc"}
+        spec = dict.fromkeys(lists, parse_normalization("min_max"))
+        seen: list[str] = []
+        sys.setprofile(lambda _frame, event, _argument, seen=seen: seen.append(event))
+        try:
+            fuse(lists, {"a": 0.5, "b": 0.3, "c": 0.2}, normalizations=spec)
+        finally:
+            sys.setprofile(None)
+        calls[count] = sum(event in ("call", "c_call") for event in seen)
+    assert (calls[1100] - calls[100]) / 1000 < 9

@@ -1,1 +1,1 @@
-"""Lists of scores to one ranking: normalise, weigh, join; and how to find the weights."""
+"""Lists of scores to one ranking: normalize, weigh, join; and how to find the weights."""

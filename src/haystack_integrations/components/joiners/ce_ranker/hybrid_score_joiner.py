@@ -22,8 +22,8 @@ from haystack_ce_ranker.fusion.fuse import (
     ScoredList,
     check_weights,
     fuse,
-    parse_normalizations,
 )
+from haystack_ce_ranker.fusion.normalizers import parse_normalizations
 from haystack_ce_ranker.provenance import KEY, raw_score
 from haystack_integrations.components.joiners.ce_ranker.input_warnings import InputWarnings
 from haystack_integrations.components.joiners.ce_ranker.inputs import REPORT, Input, check_input_name, read_inputs
@@ -149,7 +149,7 @@ class HybridScoreJoiner:
         :param lists: By input name, a list of documents or None; by `<name>_report`, a ranker's report or None.
         :returns: `documents`: best first, each with its joined `score` and, under `meta["ce_ranker"][name]`, `score`,
             `rank` and `inputs`: per input `score` (raw; None if the list lacks the document), `rank` (in that list,
-            from 1; or None), `normalised`, `weight` (its share in this run) and `contribution`; the score is the
+            from 1; or None), `normalized`, `weight` (its share in this run) and `contribution`; the score is the
             correctly rounded sum of the contributions. The records of other stages stay. `report`: `inputs` (per input
             in use: `documents` that arrived, scores `known`, `lacking` documents, `duplicates`, `unusable` scores,
             `weight`), `absent` inputs, and how many documents were `dropped` (ids), `below_threshold` and `cut` by
@@ -219,14 +219,14 @@ class HybridScoreJoiner:
                 {
                     "score": None if math.isnan(score) else score,
                     "rank": rank or None,
-                    "normalised": value,
+                    "normalized": value,
                     "weight": fused.weights[given],
                     "contribution": contribution,
                 }
                 for score, rank, value, contribution in zip(
                     *(
                         array[row, :count].tolist()
-                        for array in (fused.raw, fused.ranks, fused.normalised, fused.contributions)
+                        for array in (fused.raw, fused.ranks, fused.normalized, fused.contributions)
                     ),
                     strict=True,
                 )

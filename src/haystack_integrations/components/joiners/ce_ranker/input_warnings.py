@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from haystack import logging
 
-from haystack_ce_ranker.fusion.fuse import Normalization, ScoredList
+from haystack_ce_ranker.fusion.fuse import ScoredList
+from haystack_ce_ranker.fusion.normalizers import Normalization
 from haystack_integrations.components.joiners.ce_ranker.inputs import REPORT, Input
 
 logger = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from haystack_ce_ranker.backends.protocol import Batch
+from haystack_ce_ranker.evaluation.data.collections import Collection, Text
 from haystack_ce_ranker.fusion.fuse import ScoredList
 from haystack_ce_ranker.fusion.judged import JudgedQuery
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
@@ -347,3 +348,16 @@ def judged_queries(count: int, *, bm25: float, ce: float, seed: int = 0, cut: in
             second = ScoredList([ids[i] for i in best], np.asarray(second.scores)[best])
         made.append(JudgedQuery(f"q{number}", {"bm25": first, "ce": second}, relevant))
     return made
+
+
+SHOP = Collection(
+    "shop",
+    {
+        "d1": Text("d1", "Returns", "Goods can be sent back.", {"kind": "note"}),
+        "d2": Text("d2", "", "Parcels leave the warehouse at noon."),
+        "d3": Text("d3", "", "Invoices are sent by mail."),
+    },
+    {"q1": "parcels warehouse"},
+    {"q1": {"d2": 1}},
+)
+"""A collection of three documents and one query."""

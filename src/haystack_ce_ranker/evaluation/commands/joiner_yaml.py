@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from haystack_ce_ranker.evaluation.running.pipelines import PipelineError
+from haystack_ce_ranker.evaluation.running.graphs import PipelineError
 from haystack_ce_ranker.fusion.judged import Setting
 
 _INDENTATIONS = tuple(product((2, 4), ((2, 0), (4, 2), (6, 4))))  # of mappings; of a list's entries and of its dashes

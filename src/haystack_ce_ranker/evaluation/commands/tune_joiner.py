@@ -17,12 +17,9 @@ from rich.progress import Progress
 from haystack_ce_ranker.evaluation.commands.joiner_yaml import fragment, parameters_of, round_trip, write_into
 from haystack_ce_ranker.evaluation.data.collections import Collection, Run
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
-from haystack_ce_ranker.evaluation.running.pipelines import (
-    MeasuredPipeline,
-    PipelineError,
-    candidates_of,
-    load_pipeline,
-)
+from haystack_ce_ranker.evaluation.running.filling import candidates_of
+from haystack_ce_ranker.evaluation.running.graphs import PipelineError
+from haystack_ce_ranker.evaluation.running.pipelines import MeasuredPipeline, load_pipeline
 from haystack_ce_ranker.evaluation.showing.tuning_pictures import draw
 from haystack_ce_ranker.evaluation.showing.tuning_table import show
 from haystack_ce_ranker.fusion.advice import TuningResult, tune_on

@@ -21,7 +21,8 @@ from haystack_ce_ranker.evaluation.data.collections import Collection, Run
 from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Passage
 from haystack_ce_ranker.evaluation.judging.observations import READ, Observation
 from haystack_ce_ranker.evaluation.judging.systems import Description, Kind, Stage
-from haystack_ce_ranker.evaluation.running.pipelines import Answer, MeasuredPipeline, candidates_of
+from haystack_ce_ranker.evaluation.running.filling import candidates_of
+from haystack_ce_ranker.evaluation.running.pipelines import MeasuredPipeline, PipelineOutput
 from haystack_ce_ranker.machine.energy import EnergyMeter, meter_for
 from haystack_ce_ranker.provenance import records
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
@@ -152,20 +153,20 @@ class PipelineGroup(SystemGroup):
             answer = self._run(query_id, self._collection.queries[query_id])
         return [self._observation(stage, answer, spent.joules) for stage in self._names]
 
-    def _run(self, query_id: str, query: str) -> Answer:
+    def _run(self, query_id: str, query: str) -> PipelineOutput:
         given = None
         if self._candidates is not None:
             ranking = self._candidates.observe(query_id, {})[0].ranking
             given = candidates_of(self._collection, _scores(ranking))
         return self._measured.run(query, given)
 
-    def _observation(self, stage: str, answer: Answer, joules: float) -> Observation:
+    def _observation(self, stage: str, output: PipelineOutput, joules: float) -> Observation:
         seen = Observation([], {}, 0.0)
-        for name, seconds in answer.stage_seconds.items():
+        for name, seconds in output.stage_seconds.items():
             if name in self._needs[stage]:
-                seen = _after(seen, _report(answer.outputs.get(name, {})), seconds, 0.0, self._roles[name])
-        share = seen.seconds / answer.seconds if answer.seconds else 0.0
-        documents = answer.outputs.get(stage, {}).get("documents")
+                seen = _after(seen, _report(output.outputs.get(name, {})), seconds, 0.0, self._roles[name])
+        share = seen.seconds / output.seconds if output.seconds else 0.0
+        documents = output.outputs.get(stage, {}).get("documents")
         return _ranked(replace(seen, joules=joules * share), documents if isinstance(documents, list) else [])
 
 

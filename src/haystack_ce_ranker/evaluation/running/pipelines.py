@@ -1,5 +1,5 @@
 """
-Any Haystack pipeline as something that can be measured: fill its stores, send queries, take the documents at its end.
+Any Haystack pipeline as something that can be measured: load it, send queries, take the documents at its end.
 
 How a pipeline and a collection meet (the documentation of `evaluate` repeats these rules):
 
@@ -18,38 +18,38 @@ How a pipeline and a collection meet (the documentation of `evaluate` repeats th
   (prompt builders, generators) is not run. A YAML with `outputs: {documents: component.socket}` decides itself.
 """
 
-import importlib
-import inspect
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 import yaml
 from haystack import Document, Pipeline
-from haystack.core.serialization import component_from_dict, component_to_dict
-from haystack.document_stores.types import DuplicatePolicy
 from haystack.tracing.tracer import Span, Tracer, enable_tracing, tracer
 
-from haystack_ce_ranker.evaluation.data.collections import Collection, Text
-from haystack_ce_ranker.provenance import with_record
+from haystack_ce_ranker.evaluation.data.collections import Collection
+from haystack_ce_ranker.evaluation.running.filling import fill
+from haystack_ce_ranker.evaluation.running.graphs import (
+    PipelineError,
+    Socket,
+    ends_of,
+    fed_by,
+    first_stage,
+    needed_for,
+    takes,
+    takes_documents,
+    unfed,
+    without,
+)
 
 _QUERY_NAMES = ("query", "text", "question", "search_query", "prompt")
 _QUERY_LIST_NAMES = ("queries", "texts")
 
-Socket = tuple[str, str]
-"""A component's name and the name of one of its inputs or outputs."""
-
-
-class PipelineError(ValueError):
-    """A pipeline cannot be measured as it is; the message names the component and says what to do."""
-
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PipelineOutput:
     """
     What a pipeline returned for one query.
 
@@ -91,27 +91,16 @@ class MeasuredPipeline:
         """
         Fill the pipeline's document stores with the collection; returns notes on what was done.
 
-        :param title: `content` puts a title before the text, `meta` under `meta["title"]`, `ignore` nowhere.
+        :param title: See `filling.TITLES`.
         :raises PipelineError: If a store holds documents that are not the collection's.
         """
-        notes: list[str] = []
-        plain = documents_of(collection, title=title)
-        embedders = self._document_embedders()
-        for owner, store in self._stores():
-            _refuse_foreign(owner, store, collection)
-            documents: Sequence[Document] = plain
-            if (embedder := embedders.get(owner)) is not None:
-                documents = embedder.embed(plain)
-                notes.extend(embedder.notes)
-            store.write_documents(list(documents), policy=DuplicatePolicy.OVERWRITE)
-            notes.append(f"{owner}: {len(documents)} documents written to {type(store).__name__}")
-        return tuple(notes)
+        return fill(self.pipeline, collection, title=title)
 
     def warm_up(self) -> None:
         """Load models and build indexes, so that no query pays for it. Call it once the stores are filled."""
         self.pipeline.warm_up()
 
-    def run(self, query: str, candidates: Sequence[Document] | None = None) -> Answer:
+    def run(self, query: str, candidates: Sequence[Document] | None = None) -> PipelineOutput:
         """
         Send one query through.
 
@@ -138,29 +127,7 @@ class MeasuredPipeline:
             )
         documents = list(outputs[present[0][0]][present[0][1]]) if present else []
         stage_seconds = {name: clock[name] for name in self.pipeline.graph.nodes if name in clock}
-        return Answer(documents, seconds, cpu_seconds, stage_seconds, outputs)
-
-    def _stores(self) -> list[tuple[str, Any]]:
-        return [(name, store) for name, instance in self.pipeline.walk() for store in document_stores(instance)]
-
-    def _document_embedders(self) -> dict[str, "_DocumentEmbedder"]:
-        """Document embedders by the retriever whose store needs them."""
-        made: dict[str, _DocumentEmbedder] = {}
-        found: dict[str, _DocumentEmbedder] = {}
-        pipelines = [self.pipeline, *(inner for _, inner in _inner_pipelines(self.pipeline))]
-        for pipeline in pipelines:
-            for sender, receiver in pipeline.graph.edges():
-                text_embedder = pipeline.get_component(sender)
-                if not _is_text_embedder(text_embedder) or not document_stores(pipeline.get_component(receiver)):
-                    continue
-                described = yaml.safe_dump(component_to_dict(text_embedder, sender), sort_keys=True)
-                embedder = made.setdefault(described, _DocumentEmbedder(sender, text_embedder))
-                owner = next((name for name, inner in _inner_pipelines(self.pipeline) if inner is pipeline), receiver)
-                if owner in found and found[owner] is not embedder:
-                    raise PipelineError(f"{owner!r} gets embeddings from two embedders with different parameters")
-                found[receiver] = embedder
-                found[owner] = embedder
-        return found
+        return PipelineOutput(documents, seconds, cpu_seconds, stage_seconds, outputs)
 
 
 def load_pipeline(path: str | Path, *, candidates: bool = False, name: str | None = None) -> MeasuredPipeline:
@@ -207,22 +174,21 @@ def measured(
     :param end: Decides where the result is taken; the last output of documents if None.
     """
     notes: list[str] = []
-    ends = (end,) if end is not None else _ends(pipeline)
+    ends = (end,) if end is not None else ends_of(pipeline)
     if not ends:
         raise PipelineError(f"pipeline {name!r} has no component that outputs a list of documents")
     if end is not None and end[0] not in pipeline.graph:
         raise PipelineError(f"pipeline {name!r} has no component {end[0]!r} (named under `outputs`)")
-    retrievers = _first_stage(pipeline)
-    entries = tuple(_fed_by(pipeline, retrievers)) if candidates else ()
-    removed = set(retrievers) if entries else set()
-    kept = _ancestors(pipeline, {component_name for component_name, _ in ends}, without=removed)
-    if leftover := [component_name for component_name in pipeline.graph.nodes if component_name not in kept]:
-        pipeline = _without(pipeline, set(leftover))
+    retrievers = first_stage(pipeline)
+    entries = fed_by(pipeline, retrievers) if candidates else ()
+    kept = needed_for(pipeline, {part for part, _ in ends}, removed=set(retrievers) if entries else set())
+    if leftover := set(pipeline.graph.nodes) - kept:
+        pipeline = without(pipeline, leftover)
         notes.append(f"not run: {', '.join(sorted(leftover))}")
     if not entries:
-        entries = _unfed_documents(pipeline)
+        entries = tuple(socket for socket, kind in unfed(pipeline).items() if takes_documents(kind))
         if entries and not candidates:
-            where = ", ".join(f"{component_name}.{socket}" for component_name, socket in entries)
+            where = ", ".join(map(".".join, entries))
             raise PipelineError(
                 f"pipeline {name!r} expects documents at {where}: give a run of candidates, or a retriever before it"
             )
@@ -234,248 +200,18 @@ def measured(
             f"pipeline {name!r} has no unconnected input that takes a query (looked for {', '.join(_QUERY_NAMES)}): "
             "name them in the YAML as `inputs: {query: [component.socket]}`"
         )
-    _refuse_unfilled(pipeline, name, {*queries, *entries})
+    if unfilled := {socket: kind for socket, kind in unfed(pipeline).items() if socket not in (*queries, *entries)}:
+        listed = ", ".join(f"{'.'.join(socket)} ({kind})" for socket, kind in unfilled.items())
+        raise PipelineError(
+            f"pipeline {name!r} has mandatory inputs that an evaluation cannot fill: {listed}; give them defaults in "
+            "the YAML"
+        )
     stages = tuple(
-        component_name
-        for component_name, sockets in pipeline.outputs(include_components_with_connected_outputs=True).items()
-        if any(_takes_documents(socket["type"]) for socket in sockets.values())
+        part
+        for part, sockets in pipeline.outputs(include_components_with_connected_outputs=True).items()
+        if any(takes_documents(socket["type"]) for socket in sockets.values())
     )
     return MeasuredPipeline(name, pipeline, queries, entries, ends, stages, tuple(notes), lists)
-
-
-def documents_of(collection: Collection, *, title: str = "content") -> list[Document]:
-    """
-    Return the collection's documents as Haystack documents, ids kept.
-
-    :param title: `content` puts a title before the text, `meta` under `meta["title"]`, `ignore` nowhere.
-    """
-    return [_document(text, title) for text in collection.documents.values()]
-
-
-def candidates_of(
-    collection: Collection, scores: Mapping[str, float], *, title: str = "content", stage: str = "bm25"
-) -> list[Document]:
-    """
-    Return one query's candidates as a first stage would: documents with scores, best first.
-
-    :param scores: Document ids with scores, best first.
-    :param stage: Under which name each document's meta notes score and rank.
-    """
-    candidates = []
-    for rank, (document_id, score) in enumerate(scores.items(), start=1):
-        document = _document(collection.documents[document_id], title)
-        meta = with_record(document.meta, stage, {"score": score, "rank": rank})
-        candidates.append(Document(id=document.id, content=document.content, meta=meta, score=score))
-    return candidates
-
-
-def document_stores(instance: Any) -> list[Any]:
-    """Return the document stores that a component holds itself, or inside the pipeline that it wraps."""
-    values = _held(instance)
-    stores = [value for value in values if hasattr(value, "write_documents") and hasattr(value, "filter_documents")]
-    for value in values:
-        if isinstance(value, Pipeline):
-            stores += [store for _, inner in value.walk() for store in document_stores(inner)]
-    return [store for position, store in enumerate(stores) if not any(store is other for other in stores[:position])]
-
-
-def _held(instance: Any) -> list[Any]:
-    """Return what a component holds, without Haystack's own notes on it (its pipeline among them)."""
-    return [value for key, value in vars(instance).items() if not key.startswith("__haystack")]
-
-
-def _document(text: Text, title: str) -> Document:
-    if title not in ("content", "meta", "ignore"):
-        raise ValueError(f"title must be 'content', 'meta' or 'ignore', but got {title!r}")
-    meta = dict(text.metadata)
-    if title == "meta" and text.title:
-        meta["title"] = text.title
-    return Document(id=text.id, content=text.content if title == "content" else text.text, meta=meta)
-
-
-def _refuse_foreign(owner: str, store: Any, collection: Collection) -> None:
-    if not (count := store.count_documents()):
-        return
-    ours = count <= len(collection.documents) and all(
-        document.id in collection.documents for document in store.filter_documents()
-    )
-    if not ours:
-        raise PipelineError(
-            f"the {type(store).__name__} of {owner!r} already holds {count} documents that are not of collection "
-            f"{collection.name!r}: evaluating writes the collection into the pipeline's stores, so point the YAML at "
-            "an empty index"
-        )
-
-
-@dataclass
-class _DocumentEmbedder:
-    """The document embedder of the same family and with the same parameters as a text embedder; embeds only once."""
-
-    name: str
-    text_embedder: Any
-    notes: list[str] = field(default_factory=list)
-    _embedded: list[Document] | None = None
-
-    def embed(self, documents: Sequence[Document]) -> list[Document]:
-        if self._embedded is None:
-            embedder = self._make()
-            if hasattr(embedder, "warm_up"):
-                embedder.warm_up()
-            self._embedded = list(embedder.run(documents=list(documents))["documents"])
-            self.notes.append(f"{self.name}: embeddings by {type(embedder).__name__}")
-        return self._embedded
-
-    def _make(self) -> Any:
-        kind = type(self.text_embedder)
-        wanted = kind.__name__.replace("TextEmbedder", "DocumentEmbedder")
-        modules = (
-            kind.__module__.replace("text_embedder", "document_embedder"),
-            kind.__module__,
-            kind.__module__.rpartition(".")[0],
-        )
-        for module in modules:
-            try:
-                document_kind = getattr(importlib.import_module(module), wanted)
-            except (ImportError, AttributeError):
-                continue
-            break
-        else:
-            raise PipelineError(
-                f"no document embedder for {self.name!r}: looked for {wanted} in {', '.join(dict.fromkeys(modules))}"
-            )
-        described = component_to_dict(self.text_embedder, self.name)
-        accepted = inspect.signature(document_kind.__init__).parameters
-        parameters = described["init_parameters"]
-        # A prefix or suffix instructs the model about queries ("query: "); a document has one of its own or none.
-        kept = {key: value for key, value in parameters.items() if key in accepted and key not in ("prefix", "suffix")}
-        if "progress_bar" in accepted:
-            kept["progress_bar"] = False
-        for key in ("prefix", "suffix"):
-            if parameters.get(key):
-                self.notes.append(
-                    f"{self.name}: {key} {parameters[key]!r} is for queries; documents are embedded without"
-                )
-        if lost := [key for key in parameters if key not in accepted]:
-            self.notes.append(f"{self.name}: {document_kind.__name__} has no parameter {', '.join(lost)}")
-        qualified = f"{document_kind.__module__}.{document_kind.__name__}"
-        data = {"type": qualified, "init_parameters": kept}
-        return component_from_dict(document_kind, data, self.name)
-
-
-def _sockets(instance: Any, side: str) -> dict[str, Any]:
-    """Return a component's sockets by name; `side` is `input` or `output`."""
-    sockets: dict[str, Any] = getattr(instance, f"__haystack_{side}__")._sockets_dict
-    return sockets
-
-
-def _is_text_embedder(instance: Any) -> bool:
-    inputs = _sockets(instance, "input")
-    outputs = _sockets(instance, "output")
-    return "TextEmbedder" in type(instance).__name__ or ("text" in inputs and "embedding" in outputs)
-
-
-def _inner_pipelines(pipeline: Pipeline) -> Iterator[tuple[str, Pipeline]]:
-    for name, instance in pipeline.walk():
-        for value in _held(instance):
-            if isinstance(value, Pipeline):
-                yield name, value
-
-
-def _takes_documents(kind: Any) -> bool:
-    """Whether a socket's type is a list of documents, alone or among others (`list[Document] | None`)."""
-    if get_origin(kind) in (Union, UnionType):
-        return any(_takes_documents(part) for part in get_args(kind))
-    return get_origin(kind) is list and get_args(kind) == (Document,)
-
-
-def _takes(kind: Any, wanted: Any) -> bool:
-    if get_origin(kind) in (Union, UnionType):
-        return any(_takes(part, wanted) for part in get_args(kind))
-    return kind is Any or kind == wanted
-
-
-def _first_stage(pipeline: Pipeline) -> list[str]:
-    return [
-        name
-        for name, instance in pipeline.walk()
-        if document_stores(instance)
-        and any(_takes_documents(s.type) for s in _sockets(instance, "output").values())
-        and not any(_takes_documents(s.type) for s in _sockets(instance, "input").values())
-    ]
-
-
-def _fed_by(pipeline: Pipeline, retrievers: Sequence[str]) -> list[Socket]:
-    fed = []
-    for sender, receiver, edge in pipeline.graph.edges(data=True):
-        if sender in retrievers and receiver not in retrievers and _takes_documents(edge["from_socket"].type):
-            fed.append((receiver, edge["to_socket"].name))
-    return list(dict.fromkeys(fed))
-
-
-def _unfed_documents(pipeline: Pipeline) -> tuple[Socket, ...]:
-    return tuple(
-        (name, socket_name)
-        for name, sockets in pipeline.inputs().items()
-        for socket_name, socket in sockets.items()
-        if socket["is_mandatory"] and _takes_documents(socket["type"]) and not _is_fed(pipeline, name, socket_name)
-    )
-
-
-def _is_fed(pipeline: Pipeline, name: str, socket: str) -> bool:
-    """Tell whether a connection leads to the socket: Haystack 2.24 lists the filled input of a joiner as open."""
-    return any(edge["to_socket"].name == socket for _, _, edge in pipeline.graph.in_edges(name, data=True))
-
-
-def _ends(pipeline: Pipeline) -> tuple[Socket, ...]:
-    makers = {
-        name: [socket_name for socket_name, socket in sockets.items() if _takes_documents(socket["type"])]
-        for name, sockets in pipeline.outputs(include_components_with_connected_outputs=True).items()
-    }
-    makers = {name: sockets for name, sockets in makers.items() if sockets}
-    last = [
-        name for name in makers if not any(other in makers for other in _reachable(pipeline, name) if other != name)
-    ]
-    ends = []
-    for name in last:
-        ends += [(name, socket) for socket in makers[name]]
-    # A router may pass documents by its successors: such an open output of an earlier component is an end as well.
-    for name, sockets in pipeline.outputs().items():
-        if name in makers and name not in last and len(makers[name]) > 1:
-            ends += [(name, socket) for socket in sockets if socket in makers[name]]
-    return tuple(ends)
-
-
-def _reachable(pipeline: Pipeline, start: str, *, backwards: bool = False, without: Set[str] = frozenset()) -> set[str]:
-    """Return the components after one, or before it, that can be reached without passing those left out."""
-    steps = pipeline.graph.predecessors if backwards else pipeline.graph.successors
-    reached: set[str] = set()
-    waiting = [start]
-    while waiting:
-        found = {name for name in steps(waiting.pop()) if name not in without and name not in reached}
-        reached |= found
-        waiting.extend(found)
-    return reached
-
-
-def _ancestors(pipeline: Pipeline, ends: set[str], *, without: set[str]) -> set[str]:
-    kept = ends - without
-    for name in ends - without:
-        kept |= _reachable(pipeline, name, backwards=True, without=without)
-    return kept
-
-
-def _without(pipeline: Pipeline, removed: set[str]) -> Pipeline:
-    described = pipeline.to_dict()
-    described["components"] = {name: value for name, value in described["components"].items() if name not in removed}
-    described["connections"] = [
-        edge
-        for edge in described["connections"]
-        if edge["sender"].split(".")[0] not in removed and edge["receiver"].split(".")[0] not in removed
-    ]
-    # Haystack 3 asks for trust in every module by name; these are the modules that the caller's own objects came from.
-    trusts = "unsafe" in inspect.signature(type(pipeline).from_dict).parameters
-    options: dict[str, Any] = {"unsafe": True} if trusts else {}
-    return type(pipeline).from_dict(described, **options)
 
 
 def _query_sockets(
@@ -489,28 +225,12 @@ def _query_sockets(
             entry = (name, socket_name)
             if declared is not None and entry not in declared:
                 continue
-            if _takes(socket["type"], str) and (declared is not None or socket_name in _QUERY_NAMES):
+            if takes(socket["type"], str) and (declared is not None or socket_name in _QUERY_NAMES):
                 found.append(entry)
-            elif _takes(socket["type"], list[str]) and (declared is not None or socket_name in _QUERY_LIST_NAMES):
+            elif takes(socket["type"], list[str]) and (declared is not None or socket_name in _QUERY_LIST_NAMES):
                 found.append(entry)
                 lists.add(entry)
     return tuple(found), frozenset(lists)
-
-
-def _refuse_unfilled(pipeline: Pipeline, name: str, filled: set[Socket]) -> None:
-    unfilled = [
-        f"{component_name}.{socket_name} ({socket['type']})"
-        for component_name, sockets in pipeline.inputs().items()
-        for socket_name, socket in sockets.items()
-        if socket["is_mandatory"]
-        and (component_name, socket_name) not in filled
-        and not _is_fed(pipeline, component_name, socket_name)
-    ]
-    if unfilled:
-        raise PipelineError(
-            f"pipeline {name!r} has mandatory inputs that an evaluation cannot fill: {', '.join(unfilled)}; give them "
-            "defaults in the YAML"
-        )
 
 
 def _declared(value: Any, path: Path, where: str) -> list[Socket] | None:

@@ -1,0 +1,135 @@
+"""
+What a pipeline's graph tells: where documents enter and leave, which components hold stores, what depends on what.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence, Set
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import networkx
+from haystack import Document, Pipeline
+
+Socket = tuple[str, str]
+"""A component's name and the name of one of its inputs or outputs."""
+
+
+class PipelineError(ValueError):
+    """A pipeline cannot be measured as it is; the message names the component and says what to do."""
+
+
+def document_stores(instance: Any) -> list[Any]:
+    """Return the document stores that a component holds itself, or inside the pipeline that it wraps."""
+    values = _held(instance)
+    stores = [value for value in values if hasattr(value, "write_documents") and hasattr(value, "filter_documents")]
+    for value in values:
+        if isinstance(value, Pipeline):
+            stores += [store for _, inner in value.walk() for store in document_stores(inner)]
+    return [store for position, store in enumerate(stores) if not any(store is other for other in stores[:position])]
+
+
+def _held(instance: Any) -> list[Any]:
+    """Return what a component holds, without Haystack's own notes on it (its pipeline among them)."""
+    return [value for key, value in vars(instance).items() if not key.startswith("__haystack")]
+
+
+def sockets_of(instance: Any, side: str) -> dict[str, Any]:
+    """Return a component's sockets by name; `side` is `input` or `output`."""
+    sockets: dict[str, Any] = getattr(instance, f"__haystack_{side}__")._sockets_dict
+    return sockets
+
+
+def inner_pipelines(pipeline: Pipeline) -> Iterator[tuple[str, Pipeline]]:
+    """Yield the pipelines that components wrap, with the component's name."""
+    for name, instance in pipeline.walk():
+        for value in _held(instance):
+            if isinstance(value, Pipeline):
+                yield name, value
+
+
+def takes_documents(kind: Any) -> bool:
+    """Tell whether a socket's type is a list of documents, alone or among others (`list[Document] | None`)."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(takes_documents(part) for part in get_args(kind))
+    return get_origin(kind) is list and get_args(kind) == (Document,)
+
+
+def takes(kind: Any, wanted: Any) -> bool:
+    """Tell whether a socket of this type takes a value of the wanted type."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(takes(part, wanted) for part in get_args(kind))
+    return kind is Any or kind == wanted
+
+
+def first_stage(pipeline: Pipeline) -> list[str]:
+    """Return the retrievers: components with a store that give documents and take none."""
+    return [
+        name
+        for name, instance in pipeline.walk()
+        if document_stores(instance)
+        and any(takes_documents(s.type) for s in sockets_of(instance, "output").values())
+        and not any(takes_documents(s.type) for s in sockets_of(instance, "input").values())
+    ]
+
+
+def fed_by(pipeline: Pipeline, retrievers: Sequence[str]) -> tuple[Socket, ...]:
+    """Return the inputs that take the retrievers' documents."""
+    fed = [
+        (receiver, edge["to_socket"].name)
+        for sender, receiver, edge in pipeline.graph.edges(data=True)
+        if sender in retrievers and receiver not in retrievers and takes_documents(edge["from_socket"].type)
+    ]
+    return tuple(dict.fromkeys(fed))
+
+
+def unfed(pipeline: Pipeline) -> dict[Socket, Any]:
+    """
+    Return the mandatory inputs that no connection leads to, with their types.
+
+    Haystack 2.24 lists the filled input of a joiner as open, so the connections are asked.
+    """
+    return {
+        (name, socket_name): socket["type"]
+        for name, sockets in pipeline.inputs().items()
+        for socket_name, socket in sockets.items()
+        if socket["is_mandatory"]
+        and not any(edge["to_socket"].name == socket_name for *_, edge in pipeline.graph.in_edges(name, data=True))
+    }
+
+
+def ends_of(pipeline: Pipeline) -> tuple[Socket, ...]:
+    """Return the outputs of documents from which no further component makes documents."""
+    makers = {
+        name: [socket_name for socket_name, socket in sockets.items() if takes_documents(socket["type"])]
+        for name, sockets in pipeline.outputs(include_components_with_connected_outputs=True).items()
+    }
+    makers = {name: sockets for name, sockets in makers.items() if sockets}
+    last = [name for name in makers if not makers.keys() & networkx.descendants(pipeline.graph, name)]
+    ends = [(name, socket) for name in last for socket in makers[name]]
+    # A router may pass documents by its successors: such an open output of an earlier component is an end as well.
+    for name, sockets in pipeline.outputs().items():
+        if name in makers and name not in last and len(makers[name]) > 1:
+            ends += [(name, socket) for socket in sockets if socket in makers[name]]
+    return tuple(ends)
+
+
+def needed_for(pipeline: Pipeline, names: Set[str], *, removed: Set[str]) -> set[str]:
+    """Return these components and all that lead to them, by ways without the removed ones."""
+    left = pipeline.graph.subgraph(set(pipeline.graph.nodes) - removed)
+    kept = set(names) - removed
+    return kept.union(*(networkx.ancestors(left, name) for name in kept))
+
+
+def without(pipeline: Pipeline, removed: Set[str]) -> Pipeline:
+    """Return the pipeline built anew from its serialised form, without these components."""
+    described = pipeline.to_dict()
+    described["components"] = {name: value for name, value in described["components"].items() if name not in removed}
+    described["connections"] = [
+        edge
+        for edge in described["connections"]
+        if edge["sender"].split(".")[0] not in removed and edge["receiver"].split(".")[0] not in removed
+    ]
+    # Haystack 3 asks for trust in every module by name; these are the modules that the caller's own objects came from.
+    trusts = "unsafe" in inspect.signature(type(pipeline).from_dict).parameters
+    options: dict[str, Any] = {"unsafe": True} if trusts else {}
+    return type(pipeline).from_dict(described, **options)

@@ -5,7 +5,7 @@ not fitted on, and the nDCG@10 given up; and the same for choosing the predictor
     python benchmarks/gate.py --cache .cache/gate --output .cache/gate.json
 
 Scores come from BM25Retriever and CrossEncoderRanker as in `fusion.py`, whose cache it shares.
-`haystack_ce_ranker.evaluation.commands.fit_gate` fits and measures. Needs the extras `evaluate` and `onnx`.
+`haystack_ce_ranker.gating.fitting` fits and measures. Needs the extras `evaluate` and `onnx`.
 """
 
 import argparse
@@ -15,9 +15,10 @@ from pathlib import Path
 
 from fusion import ALONE, BM25, CE, DEFAULT, TASKS, scores_of
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
-from haystack_ce_ranker.evaluation.commands.fit_gate import CAUTION, DRAWS, GateAdvice, GateQuery, as_json, fit_gate
+from haystack_ce_ranker.evaluation.commands.fit_gate import as_json
 from haystack_ce_ranker.fusion.judged import JudgedQuery, Setting, measure
-from haystack_ce_ranker.gating import PREDICTORS
+from haystack_ce_ranker.gating.decision import PREDICTORS
+from haystack_ce_ranker.gating.fitting import CAUTION, DRAWS, GateAdvice, GateQuery, fit_gate
 
 RERANKED = {"the cross-encoder's order": ALONE[CE], "the 80/20 join": DEFAULT}
 CHOSEN = "chosen on the other half"

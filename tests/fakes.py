@@ -13,6 +13,7 @@ from haystack_ce_ranker.backends.protocol import Batch
 from haystack_ce_ranker.evaluation.data.collections import Collection, Text
 from haystack_ce_ranker.fusion.fuse import ScoredList
 from haystack_ce_ranker.fusion.judged import JudgedQuery
+from haystack_ce_ranker.gating.fitting import GateQuery
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.tokenizing.pairs import PackedPair, PairTokenizer
 
@@ -361,3 +362,22 @@ SHOP = Collection(
     {"q1": {"d2": 1}},
 )
 """A collection of three documents and one query."""
+
+
+def telling_gate_queries(count=120, *, seed=0, gain=0.3):
+    """Queries whose best score tells: from 15 on re-ranking changes nothing, below it gains."""
+    random = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        best = float(random.uniform(10, 20))
+        gained = 0.0 if best >= 15 else gain * float(random.uniform(0.5, 1.5))
+        found.append(GateQuery(f"q{number}", [best, 10.0, 1.0], 0.5, 0.5 + gained))
+    return found
+
+
+def untelling_gate_queries(count=120, *, gain=0.3, seed=0):
+    random = np.random.default_rng(seed)
+    return [
+        GateQuery(f"q{n}", random.uniform(1, 9, size=8).tolist(), 0.4, 0.4 + gain * float(random.uniform(0, 2)))
+        for n in range(count)
+    ]

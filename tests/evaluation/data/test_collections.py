@@ -54,7 +54,7 @@ def test_a_sample_is_the_same_each_time_and_keeps_the_order_and_all_documents(tm
     assert drawn.documents is collection.documents
     assert set(drawn.judgments) == set(drawn.queries)
     assert collection.sample(50) is collection
-    with pytest.raises(ValueError, match="queries must be > 0, but got 0"):
+    with pytest.raises(ValueError, match="queries must be a whole number >= 1 or None, but got 0"):
         collection.sample(0)
 
 

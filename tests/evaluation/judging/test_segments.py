@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from haystack_ce_ranker.evaluation.data.collections import Collection, Text
 from haystack_ce_ranker.evaluation.judging.segments import AMBIGUOUS, FEATURES, features, judge, split
-from haystack_ce_ranker.gating import predict
+from haystack_ce_ranker.gating.decision import predict
 
 COLLECTION = Collection(
     "shop",

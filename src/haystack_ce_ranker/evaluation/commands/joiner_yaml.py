@@ -2,9 +2,8 @@
 A joiner's setting as YAML: as a fragment to read, or written into a pipeline file whose other lines stay as they are.
 """
 
-import contextlib
 import os
-import tempfile
+import shutil
 from collections.abc import Mapping
 from difflib import SequenceMatcher
 from io import StringIO
@@ -180,15 +179,13 @@ def _patched(text: str, before: str, after: str) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-        Path(temporary).chmod(path.stat().st_mode)
-        Path(temporary).replace(path)
+        temporary.write_text(text, encoding="utf-8", newline="")
+        shutil.copymode(path, temporary)
+        temporary.replace(path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def _rounded(value: Any) -> Any:

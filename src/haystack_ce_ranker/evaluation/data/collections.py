@@ -1,8 +1,7 @@
 """
 Collections in BEIR format and runs as they lie on disk: read, check, sample.
 
-Knows nothing of Haystack or of measures. Every error names the file, the line and the column, and shows three lines of
-the form that was expected.
+Every error names the file, the line and the column, and shows three lines of the form that was expected.
 """
 
 import hashlib
@@ -12,6 +11,8 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from haystack_ce_ranker.checks import whole_number
 
 Run = dict[str, dict[str, float]]
 """For each query id, document ids with scores, best first."""
@@ -88,10 +89,9 @@ class Collection:
 
         All documents stay, so a query is as hard as before.
         """
+        queries = whole_number("queries", queries, optional=True)
         if queries is None or queries >= len(self.queries):
             return self
-        if queries < 1:
-            raise ValueError(f"queries must be > 0, but got {queries}")
         drawn = set(random.Random(seed).sample(list(self.queries), queries))
         return self.only(drawn, f"{queries} of {len(self.queries)} queries, drawn at random with seed {seed}")
 
@@ -125,17 +125,18 @@ def load_collection(folder: str | Path, *, split: str | None = None) -> Collecti
     _check_shape(folder)
     documents = _load_corpus(folder / "corpus.jsonl")
     all_queries = _load_queries(folder / "queries.jsonl")
-    judgments = load_judgments(_split_path(folder / "qrels", split))
+    judged_in = _split_path(folder / "qrels", split)
+    judgments = load_judgments(judged_in)
     known = {query_id: grades for query_id, grades in judgments.items() if query_id in all_queries}
     queries = {query_id: text for query_id, text in all_queries.items() if query_id in known}
     if not queries:
         problem = f"none of its {len(judgments)} query ids is in queries.jsonl (which has {len(all_queries)})"
-        raise CollectionError(_split_path(folder / "qrels", split), problem, EXPECTED_QRELS)
-    relevant = [document_id for grades in known.values() for document_id, grade in grades.items() if grade > 0]
+        raise CollectionError(judged_in, problem, EXPECTED_QRELS)
+    relevant = relevant_ids(known)
     absent = sum(document_id not in documents for document_id in relevant)
     if relevant and absent == len(relevant):
         problem = f"none of its {len(relevant)} relevant document ids is in corpus.jsonl"
-        raise CollectionError(_split_path(folder / "qrels", split), problem, EXPECTED_QRELS)
+        raise CollectionError(judged_in, problem, EXPECTED_QRELS)
     notes = []
     if len(all_queries) > len(queries):
         notes.append(f"{len(all_queries) - len(queries)} queries without judgments are left out")
@@ -231,15 +232,11 @@ def _load_corpus(path: Path) -> dict[str, Text]:
         if document_id in documents:
             raise CollectionError(path, f"'_id' {document_id!r} appears twice", EXPECTED_CORPUS, line)
         text = _string(row, "text", path, EXPECTED_CORPUS, line, may_be_empty=True)
-        title = row.get("title")
-        if title is not None and not isinstance(title, str):
-            raise CollectionError(path, f"'title' must be a string, but got {title!r}", EXPECTED_CORPUS, line)
+        title = title_of(row, path, EXPECTED_CORPUS, line)
         metadata = row.get("metadata")
         if metadata is not None and not isinstance(metadata, dict):
             raise CollectionError(path, f"'metadata' must be an object, but got {metadata!r}", EXPECTED_CORPUS, line)
-        documents[document_id] = Text(
-            document_id, "" if title is None else title, text, {} if metadata is None else metadata
-        )
+        documents[document_id] = Text(document_id, title, text, {} if metadata is None else metadata)
     if not documents:
         raise CollectionError(path, "it has no documents", EXPECTED_CORPUS)
     return documents
@@ -312,14 +309,21 @@ def read_text(path: Path, expected: tuple[str, ...]) -> str:
         raise CollectionError(path, f"it is not UTF-8 ({error.reason} at byte {error.start})", expected) from None
 
 
+def title_of(row: Mapping[str, Any], path: Path, expected: tuple[str, ...], line: int) -> str:
+    """Return the title in a document's line, which may lack one; `expected` is shown in errors."""
+    title = row.get("title")
+    if title is not None and not isinstance(title, str):
+        raise CollectionError(path, f"'title' must be a string, but got {title!r}", expected, line)
+    return "" if title is None else title
+
+
+def relevant_ids(judgments: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return the documents judged relevant, once for each query that they are relevant for."""
+    return [document_id for grades in judgments.values() for document_id, grade in grades.items() if grade > 0]
+
+
 def _string(
-    row: Mapping[str, Any],
-    key: str,
-    path: Path,
-    expected: tuple[str, ...],
-    line: int,
-    *,
-    may_be_empty: bool = False,
+    row: Mapping[str, Any], key: str, path: Path, expected: tuple[str, ...], line: int, *, may_be_empty: bool = False
 ) -> str:
     if key not in row:
         raise CollectionError(path, f"the key {key!r} is missing (found: {', '.join(row) or 'none'})", expected, line)

@@ -1,8 +1,7 @@
 """
 Makes a folder in BEIR format of other forms: a CSV of query, document and label, or TREC topics, judgments and texts.
 
-What a BEIR folder is, and the error that shows an expected form, are those of `collections.py`. Nothing is written
-before all of it was read and found sound.
+`collections` says what a BEIR folder is. Nothing is written before all of it was read and found sound.
 """
 
 import csv
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from haystack_ce_ranker.checks import choice
 from haystack_ce_ranker.evaluation.data.collections import (
     EXPECTED_QRELS,
     CollectionError,
@@ -25,7 +25,9 @@ from haystack_ce_ranker.evaluation.data.collections import (
     json_lines,
     load_judgments,
     read_text,
+    relevant_ids,
     text_lines,
+    title_of,
 )
 
 EXPECTED_CSV = (
@@ -119,7 +121,7 @@ def convert_csv(path: str | Path, folder: str | Path, *, columns: CsvColumns | N
             raise CollectionError(path, problem, expected, line)
     if not judgments:
         raise CollectionError(path, "it has no rows below its header", expected)
-    if not any(grade > 0 for grades in judgments.values() for grade in grades.values()):
+    if not relevant_ids(judgments):
         raise CollectionError(path, f"no row has a {columns.label!r} above 0: nothing is relevant", expected)
     texts = (Text(document_id, "", text) for text, document_id in documents.items())
     return _write(Path(folder), texts, {query_id: text for text, query_id in queries.items()}, judgments, path)
@@ -141,8 +143,7 @@ def convert_trec(
     :raises FileExistsError: If the folder holds a collection.
     :raises ValueError: If `field` is unknown.
     """
-    if field not in TOPIC_FIELDS:
-        raise ValueError(f"field must be one of {', '.join(map(repr, TOPIC_FIELDS))}, but got {field!r}")
+    choice("field", field, TOPIC_FIELDS)
     topics, qrels, texts = Path(topics), Path(qrels), Path(texts)
     queries = _topics(topics, field)
     judgments = load_judgments(qrels)
@@ -184,9 +185,8 @@ def _csv_rows(path: Path, columns: CsvColumns, expected: tuple[str, ...]) -> lis
 
 
 def _header(content: str, delimiter: str) -> list[str]:
-    return [
-        name.strip().lower() for name in next(csv.reader(io.StringIO(content, newline=""), delimiter=delimiter), [])
-    ]
+    first = next(csv.reader(io.StringIO(content, newline=""), delimiter=delimiter), [])
+    return [name.strip().lower() for name in first]
 
 
 def _topics(path: Path, field: str) -> dict[str, str]:
@@ -261,10 +261,7 @@ def _texts(path: Path) -> Iterator[Text]:
 def _json_texts(path: Path) -> Iterator[tuple[int, Text]]:
     for line, row in json_lines(path, EXPECTED_TEXTS):
         document_id, text = _id_and_text(path, line, row, EXPECTED_TEXTS)
-        title = row.get("title")
-        if title is not None and not isinstance(title, str):
-            raise CollectionError(path, f"'title' must be a string, but got {title!r}", EXPECTED_TEXTS, line)
-        yield line, Text(document_id, "" if title is None else title, text)
+        yield line, Text(document_id, title_of(row, path, EXPECTED_TEXTS, line), text)
 
 
 def _tabbed_texts(path: Path) -> Iterator[tuple[int, Text]]:
@@ -320,7 +317,7 @@ def _write(
             for document in documents:
                 known.add(document.id)
                 stream.write(_json_line({"_id": document.id, "title": document.title, "text": document.text}))
-        relevant = [each for grades in judgments.values() for each, grade in grades.items() if grade > 0]
+        relevant = relevant_ids(judgments)
         absent = sum(document_id not in known for document_id in relevant)
         if absent == len(relevant):
             problem = f"none of its {len(relevant)} relevant document ids is among the {len(known)} documents"
@@ -342,11 +339,9 @@ def _write(
     notes = []
     if absent:
         notes.append(f"{absent} of {len(relevant)} relevant documents are not among the documents")
-    unjudged = len(queries.keys() - judgments.keys())
-    if unjudged:
+    if unjudged := len(queries.keys() - judgments.keys()):
         notes.append(f"{unjudged} queries have no judgment and will not be measured")
-    unasked = len(judgments.keys() - queries.keys())
-    if unasked:
+    if unasked := len(judgments.keys() - queries.keys()):
         notes.append(f"judgments of {unasked} queries without a text will not be used")
     return Converted(folder, len(known), len(queries), len(rows), tuple(notes))
 

@@ -27,7 +27,7 @@ from haystack_ce_ranker.evaluation.judging.comparison import (
     compare,
 )
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
-from haystack_ce_ranker.gating import predict
+from haystack_ce_ranker.gating.decision import predict
 from haystack_ce_ranker.significance import holm
 
 FEWEST = 10

@@ -139,8 +139,8 @@ class PipelineGroup(SystemGroup):
     def prepare(self) -> None:
         self._measured.fill(self._collection)
         self._measured.warm_up()
-        answer = self._run(next(iter(self._collection.queries)), _WARM_UP)
-        reports = map(_report, answer.outputs.values())
+        output = self._run(next(iter(self._collection.queries)), _WARM_UP)
+        reports = map(_report, output.outputs.values())
         devices = sorted({str(report["device"]) for report in reports if "device" in report} - {"cpu"})
         self._meter = meter_for(devices[0] if devices else "cpu")
 
@@ -150,8 +150,8 @@ class PipelineGroup(SystemGroup):
 
     def observe(self, query_id: str, _found: Found) -> list[Observation]:
         with self.meter.measure() as spent:
-            answer = self._run(query_id, self._collection.queries[query_id])
-        return [self._observation(stage, answer, spent.joules) for stage in self._names]
+            output = self._run(query_id, self._collection.queries[query_id])
+        return [self._observation(stage, output, spent.joules) for stage in self._names]
 
     def _run(self, query_id: str, query: str) -> PipelineOutput:
         given = None

@@ -12,7 +12,7 @@ from typing import Any
 from haystack import Document, component, default_from_dict, default_to_dict
 
 from haystack_ce_ranker.checks import choice, number, text
-from haystack_ce_ranker.gating import PREDICTORS, decide
+from haystack_ce_ranker.gating.decision import PREDICTORS, decide
 from haystack_ce_ranker.provenance import raw_score, record, with_record
 
 
@@ -43,7 +43,7 @@ class RerankGate:
 
         :param threshold: Re-ranking is spared from this value of the predictor on; infinity re-ranks every query. It
             holds for one collection, first stage and number of candidates: fit it.
-        :param predictor: `nqc` or `smv`; see `gating.PREDICTORS`.
+        :param predictor: `nqc` or `smv`; see `gating.decision.PREDICTORS`.
         :param stage: Whose scores decide: the key in `meta["ce_ranker"]` under which the first stage noted them. Where
             no document has such a record, and with None, `Document.score` decides.
         :param name: Key of this gate's record in `meta["ce_ranker"]`.
@@ -73,8 +73,8 @@ class RerankGate:
         """
         Send the documents one way or the other, in the order they came; they are not changed.
 
-        Fewer than two documents are kept. Documents without a predicted value are re-ranked; see `gating.decide`. Of
-        documents with one id the highest score counts.
+        Fewer than two documents are kept. Documents without a predicted value are re-ranked; see
+        `gating.decision.decide`. Of documents with one id the highest score counts.
 
         :param query: The query. It plays no part in the decision; the gate takes it because a ranker does.
         :param documents: What the first stage found.

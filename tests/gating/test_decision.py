@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haystack_ce_ranker.gating import PREDICTORS, decide, predict
+from haystack_ce_ranker.gating.decision import PREDICTORS, decide, predict
 
 SCORES = [8.0, 6.0, 5.0, 3.0, 2.0, 1.0, 1.0]
 MEAN = 26.0 / 7.0

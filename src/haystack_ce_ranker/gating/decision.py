@@ -2,7 +2,7 @@
 Decides from a first stage's scores whether re-ranking can be spared: scores in, one number and a decision out.
 
 A predictor of query performance says how sure the first stage is. The surer it is, the less a re-ranker is expected to
-change. `benchmarks/gate.py` measures what the predictors are worth; `evaluation/commands/fit_gate.py` fits a threshold.
+change. `benchmarks/gate.py` measures what the predictors are worth; `fitting` finds a threshold.
 
 The literature divides by the score of the whole corpus, which a list of candidates does not know. The mean of the
 candidates' scores stands for it.

@@ -318,13 +318,13 @@ def test_a_hybrid_join_neither_loses_unscored_documents_nor_prefers_them(clock, 
     # What came behind in the first stage and was never scored can pass nothing that was scored.
     assert [d.id for d in joined][-len(unscored) :] == unscored
     lowest = min(
-        d.meta["ce_ranker"]["hybrid"]["inputs"]["cross_encoder"]["normalised"] for d in joined if d.id not in unscored
+        d.meta["ce_ranker"]["hybrid"]["inputs"]["cross_encoder"]["normalized"] for d in joined if d.id not in unscored
     )
     for document in joined:
         if document.id in unscored:
             inputs = document.meta["ce_ranker"]["hybrid"]["inputs"]["cross_encoder"]
             assert inputs["score"] is None
-            assert inputs["normalised"] == pytest.approx(lowest)
+            assert inputs["normalized"] == pytest.approx(lowest)
 
 
 @pytest.mark.parametrize("method", ["weighted_sum", "reciprocal_rank"])

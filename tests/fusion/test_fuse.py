@@ -289,6 +289,13 @@ def test_weighted_sums_and_reciprocal_ranks_equal_those_of_ranx() -> None:
     assert ours == pytest.approx(expected[-1], abs=1e-12)
 
 
+def test_joining_imports_no_scipy() -> None:
+    """Calibration needs it; a pipeline that only joins should not wait for it."""
+    code = "import sys, haystack_ce_ranker.fusion.fuse; print([name for name in sys.modules if 'scipy' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_joining_takes_a_few_calls_a_document() -> None:
     """What the benchmark times, counted: one more Python loop over an array of lists and documents adds three."""
     random = np.random.default_rng(0)

@@ -21,7 +21,7 @@ def tune(
     ] = False,
     output: Annotated[Path, typer.Option(help="Where to write tune.json and the pictures.")] = Path("tuned"),
 ) -> None:
-    """Find a joiner's weights, normaliser and missing rule from judged queries, and say whether to use them."""
+    """Find a joiner's weights, normalizer and missing rule from judged queries, and say whether to use them."""
     from rich.console import Console
 
     from haystack_ce_ranker.evaluation.commands.tune_joiner import run_tuning

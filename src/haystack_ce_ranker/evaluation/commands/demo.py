@@ -1,6 +1,4 @@
-"""
-The demo: the example pipeline on the example collection, with rankings, what was read of each document, and a table.
-"""
+"""The demo: the example pipeline on the example collection, with rankings, what was read, and a table."""
 
 from pathlib import Path
 

@@ -1,6 +1,4 @@
-"""
-A joiner's setting as YAML: as a fragment to read, or written into a pipeline file whose other lines stay as they are.
-"""
+"""A joiner's setting as YAML: a fragment to read, or written into a pipeline file whose other lines stay as they are."""
 
 import os
 import shutil
@@ -11,7 +9,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from haystack_ce_ranker.evaluation.running.graphs import PipelineError
@@ -191,6 +188,4 @@ def _replace(path: Path, text: str) -> None:
 def _rounded(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _rounded(entry) for key, entry in value.items()}
-    return (
-        float(np.format_float_positional(value, precision=6, fractional=False)) if isinstance(value, float) else value
-    )
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -88,9 +88,7 @@ def find_joiner(pipeline: Pipeline, name: str | None = None) -> tuple[str, Hybri
             raise PipelineError(f"there is no HybridScoreJoiner named {name!r} (found: {', '.join(found) or 'none'})")
         return name, found[name]
     if not found:
-        raise PipelineError(
-            "the pipeline has no HybridScoreJoiner to tune: add one, and connect what it shall join to its inputs"
-        )
+        raise PipelineError("the pipeline has no HybridScoreJoiner to tune: add one, and connect lists to its inputs")
     if len(found) > 1:
         raise PipelineError(f"the pipeline has several joiners ({', '.join(found)}): name one with --joiner")
     return next(iter(found.items()))
@@ -131,15 +129,12 @@ def collect(
         raise PipelineError(f"nothing is connected to the joiner {joiner!r}")
     judged = []
     for query_id, text in collection.queries.items():
-        first = None
-        if candidates is not None:
-            first = candidates_of(collection, candidates.get(query_id, {}), title=title)
+        scores = None if candidates is None else candidates.get(query_id, {})
+        first = None if scores is None else candidates_of(collection, scores, title=title)
         outputs = measured.run(text, first).outputs
-        lists: dict[str, Any] = {
-            socket: outputs.get(sender, {}).get(output) for socket, (sender, output) in feeds.items()
-        }
-        lists |= dict.fromkeys(given, first)
-        lists = {name: value for name, value in lists.items() if _is_input(name, part)}
+        arrived = {socket: outputs.get(sender, {}).get(output) for socket, (sender, output) in feeds.items()}
+        arrived |= dict.fromkeys(given, first)
+        lists = {name: value for name, value in arrived.items() if name.removesuffix("_report") in part.weights}
         ids = [d.id for name, value in lists.items() if name in part.weights and value for d in value]
         scored = part.scored_lists(**lists)
         judged.append(JudgedQuery(query_id, scored, collection.judgments[query_id], list(dict.fromkeys(ids))))
@@ -150,9 +145,9 @@ def collect(
 
 def setting_of(joiner: HybridScoreJoiner) -> Setting:
     """Return how a joiner fuses."""
-    label = joiner.normalize if isinstance(joiner.normalize, str) else "the pipeline's own"
-    if joiner.normalize is None:
-        label = "default"
+    label = "default" if joiner.normalize is None else "the pipeline's own"
+    if isinstance(joiner.normalize, str):
+        label = joiner.normalize
     if joiner.method == "reciprocal_rank":
         label = joiner.method
     frame = Frame(label, joiner.normalizations, joiner.missing, joiner.method, joiner.rank_constant)
@@ -203,7 +198,3 @@ def as_json(result: TuningResult) -> dict[str, Any]:
         },
         "notes": list(result.notes),
     }
-
-
-def _is_input(name: str, joiner: HybridScoreJoiner) -> bool:
-    return name in joiner.weights or name.removesuffix("_report") in joiner.weights

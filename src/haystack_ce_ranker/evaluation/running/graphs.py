@@ -97,13 +97,18 @@ def unfed(pipeline: Pipeline) -> dict[Socket, Any]:
     }
 
 
+def makers_of(pipeline: Pipeline) -> dict[str, list[str]]:
+    """Return the components that make documents, with the names of those outputs."""
+    outputs = pipeline.outputs(include_components_with_connected_outputs=True)
+    found = {
+        name: [key for key, s in sockets.items() if takes_documents(s["type"])] for name, sockets in outputs.items()
+    }
+    return {name: sockets for name, sockets in found.items() if sockets}
+
+
 def ends_of(pipeline: Pipeline) -> tuple[Socket, ...]:
     """Return the outputs of documents from which no further component makes documents."""
-    makers = {
-        name: [socket_name for socket_name, socket in sockets.items() if takes_documents(socket["type"])]
-        for name, sockets in pipeline.outputs(include_components_with_connected_outputs=True).items()
-    }
-    makers = {name: sockets for name, sockets in makers.items() if sockets}
+    makers = makers_of(pipeline)
     last = [name for name in makers if not makers.keys() & networkx.descendants(pipeline.graph, name)]
     ends = [(name, socket) for name in last for socket in makers[name]]
     # A router may pass documents by its successors: such an open output of an earlier component is an end as well.

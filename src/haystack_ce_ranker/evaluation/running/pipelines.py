@@ -37,6 +37,7 @@ from haystack_ce_ranker.evaluation.running.graphs import (
     ends_of,
     fed_by,
     first_stage,
+    makers_of,
     needed_for,
     takes,
     takes_documents,
@@ -75,6 +76,7 @@ class MeasuredPipeline:
     :param query_sockets: Where the query enters.
     :param candidate_sockets: Where a given run's candidates enter; empty if none are given to it.
     :param ends: The outputs that may hold the result.
+    :param stages: The components that make documents.
     :param notes: In words, what was taken out or left out.
     """
 
@@ -206,21 +208,15 @@ def measured(
             f"pipeline {name!r} has mandatory inputs that an evaluation cannot fill: {listed}; give them defaults in "
             "the YAML"
         )
-    stages = tuple(
-        part
-        for part, sockets in pipeline.outputs(include_components_with_connected_outputs=True).items()
-        if any(takes_documents(socket["type"]) for socket in sockets.values())
-    )
-    return MeasuredPipeline(name, pipeline, queries, entries, ends, stages, tuple(notes), lists)
+    return MeasuredPipeline(name, pipeline, queries, entries, ends, tuple(makers_of(pipeline)), tuple(notes), lists)
 
 
 def _query_sockets(
     pipeline: Pipeline, declared: Sequence[Socket] | None
 ) -> tuple[tuple[Socket, ...], frozenset[Socket]]:
-    unconnected = pipeline.inputs()
     found: list[Socket] = []
     lists: set[Socket] = set()
-    for name, sockets in unconnected.items():
+    for name, sockets in pipeline.inputs().items():
         for socket_name, socket in sockets.items():
             entry = (name, socket_name)
             if declared is not None and entry not in declared:

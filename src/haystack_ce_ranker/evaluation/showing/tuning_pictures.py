@@ -51,15 +51,13 @@ def _draw_weights(figure: Any, result: TuningResult) -> None:
             label = f"significantly {word} {heaviest} alone"
             axes.plot(*zip(*points, strict=True), marker, color=color, zorder=3, label=label)
     lines: dict[float, list[str]] = {}
-    for key, setting in (("the file's", result.default), ("tuned", result.tuned.setting)):
+    settings = {"the file's": result.default, "tuned": result.tuned.setting, "recommended": result.recommended}
+    for key, setting in settings.items():
         lines.setdefault(round(_share(setting, heaviest), 6), []).append(key)
-    recommended = round(_share(result.recommended, heaviest), 6)
-    lines.setdefault(recommended, []).append("recommended")
     for weight, words in lines.items():
-        style = "--" if weight == recommended else ":"
-        axes.axvline(
-            weight, linestyle=style, color="black", linewidth=1, label=f"weight {weight:g}: {', '.join(words)}"
-        )
+        style = "--" if "recommended" in words else ":"
+        label = f"weight {weight:g}: {', '.join(words)}"
+        axes.axvline(weight, linestyle=style, color="black", linewidth=1, label=label)
     rest = f"{others[0]} alone" if len(others) == 1 else "the best mix of the others"
     axes.set_xlabel(f"weight of {heaviest} (0: {rest}; 1: {heaviest} alone)")
     axes.set_ylabel("nDCG@10, mean with its 95 % interval")
@@ -80,15 +78,9 @@ def _draw_reliability(figure: Any, result: TuningResult) -> None:
     axes.set_title(f"{result.collection}: joined probabilities (normalize: logistic), calibration error {error:.3f}")
     axes.legend(fontsize="small", loc="upper left")
     counts.bar(x, [entry.count for entry in bins], width=0.04)
+    beside = {"fontsize": "x-small", "ha": "center", "xytext": (0, 2), "textcoords": "offset points"}
     for entry in bins:
-        counts.annotate(
-            f"{entry.count:,}",
-            (entry.predicted, entry.count),
-            fontsize="x-small",
-            ha="center",
-            xytext=(0, 2),
-            textcoords="offset points",
-        )
+        counts.annotate(f"{entry.count:,}", (entry.predicted, entry.count), **beside)
     counts.set_yscale("log")
     counts.set_ylim(0.5, 10 * max((entry.count for entry in bins), default=1))
     counts.set_ylabel("documents")

@@ -1,4 +1,4 @@
-"""A joiner's setting as YAML: a fragment to read, or written into a pipeline file whose other lines stay as they are."""
+"""A joiner's setting as YAML: a fragment to read, or written into a pipeline file that else stays as it is."""
 
 import os
 import shutil

@@ -57,7 +57,7 @@ def test_a_predictor_that_tells_is_found_and_keeps_its_promise_on_unseen_queries
     for name in PREDICTORS:
         alone = fit_gate(telling_gate_queries(), predictors=[name])
         assert alone.predictor == name
-        assert alone.saved_seen <= advice.saved_seen
+        assert alone.saved == pytest.approx(0.5, abs=0.1)
         assert predict(name, [14.5, 10.0, 1.0]) < alone.threshold < predict(name, [15.5, 10.0, 1.0])
 
 
@@ -130,7 +130,9 @@ def test_the_gate_itself_spares_the_queries_that_the_fit_counted():
             "keep" in gate.run("q", [Document(id=str(n), content="t", score=s) for n, s in enumerate(query.scores)])
             for query in queries
         ]
-        assert 0 < np.mean(kept) == pytest.approx(fit.saved_seen), name
+        values = [math.inf if len(query.scores) < 2 else predict(name, query.scores) for query in queries]
+        assert kept == [value is not None and value >= fit.threshold for value in values], name
+        assert 0.3 < np.mean(kept) < 0.7
         losses = [query.reranked - query.kept for query, spared in zip(queries, kept, strict=True) if spared]
         assert math.fsum(losses) / len(queries) <= TOLERANCE
 

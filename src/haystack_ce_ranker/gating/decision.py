@@ -21,11 +21,17 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def _nqc(scores: FloatArray) -> float | None:
+    """Deviation over the absolute mean: Shtok et al. 2012, "Predicting Query Performance by Query-Drift Estimation"."""
     mean = abs(float(scores.mean()))
     return float(scores.std()) / mean if mean > 0 else None
 
 
 def _smv(scores: FloatArray) -> float | None:
+    """
+    Mean of score * abs(ln(score / mean)), over the mean; for scores above 0.
+
+    Tao & Wu 2014, "Query Performance Prediction by Considering Score Magnitude and Variance Together".
+    """
     if scores[-1] <= 0:
         return None
     mean = float(scores.mean())
@@ -33,19 +39,7 @@ def _smv(scores: FloatArray) -> float | None:
 
 
 PREDICTORS: Mapping[str, Callable[[FloatArray], float | None]] = {"nqc": _nqc, "smv": _smv}
-"""
-Every predictor: `scores -> value`, with the scores finite, highest first and not all equal. None where it is not
-defined for such scores. s: scores, mu: their mean.
-
-=======  ================================================  ============================================================
-name     value                                             source
-=======  ================================================  ============================================================
-`nqc`    deviation / abs(mu); needs mu != 0                Shtok et al. 2012, "Predicting Query Performance by
-                                                           Query-Drift Estimation": NQC
-`smv`    mean of s * abs(ln(s / mu)), over mu; needs       Tao & Wu 2014, "Query Performance Prediction by Considering
-         every s > 0                                       Score Magnitude and Variance Together"
-=======  ================================================  ============================================================
-"""
+"""By name. They take finite scores, highest first and not all equal, and return None where they are not defined."""
 
 
 class Decision(NamedTuple):
@@ -73,7 +67,12 @@ def predict(predictor: str, scores: Sequence[float | None]) -> float | None:
     :returns: None where fewer than two scores are numbers, where all are equal, or where the predictor is not defined.
     :raises ValueError: If there is no such predictor.
     """
-    return _value(predictor, _usable(scores))
+    compute, usable = PREDICTORS[choice("predictor", predictor, PREDICTORS)], _usable(scores)
+    if usable.size < 2 or usable[0] == usable[-1]:
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite and has no value
+        value = compute(usable)
+    return value if value is not None and math.isfinite(value) else None
 
 
 def decide(predictor: str, scores: Sequence[float | None], *, threshold: float) -> Decision:
@@ -88,8 +87,7 @@ def decide(predictor: str, scores: Sequence[float | None], *, threshold: float) 
     :raises ValueError: If there is no such predictor, or the threshold is not a number.
     """
     threshold = number("threshold", threshold, infinite=True)
-    usable = _usable(scores)
-    value = _value(predictor, usable)
+    usable, value = _usable(scores), predict(predictor, scores)
     if len(scores) < 2:
         return Decision(False, None, f"{len(scores)} documents have one order only", usable.size)
     if value is not None:
@@ -109,12 +107,3 @@ def _usable(scores: Sequence[float | None]) -> FloatArray:
     """Return the scores that are numbers, highest first."""
     found = np.asarray([score for score in scores if score is not None and math.isfinite(score)], dtype=np.float64)
     return np.asarray(-np.sort(-found), dtype=np.float64)
-
-
-def _value(predictor: str, usable: FloatArray) -> float | None:
-    compute = PREDICTORS[choice("predictor", predictor, PREDICTORS)]
-    if usable.size < 2 or usable[0] == usable[-1]:
-        return None
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite and has no value
-        value = compute(usable)
-    return value if value is not None and math.isfinite(value) else None

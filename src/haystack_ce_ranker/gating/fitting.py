@@ -48,7 +48,6 @@ class GateAdvice:
 
     :ivar predictor: The one that spares most of all queries.
     :ivar threshold: The one to use, found on all queries. Infinite if none keeps within the tolerance.
-    :ivar saved_seen: Share of all queries that this spares. It was found on them, which flatters it.
     :ivar saved: Share of the held-out queries that are spared.
     :ivar lost: nDCG@10 given up on them against re-ranking all; negative where the gate gains.
     :ivar lost_error: Standard error of `lost` over the queries.
@@ -63,7 +62,6 @@ class GateAdvice:
     draws: int
     predictor: str
     threshold: float
-    saved_seen: float
     saved: float
     lost: float
     lost_error: float
@@ -145,7 +143,6 @@ def fit_gate(
         draws=draws,
         predictor=name,
         threshold=threshold,
-        saved_seen=float((values[name] >= threshold).mean()),
         saved=float(saved.mean()),
         lost=float(((spared * losses).sum(axis=1) / count).mean()),
         lost_error=float(by_query.std(ddof=1) / math.sqrt(len(losses))),

@@ -368,10 +368,10 @@ def test_reserved_or_impossible_input_names_give_a_clear_error(name: Any) -> Non
     ("arguments", "message"),
     [
         ({"weights": {}}, "weights must map"),
-        ({"weights": {"a": -0.1}}, "weight of 'a' must be a number >= 0, but got -0.1"),
+        ({"weights": {"a": -0.1}}, "weight of 'a' must be a finite number >= 0, but got -0.1"),
         ({"method": "rrf"}, "method must be one of 'weighted_sum', 'reciprocal_rank', but got 'rrf'"),
         ({"missing": None}, "missing must be one of 'min', 'zero', 'drop', 'impute', but got None"),
-        ({"normalize": "l2"}, "normalize must be one of none, .*, but got 'l2'"),
+        ({"normalize": "l2"}, "normalize must be one of 'none', .*, but got 'l2'"),
         ({"normalize": {"other": "none"}}, "normalize names other, but the inputs are bm25, cross_encoder"),
         ({"normalize": {"bm25": "l2"}}, r"normalize\['bm25'\] must be one of"),
         ({"normalize": 3}, "normalize must be a name or"),

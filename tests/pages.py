@@ -24,7 +24,9 @@ from fakes import REPOSITORY
 from haystack_ce_ranker.cli import app
 
 DOCS = REPOSITORY / "docs"
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")] + sorted(
+    DOCS.rglob("*.md")
+)
 HANDBOOK = REPOSITORY / "examples" / "handbook"
 QUERY = "releasing the brake by hand"
 

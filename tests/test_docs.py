@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -181,3 +182,29 @@ def test_planted_faults_in_blocks_are_found(tmp_path):
     component = "haystack_integrations.components.joiners.ce_ranker.hybrid_score_joiner.HybridScoreJoiner"
     with pytest.raises(AssertionError, match="has no no_such_parameter"):
         check_yaml(planted("yaml", f"type: {component}\ninit_parameters: {{no_such_parameter: 1}}\n"))
+
+
+def verdicts():
+    """The rows of the page on evaluating that quote a verdict, by the name of the kept results."""
+    page = (DOCS / "evaluating.md").read_text(encoding="utf-8")
+    section = page.partition("## What it found")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")][2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0].partition(" (")[0].replace(", a bi-encoder measured too", "-bi-encoder"): row for row in rows}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "benchmarks" / "results").glob("*.json")), ids=lambda path: path.stem
+)
+def test_the_verdicts_on_the_page_are_those_of_the_kept_results(path):
+    found = json.loads(path.read_text(encoding="utf-8"))
+    systems, verdict = found["systems"], found["verdict"]
+    best, choice = systems[verdict["subject"]], systems[verdict["choice"]]
+    p, milliseconds = best["versus"]["p_corrected"], choice["latency_ms"]["p50"]
+    _, bm25, best_shown, p_shown, worth_it, _, milliseconds_shown, joules = verdicts()[path.stem]
+    assert bm25 == f"{systems[found['baseline']]['nDCG@10']:.3f}"
+    assert best_shown == f"{best['nDCG@10']:.3f}"
+    assert p_shown == ("< 0.001" if p < 0.001 else f"{p:.3f}")
+    assert worth_it == verdict["worth_it"]
+    assert milliseconds_shown == (f"{milliseconds:.0f}" if milliseconds > 10 else f"{milliseconds:.1f}")
+    assert float(joules) == pytest.approx(choice["joules_per_query"], rel=0.15)

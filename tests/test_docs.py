@@ -131,6 +131,12 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert all(parameter in api for parameter in ("passage_evidence", "rank_constant", "meta_fields_to_index"))
 
 
+def test_every_table_that_a_page_adds_a_line_to_is_there():
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "src").rglob("*.py")).splitlines()
+    lines = [line for block in blocks(DOCS / "extending.md", "diff") for line in block.text.splitlines()]
+    assert [line for line in lines if line.startswith(" ") and line[1:] not in sources] == []
+
+
 @pytest.mark.parametrize("name", haystack_ce_ranker.__all__)
 def test_a_component_page_names_every_parameter(name):
     page = (DOCS / "components" / f"{PAGE_OF[name]}.md").read_text(encoding="utf-8")

@@ -186,6 +186,15 @@ def commands(block: Block) -> Iterator[list[str]]:
                 yield words
 
 
+def inline_commands(page: Path) -> Iterator[list[str]]:
+    """Return the commands of ours that a page names between its blocks, each a list of words."""
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    for found in re.findall(r"`((?:haystack-ce-ranker|make|python3? benchmarks/)[^`]*)`", text):
+        words = shlex.split(found)
+        if len(words) > 1:
+            yield words
+
+
 def check_command(words: list[str]) -> None:
     """
     Check that a command could run: our command parses it, a target or a file exists, an extra is offered.

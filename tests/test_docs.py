@@ -24,6 +24,7 @@ from pages import (
     check_python,
     check_yaml,
     commands,
+    inline_commands,
     name_of,
     pages_with,
     run_python,
@@ -94,6 +95,16 @@ def test_shell_blocks_name_commands_options_targets_and_files_that_exist(page):
                 check_command(words)
             except Exception as error:
                 pytest.fail(f"{block.place}: {' '.join(words)}: {error}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_named_in_a_sentence_exist_with_their_options(page):
+    for words in inline_commands(page):
+        try:
+            check_command(words)
+        except Exception as error:
+            if type(error).__name__ != "MissingParameter":  # a sentence may name a command without what it works on
+                pytest.fail(f"{page.name}: {' '.join(words)}: {error}")
 
 
 def test_only_the_blocks_that_are_counted_here_are_not_run():

@@ -3,19 +3,28 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 MODELS ?= .models
+EXTRAS := onnx,openvino,evaluate,embedders,offline,docs,dev
+
+# How many processes run tests at once, and the Pythons of `make test-pythons`.
+WORKERS ?= 2
+PYTHONS ?= 3.11 3.12 3.13
+
+# The index that torch comes from, if not pip's own: with https://download.pytorch.org/whl/cpu it is a build without CUDA.
+TORCH_INDEX ?=
+TORCH := "$$(grep '^torch==' constraints.txt)" $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
 export HAYSTACK_TELEMETRY_ENABLED ?= False
 export HF_HUB_OFFLINE ?= 1
 export CE_RANKER_MODELS ?= $(MODELS)
 
-.PHONY: demo test test-oldest-haystack lint format bench models clean
+.PHONY: demo check quick test suite test-pythons test-oldest-haystack lint docs format bench models clean
 
-# torch comes first and pinned: with it in place nothing else pulls a CUDA build.
+# torch comes first and pinned: with it in place nothing else pulls another build.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[onnx,openvino,evaluate,embedders,offline,dev]"
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
 	touch $@
 
 demo: $(VENV)/.installed
@@ -34,26 +43,43 @@ format: $(VENV)/.installed
 models: $(VENV)/.installed
 	if [ -f ../shared/tools/get_models.py ]; then $(BIN)/python ../shared/tools/get_models.py $(MODELS); fi
 
-test: lint models
-	$(BIN)/python -m pytest --cov --cov-report=term
-	$(MAKE) test-oldest-haystack
+# One thread per process: a worker computes in one core, and two of them in two.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# What a change must pass before it is shown to others.
+check: lint quick
+
+quick: $(VENV)/.installed
+	$(PYTEST) -q -m "not slow and not integration"
+
+# All that CI does.
+test: lint docs suite test-oldest-haystack
+
+suite: models
+	$(PYTEST) --hypothesis-profile=ci --cov --cov-report=term
+
+# The quick part on every supported Python; those that this machine lacks are named.
+test-pythons:
+	.ci/test-pythons $(PYTHONS)
 
 # The components' tests again on older releases of Haystack, laid over the installed one. Left out are those that compare
 # with Haystack's own BM25 and its error messages.
 HAYSTACKS ?= 2.24.1 2.31.0
-OVERLAID := tests/test_hybrid_score_joiner.py tests/test_cross_encoder_ranker.py tests/test_bm25_retriever.py \
-	tests/test_evaluation_pipelines.py tests/test_examples.py tests/test_readme.py tests/test_cli.py
+OVERLAID := tests/components tests/evaluation/running/test_pipelines.py tests/test_examples.py tests/test_readme.py tests/cli
 
 test-oldest-haystack: $(VENV)/.installed
 	for version in $(HAYSTACKS); do \
 	  [ -d .haystack/$$version ] || \
 	    $(BIN)/python -m pip install --quiet --no-deps --target .haystack/$$version haystack-ai==$$version || exit 1; \
-	  PYTHONPATH=.haystack/$$version $(BIN)/python -m pytest -q $(OVERLAID) \
+	  PYTHONPATH=.haystack/$$version $(PYTEST) -q $(OVERLAID) \
 	    -k "not haystacks_okapi and not are_haystacks and not refused_alike" || exit 1; \
 	done
 
+docs: $(VENV)/.installed
+	$(BIN)/mkdocs build --strict
+
 bench: models
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 clean:
-	rm -rf $(VENV) $(MODELS) .haystack .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf $(VENV) .venv-3.* $(MODELS) .haystack .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* site dist

@@ -8,7 +8,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 
+import profiles
 from fakes import REPOSITORY, save_bert
+
+profiles.register_profiles()
+
+
+def pytest_collection_modifyitems(config, items):
+    profiles.mark(items)
+    chosen = config.getoption("--hypothesis-profile", None) or "default"
+    profiles.multiply((item.function for item in items if hasattr(item, "function")), profiles.TIMES[chosen])
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,43 @@
+"""Which tests are slow, which need real weights, and how many examples hypothesis tries in each profile."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+TIMES = {"default": 1, "ci": 1, "long": 20}
+"""By what each profile of hypothesis (`--hypothesis-profile`) multiplies the examples that a test asks for."""
+
+SLOW: tuple[str, ...] = ()
+"""Files, and single tests, that take more than about 1.5 seconds of a CPU: `make check` leaves them to `make test`."""
+
+REAL = frozenset({"models_dir", "data_dir"})
+"""Fixtures of real weights and collections: a test that asks for one is an integration test."""
+
+
+def register_profiles() -> None:
+    """Register the profiles, none of which lets the time of an example decide a test."""
+    settings.register_profile("default", deadline=None)
+    # The same examples in every run, so that a change fails for what it changes.
+    settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
+    settings.register_profile("long", deadline=None, print_blob=True)
+    settings.load_profile("default")
+
+
+def mark(items: Iterable[pytest.Item]) -> None:
+    """Mark the tests that are slow, and those that need real weights or collections."""
+    for item in items:
+        file, _, test = item.nodeid.partition("::")
+        if file in SLOW or f"{file}::{test.partition('[')[0]}" in SLOW:
+            item.add_marker("slow")
+        if REAL & set(getattr(item, "fixturenames", ())):
+            item.add_marker("integration")
+
+
+def multiply(functions: Iterable[Callable[..., Any]], times: int) -> None:
+    """Multiply the examples that hypothesis tries for each function: a profile alone leaves a number set by a test."""
+    for function in {id(function): function for function in functions}.values():
+        own = getattr(function, "_hypothesis_internal_use_settings", None)
+        if own is not None and times != 1:
+            function._hypothesis_internal_use_settings = settings(own, max_examples=own.max_examples * times)

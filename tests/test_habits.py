@@ -144,7 +144,6 @@ def test_the_version_can_be_asked_for():
     assert Version(installed_version("ce-ranker-haystack")) >= Version("0.1.dev0")
 
 
-@pytest.mark.slow
 def test_the_wheel_holds_our_two_packages_and_no_file_of_shared_folders(tmp_path):
     pytest.importorskip("hatchling", reason="needs the extra 'dev'")
     pytest.importorskip("hatch_vcs", reason="needs the extra 'dev'")

@@ -9,8 +9,17 @@ from hypothesis import settings
 TIMES = {"default": 1, "ci": 1, "long": 20}
 """By what each profile of hypothesis (`--hypothesis-profile`) multiplies the examples that a test asks for."""
 
-SLOW: tuple[str, ...] = ()
-"""Files, and single tests, that take more than about 1.5 seconds of a CPU: `make check` leaves them to `make test`."""
+SLOW: tuple[str, ...] = (
+    "tests/backends/test_openvino_backend.py",
+    "tests/backends/test_packed.py::test_packed_batches_that_score_otherwise_or_fail_are_not_used",
+    "tests/bm25/test_index.py::test_a_process_killed_while_it_saves_leaves_an_index_that_opens",
+    "tests/cli",
+    "tests/fusion/test_fuse.py::test_weighted_sums_and_reciprocal_ranks_equal_those_of_ranx",
+    "tests/quantizing",
+    "tests/test_examples.py",
+    "tests/test_readme.py",
+)
+"""Folders, files and single tests that take more than about 1.5 seconds of a CPU: `make check` leaves them out."""
 
 REAL = frozenset({"models_dir", "data_dir"})
 """Fixtures of real weights and collections: a test that asks for one is an integration test."""
@@ -25,11 +34,15 @@ def register_profiles() -> None:
     settings.load_profile("default")
 
 
+def is_slow(test: str) -> bool:
+    """Tell whether the list of slow tests names a test, its file or a folder above it."""
+    return any(test == entry or test.startswith((f"{entry}/", f"{entry}::", f"{entry}[")) for entry in SLOW)
+
+
 def mark(items: Iterable[pytest.Item]) -> None:
     """Mark the tests that are slow, and those that need real weights or collections."""
     for item in items:
-        file, _, test = item.nodeid.partition("::")
-        if file in SLOW or f"{file}::{test.partition('[')[0]}" in SLOW:
+        if is_slow(item.nodeid):
             item.add_marker("slow")
         if REAL & set(getattr(item, "fixturenames", ())):
             item.add_marker("integration")

@@ -159,15 +159,24 @@ def test_the_wheel_holds_our_two_packages_and_no_file_of_shared_folders(tmp_path
         assert name in held
 
 
-def test_slow_tests_are_where_the_list_says():
-    for entry in profiles.SLOW:
-        file, _, test = entry.partition("::")
-        path = REPOSITORY / file
-        assert path.is_file(), f"{entry} is gone: take it off the list in tests/profiles.py"
-        name = test.rpartition("::")[2]
-        assert not name or re.search(rf"^\s*(async )?def {name}\(", path.read_text(encoding="utf-8"), re.MULTILINE), (
-            f"{entry} is gone: take it off the list in tests/profiles.py"
-        )
+@pytest.mark.parametrize("entry", profiles.SLOW)
+def test_each_entry_of_the_list_of_slow_tests_is_there(entry):
+    file, _, test = entry.partition("::")
+    path = REPOSITORY / file
+    assert path.exists(), "take it off the list in tests/profiles.py"
+    name = test.rpartition("::")[2]
+    assert not name or f"def {name}(" in path.read_text(encoding="utf-8"), "take it off the list in tests/profiles.py"
+
+
+def test_a_slow_test_is_one_that_is_listed_or_in_a_file_or_folder_that_is(monkeypatch):
+    monkeypatch.setattr(profiles, "SLOW", ("tests/slow", "tests/test_file.py", "tests/test_mixed.py::test_one"))
+    slow = ["tests/slow/test_a.py::test_b", "tests/test_file.py::test_a[1]", "tests/test_mixed.py::test_one[x-y]"]
+    quick = [
+        "tests/slower/test_a.py::test_b",
+        "tests/test_file_of_others.py::test_a",
+        "tests/test_mixed.py::test_one_more",
+    ]
+    assert [test for test in slow + quick if profiles.is_slow(test)] == slow
 
 
 def test_a_profile_multiplies_the_examples_that_a_test_asks_for():

@@ -1,5 +1,6 @@
 """What tests share: tiny tokenizers and models built in memory, a backend that is a function, texts in many scripts."""
 
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -39,6 +40,21 @@ def assert_finds_alike(index, texts, queries=("a", "b c", "c d e f", "abcdef", "
         mine, theirs = index.search(query, 10), rebuilt.search(query, 10)
         assert mine.positions.tolist() == theirs.positions.tolist()
         assert mine.scores.tolist() == theirs.scores.tolist()
+
+
+def calls(function, *args, **parameters):
+    """What a function returns, and how many functions were called for it in this thread."""
+    counted = 0
+
+    def count(frame, event, argument):
+        nonlocal counted
+        counted += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        return function(*args, **parameters), counted
+    finally:
+        sys.setprofile(None)
 
 
 def bert_tokenizer():

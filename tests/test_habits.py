@@ -109,6 +109,12 @@ def test_every_target_is_declared_to_be_no_file():
     assert declared == TARGETS
 
 
+def test_the_tests_that_the_makefile_names_are_there():
+    named = re.findall(r"tests/[\w/.]+", MAKEFILE)
+    assert named
+    assert [path for path in named if not (REPOSITORY / path).exists()] == []
+
+
 def test_ci_runs_the_test_command_of_the_readme():
     assert "\nexec make test\n" in (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
     assert re.search(r"^make test\b", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.MULTILINE)

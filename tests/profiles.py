@@ -23,6 +23,7 @@ SLOW: tuple[str, ...] = (
     "tests/fusion/test_fuse.py::test_weighted_sums_and_reciprocal_ranks_equal_those_of_ranx",
     "tests/machine/test_memory.py",
     "tests/quantizing",
+    "tests/test_docs.py",
     "tests/test_examples.py",
     "tests/test_readme.py",
 )

@@ -173,3 +173,25 @@ def outline(path: Path) -> list[tuple[str, int]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     return [(node.name, (node.end_lineno or node.lineno) - node.lineno + 1) for node in functions]
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def name(path: Path) -> str:
+    return path.relative_to(SOURCE).as_posix()
+
+
+def test_no_file_has_more_than_500_lines():
+    counted = {name(path): lines(path) for path in SOURCE.rglob("*.py")}
+    assert {file: count for file, count in counted.items() if count > 500} == {}
+
+
+def test_no_function_has_more_than_60_lines():
+    counted = {f"{name(path)}: {function}": count for path in SOURCE.rglob("*.py") for function, count in outline(path)}
+    assert {function: count for function, count in counted.items() if count > 60} == {}
+
+
+def test_the_evaluation_has_fewer_than_5500_lines():
+    assert 0 < sum(lines(path) for path in (SOURCE / ENGINE / "evaluation").rglob("*.py")) < 5500

@@ -1,12 +1,12 @@
 """
 Is re-ranking worth it on the test collections: `haystack-ce-ranker evaluate` on each, and a table of the verdicts.
 
-    python benchmarks/results.py --float32 .models/ce-minilm-l12 --bi-encoder .models/bi-minilm-l6
+    python benchmarks/results.py                # all collections and the table: an hour
+    python benchmarks/results.py covidqa summary --write
 
-Keeps each collection's results.json in `benchmarks/results/` (ids, offsets and figures, no texts), with the picture of
-one, and prints the summary for the README. What was measured before is kept in `--cache` and not measured again: remove
-it to measure anew. Collections that are missing are skipped with a word. Needs the extras `evaluate` and `onnx`;
-without the two options, which name folders of weights, it measures the int8 model behind BM25 alone.
+With `--write`, each collection's results.json (ids, offsets and figures, no texts) goes to `benchmarks/results/`, with
+the picture of one. What was measured before is kept in `--cache` as long as the code stays the same. The float32 model
+and the bi-encoder are measured where `--models` has them. Needs the extras `evaluate` and `onnx`.
 """
 
 import argparse
@@ -15,11 +15,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import common
+from common import CannotRun, Report
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
 
 FOLDER = Path(__file__).parent / "results"
@@ -59,83 +62,106 @@ TASKS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("collections", nargs="*", default=list(TASKS), help="which of them; all by default")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("CE_RANKER_DATA", "../shared/data")))
-    parser.add_argument("--model", default=OFFLINE_MODEL, help="the cross-encoder, int8 ONNX by default")
-    parser.add_argument("--float32", help="the same model's float32 folder")
-    parser.add_argument("--bi-encoder", help="a bi-encoder's folder")
-    parser.add_argument("--queries", type=int, help="at most so many of each collection")
-    parser.add_argument("--cache", type=Path, default=Path(".cache/results"))
-    arguments = parser.parse_args()
-    for name in arguments.collections:
-        task = TASKS[name]
-        folder = arguments.data / (name if task.folder is None else task.folder)
-        if not folder.is_dir():
-            print(f"{name}: {folder} is not there, skipped")
-        elif task.bi_encoder and arguments.bi_encoder is None:
-            print(f"{name}: no --bi-encoder is named, skipped")
-        else:
-            _evaluate(name, folder, task, arguments)
-    print()
-    print(
-        "\n".join(summary({path.stem: json.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.json"))}))
-    )
+def output_of(name: str, arguments: argparse.Namespace) -> Path:
+    """Return where a collection's results are kept: another folder for other code or another number of queries."""
+    made_by = f"{common.source_hash()[:12]}-{arguments.queries or 'all'}"
+    folder: Path = arguments.cache / "results" / made_by / name
+    return folder
 
 
-def _evaluate(name: str, folder: Path, task: Task, arguments: argparse.Namespace) -> None:
-    output = arguments.cache / name
-    command = [sys.executable, "-m", "haystack_ce_ranker.cli", "evaluate", str(folder)]
-    command += ["--depth", task.depth, "--relevance-level", str(task.relevance_level), "--output", str(output)]
+def evaluate(name: str, arguments: argparse.Namespace, report: Report) -> None:
+    """Evaluate one collection."""
+    command = command_of(name, TASKS[name], arguments)
+    output = output_of(name, arguments)
+    report.say(f"`haystack-ce-ranker {' '.join(command)} --output {name}`")
+    program = [sys.executable, "-m", "haystack_ce_ranker.cli", *command, "--output", str(output)]
+    done = subprocess.run(program, check=False, stdout=sys.stderr)
+    if done.returncode:
+        raise RuntimeError(f"evaluating {name} ended with {done.returncode}")
+    if arguments.write:
+        text = (output / "results.json").read_text(encoding="utf-8")
+        text = text.replace(f"{Path.cwd()}{os.sep}", "")  # stands in notes on models that a backend cannot load
+        FOLDER.mkdir(exist_ok=True)
+        (FOLDER / f"{name}.json").write_text(common.compact_json(json.loads(text)), encoding="utf-8")
+        if name == PICTURE:
+            shutil.copy(output / "latency.svg", FOLDER / f"{name}.svg")
+
+
+def command_of(name: str, task: Task, arguments: argparse.Namespace) -> list[str]:
+    """Return the command line of `haystack-ce-ranker` that evaluates a collection."""
+    folder = common.collection_folder(arguments, name if task.folder is None else task.folder)
+    depth = arguments.depth if arguments.depth is not None else task.depth
+    command = ["evaluate", str(folder), "--depth", depth, "--relevance-level", str(task.relevance_level)]
     command += ["--model", arguments.model]
-    if task.float32 and arguments.float32 is not None:
-        command += ["--model", arguments.float32]
+    float32 = arguments.models / "ce-minilm-l12"
+    if task.float32 and float32.is_dir() and not arguments.quick:
+        command += ["--model", str(float32)]
     else:
-        command += ["--backend", "onnx"]
+        command += ["--backend", arguments.backend]
     if task.bi_encoder:
-        command += ["--bi-encoder", arguments.bi_encoder]
+        command += ["--bi-encoder", str(common.weights_folder(arguments, "bi-minilm-l6"))]
     if task.run is not None:
         command += ["--run", task.run]
     limits = [limit for limit in (task.queries, arguments.queries) if limit is not None]
     if limits:
         command += ["--queries", str(min(limits))]
-    print("$", " ".join(["haystack-ce-ranker", *command[3:]]), flush=True)
-    subprocess.run(command, check=True)
-    FOLDER.mkdir(exist_ok=True)
-    text = (output / "results.json").read_text(encoding="utf-8")
-    here = f"{Path.cwd()}{os.sep}"  # stands in notes on models that a backend cannot load
-    (FOLDER / f"{name}.json").write_text(text.replace(here, ""), encoding="utf-8")
-    if name == PICTURE:
-        shutil.copy(output / "latency.svg", FOLDER / f"{name}.svg")
+    if arguments.quick:
+        command += ["--no-memory"]
+    return command
 
 
-def summary(found: Mapping[str, dict[str, Any]]) -> list[str]:
-    """Return a Markdown table: a collection a row, with the verdict and what it rests on."""
-    rows = ["| collection | baseline | best re-ranked | p | worth it? | choice | p50 ms | joules |"]
-    rows.append("|---|---|---|---|---|---|---|---|")
+def summary(arguments: argparse.Namespace, report: Report) -> None:
+    """Print a table: a collection a row, with the verdict and what it rests on."""
+    files = {name: output_of(name, arguments) / "results.json" for name in TASKS}
+    found = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+    if not found:
+        raise CannotRun("no collection has been evaluated with this code")
+    headings = ("collection", "baseline", "best re-ranked", "p", "worth it?", "choice", "p50 ms", "joules")
+    report.table("Is re-ranking worth it?", *headings)
     for name, one in found.items():
-        systems, verdict = one["systems"], one["verdict"]
-        subject = systems.get(verdict["subject"]) if verdict["subject"] is not None else None
-        choice = systems[verdict["choice"]]
-        against = "-" if subject is None else f"{subject['nDCG@10']:.3f} ({verdict['subject']})"
-        p = "-" if subject is None or subject["versus"] is None else _p(subject["versus"]["p_corrected"])
-        cells = [
-            f"{name} ({one['queries']})",
-            f"{systems[one['baseline']]['nDCG@10']:.3f}",
-            against,
-            p,
-            verdict["worth_it"],
-            verdict["choice"],
-            f"{choice['latency_ms']['p50']:,.1f}",
-            f"{choice['joules_per_query']:.2g}",
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
-    return rows
+        report.row(*summary_row(name, one))
 
 
-def _p(value: float) -> str:
+def summary_row(name: str, one: dict[str, Any]) -> list[str]:
+    """Return what the summary says of a collection, from its results.json."""
+    systems, verdict = one["systems"], one["verdict"]
+    subject = systems.get(verdict["subject"]) if verdict["subject"] is not None else None
+    choice = systems[verdict["choice"]]
+    p = "-" if subject is None or subject["versus"] is None else p_value(subject["versus"]["p_corrected"])
+    return [
+        f"{name} ({one['queries']})",
+        f"{systems[one['baseline']]['nDCG@10']:.3f}",
+        "-" if subject is None else f"{subject['nDCG@10']:.3f} ({verdict['subject']})",
+        p,
+        verdict["worth_it"],
+        verdict["choice"],
+        f"{choice['latency_ms']['p50']:,.1f}",
+        f"{choice['joules_per_query']:.2g}",
+    ]
+
+
+def p_value(value: float) -> str:
+    """Return a p-value as it stands in the table."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+PARTS = {**{name: partial(evaluate, name) for name in TASKS}, "summary": summary}
+QUICK = {"queries": 3, "depth": "5"}
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = common.parser(__doc__, PARTS)
+    common.add_model(parser, OFFLINE_MODEL)
+    parser.add_argument("--depth", help="depths separated by commas, in place of the table")
+    return common.parse(parser, PARTS, argv, quick=QUICK)
+
+
+def main() -> None:
+    """Evaluate the collections that were asked for, and print the summary."""
+    arguments = parse()
+    common.use_threads(arguments.threads)
+    common.run(PARTS, arguments, __file__, page=FOLDER / "README.md")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from haystack import Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
-from common import CannotRun, Report, ScoreStore, collection_folder
+from common import CannotRun, Report, collection_folder
 from haystack_ce_ranker.evaluation.commands.tune_joiner import collect
 from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection, load_run
 from haystack_ce_ranker.evaluation.running.pipelines import measured
@@ -25,6 +25,7 @@ from haystack_ce_ranker.fusion.tuning import Frame, JudgedQuery, Setting
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
+from kept import ScoreStore
 
 CE, BM25 = "cross_encoder", "bm25"
 INPUTS = (BM25, CE)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+import kept
 from common import CannotRun, Report
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
 
@@ -64,7 +65,7 @@ TASKS = {
 
 def output_of(name: str, arguments: argparse.Namespace) -> Path:
     """Return where a collection's results are kept: another folder for other code or another number of queries."""
-    made_by = f"{common.source_hash()[:12]}-{arguments.queries or 'all'}"
+    made_by = f"{kept.source_hash()[:12]}-{arguments.queries or 'all'}"
     folder: Path = arguments.cache / "results" / made_by / name
     return folder
 
@@ -82,7 +83,7 @@ def evaluate(name: str, arguments: argparse.Namespace, report: Report) -> None:
         text = (output / "results.json").read_text(encoding="utf-8")
         text = text.replace(f"{Path.cwd()}{os.sep}", "")  # stands in notes on models that a backend cannot load
         FOLDER.mkdir(exist_ok=True)
-        (FOLDER / f"{name}.json").write_text(common.compact_json(json.loads(text)), encoding="utf-8")
+        (FOLDER / f"{name}.json").write_text(kept.compact_json(json.loads(text)), encoding="utf-8")
         if name == PICTURE:
             shutil.copy(output / "latency.svg", FOLDER / f"{name}.svg")
 

@@ -55,7 +55,7 @@ class Outcome(NamedTuple):
         else:
             said = f"{len(held)} of {len(held) + len(missed)} targets hold" if held or missed else "no targets"
         unique = dict.fromkeys([*missed, *left_out])  # what several parts lack is said once
-        return [f"{self.name}: {said}, {self.seconds:.0f} s", *(f"  {line}" for line in unique)]
+        return [f"{self.name}: {said}, took {self.seconds:.0f} s", *(f"  {line}" for line in unique)]
 
 
 def run_one(name: str, options: Sequence[str], folder: Path) -> Outcome:

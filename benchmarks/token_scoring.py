@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from common import CannotRun, Report, ScoreStore, collection_folder
+from common import CannotRun, Report, collection_folder
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.configuration import load_tokenizer
 from haystack_ce_ranker.backends.model_files import ModelOptions, locate
@@ -24,6 +24,7 @@ from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10, ran
 from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, QueryScores, ReadingPolicy, Stats
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
+from kept import ScoreStore
 
 DEPTHS = {"covidqa": 10, "dl19-long": 50, "dl19": 50, "cacm": 10, "med": 10, "stackfaq": 10}
 DEFAULT = ReadingPolicy()

@@ -1,5 +1,5 @@
 """
-What fusion is worth: normalisers and weights by collection, the default blend against the cross-encoder alone, what a
+What fusion is worth: normalizers and weights by collection, the default blend against the cross-encoder alone, what a
 cut list does, tuning on half of the queries, how many labelled queries it takes, and how long joining takes.
 
     python benchmarks/fusion.py
@@ -26,25 +26,10 @@ from common import CannotRun, Report, milliseconds
 from fusion_scores import ALONE, BM25, CE, DEFAULT, INPUTS, QUICK, TASKS, UNSEEN, scores
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
 from haystack_ce_ranker.evaluation.judging.measures import ndcg_at_10, ranked_scores
-from haystack_ce_ranker.fusion.fuse import (
-    LOG_SCALE,
-    ScoredList,
-    fuse,
-    parse_normalization,
-    parse_normalizations,
-    sigmoid,
-)
-from haystack_ce_ranker.fusion.tuning import (
-    Frame,
-    JudgedQuery,
-    Setting,
-    default_steps,
-    learning_curve,
-    measure,
-    ndcg,
-    simplex,
-    tune,
-)
+from haystack_ce_ranker.fusion.fuse import ScoredList, fuse
+from haystack_ce_ranker.fusion.judged import Frame, JudgedQuery, Setting, default_steps, measure, ndcg, simplex
+from haystack_ce_ranker.fusion.normalizers import LOG_SCALE, parse_normalization, parse_normalizations, sigmoid
+from haystack_ce_ranker.fusion.tuning import learning_curve, tune
 from haystack_ce_ranker.significance import Interval, bootstrap
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 
@@ -83,11 +68,11 @@ def on_probabilities(queries: list[JudgedQuery]) -> list[JudgedQuery]:
 
 
 def show_normalizers(arguments: argparse.Namespace, report: Report) -> None:
-    """nDCG@10 by collection, normaliser and the cross-encoder's share."""
+    """nDCG@10 by collection, normalizer and the cross-encoder's share."""
     data = scores(TASKS, arguments, report)
     report.table(
         f"nDCG@10 at a cross-encoder share of {' / '.join(map(str, SHARES))}; '-': significantly below it alone",
-        *("normaliser", *(f"{name} ({len(queries)})" for name, queries in data.items())),
+        *("normalizer", *(f"{name} ({len(queries)})" for name, queries in data.items())),
     )
     for name in INPUTS:
         report.row(f"{name} alone", *(f"{measure(queries, ALONE[name]).mean():.3f}" for queries in data.values()))

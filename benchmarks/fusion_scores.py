@@ -20,8 +20,9 @@ from common import CannotRun, Report, collection_folder
 from haystack_ce_ranker.evaluation.commands.tune_joiner import collect
 from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection, load_run
 from haystack_ce_ranker.evaluation.running.pipelines import measured
-from haystack_ce_ranker.fusion.fuse import ScoredList, parse_normalizations
-from haystack_ce_ranker.fusion.tuning import Frame, JudgedQuery, Setting
+from haystack_ce_ranker.fusion.fuse import ScoredList
+from haystack_ce_ranker.fusion.judged import Frame, JudgedQuery, Setting
+from haystack_ce_ranker.fusion.normalizers import parse_normalizations
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever

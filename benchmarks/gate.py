@@ -17,7 +17,7 @@ from common import Report
 from fusion_scores import ALONE, BM25, CE, DEFAULT, QUICK, TASKS, scores
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
 from haystack_ce_ranker.evaluation.commands.fit_gate import CAUTION, DRAWS, GateAdvice, GateQuery, fit_gate
-from haystack_ce_ranker.fusion.tuning import JudgedQuery, Setting, measure
+from haystack_ce_ranker.fusion.judged import JudgedQuery, Setting, measure
 from haystack_ce_ranker.gating import PREDICTORS
 
 CHOSEN = "chosen on the other half"
@@ -46,11 +46,12 @@ def gate(label: str, setting: Setting, arguments: argparse.Namespace, report: Re
     data = scores(TASKS, arguments, report)
     found = {name: fitted(queries_of(judged, setting), arguments) for name, judged in data.items()}
     chosen = {name: rows[CHOSEN] for name, rows in found.items()}
-    report.table(f"Re-ranked: {label}", None, *(f"{name} ({advice.queries})" for name, advice in chosen.items()))
+    report.say(f"\n## Re-ranked: {label}\n")
+    report.say("Held-out queries not re-ranked / nDCG@10 given up (by chance); bold: recommended")
+    report.table(None, "", *(f"{name} ({advice.queries})" for name, advice in chosen.items()))
     report.row("gain of re-ranking all", *(f"{advice.gain:+.4f}" for advice in chosen.values()))
     for row in [*PREDICTORS, CHOSEN]:
         report.row(f"**{row}**" if row == CHOSEN else f"`{row}`", *cells_of(row, found))
-    report.say("\nHeld-out queries not re-ranked / nDCG@10 given up (by chance); bold: recommended")
     for name, advice in chosen.items():
         report.say(f"\n{name}: {advice.reason}")
 

@@ -328,21 +328,14 @@ PARTS = {"quality": quality, "speed": speed, "growth": growth, "component": comp
 QUICK = {"documents": "10000", "component_documents": 10_000, "queries": 20}
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = common.parser(__doc__, PARTS)
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
     parser.set_defaults(queries=100, threads=1)
     parser.add_argument("--documents", default="10000,100000,1000000", help="sizes of the recombined collections")
     parser.add_argument("--component-documents", type=int, default=100_000, help="passages of the part `component`")
-    return common.parse(parser, PARTS, argv, quick=QUICK)
 
 
-def main() -> None:
-    """Print the tables that were asked for, with their targets."""
-    arguments = parse()
-    common.use_threads(arguments.threads, pin=False)
-    common.run(PARTS, arguments, __file__)
-
+BENCHMARK = common.Benchmark(__file__, __doc__, PARTS, QUICK, options, pin=False)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -1,8 +1,8 @@
 """
 What the benchmarks share: command line, report with targets, facts on the machine, memory in a process of its own.
 
-A benchmark is a table of parts, each a function of the arguments and the report. `run` runs those that were asked for.
-A part prints through the report, which collects its targets and, with `--write`, puts its lines into the Markdown file
+A `Benchmark` is a table of parts, each a function of the arguments and the report; it runs those that were asked for. A
+part prints through the report, which collects its targets and, with `--write`, puts its lines into the Markdown file
 beside the script. What a machine cannot run raises `CannotRun` and is left out with the reason.
 """
 
@@ -66,30 +66,6 @@ def add_model(made: argparse.ArgumentParser, default: str) -> None:
     """Add the options that name a cross-encoder."""
     made.add_argument("--model", default=default, help="the cross-encoder: a folder or a `package:` name")
     made.add_argument("--backend", default="onnx", help="what runs it")
-
-
-def parse(
-    made: argparse.ArgumentParser,
-    parts: Mapping[str, Any],
-    argv: Sequence[str] | None = None,
-    *,
-    quick: Mapping[str, Any] | None = None,
-) -> argparse.Namespace:
-    """
-    Read the command line.
-
-    :param quick: The defaults of `--quick`, by option; an option that is given still counts.
-    """
-    if made.parse_args(argv).quick:
-        made.set_defaults(**(quick or {}))
-    arguments = made.parse_args(argv)
-    if arguments.quick and arguments.write:
-        made.error("--quick makes no figures to keep; omit --write")
-    unknown = sorted(set(arguments.parts) - set(parts))
-    if unknown:
-        made.error(f"PART must be one of {', '.join(parts)}, but got {unknown[0]!r}")
-    arguments.parts = arguments.parts or list(parts)
-    return arguments
 
 
 def collection_folder(arguments: argparse.Namespace, name: str) -> Path:
@@ -263,30 +239,61 @@ def with_block(text: str, name: str, block: str) -> str:
     return f"{text.rstrip()}\n\n{new}\n"
 
 
-def run(
-    parts: Mapping[str, Callable[[argparse.Namespace, Report], None]],
-    arguments: argparse.Namespace,
-    script: str,
-    *,
-    page: Path | None = None,
-) -> None:
+@dataclass(frozen=True)
+class Benchmark:
     """
-    Run the parts that were asked for and end the process.
+    A script: its parts and how it is called.
 
-    The exit status is 0 whether the targets hold or not (1 with `--strict` if one is missed), and `SKIPPED` where no
-    part can run here.
-
-    :param page: The Markdown file that `--write` changes; the one beside the script if None.
+    :ivar script: Its file.
+    :ivar description: Its docstring.
+    :ivar parts: What it measures, by name.
+    :ivar quick: The defaults of `--quick`, by option; an option that is given still counts.
+    :ivar options: Adds the script's own options.
+    :ivar page: The Markdown file that `--write` changes; the one beside the script if None.
+    :ivar pin: Whether the process keeps no more CPUs than it has threads; see `use_threads`.
     """
-    report = Report(Path(script).resolve(), page=page, cache=arguments.cache, write=arguments.write)
-    print(machine())
-    for name in arguments.parts:
-        with report.part(name):
-            parts[name](arguments, report)
-    report.finish()
-    if not report.parts:
-        sys.exit(SKIPPED)
-    sys.exit(1 if arguments.strict and report.missed else 0)
+
+    script: str
+    description: str | None
+    parts: Mapping[str, Callable[[argparse.Namespace, Report], None]]
+    quick: Mapping[str, Any]
+    options: Callable[[argparse.ArgumentParser], None]
+    page: Path | None = None
+    pin: bool = True
+
+    def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """Read the command line."""
+        made = parser(self.description, self.parts)
+        self.options(made)
+        if made.parse_args(argv).quick:
+            made.set_defaults(**self.quick)
+        arguments = made.parse_args(argv)
+        if arguments.quick and arguments.write:
+            made.error("--quick makes no figures to keep; omit --write")
+        unknown = sorted(set(arguments.parts) - set(self.parts))
+        if unknown:
+            made.error(f"PART must be one of {', '.join(self.parts)}, but got {unknown[0]!r}")
+        arguments.parts = arguments.parts or list(self.parts)
+        return arguments
+
+    def main(self, argv: Sequence[str] | None = None) -> None:
+        """
+        Run the parts that were asked for and end the process.
+
+        The exit status is 0 whether the targets hold or not (1 with `--strict` if one is missed), and `SKIPPED` where
+        no part can run here.
+        """
+        arguments = self.parse(argv)
+        use_threads(arguments.threads, pin=self.pin)
+        report = Report(Path(self.script).resolve(), page=self.page, cache=arguments.cache, write=arguments.write)
+        print(machine())
+        for name in arguments.parts:
+            with report.part(name):
+                self.parts[name](arguments, report)
+        report.finish()
+        if not report.parts:
+            sys.exit(SKIPPED)
+        sys.exit(1 if arguments.strict and report.missed else 0)
 
 
 # The machine
@@ -299,7 +306,7 @@ def allowed_cpus() -> int:
 
 def use_threads(count: int, *, pin: bool = True) -> None:
     """
-    Let this process and its children use so many threads.
+    Let this process and its children use this many threads.
 
     :param pin: Whether to take CPUs away beyond that number, too: the only limit that some runtimes go by.
     """

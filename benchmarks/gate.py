@@ -9,7 +9,7 @@ Scores come from BM25Retriever and CrossEncoderRanker as in `fusion.py`, with wh
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import common
@@ -72,21 +72,14 @@ PARTS = {
 }
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = common.parser(__doc__, PARTS)
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
     common.add_model(parser, OFFLINE_MODEL)
     parser.add_argument("--caution", type=float, default=CAUTION, help="standard errors; see find_threshold")
     parser.add_argument("--draws", type=int, default=DRAWS, help="random halvings")
-    return common.parse(parser, PARTS, argv, quick=QUICK)
 
 
-def main() -> None:
-    """Print the tables."""
-    arguments = parse()
-    common.use_threads(arguments.threads)
-    common.run(PARTS, arguments, __file__)
-
+BENCHMARK = common.Benchmark(__file__, __doc__, PARTS, QUICK, options)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -15,7 +15,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -151,20 +150,13 @@ PARTS = {**{name: partial(evaluate, name) for name in TASKS}, "summary": summary
 QUICK = {"queries": 3, "depth": "5"}
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = common.parser(__doc__, PARTS)
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
     common.add_model(parser, OFFLINE_MODEL)
     parser.add_argument("--depth", help="depths separated by commas, in place of the table")
-    return common.parse(parser, PARTS, argv, quick=QUICK)
 
 
-def main() -> None:
-    """Evaluate the collections that were asked for, and print the summary."""
-    arguments = parse()
-    common.use_threads(arguments.threads)
-    common.run(PARTS, arguments, __file__, page=FOLDER / "README.md")
-
+BENCHMARK = common.Benchmark(__file__, __doc__, PARTS, QUICK, options, page=FOLDER / "README.md")
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -312,9 +312,8 @@ QUICK = {
 }
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = common.parser(__doc__, PARTS)
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
     parser.set_defaults(queries=43)
     parser.add_argument("--long-queries", type=int, default=24, help="of covidqa")
     parser.add_argument("--peer-queries", type=int, default=5, help="of these, for all peers but Haystack's")
@@ -323,15 +322,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--memory-candidates", type=int, default=1000)
     parser.add_argument("--memory-peer-candidates", type=int, default=100, help="for the other systems, which are slow")
     parser.add_argument("--memory-limit", type=float, default=8.0, help="GB that a process may allocate")
-    return common.parse(parser, PARTS, argv, quick=QUICK)
 
 
-def main() -> None:
-    """Print the tables that were asked for, with their targets."""
-    arguments = parse()
-    common.use_threads(arguments.threads)
-    common.run(PARTS, arguments, __file__)
-
+BENCHMARK = common.Benchmark(__file__, __doc__, PARTS, QUICK, options)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -408,22 +408,15 @@ PARTS = {
 QUICK = {"queries": 2, "windows_queries": 1, "least_queries": 1}
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = common.parser(__doc__, PARTS)
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
     common.add_model(parser, OFFLINE_MODEL)
     parser.add_argument("--collections", help="separated by commas, in place of those of the part")
     parser.add_argument("--windows-queries", type=int, default=10, help="queries for reading every window")
     parser.add_argument("--least-queries", type=int, default=5, help="the fewest long queries that make a row")
-    return common.parse(parser, PARTS, argv, quick=QUICK)
 
 
-def main() -> None:
-    """Print the tables that were asked for, with their targets."""
-    arguments = parse()
-    common.use_threads(arguments.threads)
-    common.run(PARTS, arguments, __file__)
-
+BENCHMARK = common.Benchmark(__file__, __doc__, PARTS, QUICK, options)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

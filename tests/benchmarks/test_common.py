@@ -16,14 +16,22 @@ def report_of(tmp_path, **options):
     return common.Report(tmp_path / "some.py", cache=tmp_path / "cache", **options)
 
 
-def arguments_of(tmp_path, *argv, parts=PARTS):
-    return common.parse(common.parser("What it measures.", parts), parts, [*argv, "--cache", str(tmp_path / "cache")])
+def benchmark_of(tmp_path, parts=PARTS, quick=()):
+    def options(parser):
+        parser.add_argument("--depth", type=int, default=50)
+
+    return common.Benchmark(str(tmp_path / "some.py"), "What it measures.", parts, dict(quick), options, pin=False)
 
 
-def status_of(parts, arguments, tmp_path):
+def status_of(tmp_path, parts, *argv):
     with pytest.raises(SystemExit) as ended:
-        common.run(parts, arguments, str(tmp_path / "some.py"))
+        benchmark_of(tmp_path, parts).main([*argv, "--cache", str(tmp_path / "cache")])
     return ended.value.code
+
+
+@pytest.fixture(autouse=True)
+def threads_as_they_were(monkeypatch):
+    monkeypatch.setattr(common, "use_threads", lambda count, pin: None)
 
 
 def test_a_table_is_markdown(tmp_path, capsys):
@@ -55,7 +63,7 @@ def test_what_cannot_run_is_left_out_with_the_reason_and_the_rest_goes_on(tmp_pa
     with report.part("some"):
         for name in ("absent", "present"):
             with report.or_left_out(name):
-                common.collection_folder(arguments_of(tmp_path, "--data", str(tmp_path)), name)
+                common.collection_folder(benchmark_of(tmp_path).parse(["--data", str(tmp_path)]), name)
         report.say("after")
     with report.part("other"):
         raise common.CannotRun("no GPU")
@@ -82,9 +90,9 @@ def nothing_there(_arguments, _report):
 
 def test_the_exit_status_says_whether_it_ran_not_whether_targets_hold(tmp_path, capsys):
     parts = {"first": missing_target, "second": nothing_there}
-    assert status_of(parts, arguments_of(tmp_path), tmp_path) == 0
-    assert status_of(parts, arguments_of(tmp_path, "--strict"), tmp_path) == 1
-    assert status_of(parts, arguments_of(tmp_path, "second"), tmp_path) == common.SKIPPED
+    assert status_of(tmp_path, parts) == 0
+    assert status_of(tmp_path, parts, "--strict") == 1
+    assert status_of(tmp_path, parts, "second") == common.SKIPPED
     assert "- MISSED: never: 0" in capsys.readouterr().out
     assert not list(tmp_path.glob("*.md"))
 
@@ -97,9 +105,7 @@ def test_write_replaces_the_parts_that_ran_and_no_other_line(tmp_path):
     def told(_arguments, report):
         report.say(r"new, with a \1 that no pattern reads")
 
-    status_of(
-        {"first": told, "third": told}, arguments_of(tmp_path, "--write", parts={"first": 0, "third": 0}), tmp_path
-    )
+    assert status_of(tmp_path, {"first": told, "third": told}, "--write") == 0
     text = page.read_text("utf-8")
     head, _, rest = text.partition("<!-- begin generated: first -->\n")
     assert head == "# Title\n\nProse.\n\n"
@@ -116,22 +122,26 @@ def test_a_picture_goes_beside_the_script_only_with_write(tmp_path):
 
 
 def test_quick_sets_other_defaults_and_what_is_given_counts(tmp_path):
-    def parse(*argv):
-        return common.parse(common.parser("", PARTS), PARTS, argv, quick={"queries": 3, "threads": 7})
+    benchmark = benchmark_of(tmp_path, quick={"queries": 3, "depth": 5})
 
-    assert (parse("--quick").queries, parse("--quick", "--queries", "5").queries, parse().queries) == (3, 5, None)
-    assert parse("--quick").threads == 7
-    assert parse().parts == ["first", "second"]
-    assert parse("second").parts == ["second"]
+    def parsed(*argv):
+        arguments = benchmark.parse(argv)
+        return arguments.queries, arguments.depth
+
+    assert parsed() == (None, 50)
+    assert parsed("--quick") == (3, 5)
+    assert parsed("--quick", "--queries", "7") == (7, 5)
+    assert benchmark.parse([]).parts == ["first", "second"]
+    assert benchmark.parse(["second"]).parts == ["second"]
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [(["third"], "PART must be one of first, second, but got 'third'"), (["--quick", "--write"], "omit --write")],
 )
-def test_a_wrong_command_line_names_the_remedy(argv, message, capsys):
+def test_a_wrong_command_line_names_the_remedy(tmp_path, argv, message, capsys):
     with pytest.raises(SystemExit):
-        common.parse(common.parser("", PARTS), PARTS, argv)
+        benchmark_of(tmp_path).parse(argv)
     assert message in capsys.readouterr().err
 
 

@@ -64,10 +64,12 @@ def test_an_unknown_benchmark_is_refused(fake_benchmarks, monkeypatch, capsys):
 @pytest.mark.parametrize("name", run_all.BENCHMARKS)
 def test_each_benchmark_starts_and_runs_all_its_parts_without_arguments(name, capsys):
     module = importlib.import_module(name)
-    assert module.parse([]).parts == list(module.PARTS)
-    assert module.parse(["--quick"]).quick
+    assert module.BENCHMARK.parse([]).parts == list(module.PARTS)
+    quick = vars(module.BENCHMARK.parse(["--quick"]))
+    assert {option: quick[option] for option in module.QUICK} == module.QUICK
+    assert set(module.QUICK) <= set(vars(module.BENCHMARK.parse([])))
     with pytest.raises(SystemExit) as ended:
-        module.parse(["--help"])
+        module.BENCHMARK.parse(["--help"])
     assert ended.value.code == 0
     assert f"python benchmarks/{name}.py" in capsys.readouterr().out
 

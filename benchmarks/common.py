@@ -84,6 +84,17 @@ def weights_folder(arguments: argparse.Namespace, name: str) -> Path:
     return folder
 
 
+def located_model(arguments: argparse.Namespace) -> str:
+    """Return the cross-encoder that was named, which must be there."""
+    from haystack_ce_ranker.backends.model_files import ModelNotFoundError, locate
+
+    try:
+        locate(arguments.model)
+    except ModelNotFoundError as error:
+        raise CannotRun(str(error)) from error
+    return str(arguments.model)
+
+
 # The report
 
 

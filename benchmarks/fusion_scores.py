@@ -16,7 +16,7 @@ from pathlib import Path
 from haystack import Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
-from common import CannotRun, Report, collection_folder
+from common import CannotRun, Report, collection_folder, located_model
 from haystack_ce_ranker.evaluation.commands.tune_joiner import collect
 from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection, load_run
 from haystack_ce_ranker.evaluation.running.pipelines import measured
@@ -74,7 +74,7 @@ def scores(tasks: Mapping[str, Task], arguments: argparse.Namespace, report: Rep
             folder = collection_folder(arguments, name if task.folder is None else task.folder)
             found[name] = scores_of(name, task, folder, arguments, store)
     if not found:
-        raise CannotRun("none of the collections is there")
+        raise CannotRun("none of the collections can be scored")
     return found
 
 
@@ -113,7 +113,7 @@ def sampled(folder: Path, task: Task, limit: int | None) -> Collection:
 
 def _parts(task: Task, arguments: argparse.Namespace) -> tuple[BM25Retriever, CrossEncoderRanker]:
     options = {"backend": arguments.backend, "threads": arguments.threads}
-    ranker = CrossEncoderRanker(model=arguments.model, top_k=task.depth, **options)
+    ranker = CrossEncoderRanker(model=located_model(arguments), top_k=task.depth, **options)
     return BM25Retriever(InMemoryDocumentStore(), top_k=task.depth), ranker
 
 

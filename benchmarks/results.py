@@ -93,7 +93,7 @@ def command_of(name: str, task: Task, arguments: argparse.Namespace) -> list[str
     folder = common.collection_folder(arguments, name if task.folder is None else task.folder)
     depth = arguments.depth if arguments.depth is not None else task.depth
     command = ["evaluate", str(folder), "--depth", depth, "--relevance-level", str(task.relevance_level)]
-    command += ["--model", arguments.model]
+    command += ["--model", common.located_model(arguments)]
     float32 = arguments.models / "ce-minilm-l12"
     if task.float32 and float32.is_dir() and not arguments.quick:
         command += ["--model", str(float32)]

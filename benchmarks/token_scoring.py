@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from common import CannotRun, Report, collection_folder
+from common import CannotRun, Report, collection_folder, located_model
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.configuration import load_tokenizer
 from haystack_ce_ranker.backends.model_files import ModelOptions, locate
@@ -71,7 +71,7 @@ class Remembering:
 
 def backend_of(arguments: argparse.Namespace) -> Remembering:
     """Return the model that was asked for; all parts share it."""
-    return _loaded(arguments.backend, arguments.model, arguments.threads, arguments.cache)
+    return _loaded(arguments.backend, located_model(arguments), arguments.threads, arguments.cache)
 
 
 @cache

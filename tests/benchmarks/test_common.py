@@ -74,6 +74,15 @@ def test_what_cannot_run_is_left_out_with_the_reason_and_the_rest_goes_on(tmp_pa
     assert "after" in out
 
 
+def test_weights_that_are_not_there_leave_a_part_out(tmp_path):
+    arguments = benchmark_of(tmp_path).parse(["--models", str(tmp_path)])
+    with pytest.raises(common.CannotRun, match="name the folder of the weights with --models or CE_RANKER_MODELS"):
+        common.weights_folder(arguments, "ce-minilm-l12")
+    arguments.model = str(tmp_path / "nowhere")
+    with pytest.raises(common.CannotRun, match="nowhere' was not found"):
+        common.located_model(arguments)
+
+
 def test_a_fault_is_not_left_out(tmp_path):
     report = report_of(tmp_path)
     with pytest.raises(ValueError, match="broken"), report.part("some"):

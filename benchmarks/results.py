@@ -63,8 +63,8 @@ TASKS = {
 
 
 def output_of(name: str, arguments: argparse.Namespace) -> Path:
-    """Return where a collection's results are kept: another folder for other code or another number of queries."""
-    made_by = f"{kept.source_hash()[:12]}-{arguments.queries or 'all'}"
+    """Return where a collection's results are kept: another folder for other code, queries or depths."""
+    made_by = f"{kept.source_hash()[:12]}-{arguments.queries or 'all'}-{arguments.depth or 'all'}"
     folder: Path = arguments.cache / "results" / made_by / name
     return folder
 

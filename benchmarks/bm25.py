@@ -140,6 +140,7 @@ def speed(arguments: argparse.Namespace, report: Report) -> None:
     from haystack.document_stores.in_memory import InMemoryDocumentStore
 
     from haystack_ce_ranker import BM25Retriever
+    from haystack_ce_ranker.bm25.index import BM25Index
 
     collection = load_collection(common.collection_folder(arguments, "dl19"))
     queries = list(collection.queries.values())
@@ -148,8 +149,9 @@ def speed(arguments: argparse.Namespace, report: Report) -> None:
     manual, auto = BM25Retriever(store, refresh="manual"), BM25Retriever(store)
     built = common.milliseconds(manual.warm_up) / 1000
     auto.warm_up()
-    index = manual._state.bm25
-    tokens = bm25s_tokens([document.content for document in collection.documents.values()])
+    texts = [document.content for document in collection.documents.values()]
+    index = BM25Index.build(texts)
+    tokens = bm25s_tokens(texts)
 
     def alone(backend: str) -> Callable[[str], Any]:
         other = bm25s.BM25(backend=backend)

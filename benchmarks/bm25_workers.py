@@ -78,7 +78,6 @@ def build_ours(job: Job) -> dict[str, Any]:
         "save": saved,
         "peak": peak_gb(),
         "disk": files / 2**20,
-        "postings": len(index._base.documents),
     }
 
 
@@ -222,11 +221,12 @@ def memory(job: Job) -> dict[str, Any]:
     documents = resident_gb()
     retriever = BM25Retriever(store, refresh="manual")
     retriever.warm_up()
-    index = retriever._state.bm25
+    component = resident_gb() - documents
+    index = BM25Index.build(passages(job.folder, job.size))  # the same as the component's
     arrays = [*index._base[1:], index._lengths, index._positions, index._norms]
     return {
         "documents": (documents - before) * 1024 if job.target is None else 0.0,
-        "component": (resident_gb() - documents) * 1024,
+        "component": component * 1024,
         "index": sum(array.nbytes for array in arrays) / 2**20,
     }
 

@@ -5,7 +5,7 @@ not fitted on, and the nDCG@10 given up; and the same for choosing the predictor
     python benchmarks/gate.py
 
 Scores come from BM25Retriever and CrossEncoderRanker as in `fusion.py`, with which it shares the kept ones.
-`haystack_ce_ranker.evaluation.commands.fit_gate` fits and measures. Needs the extras `evaluate` and `onnx`.
+`haystack_ce_ranker.gating.fitting` fits and measures. Needs the extras `evaluate` and `onnx`.
 """
 
 import argparse
@@ -16,9 +16,9 @@ import common
 from common import Report
 from fusion_scores import ALONE, BM25, CE, DEFAULT, QUICK, TASKS, scores
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
-from haystack_ce_ranker.evaluation.commands.fit_gate import CAUTION, DRAWS, GateAdvice, GateQuery, fit_gate
 from haystack_ce_ranker.fusion.judged import JudgedQuery, Setting, measure
-from haystack_ce_ranker.gating import PREDICTORS
+from haystack_ce_ranker.gating.decision import PREDICTORS
+from haystack_ce_ranker.gating.fitting import CAUTION, DRAWS, GateAdvice, GateQuery, fit_gate
 
 CHOSEN = "chosen on the other half"
 

@@ -33,8 +33,9 @@ from common import Report, collection_folder
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
 from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection
 from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10, ranked_scores
+from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.reading.queries import REDUCTIONS
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, ReadingPolicy
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from token_scoring import (
     AGGREGATES,
     DEFAULT,
@@ -352,7 +353,7 @@ def queries(arguments: argparse.Namespace, report: Report) -> None:
 
         def rarest(query: Any, tokens: int, seen: Mapping[int, int] = seen) -> Any:
             order = sorted(range(len(query)), key=lambda place: (seen.get(int(query[place]), 0), place))
-            return query[sorted(order[:tokens])]
+            return np.array(sorted(order[:tokens]))
 
         for limit in (8, 16, 32):
             long = {query_id: ids for query_id, ids in found.items() if lengths[query_id] > limit}

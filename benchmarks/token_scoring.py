@@ -22,7 +22,9 @@ from haystack_ce_ranker.bm25.index import BM25Index
 from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection, load_run
 from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10, ranked_scores
 from haystack_ce_ranker.reading.documents import DocumentText
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, QueryScores, ReadingPolicy, Stats
+from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
+from haystack_ce_ranker.scoring.scores import QueryScores, ScoringCost
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
 from kept import ScoreStore
 
@@ -96,9 +98,9 @@ def candidates(folder: Path, collection: Collection) -> dict[str, list[str]]:
 
 def score(
     backend: Backend, policy: ReadingPolicy, collection: Collection, found: Found
-) -> tuple[dict[str, QueryScores], Stats]:
-    scores, stats = CrossEncoderScorer(backend, policy).score_many(requests(collection, found))
-    return dict(zip(found, scores, strict=True)), stats
+) -> tuple[dict[str, QueryScores], ScoringCost]:
+    scores, cost = CrossEncoderScorer(backend, policy).score_many(requests(collection, found))
+    return dict(zip(found, scores, strict=True)), cost
 
 
 def requests(collection: Collection, found: Found) -> list[tuple[str, list[DocumentText]]]:

@@ -9,7 +9,7 @@ Larger collections are made by recombining sentences of the collections' passage
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,17 +32,25 @@ class Job(NamedTuple):
     target: Path | None = None
 
 
+@cache
+def sentences(folder: Path) -> list[str]:
+    """Return the sentences of all collections; they stay in memory, so that no measurement sees them go."""
+    return [
+        part.strip()
+        for name in SOURCES
+        for document in load_collection(folder / name).documents.values()
+        for part in document.content.split(". ")
+        if len(part) > 20
+    ]
+
+
 def passages(folder: Path, count: int) -> Iterator[str]:
     """Make passages of three sentences each, of all the collections' sentences."""
-    sentences = []
-    for name in SOURCES:
-        collection = load_collection(folder / name)
-        for document in collection.documents.values():
-            sentences.extend(part.strip() for part in document.content.split(". ") if len(part) > 20)
+    parts = sentences(folder)
     random = np.random.default_rng(0)
     while count > 0:
-        for chosen in random.integers(0, len(sentences), (min(count, 10_000), 3)):
-            yield ". ".join(sentences[i] for i in chosen)
+        for chosen in random.integers(0, len(parts), (min(count, 10_000), 3)):
+            yield ". ".join(parts[i] for i in chosen)
         count -= 10_000
 
 

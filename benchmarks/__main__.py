@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from run_all import main  # noqa: E402 - the benchmarks import each other as scripts do
+from run_all import main
 
 if __name__ == "__main__":
     main()

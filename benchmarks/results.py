@@ -73,8 +73,7 @@ def evaluate(name: str, arguments: argparse.Namespace, report: Report) -> None:
     """Evaluate one collection."""
     command = command_of(name, TASKS[name], arguments)
     output = output_of(name, arguments)
-    shown = [Path(word).name if Path(word).is_absolute() else word for word in command]  # no paths of this machine
-    report.say(f"`haystack-ce-ranker {' '.join(shown)} --output {name}`")
+    report.say(f"`haystack-ce-ranker {' '.join(common.without_folders(command))} --output {name}`")
     program = [sys.executable, "-m", "haystack_ce_ranker.cli", *command, "--output", str(output)]
     done = subprocess.run(program, check=False, stdout=sys.stderr)
     if done.returncode:

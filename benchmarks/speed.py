@@ -155,7 +155,8 @@ def stress(arguments: argparse.Namespace, report: Report) -> None:
     for size in sizes:
         task = stress_task(arguments.data, size)
         taking_part = {system: rank for system, rank in running.items() if size <= system.most}
-        rounds = [in_turn(taking_part, [task], 1) for _ in range(REPEATS.get(size, 1))]
+        repeats = 1 if arguments.quick else REPEATS.get(size, 1)
+        rounds = [in_turn(taking_part, [task], 1) for _ in range(repeats)]
         for name, results in rounds[0].items():
             seconds[name][size] = float(np.median([found[name].seconds[task.id] for found in rounds]))
             last[name] = results

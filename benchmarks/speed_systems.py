@@ -229,7 +229,7 @@ def started(systems: Iterable[System], setup: Setup, report: Report) -> dict[Sys
     for system in systems:
         try:
             rank = system.start(setup)
-            rank("a query to warm up", [Document(content="warm up " * length) for length in (10, 100)])
+            rank("a query to warm up", [Document(content="warm up " * length) for length in (10, 1000)])
         except (ImportError, OSError, ValueError) as error:
             report.leave_out(system.name, str(error).splitlines()[0])
         else:

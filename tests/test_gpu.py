@@ -90,7 +90,7 @@ def test_real_lack_of_memory_makes_batches_smaller_and_loses_nothing(tiny_bert, 
     backend = load(tiny_bert, "float16")
     sizes = LearntBatchSizes()
     torch.cuda.empty_cache()
-    room = torch.cuda.memory_allocated() + 48 * 2**20
+    room = torch.cuda.memory_allocated() + 20 * 2**20
     torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
     try:
         found, stats = logits(backend, texts, batch_tokens=10**7, batch_sizes=sizes)

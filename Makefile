@@ -82,4 +82,4 @@ bench: models
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 clean:
-	rm -rf $(VENV) .venv-3.* $(MODELS) .haystack .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* site dist
+	rm -rf $(VENV) .venv-3.* $(MODELS) .haystack .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* .bench site dist

@@ -17,7 +17,7 @@ CPU computes in it, else float32. An int8 file is used only if somebody put it b
 to find out what a repository on the hub holds beside the checkpoint.
 
 The rules follow the speed that was measured with MiniLM-L12 on a CPU with AVX512-BF16 and VNNI. Each choice ranks as
-float32 does, to 0.005 of nDCG@10. `python benchmarks/speed.py --only runtimes` prints the table for your machine.
+float32 does, to 0.005 of nDCG@10. `python benchmarks/speed.py runtimes` prints the table for your machine.
 """
 
 import logging

@@ -42,7 +42,7 @@ _ASCII_WORDS = re.compile(r"\w+", re.ASCII).findall  # the default's meaning on 
 
 # The names of the lists that bm25s ships. A stemming language without a list has no stop words. For English bm25s has
 # two. We take the longer one, which is like the lists of other languages: with the shorter one, Lucene's 33 words,
-# queries in sentences match on "what" and "how". `benchmarks/bm25.py --only quality` measures both.
+# queries in sentences match on "what" and "how". `benchmarks/bm25.py quality` measures both.
 _STOP_WORDS = {
     "danish": "STOPWORDS_DANISH",
     "dutch": "STOPWORDS_DUTCH",

@@ -13,7 +13,7 @@ from haystack_ce_ranker.backends.model_files import ModelNotFoundError, ModelOpt
 
 
 def test_an_unknown_runtime_is_an_error(tiny_bert):
-    with pytest.raises(ValueError, match="backend must be one of 'torch', 'onnx', 'openvino', 'auto', but got 'jax'"):
+    with pytest.raises(ValueError, match="backend must be one of 'torch', .*, but got 'jax'"):
         loading.load("jax", ModelOptions(tiny_bert))
 
 

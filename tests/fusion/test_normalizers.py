@@ -169,3 +169,10 @@ def test_the_table_holds_for_each_parameter(name: str, normalizer: Normalizer) -
             with pytest.raises(ValueError, match=f"{key} must be a finite number >"):
                 parse_normalization({**full, key: limit})
             assert parse_normalization({**full, key: limit + 0.1}).params[key] == limit + 0.1
+
+
+def test_one_normalizer_with_parameters_serves_all_inputs():
+    found = parse_normalizations({"name": "log", "scale": 2}, ["bm25", "dense"])
+    assert {one.spec()["scale"] for one in found.values()} == {2.0}
+    named = parse_normalizations({"name": "min_max"}, ["name", "bm25"])  # here an input is called so
+    assert (named["name"].name, named["bm25"].name) == ("min_max", "none")

@@ -210,6 +210,8 @@ def parse_normalizations(normalize: object, inputs: Sequence[str]) -> dict[str, 
     """
     if normalize is None:
         normalize = {name: spec for name, spec in DEFAULT_NORMALIZERS.items() if name in inputs}
+    if isinstance(normalize, Mapping) and isinstance(normalize.get("name"), str) and "name" not in inputs:
+        return dict.fromkeys(inputs, parse_normalization(normalize))  # one, with its parameters, for all
     if isinstance(normalize, str):
         return dict.fromkeys(inputs, parse_normalization(normalize))
     if not isinstance(normalize, Mapping):

@@ -126,7 +126,7 @@ def averages(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 def ndcg_at_10(run: Mapping[str, Mapping[str, float]], judgments: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
     """Return nDCG@10 for each judged query."""
-    return per_query(run, judgments, MEASURES[:1])[NDCG_AT_10]
+    return per_query(run, judgments, (Measure(NDCG_AT_10, NDCG_AT_10),))[NDCG_AT_10]
 
 
 @cache

@@ -15,6 +15,7 @@ profiles.register_profiles()
 
 
 def pytest_collection_modifyitems(config, items):
+    profiles.order(items)
     profiles.mark(items)
     chosen = config.getoption("--hypothesis-profile", None) or "default"
     profiles.multiply((item.function for item in items if hasattr(item, "function")), profiles.TIMES[chosen])

@@ -33,6 +33,10 @@ REAL = frozenset({"models_dir", "data_dir"})
 """Fixtures of real weights and collections: a test that asks for one is an integration test."""
 
 
+LONGEST = ("tests/test_integration.py", "tests/tokenizing/test_tokens.py", "tests/test_docs.py")
+"""Files that take minutes: they go first, so that no worker is left alone with one of them at the end."""
+
+
 def register_profiles() -> None:
     """Register the profiles, none of which lets the time of an example decide a test."""
     settings.register_profile("default", deadline=None)
@@ -45,6 +49,12 @@ def register_profiles() -> None:
 def is_slow(test: str) -> bool:
     """Tell whether the list of slow tests names a test, its file or a folder above it."""
     return any(test == entry or test.startswith((f"{entry}/", f"{entry}::", f"{entry}[")) for entry in SLOW)
+
+
+def order(items: list[pytest.Item]) -> None:
+    """Put the tests of the files that take longest first, and leave the others in their order."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
 
 
 def mark(items: Iterable[pytest.Item]) -> None:

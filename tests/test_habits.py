@@ -165,7 +165,7 @@ def test_the_wheel_holds_our_two_packages_and_no_file_of_shared_folders(tmp_path
         assert name in held
 
 
-@pytest.mark.parametrize("entry", profiles.SLOW)
+@pytest.mark.parametrize("entry", [*profiles.SLOW, *profiles.LONGEST])
 def test_each_entry_of_the_list_of_slow_tests_is_there(entry):
     file, _, test = entry.partition("::")
     path = REPOSITORY / file

@@ -119,7 +119,7 @@ def test_every_parameter_of_haystacks_ranker_survives_the_change_of_type(tiny_be
     ]
 
 
-def test_the_defaults_are_haystacks_but_for_what_the_readme_lists():
+def test_the_defaults_are_haystacks_but_for_what_the_manual_lists():
     theirs, ours = (inspect.signature(made.__init__).parameters for made in (similarity_ranker(), CrossEncoderRanker))
     differing = {
         name for name, parameter in theirs.items() if name != "token" and parameter.default != ours[name].default
@@ -127,8 +127,8 @@ def test_the_defaults_are_haystacks_but_for_what_the_readme_lists():
     assert differing == {"model", "batch_size"}
     assert theirs["token"].default.to_dict() == ours["token"].default.to_dict()
     assert ours["model"].default.replace("L6", "L-6") == theirs["model"].default
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    listed = readme.split("Deliberate differences:")[1].split("\n\n")[1]
+    page = (REPOSITORY / "docs" / "coming_from.md").read_text(encoding="utf-8")
+    listed = page.split("Deliberate differences:")[1].split("\n\n")[1]
     assert all(f"| `{name}`" in listed for name in differing)
 
 

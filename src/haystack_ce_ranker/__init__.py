@@ -1,8 +1,8 @@
 """
 Re-ranking for Haystack pipelines: the engine behind its components, which this package also offers by name.
 
-Nothing heavy is imported here: the components are looked up on first use (PEP 562), so that importing an engine module
-never imports Haystack and importing the package never imports torch.
+Nothing heavy is imported here: the components are looked up on first use (PEP 562). So importing an engine module
+never imports Haystack, and importing the package never imports torch.
 """
 
 from importlib import import_module

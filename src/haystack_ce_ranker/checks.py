@@ -1,8 +1,8 @@
 """
 Checks of parameters: a value in, the plain value out, or an error that names the parameter, the value and the rule.
 
-Numpy's scalars count as the numbers they are and become plain ones, so that what a component keeps can be serialised.
-Booleans and texts are no numbers.
+Numpy's scalars are taken as numbers and become plain ones, so that a component can be serialised. Booleans and texts
+are not numbers.
 """
 
 import math
@@ -10,11 +10,11 @@ from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from typing import overload
 
-_PLAIN = frozenset({int, float})  # asked for first: the abstract classes of `numbers` take ten times as long
+_PLAIN = frozenset({int, float})  # checked first: the abstract classes of `numbers` take ten times as long
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value is a number, NaN and infinity among them; a boolean is none."""
+    """Tell whether a value is a number. NaN and infinity are numbers, a boolean is not."""
     if type(value) in _PLAIN:
         return True
     return isinstance(value, Real) and not isinstance(value, bool) and type(value).__name__ != "bool"
@@ -89,7 +89,7 @@ def number(
     :param above: The value must be larger than this.
     :param infinite: Whether infinity is allowed.
     :param optional: Whether None is allowed, too.
-    :raises ValueError: If the value is something else; NaN always is.
+    :raises ValueError: If the value is something else. NaN is never allowed.
     """
     if value is None and optional:
         return None
@@ -129,7 +129,7 @@ def text(name: str, value: object) -> str:
     """
     Return a text; it may be empty.
 
-    :raises ValueError: If the value is none.
+    :raises ValueError: If the value is not a text.
     """
     if not isinstance(value, str):
         raise ValueError(f"{name} must be a text, but got {value!r:.100}.")
@@ -140,7 +140,7 @@ def names(name: str, value: object) -> list[str] | None:
     """
     Return a list of names, or None.
 
-    :raises ValueError: If the value is a single text, or holds something else than texts.
+    :raises ValueError: If the value is a single text, or holds anything but texts.
     """
     if value is None:
         return None

@@ -7,7 +7,7 @@ from numba import njit, types
 
 
 def read_only(element: Any) -> Any:
-    """Return the type of a one-dimensional array that is only read, in memory or mapped from a file."""
+    """Return the type of a one-dimensional read-only array, in memory or mapped from a file."""
     return types.Array(element, 1, "C", readonly=True)
 
 

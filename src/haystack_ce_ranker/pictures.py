@@ -1,9 +1,9 @@
 """
 Draws the pictures of the report as SVG that lives inside an HTML page: numbers and names in, markup out.
 
-matplotlib draws; what it writes is then cut down to what a page needs: no fixed size, no colours of its own (CSS
-variables instead, so that dark mode can change them), ids that do not clash with those of the next picture, and every
-text as text. The variables are `--ink`, `--muted`, `--grid`, `--surface` and `--s1` to `--s8`.
+matplotlib draws. Its SVG is then cut down to what a page needs. It has no fixed size. Its colours are CSS variables, so
+that dark mode can change them. Its ids do not clash with those of the next picture, and every text stays text. The
+variables are `--ink`, `--muted`, `--grid`, `--surface` and `--s1` to `--s8`.
 """
 
 import io
@@ -17,7 +17,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 COLOURS = 8
-"""How many series have a colour of their own; after that they repeat, with another marker."""
+"""How many series have a colour of their own. After that the colours repeat, with another marker."""
 
 MARKERS = "os^DvPX*"
 
@@ -38,15 +38,15 @@ STYLE = """\
   }
 }
 """
-"""The colours, as CSS: of light pages, and of dark ones. Texts have a contrast of 4.5 at least, series of 3."""
+"""The colours of light and dark pages, as CSS. Texts have a contrast of at least 4.5, series of at least 3."""
 
-# matplotlib takes no variables, so each stands under a colour that nothing else has.
+# matplotlib takes no variables, so a colour that nothing else has stands for each.
 _INK, _MUTED, _GRID, _SURFACE = "#fe0001", "#fe0002", "#fe0003", "#fe0004"
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--grid", _SURFACE: "--surface"}
 _VARIABLES |= {f"#fe01{index:02x}": f"--s{index + 1}" for index in range(COLOURS)}
 _WIDTH = 5.0  # inches of 72 units: about a telephone's width, so that text is never made smaller there
 _SIZE = 10.0  # of the text, in the same units
-_LONGEST = 54  # characters beside a bar's note that surely have room in that width
+_LONGEST = 54  # characters that surely fit into that width, a bar's note among them
 _SETTINGS = {"svg.fonttype": "none", "text.parse_math": False, "svg.hashsalt": "report", "font.size": _SIZE}
 
 
@@ -73,7 +73,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A name and its parts, one for each part's name; None where a part is not known."""
+    """A name and the lengths of its parts, in the order they are drawn; None where a part is not known."""
 
     name: str
     parts: tuple[float | None, ...]
@@ -91,9 +91,9 @@ def scatter(
     legend: bool = False,
 ) -> str:
     """
-    Draw quality against a cost on a logarithmic axis; the front of what nothing else beats in both is a dashed step.
+    Draw quality against a cost on a logarithmic axis. A dashed step joins the points that no other beats in both.
 
-    Points at no cost at all stand at the left edge. With `legend` the picture itself names the series below it.
+    Points without a cost stand at the left edge. With `legend` the picture names the series below it.
     """
     with _figure(3.7 + 0.2 * len(series) * legend) as (figure, axes):
         costs = [point.x for one in series for point in one.points if point.x > 0]
@@ -134,7 +134,7 @@ def curves(
 
 def bars(rows: Sequence[Bar], *, title: str, x_label: str, whole: float | None = None, identity: str) -> str:
     """
-    Draw one bar a row, its parts one after the other, the row's name above it.
+    Draw one bar for each row: its parts one after the other, and its name above it.
 
     :param whole: The end of the axis, such as 1 for shares; by default the longest bar.
     """
@@ -161,7 +161,7 @@ def bars(rows: Sequence[Bar], *, title: str, x_label: str, whole: float | None =
 
 
 def gains(values: Sequence[float], *, title: str, x_label: str, y_label: str, identity: str) -> str:
-    """Draw differences, highest first: what was won above the line, what was lost below it."""
+    """Draw differences, highest first: gains above the line, losses below it."""
     ordered = sorted(values, reverse=True)
     with _figure(2.8) as (figure, axes):
         edges = list(range(len(ordered) + 1))
@@ -185,7 +185,7 @@ def swatch(style: int, *, area: bool = False) -> str:
 
 
 def standalone(markup: str) -> str:
-    """Return a picture as a file of its own, with the page's colours and behind it the page's surface."""
+    """Return a picture as a file of its own, with the page's colours and the page's surface behind it."""
     root = ElementTree.fromstring(markup)
     root.attrib["xmlns"] = "http://www.w3.org/2000/svg"
     root.attrib["font-family"] = "system-ui, sans-serif"
@@ -227,7 +227,7 @@ def _draw(axes: Any, one: Series, xs: Sequence[float]) -> None:
 
 
 def _ticks(axes: Any, low: float, high: float) -> None:
-    """1, 2 and 5 of each power of ten, as plain numbers; only the powers where those would be too many."""
+    """Mark 1, 2 and 5 of each power of ten as plain numbers, or only the powers if those would be too many."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if math.log10(high / low) < 2.2 else (1,)
     places = [step * 10.0**exponent for exponent in exponents for step in steps]
@@ -258,7 +258,7 @@ def _marker(style: int) -> str:
 
 
 def _markup(figure: Any, title: str | None, identity: str) -> str:
-    """Turn a figure into an `<svg>` element for a page; without a title it is mere decoration."""
+    """Turn a figure into an `<svg>` element for a page; without a title it is only decoration."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     root = ElementTree.fromstring(re.sub(r"<!DOCTYPE[^>]*>", "", stream.getvalue()))

@@ -1,7 +1,8 @@
 """
 The one key of `Document.meta` under which every stage notes its score: writing records and reading them.
 
-Plain mappings in, plain dictionaries out; what is passed in is never changed. Each stage decides what its record holds.
+Plain mappings in, plain dictionaries out. Nothing that is passed in is changed. Each stage decides what its record
+holds.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ KEY = "ce_ranker"
 
 def with_record(meta: Mapping[str, Any], name: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return a copy of `meta` in which the stage `name` has noted `record`; the records of other stages stay.
+    Return a copy of `meta` with `record` as the record of the stage `name`; the records of other stages stay.
 
     :param meta: A document's meta.
     :param name: The stage, for example `"bm25"` or `"cross_encoder"`.
@@ -39,7 +40,7 @@ def raw_score(meta: Mapping[str, Any], name: str) -> float | None:
     """
     Return the raw score of the stage `name`: its `logit` if it noted one, else its `score`, else None.
 
-    A logit comes first, because sigmoids saturate: a probability has lost differences that the logit still has.
+    The logit comes first, because sigmoids saturate: the logit still has differences that a probability has lost.
     """
     found = record(meta, name)
     return None if found is None else score_in(found)

@@ -2,8 +2,8 @@
 Whether a mean over queries could be chance: bootstrap interval, paired randomisation test, Holm's correction.
 
 Numbers in, numbers out. The test is Fisher's paired randomisation test, which Smucker, Allan & Carterette recommend for
-values per query ("A Comparison of Statistical Significance Tests for Information Retrieval Evaluation", 2007). It is
-our own because scipy's `permutation_test` takes 30 times as long for such values.
+values per query ("A Comparison of Statistical Significance Tests for Information Retrieval Evaluation", 2007). We do
+not use scipy's `permutation_test`, because it takes 30 times as long for such values.
 """
 
 import math
@@ -16,12 +16,12 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 EXACT = 16
-"""Up to so many queries that differ, all ways to flip their signs are counted; above, random ones are drawn."""
+"""If at most this many queries differ, all ways to flip their signs are counted. Otherwise random ones are drawn."""
 
 SAME = 1e-9
-"""Values nearer than this are equal: the same gains, added in another order."""
+"""Values that differ by less than this are equal: they can be the same gains, added in another order."""
 
-_ROWS = 256  # of signs at a time: they fit into the processor's cache
+_ROWS = 256  # rows of signs at a time, which fit into the processor's cache
 
 
 class Interval(NamedTuple):
@@ -51,10 +51,10 @@ def randomisation_test(differences: FloatArray, *, seed: int = 0, samples: int =
     """
     Return the two-sided p of the paired randomisation test: how often flipping signs at random gives as large a sum.
 
-    Exact where at most `EXACT` differences are not 0; else of random signs, the signs observed counted among them, so
-    that p is never 0 (Phipson & Smyth 2010).
+    It is exact if at most `EXACT` differences are not 0. Otherwise signs are drawn at random. The observed signs count
+    as one of the draws, so that p is never 0 (Phipson & Smyth 2010).
 
-    :param differences: One a query.
+    :param differences: One for each query.
     """
     if samples < 1:
         raise ValueError(f"samples must be > 0, but got {samples}")
@@ -82,7 +82,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     Correct for the number of comparisons by Holm's method: the chance of even one false finding stays below the level.
 
     :param p_values: By name.
-    :returns: Corrected values by name, in the same order, none below what it was and none above 1.
+    :returns: Corrected values by name, in the same order. None is lower than before, and none is above 1.
     """
     corrected: dict[str, float] = {}
     highest = 0.0

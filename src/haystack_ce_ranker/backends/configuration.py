@@ -19,7 +19,7 @@ def load_tokenizer(folder: str, options: ModelOptions) -> Any:
 
 
 def load_config(folder: Path, options: ModelOptions) -> Any:
-    """Return the model's configuration, or None if the folder has none: exported weights often come without it."""
+    """Return the model's configuration, or None if the folder has none. Exported weights often come without it."""
     if not (folder / "config.json").is_file():
         return None
     from transformers import AutoConfig

@@ -47,7 +47,7 @@ def traceable(exact: Any) -> tuple[Any, tuple[Any, ...]]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide the converter's warnings of constants that it takes from the example: scores tell whether one matters."""
+    """Hide the converter's warnings about constants taken from the example; comparing scores shows if one matters."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

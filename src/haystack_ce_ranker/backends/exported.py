@@ -1,8 +1,8 @@
 """
-What the runtimes of exported models share: what a weight file holds, what is checked of it, and how pairs are run.
+What the runtimes of exported models share: reading a weight file's dtype, checking the model, and running pairs.
 
-sentence-transformers checks torch checkpoints when it loads them. Nothing does so for a weight file, so that the same
-checks are made here.
+sentence-transformers checks torch checkpoints when it loads them. Nothing checks a weight file, so the same checks are
+made here.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ class OneByOne:
         return np.concatenate(list(self._pool.map(run, (Batch([pair], batch.pad_id) for pair in batch.pairs))))
 
 
-@cache  # one pool for the process: two pools of the same size would run twice as many threads as was asked for
+@cache  # one pool for the process: two pools of one size would run twice the threads that were asked for
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="ce-ranker")
 
@@ -65,7 +65,7 @@ def require_classifier(shape: Sequence[object], config: Any, model: str) -> None
     """
     Check that an exported model is a cross-encoder with one output label, as far as its file tells.
 
-    :param shape: The shape of the first output; the file leaves open what is not a whole number.
+    :param shape: The shape of the first output. A size that is not a whole number is left open by the file.
     :param config: The model's configuration, or None.
     :raises ValueError: If it is something else.
     """

@@ -2,7 +2,7 @@
 The table of runtimes, and loading a model with one of them.
 
 Each runtime has a file that offers `load(options) -> Backend`; no other file imports the runtime. To add one, add its
-file and its line in `BACKENDS`, and a test. All that lists, checks or tries runtimes reads the table.
+file, its line in `BACKENDS`, and a test. Everything that lists, checks or tries runtimes reads the table.
 """
 
 from importlib import import_module
@@ -21,8 +21,8 @@ class Runtime(NamedTuple):
     A line of the table.
 
     :ivar module: The module that offers `load`.
-    :ivar package: The package that runs models. None if there is none, as for a service or a choice among the others:
-        such a runtime is used only where it is named.
+    :ivar package: The package that runs models. None if there is none, as for a service or a choice among the others.
+        Such a runtime is used only if it is named.
     :ivar format: The name of a format that it reads and torch does not; None if there is none.
     :ivar files: The pattern of files of that format.
     """
@@ -46,7 +46,7 @@ def load(name: str, options: ModelOptions) -> "Backend":
     Load a model with the runtime `name`.
 
     :raises ValueError: If there is no such runtime, or no such dtype.
-    :raises ImportError: If the runtime is not installed; names the extra.
+    :raises ImportError: If the runtime is not installed. The error names the extra.
     :raises ModelNotFoundError: If the model is in none of the places where it was looked for.
     """
     choice("backend", name, BACKENDS)

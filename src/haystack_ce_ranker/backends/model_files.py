@@ -1,7 +1,7 @@
 """
 Where weights are: in a folder, in a folder of an installed package (`package:name/path`), or on the hub.
 
-Finds files; loading them is left to the backends. Pickled weights are never read.
+This module finds the files, and the backends load them. Pickled weights are never read.
 """
 
 import importlib.util
@@ -51,7 +51,7 @@ class ModelOptions:
 
 def locate(model: str) -> str:
     """
-    Return a folder if `model` names one, else `model` itself, which then is an id of the hub.
+    Return a folder if `model` names one, else `model` itself, which is then a hub id.
 
     :raises ModelNotFoundError: If `model` names a package or a folder that is not there.
     """
@@ -96,7 +96,7 @@ def find_files(options: ModelOptions, candidates: Sequence[str], *, beside: Sequ
     :param candidates: Paths inside the model's folder, the preferred one first.
     :param beside: Patterns of further files to fetch with it, such as the tokenizer's.
     :returns: The model's folder and the weight file in it.
-    :raises ModelNotFoundError: If none is found; says what was tried.
+    :raises ModelNotFoundError: If none is found. The error says what was tried.
     """
     place = locate(options.model)
     folder = Path(place)

@@ -68,7 +68,7 @@ class OnnxBackend:
         return one_logit_each(self._session.run(None, feed)[0], len(batch.pairs))
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Tell whether `error` means that the batch was too large; only onnxruntime's message says so."""
+        """Tell whether `error` means that the batch was too large. Only onnxruntime's message says so."""
         message = str(error)
         return isinstance(error, MemoryError) or any(sign in message for sign in _OUT_OF_MEMORY)
 
@@ -95,7 +95,7 @@ def load(options: ModelOptions) -> OnnxBackend:
     dtype = stored_dtype(file)
     if options.dtype not in (None, "auto", dtype):
         raise ValueError(
-            f"dtype={options.dtype!r} is not what {file} holds, which is {dtype}, and onnxruntime computes in what the "
+            f"dtype={options.dtype!r} is not what {file} holds, which is {dtype}. onnxruntime computes in what the "
             "file holds: omit dtype, or name another file with model_kwargs={'file_name': ...}."
         )
     config = load_config(folder, options)
@@ -152,7 +152,7 @@ def find_local(options: ModelOptions, folder: Path) -> Path | None:
 
 def _providers(device: str | None, available: Sequence[str], dtype: str) -> list[Any]:
     """
-    Return what onnxruntime is to try: the GPU that was named, or else the first one, and then the CPU.
+    Return what onnxruntime tries in turn: the named GPU, or the first one if none is named, and then the CPU.
 
     int8 stays on the CPU: onnxruntime has no GPU kernels for int8 products and would copy back and forth.
     """

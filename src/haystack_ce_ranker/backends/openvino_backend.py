@@ -45,9 +45,9 @@ OWN_KWARGS = ("file_name", "export", "ov_config")
 # Activations of an int8 model get one scale for this many values. That is a quarter faster than OpenVINO's 32, and
 # moved logits of the MiniLM cross-encoder by 0.04 instead of 0.03.
 INT8_GROUP = 128
-# A wrong conversion, which froze something that depends on the input, moves logits by more than this.
+# A wrong conversion freezes something that depends on the input, and moves logits by more than this.
 SAME_LOGITS = 1e-3
-# OpenVINO's names: of a precision, and of the capability of a CPU that computes in it.
+# OpenVINO's names for a precision, and for the capability of a CPU that computes in it.
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 
@@ -98,7 +98,7 @@ class OpenVinoBackend:
             self._requests.put(request)
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Tell whether `error` means that the batch was too large; OpenVINO passes on the allocator's message."""
+        """Tell whether `error` means that the batch was too large. OpenVINO passes on the allocator's message."""
         message = str(error)
         return isinstance(error, MemoryError) or "bad_alloc" in message or "Failed to allocate" in message
 
@@ -148,7 +148,7 @@ def import_openvino() -> Any:
     """
     Import openvino without its telemetry.
 
-    :raises ImportError: If it is not installed; names the extra.
+    :raises ImportError: If it is not installed. The error names the extra.
     """
     try:
         with without_telemetry():
@@ -163,7 +163,7 @@ def import_openvino() -> Any:
 @contextmanager
 def without_telemetry() -> Iterator[None]:
     """
-    Hide the package by which OpenVINO and NNCF report each import and conversion to Google Analytics unasked.
+    Hide the package with which OpenVINO and NNCF report each import and conversion to Google Analytics.
 
     Both work without it. If the application imported it first, it stays as the application wants it.
     """
@@ -190,7 +190,7 @@ def convert(exact: Any) -> Any:
     try:
         with without_telemetry(), export.quiet():
             model = openvino.convert_model(module, example_input=example)
-    except Exception as error:  # the converter raises many kinds; each means that there is no model
+    except Exception as error:  # the converter raises many kinds, and each means that there is no model
         raise ConversionError(
             f"OpenVINO cannot convert the model ({_first_line(error)}); use backend='torch'."
         ) from error
@@ -287,7 +287,7 @@ def _compile(core: Any, model: Any, dtype: str, threads: int, config: Mapping[st
 
 
 def _report_dtype(dtype: str, compiled: Any) -> str:
-    """Name the dtype that is computed in: `ov_config` may say something else than `dtype`."""
+    """Name the dtype that the model computes in: `ov_config` may ask for another one than `dtype`."""
     hint = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     return dtype if dtype == "int8" else next((name for name, known in _HINTS.items() if known == hint), hint)
 
@@ -300,7 +300,7 @@ def _require_inputs(model: Any, name: str) -> None:
 
 
 def _require_same_logits(exact: Any, converted: OpenVinoBackend, model: str) -> None:
-    """Compare the two on pairs of other lengths than the example of the conversion."""
+    """Compare the two on pairs whose lengths differ from the example of the conversion."""
     texts = ["what is this?", "it", "an answer to it, longer than the question " * 3]
     query, *documents = exact.tokenizer.encode(texts)
     pairs = [exact.tokenizer.format.pack(query.ids, document.ids) for document in documents]

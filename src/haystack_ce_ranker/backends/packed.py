@@ -39,7 +39,7 @@ class VariableLength(Protocol):
     """
     Attention within each of many sequences that follow one another; tensors of shape (tokens, heads, size).
 
-    `starts` is where each sequence begins, and where the last one ends; `window` is `_attend`'s `sliding_window`.
+    `starts` holds where each sequence begins, and where the last one ends. `window` is `_attend`'s `sliding_window`.
     """
 
     def __call__(
@@ -149,13 +149,13 @@ def _attend(
     Attend within each pair of a packed row, as an attention function of transformers.
 
     :param query: Shape (1, heads, tokens, size); so are `key` and `value`.
-    :param sliding_window: A token sees the tokens less than this far away; None for all tokens of its pair.
+    :param sliding_window: A token sees only tokens that are less than this far away. None: all tokens of its pair.
     :returns: Shape (1, tokens, heads, size), and no weights.
     """
     if cu_seq_lens_q is None or len(query) != 1 or attention_mask is not None:
         raise ValueError("the model was made to read packed batches, but got a padded one.")
     kernel = _kernel() if query.is_cuda else _one_by_one
-    if kernel is None:  # pragma: no cover - why_not has told
+    if kernel is None:  # pragma: no cover - why_not has said so
         raise ValueError("packed batches cannot be used: there is no kernel.")
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     return kernel(q, k, v, cu_seq_lens_q, max_length_q, scaling, sliding_window)[None], None
@@ -254,7 +254,7 @@ def _mean_rows(module: Any, _args: Any, kwargs: Mapping[str, Any], output: Any) 
     """Put the mean of each pair's tokens in place of its first token, for a head that takes the mean."""
     hidden = output.last_hidden_state[0]
     lengths = kwargs["cu_seq_lens_q"].diff().long()
-    # unsafe: checking the lengths would wait for the device
+    # unsafe skips a check of the lengths, which would wait for the device
     means = torch.segment_reduce(hidden.float(), "mean", lengths=lengths, unsafe=True)
     return _as_output(module, output, means.to(hidden.dtype))
 

@@ -40,8 +40,8 @@ class Backend(Protocol):
     :ivar device: The device that it computes on, for the report.
     :ivar tokenizer: The model's tokenizer with its pair format.
     :ivar max_length: The most tokens of a pair that the model's positions allow; None if the model names no limit.
-    :ivar batch_tokens: The default for the most tokens of a batch, padding included, from measurement.
-    :ivar pads: Whether a batch runs as one padded array, so that short pairs cost as much as the longest among them.
+    :ivar batch_tokens: The most tokens of a batch by default, padding included; measured.
+    :ivar pads: Whether a batch runs as one padded array, in which a short pair costs as much as the longest one.
     :ivar query_prompt: A text that the model was saved with, which goes before every query.
     """
 
@@ -75,6 +75,6 @@ class Asynchronous(Protocol):
         """
         Queue a batch, and return a function that waits for its logits, shape (pairs,).
 
-        Either call may raise an error that `is_out_of_memory` knows. Batches queued before must not be lost by that.
+        Either call may raise an error that `is_out_of_memory` knows. Batches queued before it must not be lost.
         """
         ...

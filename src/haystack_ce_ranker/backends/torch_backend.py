@@ -88,7 +88,7 @@ class TorchBackend:
         return self.start(batch)()
 
     def start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
-        """Queue a batch on a GPU, and return a function that waits for its logits; on CPU they are there at once."""
+        """Queue a batch on a GPU, and return a function that waits for its logits. On CPU they are there at once."""
         inputs = {name: self._moved(value) for name, value in self._inputs(batch).items()}
         padded_only = self._last_part if self._packed is None else None
         with pass_lock(self.device), _threads(self._threads), first_tokens_only(padded_only), torch.inference_mode():
@@ -195,7 +195,7 @@ def load(options: ModelOptions) -> TorchBackend:
     :raises ModelNotFoundError: If there is no such folder, the model cannot be fetched from the hub, or the folder
         holds no safetensors.
     :raises ValueError: If the model is not a sequence-classification model with one output label, its weights are not
-        safetensors, `device` is a GPU and there is none, or packed batches were asked for and cannot be had.
+        safetensors, `device` is a GPU and there is none, or packed batches were asked for and are impossible.
     """
     from sentence_transformers import CrossEncoder
 
@@ -240,7 +240,7 @@ def load(options: ModelOptions) -> TorchBackend:
 
 def resolve_dtype(dtype: str, device: str | None) -> torch.dtype:
     """
-    Return the torch type for a name; `auto` is the fastest that ranks the same on this hardware.
+    Return the torch type for a name. `auto` is the fastest that ranks the same on this hardware.
 
     `auto` gives float16 on a GPU, bfloat16 on a CPU with AVX512-BF16 or AMX instructions, and float32 elsewhere: a CPU
     without these instructions emulates bfloat16, which is slower than float32.
@@ -262,9 +262,9 @@ def _cpu_has_bfloat16() -> bool:
 
 def _require_safetensors(folder: Path, model: str) -> None:
     """
-    Raise, with what to do instead, unless a folder holds weights as safetensors.
+    Raise unless a folder holds weights as safetensors. The error says what to do instead.
 
-    :raises ModelNotFoundError: If it does not; names what it holds, and the runtime that reads it.
+    :raises ModelNotFoundError: If it does not. The error names what it holds, and the runtime that reads it.
     """
     if has_safetensors(folder):
         return
@@ -335,7 +335,7 @@ def _threads(count: int | None) -> Iterator[None]:
     """
     Run with `count` threads, then restore the process's own number.
 
-    torch keeps the number for the process, and a thread that begins to compute takes it for good. So two forward passes
+    torch keeps the number for the process, and a thread that begins to compute keeps it for good. So two forward passes
     with different numbers must not run at once. torch's other pool, between operations, is not used here.
     """
     if count is None or count == torch.get_num_threads():

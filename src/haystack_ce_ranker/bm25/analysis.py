@@ -1,8 +1,8 @@
 """
 Text -> the terms that BM25 counts: normal form, splitting, stop words, stems.
 
-The index and the query must be analysed alike, so `Analysis` is one frozen value that both use and that an index on
-disk is compared with. What is done with the terms is left to `index.py`.
+The index and the query must be analysed alike. So `Analysis` is one frozen value that both use. An index on disk is
+compared with it. `index.py` uses the terms.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from typing import Any
 
 import Stemmer
 
-# Scripts written without spaces between words: every character is a term of its own, as in Haystack 3's in-memory store
+# Scripts written without spaces between words. Every character is a term of its own, as in Haystack 3's in-memory store
 # (haystack#12867), so that a query of one character or of a short word can match.
 _UNSPACED = (
     "\u1100-\u11ff"  # Hangul Jamo
@@ -108,7 +108,7 @@ class Analysis:
     """
     How a text becomes terms.
 
-    :param language: Whose stemmer and stop words to use, one of `languages()`; None for neither.
+    :param language: The language of the stemmer and stop words, one of `languages()`; None for neither.
     :param tokenization_regex: A pattern that terms match, in lower-case NFC text; at most one group, as `re.findall`
         takes it. The default takes words, and single characters of Chinese, Japanese and Korean. If a language is
         given, the default also keeps combining marks in a word: the stemmers of Hindi and Tamil need whole words.
@@ -171,7 +171,7 @@ class Analysis:
         return words if self.language is None else list(map(_stem_function(self.language), words))
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return plain values, kept with an index on disk, that differ if a text could become other terms."""
+        """Return plain values that are kept with an index on disk. They differ if a text could become other terms."""
         stopped = json.dumps(sorted(stop_words(self.language)))
         return {
             "language": self.language,

@@ -2,8 +2,8 @@
 Arrays in a folder: written so that a crash leaves the old ones usable, read by memory map, checked before use.
 
 A manifest names the files of all arrays with their sizes and checksums. Every file has a new name and is never written
-again. Replacing the manifest, in one atomic step, puts the new files in force. Nothing is pickled. What the arrays mean
-is left to `index.py`.
+again. Replacing the manifest, in one atomic step, puts the new files in force. Nothing is pickled. `index.py` knows
+what the arrays mean.
 """
 
 import json
@@ -55,7 +55,7 @@ def write(
     folder: Path, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any], known: Mapping[str, Entry]
 ) -> dict[str, Entry]:
     """
-    Save arrays; what the folder held before stays in force until all of them are on disk.
+    Save arrays. The old contents of the folder stay in force until all of them are on disk.
 
     :param folder: Made if it is not there.
     :param arrays: One-dimensional.

@@ -36,7 +36,7 @@ from haystack_ce_ranker.bm25.postings import (
 from haystack_ce_ranker.bm25.scoring import Scoring
 
 # A small block of new documents beside the large one, and documents marked as removed, cost every search a little. When
-# they are more than this share of the index (and this many), all are merged into one block. No text is read for it.
+# they are more than this share of the index (and this many), all are merged into one block, without reading a text.
 _MERGE_SHARE, _MERGE_DOCUMENTS = 0.1, 1000
 _NO_MASK: NDArray[np.uint8] = np.zeros(0, np.uint8)
 
@@ -217,9 +217,13 @@ class BM25Index:
             "recent-starts": self._recent.starts,
             "lengths": self._lengths,
             "positions": self._positions,
-            **{f"extra-{name}": array for name, array in (extra or {}).items()},
+            **{f"extra-{name}": array for name, array in ({} if extra is None else extra).items()},
         }
-        values = {"analysis": self.analysis.fingerprint(), "documents": len(self), "labels": dict(labels or {})}
+        values = {
+            "analysis": self.analysis.fingerprint(),
+            "documents": len(self),
+            "labels": {} if labels is None else dict(labels),
+        }
         known = self._base_files[1] if self._base_files is not None and self._base_files[0] == folder else {}
         entries = files.write(folder, {**base, **rest}, values, known)
         self._base_files = (folder, {name: entries[name] for name in base})
@@ -349,7 +353,7 @@ class BM25Index:
         Return the best documents of a query.
 
         Only documents that have one of its terms are returned, so a query of stop words or of unknown words finds
-        none. A term that the query repeats counts as often. Equal scores come in the order of the collection.
+        none. A term counts as often as the query repeats it. Equal scores come in the order of the collection.
 
         :param query: Analysed as the texts were; see `Analysis.query_terms` for single letters.
         :param top_k: The most documents to return, at least 1.
@@ -413,7 +417,7 @@ class BM25Index:
         return Hits(positions[:size], scores[:size])
 
     def matching(self, query: str) -> NDArray[np.int64]:
-        """Return the positions, ascending, of all documents that have a term of the query: all it could find."""
+        """Return the positions, ascending, of all documents that have a term of the query."""
         found = np.zeros(self._n_documents, np.bool_)
         for term in set(self.analysis.query_terms(query)):
             for block in (self._base, self._added):
@@ -427,8 +431,7 @@ class BM25Index:
         Return the positions of the documents that decide what a filtered search finds.
 
         These are the documents, allowed or not, that score at least as high as the last one found. If fewer than
-        `top_k` are found, these are all that match. As long as a filter passes the same of these documents, the search
-        finds the same.
+        `top_k` are found, these are all that match. A filter that passes the same of these documents finds the same.
         """
         found = self.search(query, top_k, allowed=allowed)
         if len(found.scores) < top_k:

@@ -1,8 +1,8 @@
 """
 Postings: which documents have a term, and how often. Numbered words are sorted into blocks, and blocks are merged.
 
-Documents are *slots* here: numbers that stay the same when others come and go. Where a slot stands in the collection,
-and what a posting counts in a score, is left to `index.py`.
+Documents are *slots* here: numbers that stay the same when others come and go. `index.py` knows where a slot stands in
+the collection, and what a posting counts in a score.
 """
 
 import json

@@ -25,8 +25,8 @@ class Variant(NamedTuple):
     One variant of BM25.
 
     :param idf: The inverse document frequency, given how many documents there are and how many of them have the term.
-    :param default_delta: The bound (Lv & Zhai, CIKM 2011) below which long documents are not punished; None where the
-        variant has none.
+    :param default_delta: The bound (Lv & Zhai, CIKM 2011) below which long documents are not punished; None if it has
+        none.
     :param times_k1: Whether a term's weight is multiplied by `k1 + 1`.
     :param delta_is_added: Whether the bound is added to a term's score rather than to its frequency.
     """
@@ -75,9 +75,9 @@ class Scoring:
     :param method: `"lucene"` (the inverse document frequency is never negative), `"robertson"` (it is cut at 0, so
         a term that half of the documents have counts nothing), `"atire"`, `"bm25l"` or `"bm25plus"` (Lv & Zhai, CIKM
         2011: long documents are not punished below a bound; a term that a document lacks adds nothing).
-    :param k1: How slowly repetitions saturate, not negative.
+    :param k1: How slowly repetitions saturate, at least 0.
     :param b: How much a document's length counts, 0 to 1.
-    :param delta: The bound of `bm25l` and `bm25plus`, not negative; None for 0.5 and 1.0. The others have none.
+    :param delta: The bound of `bm25l` and `bm25plus`, at least 0; None for 0.5 and 1.0. The others have none.
     :raises ValueError: If a value is out of range.
     """
 

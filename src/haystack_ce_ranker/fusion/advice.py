@@ -1,6 +1,4 @@
-"""
-Compares what tuning found with each input alone and with the default, and says in words which to use and why.
-"""
+"""Compares the tuned setting with each input alone and with the default, and says in words which to use and why."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from haystack_ce_ranker.significance import Interval, bootstrap
 
 _ALONE = " alone"  # ends the name of a system that is one input alone
 _CURVE_SIZES = (5, 10, 20, 30, 50, 100, 200)
-_FEW_QUERIES = 20  # a bootstrap of fewer has intervals that are too narrow
+_FEW_QUERIES = 20  # with fewer, a bootstrap's intervals are too narrow
 
 
 @dataclass(frozen=True)
@@ -125,15 +123,14 @@ def tune_on(
 
 def advise(systems: Mapping[str, FloatArray], alone: Mapping[str, str], *, heaviest: str) -> Advice:
     """
-    Say which system to use: the heaviest input alone, unless something is significantly better (paired bootstrap, 95
-    %).
+    Say which system to use: the heaviest input alone, unless another is significantly better (paired bootstrap, 95 %).
 
-    Of those that are, the one with the highest mean; or a simpler one that is not significantly below it, where one
-    input alone is simpler than the default blend and that is simpler than a tuned one.
+    Of the better systems, the one with the highest mean is used, or a simpler one that is not significantly below it.
+    One input alone is simpler than the default blend, which is simpler than a tuned one.
 
     :param systems: nDCG@10 by query: every input alone, `default` and `tuned` (held out), the simpler ones first.
     :param alone: By the key of each system that is one input alone, the input's name.
-    :param heaviest: Of those keys, the input that the default trusts most (the cross-encoder).
+    :param heaviest: The one of those keys whose input the default trusts most (the cross-encoder).
     """
     over = {key: bootstrap(values - systems[heaviest]) for key, values in systems.items() if key != heaviest}
     better = [key for key, gain in over.items() if gain.low > 0.0]
@@ -144,7 +141,7 @@ def advise(systems: Mapping[str, FloatArray], alone: Mapping[str, str], *, heavi
     lost = {key: bootstrap(systems[key] - systems[top]) for key in better[: better.index(top)]}
     use = next((key for key, loss in lost.items() if loss.high >= 0.0), top)
     reason = f"use {_named(use, alone)}: significantly better than {name} alone ({_signed(over[use])})"
-    for key in alone:  # whether one input alone would do is what decides if the others are worth their time
+    for key in alone:  # the other inputs are worth their time only if no input would do alone
         if key not in (heaviest, use):
             reason += _beside(alone[key], bootstrap(systems[use] - systems[key]))
     if use != top:

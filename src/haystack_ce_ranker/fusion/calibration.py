@@ -1,6 +1,4 @@
-"""
-Joined scores as probabilities of relevance: a logistic fit by input, how far its predictions hold, score thresholds.
-"""
+"""Joined scores as probabilities of relevance: a logistic fit by input, how true it is, and score thresholds."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -26,7 +24,7 @@ THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """What `kept_above` tries."""
 
 PROBABILITIES = (0.1, 0.25, 0.5)
-"""For which probabilities of relevance users are told a score threshold."""
+"""The probabilities of relevance for which users are told a score threshold."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def calibrate(
     queries: Sequence[JudgedQuery], default: Setting, *, steps: int | None = None, folds: int = 5, seed: int = 0
 ) -> Calibrated:
     """
-    Fit every input's `logistic` and the weights in that frame, and predict each query by a fit that has not seen it.
+    Fit every input's `logistic` and the weights in that frame. Predict each query by a fit that has not seen it.
 
     :param default: Its weights win where several are equally good; its frame plays no part.
     """
@@ -71,8 +69,7 @@ def logistic_frame(queries: Sequence[JudgedQuery], names: Sequence[str]) -> Fram
     """
     Return the frame in which every score is its probability of relevance, fitted per input on these queries.
 
-    Joined scores are then probabilities as well (a weighted mean), so one `score_threshold` means the same on every
-    query.
+    Joined scores are then probabilities, too (a weighted mean). So one `score_threshold` means the same on every query.
     """
     normalizations = {}
     for name in names:
@@ -100,13 +97,13 @@ def fit_logistic(scores: FloatArray, labels: FloatArray) -> tuple[float, float]:
     """
     Fit P(relevant) = 1 / (1 + exp(-(slope score + intercept))) by maximum likelihood.
 
-    Platt's smoothed targets (Platt 1999, "Probabilistic outputs for support vector machines") keep the fit finite where
-    the scores separate the labels; Newton's method with step halving as in Lin, Lin & Weng 2007.
+    Platt's smoothed targets (Platt 1999, "Probabilistic outputs for support vector machines") keep the fit finite if
+    the scores separate the labels. The fit uses Newton's method with step halving, as in Lin, Lin & Weng 2007.
 
     :param scores: Finite.
     :param labels: 1 relevant, 0 not; as many as `scores`.
-    :returns: Slope and intercept, never a negative slope: where scores carry no information or mislead, the slope is 0
-        and every score is as likely as the share of relevant ones.
+    :returns: Slope and intercept. The slope is never negative. If scores carry no information or mislead, it is 0, and
+        every score gets the share of relevant ones as its probability.
     """
     if scores.size != labels.size:
         raise ValueError(f"scores and labels must be as many, but got {scores.size} and {labels.size}")
@@ -148,9 +145,9 @@ def fit_logistic(scores: FloatArray, labels: FloatArray) -> tuple[float, float]:
 @dataclass(frozen=True)
 class Bin:
     """
-    Predictions that lie close together: their mean, the share that came true, and how many they are.
+    Predictions that lie close together: their mean, the share that came true, and their number.
 
-    :param low: Lower bound of the 95 % interval of `observed` (Wilson), which takes the predictions as independent.
+    :param low: Lower bound of the 95 % interval of `observed` (Wilson), as if the predictions were independent.
     :param high: Its upper bound.
     """
 
@@ -163,7 +160,7 @@ class Bin:
 
 def reliability(probabilities: FloatArray, labels: FloatArray, bins: int = 10) -> tuple[list[Bin], float]:
     """
-    Compare predicted probabilities with what came true, in bins of equal width; empty bins are left out.
+    Compare predicted probabilities with what came true, in bins of equal width. Empty bins are omitted.
 
     :returns: The bins, and the expected calibration error: the mean distance of predicted and observed, weighed by
         count.
@@ -196,7 +193,7 @@ class Kept(NamedTuple):
 
 
 def kept_above(calibrated: Calibrated, thresholds: Iterable[float] = THRESHOLDS) -> list[Kept]:
-    """Return what each threshold keeps; one that keeps nothing or everything is left out."""
+    """Return what each threshold keeps. A threshold that keeps nothing or everything is omitted."""
     relevant = max(float(calibrated.labels.sum()), 1.0)
     rows = []
     for threshold in thresholds:
@@ -211,11 +208,11 @@ def score_thresholds(
     queries: Sequence[JudgedQuery], setting: Setting, probabilities: Iterable[float]
 ) -> dict[float, float]:
     """
-    Return which joined score stands for each probability of relevance, by a logistic fit to these queries.
+    Return the joined score that stands for each probability of relevance, by a logistic fit to these queries.
 
     :param probabilities: Between 0 and 1, both excluded.
-    :returns: Empty where a score does not mean the same on every query (a normalizer looks at the query's own list, or
-        ranks are joined), or the scores say nothing about relevance.
+    :returns: Empty if a score does not mean the same on every query (a normalizer looks at the query's own list, or
+        ranks are joined), or if the scores say nothing about relevance.
     """
     used = [setting.frame.normalizations.get(name, NONE) for name, weight in setting.weights.items() if weight > 0]
     if setting.frame.method != "weighted_sum" or not all(known.steady for known in used):

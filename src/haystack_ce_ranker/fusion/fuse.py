@@ -1,8 +1,8 @@
 """
 Joins several scored lists into one ranking: align them, fill in what a list lacks, weigh, and add up.
 
-Pure: ids and numbers in, ids and numbers out. The joiner finds the scores (documents, provenance, reports); `tuning`
-finds the weights; `normalizers` makes scores comparable.
+Ids and numbers in, ids and numbers out. The joiner finds the scores (documents, provenance, reports), `tuning` finds
+the weights, and `normalizers` makes scores comparable.
 """
 
 import math
@@ -27,11 +27,11 @@ class ScoredList:
     """
     One input: documents by id with their raw scores, in the order they came.
 
-    :param ids: Document ids; an id that comes twice counts once, with its highest score.
-    :param scores: As long as `ids`. None and NaN: not scored. Infinite: the list's highest or lowest finite score.
-    :param floor: The lowest score in a longer list of which these are the best, where it is known.
-    :param reranked: The scores were given to documents that something else had chosen, so that a document's absence
-        says nothing about it (`impute` then does not hold it below the list's lowest).
+    :param ids: Document ids. An id that comes twice counts once, with its highest score.
+    :param scores: One for each id. None and NaN: not scored. Infinite: the list's highest or lowest finite score.
+    :param floor: If these are the best of a longer list, that list's lowest score, if it is known.
+    :param reranked: Whether something else had chosen the documents that were scored. A document's absence then says
+        nothing about it, and `impute` does not hold it below the list's lowest score.
     """
 
     ids: Sequence[str]
@@ -46,8 +46,8 @@ class Aligned:
     The lists of one query over one set of documents: arrays of shape `[inputs, documents]`.
 
     :param raw: Scores, NaN where a list has none.
-    :param ranks: 1 for a list's best, 0 where it does not hold the document.
-    :param known: For each input the finite scores of its whole list, `floor` among them.
+    :param ranks: 1 for a list's best document, 0 for one that it lacks.
+    :param known: For each input the finite scores of its whole list, `floor` included.
     """
 
     names: tuple[str, ...]
@@ -67,9 +67,9 @@ class Fused:
 
     :param scores: Each the correctly rounded sum (`math.fsum`) of its column of `contributions`.
     :param raw: NaN where the list has no score.
-    :param ranks: 0 where the list does not hold the document.
-    :param weights: What each input in use counted with; they add up to 1.
-    :param dropped: Ids left out by the rule `drop`.
+    :param ranks: 0 if the list lacks the document.
+    :param weights: The share that each input in use counted with; they add up to 1.
+    :param dropped: Ids that the rule `drop` omitted.
     :param unusable: How many scores of an input were None, NaN or infinite.
     :param duplicates: How many entries of an input repeated an id.
     """
@@ -91,8 +91,8 @@ def check_weights(weights: object, *, inputs: Sequence[str] | None = None) -> di
     """
     Return the weights as plain floats.
 
-    :param inputs: The names that must be there, all of them; None takes any.
-    :raises ValueError: If there is none, one is negative or not finite, all are 0, or the names are not those of
+    :param inputs: The names that `weights` must have, no others. None takes any.
+    :raises ValueError: If there is no weight, one is negative or not finite, all are 0, or the names are not those of
         `inputs`.
     """
     if not isinstance(weights, Mapping) or not weights:
@@ -113,10 +113,10 @@ def check_weights(weights: object, *, inputs: Sequence[str] | None = None) -> di
 
 def shares(weights: Mapping[str, float], present: Sequence[str]) -> dict[str, float]:
     """
-    Return what each present input counts with; the shares add up to 1.
+    Return the share that each present input counts with; the shares add up to 1.
 
-    The weight of an absent input goes to the others, in proportion. Inputs of weight 0 are left out; only where every
-    input that has a weight is absent (a router skipped the ranker) do the others share equally.
+    The weight of an absent input goes to the others, in proportion. Inputs of weight 0 are omitted. But if every input
+    that has a weight is absent (a router skipped the ranker), the others share equally.
     """
     weighted = {name: weights[name] for name in present if weights[name] > 0}
     if not weighted:
@@ -127,10 +127,10 @@ def shares(weights: Mapping[str, float], present: Sequence[str]) -> dict[str, fl
 
 def align(lists: Mapping[str, ScoredList], candidates: Sequence[str] | None = None) -> Aligned:
     """
-    Bring lists over the same documents together; their order, and the order of the mapping, do not matter.
+    Bring lists over the same documents together. Their order, and the order of the mapping, do not matter.
 
-    :param candidates: The ids to rank, as far as any list holds them; None: all that any list holds. A list may know
-        scores of documents that are not candidates: they count in what its normalizer sees and in the ranks.
+    :param candidates: The ids to rank, as far as any list holds them. None: all that any list holds. A list may have
+        scores of documents that are not candidates: its normalizer sees them, and they count in the ranks.
     :raises ValueError: If a list has not as many scores as ids.
     """
     names = tuple(sorted(lists))
@@ -177,12 +177,12 @@ def normalize(
 
     An input without any finite score says nothing about any document: its values are 0.
 
-    :param normalizations: By input; one that is not named keeps its scores.
-    :param missing: What a document counts with that a list lacks. `min`: that list's lowest score (its `floor`, where
-        known). `zero`: a normalized value of 0. `drop`: the document is left out. `impute`: the value on the line
-        fitted by least squares, over the documents both lists hold, from the scores in the other lists (the mean over
-        those whose slope is positive), at most the list's lowest score - or its highest, where it was `reranked`; `min`
-        where fewer than three documents are shared.
+    :param normalizations: By input. An input that is not named keeps its scores.
+    :param missing: The score of a document that a list lacks. `min`: that list's lowest score (its `floor`, if known).
+        `zero`: a normalized value of 0. `drop`: the document is omitted. `impute`: what the scores in the other lists
+        suggest. A line is fitted to each other list by least squares, over the documents that both hold. The mean of
+        the lines with a positive slope counts, but at most the list's lowest score (its highest, if it was
+        `reranked`). If fewer than three documents are shared, `impute` is `min`.
     :returns: Values of shape `[inputs, documents]`, and which documents stay.
     """
     values = np.zeros(aligned.raw.shape)
@@ -216,7 +216,7 @@ def reciprocal_ranks(
 
 def speaking(lists: Mapping[str, ScoredList], method: str) -> list[str]:
     """
-    Return the inputs that say something about a document; those that hold any, where none has a finite score.
+    Return the inputs with a finite score. If there is none, return those that hold any document.
 
     Ranks need no scores: every list that is not empty counts for `reciprocal_rank`.
     """
@@ -240,17 +240,16 @@ def fuse(
     """
     Join lists into one ranking.
 
-    Neither the order of the inputs, nor their names, nor the order in which the lists came can change the result: sums
-    are correctly rounded, and documents of equal score stand by their best rank in any list, then by id.
+    Neither the order of the inputs, nor their names, nor the order in which the lists came can change the result. Sums
+    are correctly rounded. Documents with equal scores are ordered by their best rank in any list, then by id.
 
     :param lists: By input name. An input that is absent, empty, or (for `weighted_sum`) without a finite score gives
         its weight to the others.
-    :param weights: For at least every name in `lists`; see `shares`. The documents of an input of weight 0 are left
-        out.
+    :param weights: For at least every name in `lists`; see `shares`. The documents of an input of weight 0 are omitted.
     :param method: `weighted_sum` of normalized scores, or `reciprocal_rank`: the sum of weight / (rank_constant +
-        rank), where a list that lacks a document adds nothing - `missing` matters only as `drop` - and scores only give
-        the order.
-    :param normalizations: By input, for `weighted_sum`; one that is not named keeps its scores.
+        rank). For ranks, scores only give the order, and a list that lacks a document adds nothing: of the rules for
+        `missing`, only `drop` has an effect.
+    :param normalizations: By input, for `weighted_sum`. An input that is not named keeps its scores.
     :param missing: See `normalize`.
     :param candidates: See `align`.
     """

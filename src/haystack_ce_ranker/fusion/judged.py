@@ -1,7 +1,7 @@
 """
 Judged queries, and how well ways to fuse rank them: nDCG@10 of a setting, or of many weights at once.
 
-Every query's scores are computed once by whoever calls; here they are only normalized, weighed and measured.
+The caller computes every query's scores once. Here they are only normalized, weighed and measured.
 """
 
 import math
@@ -35,7 +35,7 @@ class JudgedQuery:
     What one query gave: the lists that would be joined, and which documents are relevant.
 
     :param lists: By input name; an input may be absent or empty.
-    :param judgments: Grades by document id; what is not listed counts as not relevant.
+    :param judgments: Grades by document id. A document that is not listed counts as not relevant.
     :param candidates: The documents to rank; None: all that any list holds.
     """
 
@@ -116,7 +116,7 @@ class WeightGrid:
 
     def best(self, values: FloatArray) -> int:
         """
-        Return the row of the highest mean; of equals the one nearest to the setting's own weights.
+        Return the row with the highest mean; of equal rows, the one nearest to the setting's own weights.
 
         :param values: Shape `[weights, queries]`.
         """
@@ -133,11 +133,11 @@ def ndcg(queries: Sequence[JudgedQuery], names: Sequence[str], frame: Frame, wei
     """
     Measure a frame under many weights at once, as `fuse` would rank (equal scores by best rank, then id).
 
-    The gain is the grade, the ideal is taken over all judgments: trec_eval's nDCG@10. A query without a relevant
-    document, or for which no input returned anything, counts as 0.
+    This is trec_eval's nDCG@10: the gain is the grade, and the ideal is taken over all judgments. A query without a
+    relevant document, or for which no input returned anything, counts as 0.
 
     :param names: The inputs, in the order of the columns of `weights`.
-    :param weights: Shape `[weights, inputs]`, none of a row negative, not all 0.
+    :param weights: Shape `[weights, inputs]`. No weight is negative, and no row is all 0.
     :returns: Shape `[weights, queries]`.
     """
     values = np.zeros((len(weights), len(queries)))
@@ -220,7 +220,7 @@ def _prepare(query: JudgedQuery, names: Sequence[str], frame: Frame) -> _Prepare
 
 
 def _rows_by_support(weights: FloatArray) -> dict[tuple[int, ...], IntArray]:
-    """Group the rows by which inputs they use: an input of weight 0 is left out of the fusion altogether."""
+    """Group the rows by the inputs that they use: an input of weight 0 takes no part in the fusion."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for row, used in enumerate((weights > 0).tolist()):
         groups.setdefault(tuple(i for i, here in enumerate(used) if here), []).append(row)

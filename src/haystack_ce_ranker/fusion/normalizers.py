@@ -1,14 +1,14 @@
 """
-The normalizers: what makes the scores of one list comparable with those of another.
+The normalizers, which make the scores of one list comparable with those of another.
 
 Each is a function and an entry in `NORMALIZERS`, which also names its parameters and their limits.
 
 Logits are joined as they are, and BM25 by its logarithm (`DEFAULT_NORMALIZERS`). A cross-encoder's logit is a log-odds
 of relevance by training. A BM25 score is a sum of Robertson / Sparck Jones weights, each a log-odds ratio (Robertson &
-Zaragoza 2009, "The Probabilistic Relevance Framework", section 3). Log-odds add, but BM25's terms are no independent
-evidence, so a sum of many overstates; its logarithm does not. Anything computed from one query's list (minimum,
-maximum, deviation) loses whether the list was sure or not, and a probability has saturated. `benchmarks/fusion.py`
-measures all of this.
+Zaragoza 2009, "The Probabilistic Relevance Framework", section 3). Log-odds add up. But BM25's terms are not
+independent evidence, so a sum of many overstates; its logarithm does not. A value computed from one query's list
+(minimum, maximum, deviation) no longer tells whether the list was sure. A probability has saturated.
+`benchmarks/fusion.py` measures all of this.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ RANK_CONSTANT = 60.0
 LOG_SCALE = 5.0
 """From `benchmarks/fusion.py`: at 3 it helps less where the cross-encoder is bad, at 6 it harms where it is good."""
 
-_PROBABILITY_MARGIN = 1e-7  # what float32 can still tell from 1; the logit of such a score is 16.1
+_PROBABILITY_MARGIN = 1e-7  # float32 can still tell this much from 1; the logit of such a score is 16.1
 
 
 def _none(_known: FloatArray, values: FloatArray, _params: Mapping[str, float]) -> FloatArray:
@@ -82,7 +82,7 @@ class Parameter(NamedTuple):
     """
     A number that a normalizer takes.
 
-    :ivar default: What it is where it is not given; None leaves it out.
+    :ivar default: Its value if it is not given; None omits it.
     :ivar required: Whether it must be given.
     :ivar least: The smallest value allowed.
     :ivar above: The value must be larger than this number, or than the parameter of this name, which comes first.
@@ -123,7 +123,7 @@ NORMALIZERS: Mapping[str, Normalizer] = {
     "logistic": Normalizer(_logistic, {"slope": _REQUIRED, "intercept": _REQUIRED}, steady=()),
 }
 """
-Every normalizer by name. None of them clips, so none can make two different scores equal. What each does at its edges:
+Every normalizer by name. No normalizer clips, so none can make two different scores equal. Their edges:
 
 ===========================  ==============================================  =================================
 name                         value                                           one document, or all scores equal
@@ -168,7 +168,7 @@ class Normalization(NamedTuple):
 
 NONE = Normalization("none", {})
 DEFAULT_NORMALIZERS: Mapping[str, str] = {"bm25": "log"}
-"""By an input's name, where nothing else is asked for; all others keep their scores."""
+"""The default normalizers, by an input's name. All other inputs keep their scores."""
 
 
 def parse_normalization(spec: object, *, where: str = "normalize") -> Normalization:
@@ -203,10 +203,10 @@ def parse_normalization(spec: object, *, where: str = "normalize") -> Normalizat
 
 def parse_normalizations(normalize: object, inputs: Sequence[str]) -> dict[str, Normalization]:
     """
-    Check one normalizer for all inputs, or normalizers by input; an input that is not named keeps its scores.
+    Check one normalizer for all inputs, or normalizers by input. An input that is not named keeps its scores.
 
     :param normalize: None for `DEFAULT_NORMALIZERS`.
-    :raises ValueError: If a normalizer is wrong, or one is given for what is not an input.
+    :raises ValueError: If a normalizer is wrong, or a name is not an input.
     """
     if normalize is None:
         normalize = {name: spec for name, spec in DEFAULT_NORMALIZERS.items() if name in inputs}

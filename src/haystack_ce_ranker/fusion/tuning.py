@@ -1,7 +1,7 @@
 """
-Finds how to weigh the inputs of a fusion from judged queries, and what that choice is worth on queries it has not seen.
+Finds how to weigh the inputs of a fusion from judged queries, and measures that choice on queries it has not seen.
 
-Pure: judged queries in, settings and figures out. `evaluation.commands.tune_joiner` runs the pipeline that gives them.
+Judged queries in, settings and figures out. `evaluation.commands.tune_joiner` runs the pipeline that gives them.
 """
 
 import math
@@ -65,13 +65,13 @@ def tune(
     Choose frame and weights by nDCG@10, and measure that choice on queries it has not seen.
 
     The weights are a grid over the simplex of the default's inputs. A few queries cannot tell near settings apart, and
-    the best of a hundred settings is partly the luckiest, so the choice is conservative (measured in
-    `benchmarks/fusion.py`): the best weights in the default's frame; those in another frame only if they are better by
-    1.64 standard errors of the paired difference; and any blend only if it is better by one standard error than the
-    default's heaviest input alone.
+    the best of a hundred settings is partly the luckiest. So the choice is conservative (measured in
+    `benchmarks/fusion.py`). It takes the best weights in the default's frame. It takes those in another frame only if
+    they are better by 1.64 standard errors of the paired difference. It takes a blend only if that is better by one
+    standard error than the default's heaviest input alone.
 
-    :param frames: Besides the default's own; None: see `standard_frames`. A `logistic` frame is fitted anew on the
-        training queries of each fold.
+    :param frames: Frames beside the default's own; None: see `standard_frames`. A `logistic` frame is fitted anew on
+        the training queries of each fold.
     :param steps: Of the grid; None: see `default_steps`.
     :param folds: At most as many as there are queries.
     """
@@ -98,8 +98,8 @@ def learning_curve(
     """
     Return, by number of labelled queries, how much nDCG@10 is lost against tuning on all of them.
 
-    Each of `draws` random subsets is tuned on and its choice measured on all queries; the loss is averaged. A size that
-    is not below the number of queries is left out.
+    Tuning runs on `draws` random subsets of each size. Each choice is measured on all queries, and the loss is
+    averaged. A size that is not below the number of queries is omitted.
     """
     search = _Search.over(queries, default, frames, None)
     best = float(measure(queries, search.choose(np.arange(len(queries)))).mean())
@@ -124,7 +124,7 @@ def weight_curve(
     queries: Sequence[JudgedQuery], frame: Frame, names: Sequence[str], name: str, *, steps: int | None = None
 ) -> list[CurvePoint]:
     """
-    Return nDCG@10 over the weight of one input; with more than two inputs the best mix of the others at each weight.
+    Return nDCG@10 over the weight of one input. With more than two inputs, the others are mixed best at each weight.
 
     :param names: All inputs.
     """
@@ -144,9 +144,9 @@ def standard_frames(queries: Sequence[JudgedQuery], names: Sequence[str]) -> lis
     """
     Return the frames that tuning tries: each normalizer, the missing rules where something is missing, and ranks.
 
-    `theoretical` gets bounds that do not move with the query: 0 where no score of an input is negative, else the lowest
-    and highest score that all queries saw. `log` is for inputs without negative scores; the others keep theirs.
-    `logistic` is fitted to these queries' judgments, `tune` fits it again.
+    `theoretical` gets bounds that do not move with the query: 0 if no score of an input is negative, else the lowest
+    and highest score of all queries. `log` is for inputs without negative scores; the others keep their scores.
+    `logistic` is fitted to these queries' judgments, and `tune` fits it again.
     """
     bounds, logs = {}, {}
     for name in names:
@@ -172,7 +172,7 @@ def standard_frames(queries: Sequence[JudgedQuery], names: Sequence[str]) -> lis
 @dataclass(frozen=True)
 class _Search:
     """
-    All frames measured under all weights on all queries, so that choosing on a part of them is only averaging.
+    All frames, measured under all weights on all queries. To choose on a part of the queries only takes averages.
 
     :param fitted: Whether a logistic frame is fitted to the queries that choose.
     :param heaviest: The row of the grid that uses the default's heaviest input alone.
@@ -221,7 +221,7 @@ class _Search:
 
 
 def _better(values: FloatArray, reference: FloatArray, margin: float) -> bool:
-    """Whether the mean paired difference exceeds `margin` of its standard errors."""
+    """Tell whether the mean paired difference exceeds `margin` of its standard errors."""
     difference = values - reference
     error = float(difference.std(ddof=1)) / math.sqrt(difference.size)
     return float(difference.mean()) > margin * error + 1e-12

@@ -1,1 +1,1 @@
-"""Whether re-ranking can be spared for a query: the decision, and fitting it to judged queries."""
+"""Whether a query can do without re-ranking: the decision, and fitting it to judged queries."""

@@ -1,10 +1,10 @@
 """
-Decides from a first stage's scores whether re-ranking can be spared: scores in, one number and a decision out.
+Decides from a first stage's scores whether to re-rank: scores in, one number and a decision out.
 
 A predictor of query performance says how sure the first stage is. The surer it is, the less a re-ranker is expected to
 change. `benchmarks/gate.py` measures what the predictors are worth; `fitting` finds a threshold.
 
-The literature divides by the score of the whole corpus, which a list of candidates does not know. The mean of the
+The literature divides by the score of the whole corpus, which a list of candidates does not have. Here the mean of the
 candidates' scores stands for it.
 """
 
@@ -44,7 +44,7 @@ PREDICTORS: Mapping[str, Callable[[FloatArray], float | None]] = {"nqc": _nqc, "
 
 class Decision(NamedTuple):
     """
-    What becomes of one query.
+    Whether to re-rank one query, and why.
 
     :ivar rerank: Whether to re-rank it.
     :ivar value: The predictor's value; None where it is not defined.
@@ -63,14 +63,14 @@ def predict(predictor: str, scores: Sequence[float | None]) -> float | None:
     Return a predictor's value for a first stage's scores: the higher, the surer the first stage.
 
     :param predictor: A name in `PREDICTORS`.
-    :param scores: In any order; None, NaN and infinite ones are left out.
-    :returns: None where fewer than two scores are numbers, where all are equal, or where the predictor is not defined.
+    :param scores: In any order. None, NaN and infinite scores are ignored.
+    :returns: None if fewer than two scores are numbers, if all are equal, or if the predictor is not defined.
     :raises ValueError: If there is no such predictor.
     """
     compute, usable = PREDICTORS[choice("predictor", predictor, PREDICTORS)], _usable(scores)
     if usable.size < 2 or usable[0] == usable[-1]:
         return None
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite and has no value
+    with np.errstate(over="ignore", invalid="ignore"):  # a value that overflows is not finite, and counts as none
         value = compute(usable)
     return value if value is not None and math.isfinite(value) else None
 
@@ -82,7 +82,7 @@ def decide(predictor: str, scores: Sequence[float | None], *, threshold: float) 
     A query with fewer than two documents is spared: re-ranking cannot change it. A query without a predicted value is
     re-ranked, because nothing is known about it.
 
-    :param scores: One a document, in any order.
+    :param scores: One for each document, in any order.
     :param threshold: Re-ranking is spared from this value of the predictor on. Infinity re-ranks every query.
     :raises ValueError: If there is no such predictor, or the threshold is not a number.
     """

@@ -1,6 +1,4 @@
-"""
-Fits a gate on judged queries: which predictor and threshold, and what they save and give up on queries they never saw.
-"""
+"""Fits a gate on judged queries: its predictor and threshold, and what they save and lose on queries they never saw."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,12 +18,12 @@ LEAST_SAVED = 0.2
 _ONE_SIDED_95 = 1.645
 CAUTION = _ONE_SIDED_95
 """
-Standard errors by which the loss on the queries seen must stay below the tolerance. The threshold that just keeps to it
-there is the luckiest of many, and gives up twice as much on other queries (`benchmarks/gate.py --caution 0`).
+Standard errors by which the loss on the queries seen must stay below the tolerance. A threshold that only just keeps to
+the tolerance is the luckiest of many, and gives up twice as much on other queries (`benchmarks/gate.py --caution 0`).
 """
 
 DRAWS = 100
-_FEWEST = 10  # queries; halves of fewer say nothing
+_FEWEST = 10  # queries; the halves of fewer say nothing
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,8 @@ class GateAdvice:
     """
     Whether to use a gate, and which.
 
-    It is measured on queries it has not seen, as a mean over random halves of the queries: one half chooses predictor
-    and threshold, the other half counts.
+    It is measured on queries it has not seen, as a mean over random halves of the queries: one half chooses the
+    predictor and the threshold, and the other half counts.
 
     :ivar predictor: The one that spares most of all queries.
     :ivar threshold: The one to use, found on all queries. Infinite if none keeps within the tolerance.
@@ -53,7 +51,7 @@ class GateAdvice:
     :ivar lost_error: Standard error of `lost` over the queries.
     :ivar lost_by_chance: What sparing as many of them at random would give up.
     :ivar gain: What re-ranking every query gains, in nDCG@10.
-    :ivar name: Of the pipeline, where there is one.
+    :ivar name: The pipeline's name, if there is one.
     """
 
     queries: int
@@ -175,7 +173,7 @@ def find_threshold(values: FloatArray, losses: FloatArray, tolerance: float, cau
 
 
 def _value(name: str, query: GateQuery) -> float:
-    """Return the predictor's value; infinite where the gate decides without one."""
+    """Return the predictor's value. It is infinite if the gate decides without one."""
     value = predict(name, query.scores)
     return math.inf if len(query.scores) < 2 else -math.inf if value is None else value
 

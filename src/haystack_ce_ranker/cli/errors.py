@@ -1,4 +1,4 @@
-"""Errors that a user can mend, as one line on the terminal."""
+"""Shows errors that a user can mend as one line on the terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import typer
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Print what a user can mend as one line, without a traceback."""
+    """Print an error that a user can mend as one line, without a traceback."""
     try:
         yield
     except (ValueError, OSError, ImportError) as error:

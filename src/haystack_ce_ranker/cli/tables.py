@@ -1,4 +1,4 @@
-"""What `profile` and `quantize` print."""
+"""The tables that `profile` and `quantize` print."""
 
 from rich.table import Table
 
@@ -7,7 +7,7 @@ from haystack_ce_ranker.scoring.speed_profile import SpeedProfile
 
 
 def speed_table(found: SpeedProfile) -> Table:
-    """Return the speeds of all settings, the number of threads a row, the chosen one marked."""
+    """Return the speeds of all settings, one row for each number of threads, with a mark at the chosen setting."""
     budgets = sorted({one.batch_tokens for one in found.measured})
     speeds = {(one.threads, one.batch_tokens): one.pairs_per_second for one in found.measured}
     table = Table(title=f"{found.model}, {found.backend} {found.dtype} on {found.device}: pairs a second")

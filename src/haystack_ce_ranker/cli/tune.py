@@ -11,10 +11,10 @@ from haystack_ce_ranker.cli.errors import clear_errors
 def tune(
     collection: Annotated[Path, typer.Argument(help="A folder in BEIR format, with judgments.")],
     pipeline: Annotated[Path, typer.Option(help="A pipeline's YAML with a HybridScoreJoiner.")],
-    queries: Annotated[int | None, typer.Option(help="At most so many queries, drawn at random.")] = None,
+    queries: Annotated[int | None, typer.Option(help="At most this many queries, drawn at random.")] = None,
     run: Annotated[Path | None, typer.Option(help="Fixed candidates (TSV) in place of the first stage.")] = None,
     depth: Annotated[int, typer.Option(help="How many of the fixed candidates are used.")] = 50,
-    joiner: Annotated[str | None, typer.Option(help="Which joiner, where there are several.")] = None,
+    joiner: Annotated[str | None, typer.Option(help="The joiner's name, if there are several.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Put the recommended setting into the pipeline file.")] = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Recommend the setting whose scores are probabilities.")

@@ -1,1 +1,1 @@
-"""What work costs on this machine, and what the machine is; for the evaluation, benchmarks and training alike."""
+"""What this machine is, and what work costs on it. The evaluation, benchmarks and training use it."""

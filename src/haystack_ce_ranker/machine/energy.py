@@ -1,10 +1,10 @@
 """
-What a piece of work takes: seconds, and joules from the hardware's counters or, where none can be read, an estimate.
+What a piece of work takes: seconds, and joules from the hardware's counters or, if none can be read, an estimate.
 
-Counters come first: RAPL for processors, NVML for NVIDIA cards. Their idle draw, measured for a second beforehand, is
-taken off, so that what is left is what the work added. Without counters the processor's rated power, shared by its
-CPUs, is multiplied by the time that they were busy; idle draw is no part of that. `source` says which it was, and the
-two are never mixed. Access to the hardware is codecarbon's and NVML's; nothing is sent anywhere.
+Counters come first: RAPL for processors, NVML for NVIDIA cards. Their idle draw is measured for a second beforehand and
+taken off, which leaves what the work added. Without counters, the processor's rated power is divided by its CPUs and
+multiplied by the time that they were busy, so idle draw is no part of it. `source` says which of the two was used. They
+are never mixed. codecarbon and NVML read the hardware. Nothing is sent anywhere.
 """
 
 import contextlib
@@ -17,18 +17,18 @@ from typing import Any
 
 IDLE_SECONDS = 1.0
 IDLE = "loading and the first run are not in it, nor is idle draw"
-"""What no figure holds, in words."""
+"""What the figures omit, in words."""
 _JOULES_PER_KWH = 3.6e6
 _NO_WATTS_KNOWN = 4.0
-"""Watts a CPU that codecarbon takes where it does not know the processor."""
+"""Watts of a CPU that codecarbon assumes if it does not know the processor."""
 
 
 @dataclass
 class Spent:
     """
-    What a piece of work took; filled when it ends.
+    What a piece of work took; filled in when it ends.
 
-    :ivar joules: Above idle draw where it was measured. May be slightly negative for work shorter than the counter's
+    :ivar joules: Above idle draw, if it was measured. May be slightly negative for work shorter than the counter's
         step (about a millisecond); averages are right.
     """
 
@@ -42,7 +42,7 @@ class EnergyMeter:
     Measures work on this machine; make one with `meter_for`.
 
     :ivar source: `measured: ...` or `estimated: ...`, with what it covers.
-    :ivar watts: Idle draw that is taken off where energy is measured, or the watts of a busy CPU where it is estimated.
+    :ivar watts: If energy is measured, the idle draw that is taken off. If it is estimated, the watts of a busy CPU.
     """
 
     source: str
@@ -68,7 +68,7 @@ class EnergyMeter:
 @cache
 def meter_for(device: str = "cpu") -> EnergyMeter:
     """
-    Return the meter for work on a device; the processor is part of what is measured on a GPU where RAPL can be read.
+    Return the meter for work on a device. On a GPU it measures the processor, too, if RAPL can be read.
 
     :param device: A torch device, such as `cpu` or `cuda:0`.
     :raises ImportError: If codecarbon is missing.
@@ -93,7 +93,7 @@ def meter_for(device: str = "cpu") -> EnergyMeter:
 
 
 def _rapl() -> Callable[[], float] | None:
-    """Return a function that gives the joules of all processor packages so far, or None where they cannot be read."""
+    """Return a function that gives the joules of all processor packages so far, or None if they cannot be read."""
     cpu, units = _codecarbon()
     with _quiet():
         if not cpu.is_rapl_available():
@@ -125,7 +125,7 @@ def _nvml(device: str) -> Callable[[], float] | None:
         properties = torch.cuda.get_device_properties(index if index is not None else torch.cuda.current_device())
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception:  # no driver, an old card, a container without access: each means that there is no counter
+    except Exception:  # no driver, an old card, a container without access: in each case there is no counter
         return None
     return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000.0
 
@@ -150,7 +150,7 @@ def _codecarbon() -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep codecarbon from telling that it does not know the processor; `source` says what is used instead."""
+    """Hide codecarbon's message that it does not know the processor; `source` says what is used instead."""
     logger = logging.getLogger("codecarbon")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

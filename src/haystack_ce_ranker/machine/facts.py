@@ -1,4 +1,4 @@
-"""What figures are measured on: the processor, the memory, and the versions of the packages that do the work."""
+"""The machine that figures are measured on: its processor, its memory, and the versions of the packages at work."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ _PACKAGES = ("ce-ranker-haystack", "haystack-ai", "torch", "onnxruntime", "openv
 
 
 def machine() -> dict[str, str | int | float | None]:
-    """Return the facts by name; None where the system does not tell, and no version of what is not installed."""
+    """Return the facts by name. A fact that the system does not tell is None. Missing packages are omitted."""
     found: dict[str, str | int | float | None] = {
         "processor": _processor(),
         "cpus": allowed_cpus(),
@@ -27,7 +27,7 @@ def machine() -> dict[str, str | int | float | None]:
 
 
 def _processor() -> str:
-    """Return the processor's name; the architecture where the system does not tell."""
+    """Return the processor's name, or the architecture if the system does not tell it."""
     information = Path("/proc/cpuinfo")
     if information.is_file():
         for line in information.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -3,7 +3,7 @@ Peak memory of a cross-encoder by batch size: each setting scores full-length pa
 
     python -m haystack_ce_ranker.machine.memory '{"model": "...", "backend": "onnx", "batch_tokens": 4096}'
 
-A process of its own, because a peak cannot be taken back: what was loaded before would count.
+Each setting needs a new process, because a peak cannot be taken back: whatever was loaded before would count.
 """
 
 import json
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FEWEST_PAIRS = 16
-"""How many pairs of the model's full length are scored; more where one batch holds more."""
+"""How many pairs of the model's full length are scored; more if one batch holds more."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class MemoryRow:
 
 def peak_megabytes(model: str, backend: str, batch_tokens: int | None = None) -> MemoryRow:
     """
-    Score in a fresh process and return its peak: resident memory on a CPU, the allocator's on a GPU, in 10^6 bytes.
+    Score in a fresh process and return its peak in 10^6 bytes: resident memory on a CPU, the allocator's on a GPU.
 
     :param batch_tokens: None for the backend's default.
     :returns: The peak, with the `batch_tokens` that were used.
-    :raises RuntimeError: If the process failed; holds the end of what it said.
+    :raises RuntimeError: If the process failed. The error holds the last line of its output.
     """
     asked = json.dumps({"model": model, "backend": backend, "batch_tokens": batch_tokens})
     command = [sys.executable, "-m", "haystack_ce_ranker.machine.memory", asked]
@@ -45,7 +45,7 @@ def peak_megabytes(model: str, backend: str, batch_tokens: int | None = None) ->
 
 
 def process_peak_megabytes() -> float | None:
-    """Return this process's peak resident memory in 10^6 bytes; None where the system does not tell."""
+    """Return this process's peak resident memory in 10^6 bytes, or None if the system does not tell it."""
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage would count what the parent held when it forked
         for line in status.read_text(encoding="utf-8").splitlines():

@@ -83,11 +83,11 @@ def quantize(
     :param output: A folder that does not exist yet, or is empty. Nothing is left there if anything fails.
     :param requests: Queries with documents to verify on.
     :param backend: One of `writers.WRITERS`.
-    :param report: Called with the agreement that was found, before it is held against the bounds.
-    :param progress: Called while the result is verified, with the number of documents scored so far and of all.
+    :param report: Called with the agreement, before it is compared with the bounds.
+    :param progress: Called during the verification, with the number of documents scored so far and of all documents.
     :raises ValueError: If `output` holds something, or the model cannot be quantised.
     :raises RanksDifferentlyError: If the result is below one of the bounds.
-    :raises ImportError: If what is needed to write it is not installed.
+    :raises ImportError: If a package that writes it is not installed.
     """
     choice("backend", backend, WRITERS)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -170,7 +170,7 @@ def _logits(
 
 
 def _correlation(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    """Return Spearman's rank correlation; 1 if all values of either side are equal, where it is not defined."""
+    """Return Spearman's rank correlation. It is not defined if all values of one side are equal; then return 1."""
     if np.ptp(ours) == 0 or np.ptp(theirs) == 0:
         return 1.0
     return float(spearmanr(ours, theirs).statistic)

@@ -1,7 +1,7 @@
 """
 Writes int8 files of a cross-encoder that torch has loaded in float32, by one function for each runtime.
 
-Weights are quantised here and activations while the model runs (dynamically), so that no data is needed. `quantize.py`
+Weights are quantised here, and activations while the model runs (dynamically). So no data is needed. `quantize.py`
 verifies the files. Needs no optimum.
 """
 

@@ -1,7 +1,8 @@
 """
 How a pair's tokens are split between query and document; integers in, integers out.
 
-Knows nothing of texts, tokenizers or models: `pairs.py` counts, `passages.py` chooses which tokens to keep.
+Knows nothing of texts, tokenizers or models. `plan.py` gives it the counts. `queries.py` and `passages.py` choose the
+tokens to keep.
 """
 
 from typing import NamedTuple
@@ -37,9 +38,9 @@ def split_budget(
     """
     Split the tokens of one pair between its two sides.
 
-    A pair that fits is left whole. Otherwise the query stays whole as long as one window of the document fits beside
-    it, and it never has to give up more than half of the room; the document gets what is left. The split depends on
-    this pair alone, so that a document's score does not depend on its neighbours.
+    A pair that fits is left whole. Otherwise the query stays whole if one window of the document fits beside it, and
+    it never has to give up more than half of the room. The document gets what is left. The split depends on this pair
+    alone, so a document's score does not depend on its neighbours.
 
     :param query_length: Tokens of the query, without special tokens.
     :param document_length: Tokens of the document with everything embedded around it, without special tokens.

@@ -1,5 +1,5 @@
 """
-Documents as tokens, with what is embedded around the content kept apart, and a bounded cache of them across queries.
+Documents as tokens, with the texts embedded around the content kept apart, and a bounded cache of them.
 
 Tokenising a long document costs more than choosing its windows, and the same documents come back query after query.
 """
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
 from haystack_ce_ranker.tokenizing.tokens import Ids, Tokens
 
-# A full stop, what closes behind it, and a space; a line's end; or a full stop of Chinese, which needs no space.
-# One set of characters at the front, since that is what `re` scans for fast.
+# A full stop, closing quotes or brackets, and a space; the end of a line; or a Chinese full stop, which needs no space.
+# The pattern starts with one set of characters, because `re` scans for a set fast.
 _SENTENCE_END = re.compile(r"[.!?…؟।。！？\n](?:(?<=\n)\n*|(?<!\n)['\"”’)\]]*\s+|(?<=[。！？]))")
 _NO_IDS = np.empty(0, dtype=np.int32)
 
@@ -50,7 +50,7 @@ class EncodedDocument:
     sentence_starts: NDArray[np.intp]
 
     def __len__(self) -> int:
-        """All tokens, as the plain model would read them."""
+        """Return how many tokens it has, those of header and footer included."""
         return len(self.header) + len(self.body.ids) + len(self.footer)
 
     @property
@@ -70,8 +70,8 @@ class DocumentEncoder:
     Encodes documents, and keeps the tokens of the latest ones.
 
     :param tokenizer: The model's tokenizer.
-    :param cache_tokens: How many tokens to keep, about 12 bytes each; 0 for no cache. Keyed by content, so that a
-        document that has changed is never taken for the old one.
+    :param cache_tokens: How many tokens to keep, about 12 bytes each; 0 for no cache. The keys come from the content, so
+        a changed document is never taken for the old one.
     """
 
     def __init__(self, tokenizer: PairTokenizer, *, cache_tokens: int = 2_000_000) -> None:
@@ -83,7 +83,7 @@ class DocumentEncoder:
         self._lock = threading.Lock()
 
     def encode(self, documents: Sequence[DocumentText]) -> list[EncodedDocument]:
-        """Encode documents, those that are not cached in one parallel call; equal ones once."""
+        """Encode documents. Those that are not cached are encoded in one parallel call, equal ones once."""
         keys = [content_key(*document) for document in documents]
         with self._lock:
             found = {key: self._cache[key] for key in keys if key in self._cache}
@@ -99,12 +99,12 @@ class DocumentEncoder:
 
 
 def len_or_one(document: EncodedDocument) -> int:
-    """What a document costs in the cache: its tokens, an empty one counting as one."""
+    """Return what a document costs in the cache: its tokens, or 1 if it is empty."""
     return max(len(document), 1)
 
 
 def content_key(*texts: str) -> bytes:
-    """Return a short key for some texts that no two different lists of texts share."""
+    """Return a short key for a list of texts; different lists have different keys."""
     digest = hashlib.blake2b(digest_size=16)
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
@@ -114,7 +114,7 @@ def content_key(*texts: str) -> bytes:
 
 
 def _split(text: DocumentText, tokens: Tokens) -> EncodedDocument:
-    """Part the tokens of header + content + footer; a token that straddles a border belongs to the content."""
+    """Separate the tokens of header, content and footer. A token that straddles a border belongs to the content."""
     if not text.header and not text.footer:
         return EncodedDocument(_NO_IDS, tokens, _NO_IDS, _sentence_starts(text.content, tokens))
     first, end = len(text.header), len(text.header) + len(text.content)
@@ -144,5 +144,5 @@ def _sentence_starts(content: str, body: Tokens) -> NDArray[np.intp]:
     if not len(body.ids):
         return np.empty(0, dtype=np.intp)
     characters = np.asarray([0, *(match.end() for match in _SENTENCE_END.finditer(content))], dtype=np.int32)
-    starts = np.searchsorted(body.starts, characters)  # of one type, or all of `body.starts` would be copied
+    starts = np.searchsorted(body.starts, characters)  # both int32, or all of `body.starts` would be copied
     return starts[(starts < len(body.ids)) & (np.diff(starts, prepend=-1) > 0)]

@@ -1,12 +1,12 @@
 """
 A long document as windows of model tokens, and the choice of the windows worth reading.
 
-Token ids and indexes in, spans of token indexes out. What a window scores is up to the model, and `budget.py` decides
-how many tokens there are.
+Token ids and indexes in, spans of token indexes out. The model scores the windows, and `budget.py` decides how many
+tokens there are.
 
-Reading by passages goes back to Callan, "Passage-level evidence in document retrieval" (SIGIR 1994), the maximum over
-passages with a cross-encoder to Dai and Callan, "Deeper text understanding for IR with contextual neural language
-modeling" (SIGIR 2019).
+Reading by passages goes back to Callan, "Passage-level evidence in document retrieval" (SIGIR 1994). The maximum over
+passages with a cross-encoder goes back to Dai and Callan, "Deeper text understanding for IR with contextual neural
+language modeling" (SIGIR 2019).
 """
 
 import unicodedata
@@ -24,14 +24,14 @@ _EVIDENCE_TOLERANCE = 1e-9
 
 
 class Span(NamedTuple):
-    """A run of consecutive body tokens, `stop` not among them."""
+    """A run of consecutive body tokens, `stop` excluded."""
 
     start: int
     stop: int
 
 
 class Piece(NamedTuple):
-    """What one pair shows of a document: one span, or two for head and tail, and the lexical evidence in it."""
+    """The part of a document that one pair shows: one span, or two for head and tail, and its lexical evidence."""
 
     spans: tuple[Span, ...]
     evidence: float = 0.0
@@ -43,7 +43,7 @@ class Piece(NamedTuple):
 
 
 class WindowSettings(NamedTuple):
-    """How a document that does not fit is read; `policy.ReadingPolicy` says what each is, and has the defaults."""
+    """How a document that does not fit is read. `policy.ReadingPolicy` describes the values and has the defaults."""
 
     passage_tokens: int
     passage_stride: int
@@ -68,7 +68,7 @@ def align(starts: NDArray[np.intp], document: EncodedDocument, *, slack: int) ->
     """
     Move window starts back to where a sentence begins, else to where a word begins, if that is within `slack` tokens.
 
-    Only backwards, so that consecutive windows still cover the document as long as their overlap is at least `slack`.
+    Starts only move backwards. So consecutive windows still cover the document if their overlap is at least `slack`.
     The last window stays, since it has to reach the end.
     """
     sentences = _last_at_or_before(document.sentence_starts, starts)
@@ -81,10 +81,10 @@ def evidence(body: Ids, query: Ids, starts: NDArray[np.intp], *, size: int) -> N
     """
     Score the windows of one document by the query tokens they hold: BM25 over the document's own windows.
 
-    The inverse document frequencies come from the windows of this document, not from its neighbours: what all its
-    windows hold does not tell them apart, and a document's score must not depend on which others are scored with it.
-    All windows are of one length, so that BM25's length normalisation falls away. Frequencies over all candidates, and
-    stems instead of tokens, are measured beside it in benchmarks/token_balance.md.
+    The inverse document frequencies come from the windows of this document, not from other documents. A token that all
+    windows hold does not tell them apart. And a document's score must not depend on the others that are scored with it.
+    All windows have one length, so BM25's length normalisation is not needed. benchmarks/token_balance.md also measures
+    frequencies over all candidates, and stems instead of tokens.
 
     :param body: Token ids of the document; shape (tokens,).
     :param query: Token ids of the query; shape (query tokens,).
@@ -110,20 +110,20 @@ def _head(document: EncodedDocument, _query: Ids, room: int, _settings: WindowSe
 
 
 def _head_tail(document: EncodedDocument, _query: Ids, room: int, _settings: WindowSettings) -> list[Piece]:
-    """Three quarters of the room for the start, the rest for the end."""
+    """Use three quarters of the room for the start, and the rest for the end."""
     tokens = len(document.body.ids)
     tail = room // 4
     return [Piece((Span(0, room - tail), Span(tokens - tail, tokens)) if tail else (Span(0, room),))]
 
 
 def _windows(document: EncodedDocument, query: Ids, room: int, settings: WindowSettings) -> list[Piece]:
-    """All windows, in the order of the document."""
+    """Return all windows, in the order of the document."""
     starts, size, found = _weighed_windows(document, query, room, settings)
     return [_piece(document, start, size, value) for start, value in zip(starts, found, strict=True)]
 
 
 def _best_passages(document: EncodedDocument, query: Ids, room: int, settings: WindowSettings) -> list[Piece]:
-    """The windows with most evidence, best first; ties in the order of the document."""
+    """Return the windows with most evidence, best first; ties keep the order of the document."""
     starts, size, found = _weighed_windows(document, query, room, settings)
     best = np.argsort(-found, kind="stable")[: settings.passages_per_document]
     if found[best[0]] <= 0.0:
@@ -135,7 +135,7 @@ def _best_passages(document: EncodedDocument, query: Ids, room: int, settings: W
 def _weighed_windows(
     document: EncodedDocument, query: Ids, room: int, settings: WindowSettings
 ) -> tuple[NDArray[np.intp], int, NDArray[np.float64]]:
-    """The starts of a document's windows, their size, and the evidence in each."""
+    """Return the starts of a document's windows, their size, and the evidence in each."""
     size = min(settings.passage_tokens, room)
     overlap = max(size - settings.passage_stride, 0)
     starts = windows(len(document.body.ids), size=size, stride=settings.passage_stride)
@@ -153,7 +153,7 @@ STRATEGIES: dict[str, Callable[[EncodedDocument, Ids, int, WindowSettings], list
     "head_tail": _head_tail,
     "windows": _windows,
 }
-"""How a document that does not fit is read, by name. Where there is room for one piece only, it is the first."""
+"""How a document that does not fit is read, by name. If there is room for one piece only, the first is read."""
 
 
 def _logsumexp(logits: NDArray[np.float64]) -> float:
@@ -174,8 +174,8 @@ def characters(document: EncodedDocument, content: str, span: Span) -> tuple[int
     """
     Return where a span stands in the content, as offsets in characters: `content[start:end]`.
 
-    What a reader sees as one character stays whole at both ends, even where a tokenizer parts it: an accent in
-    decomposed form stays with its letter, a joiner with what it joins.
+    A character stays whole at both ends as a reader sees it, even if a tokenizer splits it. An accent in decomposed
+    form stays with its letter, and a joiner with the characters that it joins.
     """
     if span.stop <= span.start:
         return 0, 0
@@ -199,7 +199,7 @@ def _joined(content: str, place: int) -> bool:
 
 
 def _last_at_or_before(boundaries: NDArray[np.intp], starts: NDArray[np.intp]) -> NDArray[np.intp]:
-    """For each start the last boundary that is not behind it; the start itself where there is none."""
+    """Return for each start the last boundary that is not behind it, or the start itself if there is none."""
     if not len(boundaries):
         return starts
     places = np.searchsorted(boundaries, starts, side="right") - 1

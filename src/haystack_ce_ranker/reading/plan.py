@@ -1,7 +1,7 @@
 """
 The pieces of a document to show the model beside a query: a budget for the pair, then the choice within it.
 
-A document that fits is read whole; of one that does not, a strategy of `passages.py` picks the windows.
+A document that fits is read whole. If it does not fit, a strategy of `passages.py` picks the windows.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from haystack_ce_ranker.tokenizing.pairs import PackedPair, PairFormat, PairText
 @dataclass(frozen=True, eq=False)
 class ReadingPlan:
     """
-    What is to be read of one document.
+    The parts of one document that are to be read.
 
     :ivar text: The document's texts.
     :ivar document: The same as tokens.
@@ -51,7 +51,7 @@ class ReadingPlan:
         return PairTexts(self.query.shown(), self.text.header + passage + self.text.footer)
 
     def offsets(self, span: Span) -> tuple[int, int]:
-        """Return where a span stands in the content, in characters; all of it if it holds every token."""
+        """Return where a span stands in the content, in characters. A span of all tokens is the whole content."""
         if span.stop - span.start == len(self.document.body.ids):
             return 0, len(self.text.content)
         return characters(self.document, self.text.content, span)

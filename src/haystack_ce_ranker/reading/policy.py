@@ -1,4 +1,4 @@
-"""ReadingPolicy: what the model may read of a query and its documents, checked once; its defaults stand here alone."""
+"""ReadingPolicy: what the model may read of a query and its documents, with all defaults and checks."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _CHOICES: dict[str, Collection[str]] = {
 @dataclass(frozen=True)
 class ReadingPolicy:
     """
-    What the model may read of a query and its documents; the ranker's parameters of the same names mean the same.
+    What the model may read of a query and its documents. The ranker's parameters of these names mean the same.
 
     :ivar max_length: Tokens of a pair, special tokens among them; None for the model's own limit.
     :ivar max_query_tokens: The most tokens the query may take of a pair; None for the rule of `budget.split_budget`.

@@ -20,7 +20,7 @@ class EncodedQuery:
     """
     A query as tokens.
 
-    :ivar text: What the tokens were made of.
+    :ivar text: The text that the tokens were made of.
     :ivar tokens: Token ids with their places in `text`, without special tokens.
     :ivar kept: Which tokens of the whole query these are, ascending; None for all.
     """
@@ -30,14 +30,14 @@ class EncodedQuery:
     kept: Places | None = None
 
     def __len__(self) -> int:
-        """How many tokens it has."""
+        """Return how many tokens it has."""
         return len(self.tokens.ids)
 
     def reduced(self, tokens: int, reduction: str) -> "EncodedQuery":
         """
-        Return the query with at most so many tokens, in their order; itself if it fits.
+        Return the query with at most `tokens` tokens, in their order. A query that fits is returned itself.
 
-        :param tokens: How many may stay, at least 1.
+        :param tokens: How many tokens may stay, at least 1.
         :param reduction: A name in `REDUCTIONS`.
         """
         if len(self) <= tokens:
@@ -69,11 +69,10 @@ def _head_tail(query: Ids, tokens: int) -> Places:
 
 def _rarest(query: Ids, tokens: int) -> Places:
     """
-    Keep the rarest tokens, for these carry what is asked.
+    Keep the rarest tokens, because they say most about the question.
 
-    How rare a token is, its id tells: vocabularies of WordPiece, byte pairs and unigrams are written down from the
-    most frequent piece to the rarest. So the choice needs no collection, and a document's score does not depend on its
-    neighbours.
+    A token's id tells how rare it is: vocabularies of WordPiece, byte pairs and unigrams go from the most frequent
+    piece to the rarest. So the choice needs no collection, and a document's score does not depend on its neighbours.
     """
     return np.sort(np.argsort(-query, kind="stable")[:tokens])
 
@@ -84,4 +83,4 @@ REDUCTIONS: dict[str, Callable[[Ids, int], Places]] = {
     "head_tail": _head_tail,
     "rarest": _rarest,
 }
-"""Which tokens of a query to keep, by name: ids, shape (tokens,), and how many to their places, ascending."""
+"""Functions that choose the tokens to keep, by name. They take ids and a number, and return places, ascending."""

@@ -2,8 +2,8 @@
 Token ids to packed pairs in the model's own pair format, and the tokenizer that both sides of a pair are read with.
 
 The format (which special tokens stand where, and the token type of every part) is learnt once from the tokenizer's own
-post-processor and checked against the tokenizer's own pair encoding; packing is then a concatenation. What to pack is
-decided in `reading`.
+post-processor and checked against the tokenizer's own pair encoding. Packing is then a concatenation. `reading`
+decides what to pack.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ _UNLIMITED = 1_000_000
 
 
 class PairTexts(NamedTuple):
-    """What a pair says in words."""
+    """The two texts of a pair."""
 
     query: str
     document: str
@@ -28,9 +28,9 @@ class PairTexts(NamedTuple):
 
 class PackedPair(NamedTuple):
     """
-    What the model reads of one pair.
+    One pair as the model reads it.
 
-    :ivar ids: Token ids, special tokens among them; shape (tokens,).
+    :ivar ids: Token ids, with special tokens; shape (tokens,).
     :ivar types: Token types; shape (tokens,).
     :ivar source: Gives the texts that the tokens were made of, for a backend that sends texts to a server.
     """
@@ -66,7 +66,7 @@ class PairFormat:
         return len(self.prefix.ids) + len(self.middle.ids) + len(self.suffix.ids)
 
     def pack(self, query: Ids, *document: Ids) -> PackedPair:
-        """Pack a query and the parts of a document, which are read as one text, into what the model reads."""
+        """Pack a query and the parts of a document, which are read as one text, into one pair."""
         length = sum(len(part) for part in document)
         return PackedPair(
             np.concatenate([self.prefix.ids, query, self.middle.ids, *document, self.suffix.ids]),
@@ -86,7 +86,7 @@ class PairTokenizer:
     """
     A private copy of a model's fast tokenizer, without truncation and padding, that knows the model's pair format.
 
-    A copy because truncation and padding of a fast tokenizer are shared, mutable state: another user of the same
+    It is a copy because truncation and padding of a fast tokenizer are shared, mutable state: another user of the same
     tokenizer could switch them on between two calls. Safe from several threads.
 
     :param tokenizer: A tokenizer of transformers with a fast form.
@@ -158,7 +158,7 @@ class PairTokenizer:
         )
 
     def _check_format(self, tokenizer: Any) -> None:
-        """Compare our packing with the tokenizer's own pair encoding, so that a surprise is an error and not a loss."""
+        """Compare our packing with the tokenizer's own pair encoding. A difference is an error, not a silent loss."""
         for texts in _PROBES:
             query, document = self.encode(texts)
             packed = self.format.pack(query.ids, document.ids)

@@ -1,7 +1,7 @@
 """
 Texts to tokens: by the tokenizer itself, or word by word from a table where that gives the same tokens faster.
 
-The format of a pair is left to `pairs.py`.
+`pairs.py` knows the format of a pair.
 """
 
 import json
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LONG_TEXT = 4500
 """
-Characters from which on a text is long: about 1,000 tokens, twice what most models read at once.
+A text of this many characters or more is long: about 1,000 tokens, twice what most models read at once.
 
 The first long text loads the table of words. That takes 1 s and 0.11 GB (2 s once on a machine, to compile its loops),
 and then saves 0.4 microseconds a character. So the table pays for itself after some 2,500,000 characters of long
@@ -29,13 +29,13 @@ stackfaq) have no text of this length; 95 % of COVID-QA's articles are longer.
 """
 
 MANY_ADDED = 100
-"""With more added tokens than this, texts are read whole: each text would have to be searched for all of them."""
+"""With more added tokens than this, texts are read whole. Otherwise each text would be searched for all of them."""
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _loading = threading.RLock()
 if hasattr(os, "register_at_fork"):
-    # A child that is forked while another thread imports and compiles would wait for that thread for ever.
+    # Without this, a child forked while another thread imports and compiles would wait for that thread for ever.
     os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
 
 

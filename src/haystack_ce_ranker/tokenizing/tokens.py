@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Ids = NDArray[np.int32]
 
 LONG_WORDS = 16
-"""A text with more characters a word than this, such as a Chinese one, repeats no words: it is always read whole."""
+"""A text with more characters per word than this, such as Chinese, repeats no words. It is always read whole."""
 
 
 class Tokens(NamedTuple):

@@ -1,7 +1,7 @@
 """
 The inner loops of the table of words, compiled by numba: texts to words, words to numbers, numbers to tokens.
 
-Code points in, numbers and arrays out. Which tokens a word has is left to the tokenizer (`word_table.py`). Importing
+Code points in, numbers and arrays out. The tokenizer says which tokens a word has (`word_table.py`). Importing
 this module compiles the loops, or loads them from numba's cache on disk, as with `bm25/kernels.py`.
 """
 

@@ -1,7 +1,7 @@
 """
 Lengths in, batches out: pairs sorted by true token length, in batches under a token budget.
 
-Integers in, index arrays out; what the indices stand for is the caller's business.
+Integers in, index arrays out. The caller knows what the indices stand for.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,14 +21,14 @@ def plan_batches(
     """
     Group pairs of similar length into batches, the longest first.
 
-    A batch costs its padded size: the length of its longest pair times its pairs. Longest first, so that a batch which
-    does not fit into memory shows itself at the start. A pair longer than the budget gets a batch of its own.
+    A batch costs its padded size: the length of its longest pair times its pairs. The longest pairs come first, so that
+    a batch that does not fit into memory fails at the start. A pair longer than the budget gets a batch of its own.
 
     :param lengths: Tokens of each pair, special tokens among them; shape (pairs,).
     :param batch_tokens: The most tokens of a batch, padding among them.
     :param batch_size: The most pairs of a batch; None for no limit.
-    :param pass_tokens: How many tokens' work a batch costs beside its own. The pairs are then parted where padding and
-        passes together cost least, within the same limits; None fills every batch as far as it goes.
+    :param pass_tokens: The cost of a forward pass, as the tokens that could be computed in its time. The pairs are then
+        split where padding and passes together cost least, within the same limits. None fills every batch.
     :returns: Index arrays that together hold each index once. Ties keep their order, so equal input gives equal
         batches.
     :raises ValueError: If `batch_tokens` or `batch_size` is below 1.
@@ -56,9 +56,9 @@ def plan_batches(
 def _cheapest_borders(
     descending: NDArray[np.int64], batch_tokens: int, batch_size: int | None, pass_tokens: int
 ) -> list[int]:
-    """Return where batches begin and end so that their slots and passes cost least; by dynamic programming."""
+    """Return the borders of batches whose slots and passes cost least, by dynamic programming."""
     pairs = len(descending)
-    cost = np.zeros(pairs + 1, dtype=np.int64)  # of the first so many pairs
+    cost = np.zeros(pairs + 1, dtype=np.int64)  # of the pairs before each place
     begins = np.zeros(pairs + 1, dtype=np.int64)  # of the batch that ends there
     first = 0  # the earliest pair that a batch ending here can begin with
     for end in range(1, pairs + 1):

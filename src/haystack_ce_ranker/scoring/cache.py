@@ -1,7 +1,7 @@
 """
-ScoreCache: scores of documents kept under keys, bounded, each computed once however many requests want it at once.
+ScoreCache: a bounded cache of scores, each computed once even if several requests want it at the same time.
 
-Knows keys and values only; what makes a key, and when a score may be kept at all, is the scorer's business.
+Knows keys and values only. The scorer makes the keys and decides when a score may be kept.
 """
 
 import threading
@@ -30,18 +30,19 @@ class ScoreCache(Generic[Value]):
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """How many values are kept."""
+        """Return how many values are kept."""
         return len(self._kept)
 
     def get(self, keys: Sequence[Hashable], compute: Callable[[list[int]], Sequence[Value]]) -> list[Value]:
         """
         Return a value for each key: a kept one, one that another thread is computing, or a new one.
 
-        What no other thread is computing is computed first, all in one call. Only then are other threads waited for, so
-        that two threads never wait for each other. A value whose computation failed in another thread is computed here.
+        Values that no other thread is computing are computed first, all in one call. Only then does it wait for other
+        threads, so that two threads never wait for each other. A value whose computation failed in another thread is
+        computed here.
 
         :param keys: All different.
-        :param compute: Given places in `keys`, returns their values; what it raises goes to the caller.
+        :param compute: Given places in `keys`, returns their values. Its errors go to the caller.
         """
         places = {key: place for place, key in enumerate(keys)}
         values: dict[Hashable, Value] = {}

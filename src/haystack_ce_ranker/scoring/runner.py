@@ -1,9 +1,9 @@
 """
-PairRunner: packed pairs in, logits out, whatever the memory and the time there is. Knows nothing of texts.
+PairRunner: packed pairs in, logits out, within the memory and the time there is. Knows nothing of texts.
 
-Pairs run in batches of like lengths. A batch that does not fit into memory is made smaller, and the size that fits is
-remembered. With a deadline, a batch begins only if it can be expected to end in time, by the speed of those before. On
-a device that works by itself, the next batch is queued before the last one's logits are waited for.
+Pairs run in batches of similar lengths. A batch that does not fit into memory is made smaller, and the size that fits
+is remembered. With a deadline, a batch begins only if it should end in time, by the speed of earlier batches. On a
+device that works by itself, the next batch is queued before the runner waits for the last one's logits.
 """
 
 import logging
@@ -26,13 +26,13 @@ from haystack_ce_ranker.tokenizing.pairs import PackedPair
 logger = logging.getLogger(__name__)
 
 CPU_PASS_TOKENS = 40
-"""How many tokens' work a forward pass of padded pairs costs on CPU beside its tokens; see benchmarks/speed.py."""
+"""What a forward pass of padded pairs costs on CPU beside its tokens, in tokens; see benchmarks/speed.py."""
 
 DEVICE_PASS_TOKENS = 1024
-"""The same on another device, where launching a pass takes longer than on CPU; an estimate, not yet measured."""
+"""The same on another device, where launching a pass takes longer than on CPU; estimated, not yet measured."""
 
 Report = Callable[[NDArray[np.bool_]], None]
-"""Is called after each batch with which pairs are scored; shape (pairs,)."""
+"""Called after each batch with a mask of the pairs that are scored; shape (pairs,)."""
 
 _Wait = Callable[[], NDArray[np.float32]]
 
@@ -41,7 +41,7 @@ class LearntBatchSizes:
     """
     The batch sizes that fitted after larger ones had run out of memory, by model. Safe from several threads.
 
-    Hand one object to all runners that share a memory: what one has learnt then holds for the others, too.
+    Give one object to all runners that share a device's memory, so that each uses what the others have learnt.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class LearntBatchSizes:
         """
         Remember that a batch did not fit, and return the new limit: half of what failed.
 
-        Threads that fail at the same time with like batches lower the limit once, not one after the other.
+        Threads that fail at the same time with similar batches lower the limit once, not one after the other.
 
         :param failed: Tokens of the batch, padding among them.
         :param tokens: The limit without anything learnt.
@@ -67,7 +67,7 @@ class LearntBatchSizes:
 
 
 class _Queued(NamedTuple):
-    """A batch that has been started: places in the group, when it began, and what waits for its logits."""
+    """A batch that has been started: its places in the group, when it began, and what waits for its logits."""
 
     places: NDArray[np.intp]
     began: float
@@ -125,9 +125,9 @@ class PairRunner:
         :param cost: What the call costs is added to it.
         :param owners: With a deadline, the document that each pair belongs to; the pairs of one document follow each
             other, and are scored all or not at all. Shape (pairs,).
-        :param deadline: A time of `time.monotonic()`. Pairs are then taken in their order, about a batch at a time, as
-            long as the next ones can be expected to be done in time (the very first, whose speed nobody knows, are
-            those of a single document). A batch that has begun is finished.
+        :param deadline: A time of `time.monotonic()`. Pairs are then taken in their order, about a batch at a
+            time, while the next ones should be done in time. The very first pairs, when no speed is known, are those
+            of a single document. A batch that has begun is finished.
         :param report: Called after each batch.
         :returns: Shape (pairs,); NaN where the deadline left no time.
         :raises MemoryError: If a single pair does not fit into memory.
@@ -152,7 +152,7 @@ class PairRunner:
     def _affordable_pairs(
         self, lengths: Sequence[int], owners: Sequence[int], cost: ScoringCost, deadline: float
     ) -> int:
-        """How many of the next pairs can be expected to be done in time: whole documents, at most a batch of them."""
+        """Return how many of the next pairs should be done in time: whole documents, at most a batch of them."""
         left = deadline - time.monotonic()
         if left <= 0.0:
             return 0
@@ -170,7 +170,7 @@ class PairRunner:
                 break
             count = stop
         if not count and not cost.batches and speed is not None:
-            # A call without a score teaches nothing, so that one stall could rule out every later call.
+            # A call without a score teaches no speed. Without this, one stall could rule out every later call.
             self._seconds_per_token = speed / 2
         return count
 
@@ -182,7 +182,7 @@ class PairRunner:
         cost: ScoringCost,
         report: Report | None,
     ) -> None:
-        """Score a group of pairs; when memory runs out, halve the batches and go on with what is not scored yet."""
+        """Score a group of pairs. When memory runs out, halve the batches and go on with the pairs not scored yet."""
         lengths = np.asarray([len(pairs[place].ids) for place in group], dtype=np.int64)
         ahead = 1 if self._queue is None else 2
         planned_for: int | None = self.affordable_batch_tokens
@@ -226,7 +226,7 @@ class PairRunner:
         return deque(places[part] for part in plan)
 
     def _start(self, pairs: Sequence[PackedPair]) -> _Wait:
-        """Queue a batch where the device works by itself; elsewhere it runs once its logits are asked for."""
+        """Queue a batch if the device works by itself. Otherwise it runs when its logits are asked for."""
         batch = Batch(pairs, self.backend.tokenizer.pad_id)
         return partial(self.backend.logits, batch) if self._queue is None else self._queue.start(batch)
 
@@ -234,7 +234,7 @@ class PairRunner:
         """Lower the limit of a batch if `error` means that one did not fit; else raise it."""
         if not self.backend.is_out_of_memory(error):
             raise error
-        # The error holds the frames of the pass that failed, and these hold what filled the memory.
+        # The error holds the frames of the failed pass, and these hold the tensors that filled the memory.
         traceback.clear_frames(error.__traceback__)
         if pairs <= 1:
             raise MemoryError(
@@ -253,7 +253,7 @@ class PairRunner:
             )
 
     def _count(self, lengths: NDArray[np.int64], seconds: float, cost: ScoringCost) -> None:
-        """Add a finished batch to the cost, and learn its speed; the latest batches count most."""
+        """Add a finished batch to the cost, and learn its speed. The latest batches count most."""
         tokens = int(lengths.sum())
         latest, before = seconds / max(tokens, 1), self._seconds_per_token
         self._seconds_per_token = latest if before is None else (latest + before) / 2

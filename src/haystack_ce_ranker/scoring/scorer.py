@@ -36,12 +36,12 @@ from haystack_ce_ranker.scoring.slices import CHARACTERS_PER_TOKEN, SlicePart, p
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
 Progress = Callable[[int, int], None]
-"""Is called with the documents scored so far, and all documents."""
+"""Called with the number of documents scored so far, and of all documents."""
 
 
 @dataclass
 class _Candidate:
-    """A document on its way through the scorer: what is to be read of it, and what the model said to that."""
+    """A document on its way through the scorer: its reading plan, and the logits of its pieces so far."""
 
     plan: ReadingPlan
     scored: list[ScoredPiece] = field(default_factory=list)
@@ -60,9 +60,9 @@ class _Request:
     A query with documents to score. Equal texts are one document here, so that they tie.
 
     :ivar texts: Each different text once, in the order of their first places.
-    :ivar places: Where each of `texts` stands first in the caller's list.
+    :ivar places: The first place of each of `texts` in the caller's list.
     :ivar positions: For each document of the caller its place in `texts`.
-    :ivar beyond: How many documents follow that are not to be scored.
+    :ivar beyond: How many further documents are not to be scored.
     """
 
     def __init__(
@@ -128,10 +128,10 @@ class CrossEncoderScorer:
     :param model_name: The model's name, under which a batch size learnt from running out of memory is remembered.
     :param batch_sizes: Where learnt batch sizes are kept; None for a memory of its own.
     :param cache_tokens: How many tokens of documents to keep for the next query.
-    :param scores: Where `score` keeps what it found and looks before it scores; None for nowhere. Scorers may share
-        one. Only what depends on a query and a text alone is kept: calls with a deadline or a shared token budget
+    :param scores: A cache in which `score` looks first and keeps new scores; None for no cache. Scorers may share one.
+        Only scores that depend on a query and a text alone are kept: calls with a deadline or a shared token budget
         do not use it.
-    :param identity: What beside its name tells the model from others in `scores`: the revision, loading options.
+    :param identity: What tells the model from others in `scores` beside its name: the revision, loading options.
     :raises ValueError: If a value is out of range, or `policy` leaves no room in the model's pairs.
     """
 
@@ -166,7 +166,7 @@ class CrossEncoderScorer:
         )
 
     def __deepcopy__(self, _memo: object) -> "CrossEncoderScorer":
-        """A copied pipeline shares the loaded model: it holds no state of a request."""
+        """Return the scorer itself: copied pipelines share the loaded model, which holds no state of a request."""
         return self
 
     def score(
@@ -182,15 +182,15 @@ class CrossEncoderScorer:
         Score the documents of one query. Documents with equal texts are scored once.
 
         There are four ways, and the first that applies is taken: within one token budget that all documents share; in
-        the order they came, until a deadline; only those whose score is not kept from before; all, slice by slice.
+        the order they came, until a deadline; only the documents without a kept score; all documents, slice by slice.
 
         :param documents: Texts, or texts with what is embedded around them.
-        :param top_k: How many of the best the caller wants; a shared token budget goes where it can change those.
-        :param depth: Score only so many documents, the first ones; None for all.
+        :param top_k: How many of the best the caller wants. A shared token budget is spent where it can change those.
+        :param depth: Score only the first `depth` documents; None for all.
         :param deadline: A time of `time.monotonic()` at which to stop; see `PairRunner.run`. Documents are tokenised
-            and scored in the order they came, each by all its windows or not at all; those that were not reached keep
-            a logit of None. With a shared token budget, whose shares depend on all documents, they are all tokenised
-            first.
+            and scored in the order they came, each by all its windows or not at all. Documents that were not reached
+            keep a logit of None. With a shared token budget all documents are tokenised first, because the shares
+            depend on them.
         :returns: The scores, and what they cost.
         :raises ValueError: If what is embedded around a document leaves no room for its content.
         """
@@ -215,9 +215,9 @@ class CrossEncoderScorer:
         """
         Score the documents of many queries in batches that reach across queries; for evaluation, mining, distilling.
 
-        The scores are those of `score`. A shared token budget per query needs two passes, so with one the queries are
+        The scores are those of `score`. A shared token budget needs two passes per query, so the queries are then
         scored one after the other. However many documents there are, only about `slices.SLICE_TOKENS` tokens of them
-        are held at once, beside what `cache_tokens` keeps.
+        are held at once, beside the cache of `cache_tokens`.
 
         :param requests: Queries, each with its documents.
         :param progress: Called after each batch; a document counts once all its windows are scored.
@@ -246,10 +246,10 @@ class CrossEncoderScorer:
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
         """
-        Score pairs of a query and a document, of as many queries as you like, in one go.
+        Score pairs of a query and a document in one go, for any number of queries.
 
         :param queries: One query per document; repeat it for each of its documents.
-        :param progress: Called after each batch with the pairs of a query and a document scored so far, and all pairs.
+        :param progress: Called after each batch with the number of pairs scored so far, and of all pairs.
         :returns: One logit per pair, in the order they came; shape (pairs,).
         :raises ValueError: If there are not as many queries as documents.
         """
@@ -316,7 +316,7 @@ class CrossEncoderScorer:
         )
 
     def _prepare(self, requests: Sequence[_Request], one: list[SlicePart]) -> tuple[list[_Part], ScoringCost]:
-        """Tokenise and pack a slice; returns what that cost, too, since another thread may do it."""
+        """Tokenise and pack a slice. The cost is returned with it, since another thread may do this."""
         cost = ScoringCost()
         parts = []
         for part in one:
@@ -421,7 +421,7 @@ class _Progress:
         self._all = sum(len(request.positions) for request in requests)
 
     def of_slice(self, parts: Sequence[_Part]) -> Callable[[NDArray[np.bool_]], None]:
-        """Return what is to be called with which of a slice's pairs are scored."""
+        """Return a function to call with a mask of a slice's pairs that are scored."""
         copies: list[int] = []
         for part in parts:
             start = self._taken[part.request]

@@ -1,4 +1,4 @@
-"""What scoring returns: a score for each document with what was read of it, and what a call cost."""
+"""The results of scoring: a score for each document with what was read of it, and what a call cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -23,9 +23,9 @@ class ReadSpan:
     Characters of a document's content that the model read in one pair.
 
     :ivar start: First character; `content[start:end]` is the text.
-    :ivar end: Behind the last character.
-    :ivar logit: What the model said to the pair.
-    :ivar evidence: The lexical evidence that the pair was chosen by; 0.0 where nothing was chosen.
+    :ivar end: One behind the last character.
+    :ivar logit: The model's output for the pair.
+    :ivar evidence: The lexical evidence that the pair was chosen by; 0.0 if nothing was chosen.
     """
 
     start: int
@@ -40,11 +40,11 @@ class DocumentScore:
     The score of one document.
 
     :ivar logit: The model's raw output, aggregated over the pairs; None if the document was not scored.
-    :ivar read: What was read, the pair with the highest logit first; head and tail of one pair are two entries.
+    :ivar read: What was read, the pair with the highest logit first. Head and tail of one pair are two entries.
     :ivar tokens: Tokens of the content.
     :ivar tokens_read: How many of them the model saw, each counted once.
     :ivar pairs: Forward passes that it took.
-    :ivar pair_tokens: Tokens of its pairs, special tokens among them and padding not.
+    :ivar pair_tokens: Tokens of its pairs, with special tokens, without padding.
     :ivar query_tokens: Tokens of the query that its pairs showed.
     """
 
@@ -71,7 +71,7 @@ class DocumentScore:
 
 
 UNSCORED = DocumentScore(logit=None)
-"""A document that was left out before anything of it was read."""
+"""A document that was skipped before anything of it was read."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class QueryScores:
     :ivar documents: In the order they came.
     :ivar query_tokens: Tokens of the query, without special tokens.
     :ivar query_tokens_read: The fewest of them that a pair showed; equal to `query_tokens` if the query was never cut.
-    :ivar pairs: Pairs that were scored; documents whose score was kept from before take none.
-    :ivar tokens: Tokens the model read, special tokens among them and padding not.
+    :ivar pairs: Pairs that were scored. Documents with a kept score take none.
+    :ivar tokens: Tokens that the model read, with special tokens, without padding.
     :ivar out_of_time: Whether the deadline came before everything was scored.
-    :ivar cached: Documents that were not scored by this call: their score was kept from an earlier one, was just being
-        computed by another, or is that of an equal text of this one.
+    :ivar cached: Documents that this call did not score: their score was kept from an earlier call, was just being
+        computed by another call, or is that of an equal text of this call.
     """
 
     documents: tuple[DocumentScore, ...]
@@ -127,7 +127,7 @@ class ScoringCost:
 
 def document_score(plan: ReadingPlan, scored: Sequence[ScoredPiece], aggregate: str) -> DocumentScore:
     """
-    Return a document's score from those of its pieces; without any it was read by nobody, and is not scored.
+    Return a document's score from those of its pieces. A document without a scored piece is not scored.
 
     :param scored: The pieces in the order in which the plan has them.
     :param aggregate: A name in `passages.AGGREGATES`.

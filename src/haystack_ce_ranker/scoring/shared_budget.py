@@ -1,5 +1,5 @@
 """
-One token budget shared among all documents of a query: which pieces to read, first of every document, then of the best.
+One token budget shared among all documents of a query: chooses a piece of each document, then more of the best ones.
 
 Plans and logits in, pieces out; nothing is scored here.
 """
@@ -13,7 +13,7 @@ from haystack_ce_ranker.reading.passages import Piece, Span
 from haystack_ce_ranker.reading.plan import ReadingPlan
 
 MIN_SHARED_WINDOW = 16
-"""Body tokens below which a shared budget leaves a candidate unscored rather than showing the model a scrap of it."""
+"""A shared budget leaves a candidate unscored rather than show the model fewer body tokens of it than this."""
 
 
 class Chosen(NamedTuple):
@@ -25,7 +25,7 @@ class Chosen(NamedTuple):
 
 def first_pieces(plans: Sequence[ReadingPlan], budget: int) -> list[Chosen]:
     """
-    Choose one piece of each document in the order they came, as long as the budget can show a window worth reading.
+    Choose one piece of each document in the order they came, while the budget can show a window worth reading.
 
     The pieces are cut to equal shares if they do not all fit.
 
@@ -48,10 +48,10 @@ def further_pieces(
     """
     Choose further pieces where they can change the top k: the second pieces of the best documents, then of the others.
 
-    Then the third ones in the same order, and so on, each as long as it fits.
+    The third pieces follow in the same order, and so on. A piece that does not fit is skipped.
 
-    :param logits: Of each document's first piece; None for a document that has none.
-    :param budget: What the first pieces left.
+    :param logits: The logit of each document's first piece; None for a document without one.
+    :param budget: The tokens that the first pieces left.
     :param top_k: How many of the best the caller wants.
     """
     known = [(place, logit) for place, logit in enumerate(logits) if logit is not None]
@@ -68,7 +68,7 @@ def further_pieces(
 
 
 def _equal_share(tokens: Sequence[int], budget: int) -> int:
-    """The most tokens each of some documents may take so that all together stay within a budget."""
+    """Return the most tokens that each document may take so that all together stay within a budget."""
     left, open_documents = budget, len(tokens)
     for length in sorted(tokens):
         if length * open_documents > left:

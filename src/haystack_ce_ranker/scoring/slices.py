@@ -1,7 +1,7 @@
 """
 Many documents in slices of bounded memory, and the next slice prepared while the last one is at work.
 
-Lengths in, ranges out; what a slice's preparation is, the caller says.
+Lengths in, ranges out. The caller says how a slice is prepared.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -12,13 +12,13 @@ CHARACTERS_PER_TOKEN = 4
 """About how many characters of a document make a token."""
 
 SLICE_TOKENS = 262_144
-"""About how many tokens are read before the next documents are tokenised: few MB, and yet batches of equal lengths."""
+"""About how many tokens are read before the next documents are tokenised: a few MB, and enough for even batches."""
 
 FIRST_SLICE = 8
 """The first slice of packed pairs for a GPU is 8 times smaller, so that the GPU starts early; later slices double."""
 
 SLICE_BATCHES = 8
-"""The fewest full batches of a slice where batches are padded: with fewer, few lengths go together."""
+"""The fewest full batches of a slice if batches are padded. With fewer, pairs of unequal lengths share a batch."""
 
 UNREAD_SHARE = 8
 """A slice holds at most 8 times the tokens that it reads, however long its documents are."""
@@ -43,7 +43,7 @@ def plan_slices(
     starts_small: bool,
 ) -> list[list[SlicePart]]:
     """
-    Part the documents of some requests into slices that read about `SLICE_TOKENS` tokens each.
+    Split the documents of some requests into slices that read about `SLICE_TOKENS` tokens each.
 
     :param characters: For each request the characters of its documents.
     :param overheads: For each request the tokens that each of its pairs has beside the document.

@@ -29,14 +29,14 @@ FORMAT = 1
 CPU_BATCH_TOKENS = (256, 512, 1024, 2048, 4096, 8192)
 GPU_BATCH_TOKENS = (8192, 16384, 32768, 65536, 131072)
 AS_FAST = 0.03
-"""Speeds this share apart count as equal, and the smaller setting is taken: it needs less memory, and is no noise."""
+"""Speeds this share apart count as equal, as noise. The smaller setting is then taken: it needs less memory."""
 
 Request = tuple[str, list[str]]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One setting and its speed; `threads` is None where the runtime's own number was used."""
+    """One setting and its speed; `threads` is None if the runtime's own number was used."""
 
     batch_tokens: int
     threads: int | None
@@ -49,7 +49,7 @@ class SpeedProfile:
     The best setting of one model on one machine.
 
     :ivar model: A hub id, `package:<name>/<path>`, or the absolute path of a folder.
-    :ivar backend: The runtime; with `dtype` and `device` what the model reported once it was loaded.
+    :ivar backend: The runtime. The loaded model reported this, `dtype` and `device`.
     :ivar cpus: How many CPUs the measuring process was allowed to use.
     :ivar measured: All settings that were tried.
     """
@@ -90,7 +90,7 @@ class SpeedProfile:
 
 
 def model_key(model: str) -> str:
-    """Return a model's name, a folder as its absolute path, so that one folder has one name."""
+    """Return a model's name. A folder's name is its absolute path, so that one folder has one name."""
     place = Path(locate(model))
     return str(place.resolve()) if place.is_dir() and not model.startswith("package:") else model
 
@@ -155,8 +155,8 @@ def measure_speed(
     """
     Measure all settings and return the best one.
 
-    Every setting is run `repeats` times, all in turn, and counts with its best time, so that a moment in which the
-    machine was busy with something else does not decide.
+    Every setting is run `repeats` times, all in turn, and counts with its best time. So a moment in which the machine
+    was busy with something else does not decide.
 
     :param track: Shows progress over the runs.
     :raises ValueError: If no setting could be run.
@@ -203,7 +203,7 @@ def measure_speed(
 
 
 def choose(measured: Sequence[Measured]) -> Measured:
-    """Return the fastest setting; of those that are about as fast (`AS_FAST`), that with the smallest batches."""
+    """Return the fastest setting; of several that are about as fast (`AS_FAST`), the one with the smallest batches."""
     fastest = max(one.pairs_per_second for one in measured)
     equal = [one for one in measured if one.pairs_per_second >= fastest * (1.0 - AS_FAST)]
     return min(equal, key=lambda one: (one.batch_tokens, one.threads if one.threads is not None else 0))
@@ -233,14 +233,14 @@ def synthetic_requests(backend: Backend, *, queries: int = 2, documents: int = 3
 
 
 def _text(rng: random.Random, tokenizer: PairTokenizer, tokens: int) -> str:
-    """Make up a text of about so many tokens."""
+    """Make up a text of about `tokens` tokens."""
     words = ["".join(rng.choice("bdfklmnprst") + rng.choice("aeiou") for _ in range(2)) for _ in range(tokens)]
     lengths = np.cumsum([len(encoded.ids) for encoded in tokenizer.encode(words)])
     return " ".join(words[: max(int(np.searchsorted(lengths, tokens, side="right")), 1)])
 
 
 def _seconds(backend: Backend, batch_tokens: int, requests: Sequence[Request]) -> float | None:
-    """Return how long scoring takes, query by query as in a ranker; None if the memory did not hold such batches."""
+    """Return how long scoring takes, query by query as in a ranker; None if such batches did not fit into memory."""
     scorer = CrossEncoderScorer(backend, ReadingPolicy(long_documents="head"), batch_tokens=batch_tokens)
     seconds = sum(scorer.score(query, documents)[1].score for query, documents in requests)
     return seconds if scorer.runner.affordable_batch_tokens == batch_tokens else None

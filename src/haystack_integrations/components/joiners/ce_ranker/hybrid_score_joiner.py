@@ -32,8 +32,7 @@ from haystack_integrations.components.joiners.ce_ranker.inputs import REPORT, In
 @component
 class HybridScoreJoiner:
     """
-    Joins ranked lists into one by a weighted sum of their scores, or by their ranks. Each list has an input of its own
-    name.
+    Joins ranked lists into one by a weighted sum of their scores, or by their ranks. Each list has its own input.
 
     `weights={"cross_encoder": 0.8, "bm25": 0.2}` makes two optional inputs, `cross_encoder` and `bm25`. An input's
     scores come from the record that the stage of that name left in `Document.meta["ce_ranker"]`, else from
@@ -44,7 +43,7 @@ class HybridScoreJoiner:
     that the ranker scored but its `top_k` cut count with their true logit. Without it they count with the lowest logit
     of that run, which the ranker notes in its documents.
 
-    Neither the order in which lists arrive nor the components' names change the result. If nothing arrives at an input,
+    The order in which lists arrive and the components' names do not change the result. If nothing arrives at an input,
     because a router skipped its branch, the other inputs share its weight.
 
     ```python
@@ -79,7 +78,7 @@ class HybridScoreJoiner:
         :param weights: The inputs and how much each counts; divided by their sum. An input of weight 0 is ignored,
             unless nothing else arrives.
         :param method: `weighted_sum`, or `reciprocal_rank`: the sum of weight / (rank_constant + rank).
-        :param normalize: For `weighted_sum`, one normalizer for all inputs, or `{input: normalizer}`; an input that is
+        :param normalize: For `weighted_sum`, one normalizer for all inputs, or `{input: normalizer}`. An input that is
             not named has `none`. None for the default: `log` for an input named `bm25`, whose high scores overstate,
             and `none` for all others. A normalizer is a name or `{"name": name, parameters}`: `none`, `min_max`,
             `theoretical` (`low`, `high`), `z_score`, `rank` (`k`), `log` (`scale`), `logit` (undoes a sigmoid, for
@@ -244,7 +243,7 @@ class HybridScoreJoiner:
 
 
 def _report(fused: Fused, inputs: Mapping[str, Input]) -> dict[str, dict[str, Any]]:
-    """Return what the report says of each input in use."""
+    """Return the report's entry for each input in use."""
     return {
         given: {
             "documents": len(inputs[given].documents),
@@ -272,7 +271,7 @@ def _stages(document: Document) -> dict[str, Any]:
 
 
 def _with(document: Document, score: float, meta: dict[str, Any]) -> Document:
-    """Do what `dataclasses.replace` does in a fifth of its time, by not checking the other fields again."""
+    """Do what `dataclasses.replace` does, in a fifth of its time: the other fields are not checked again."""
     changed = object.__new__(type(document))
     vars(changed).update(vars(document), score=score, meta=meta)
     return changed

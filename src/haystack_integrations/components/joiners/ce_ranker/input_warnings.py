@@ -1,4 +1,4 @@
-"""Warnings about what arrives at a joiner, each given once for an input. They do not change what it does."""
+"""Warnings about a joiner's inputs, each given once per input. They do not change the result."""
 
 import math
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _REPEATS = 3  # runs in which a list was as short as before
 
 class InputWarnings:
     """
-    The warnings of one joiner. It remembers what was said, and how long lists were in earlier runs.
+    The warnings of one joiner. Remembers which were given, and how long lists were in earlier runs.
 
     :param normalizations: The joiner's, by input.
     :param missing: The joiner's rule for documents that a list lacks.
@@ -35,7 +35,7 @@ class InputWarnings:
 
     def look_at(self, inputs: Mapping[str, Input], weights: Mapping[str, float]) -> None:
         """
-        Warn of inputs whose scores were probably not meant to be joined as they are.
+        Warn of inputs whose scores should probably not be joined as they are.
 
         Scores that a stage noted itself are trusted.
 
@@ -106,7 +106,7 @@ class InputWarnings:
             if other == name or weights[name] < weights[other] or len(documents) <= len(ids):
                 continue
             if ids < {document.id for document in documents}:
-                # A cut list has the same length every time. A list that is short because little matched has not.
+                # A cut list has the same length every time. A list that is short because little matched does not.
                 if self._lengths.setdefault(key, len(ids)) != len(ids):
                     self._warned.add(key)
                     return

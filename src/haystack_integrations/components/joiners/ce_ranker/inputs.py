@@ -1,4 +1,4 @@
-"""What arrives at a joiner: the documents of each input, and the scores that they are joined by."""
+"""Reads what arrives at a joiner: the documents of each input, and the scores by which they are joined."""
 
 import keyword
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,18 @@ from haystack_ce_ranker.fusion.fuse import ScoredList
 from haystack_ce_ranker.provenance import KEY, score_in
 
 REPORT = "_report"
-"""What the name of an input for a ranker's report ends in."""
+"""The end of the name of an input for a ranker's report."""
 
 _RESERVED = ("weights", "top_k", "score_threshold", "self")
 
 
 class Input(NamedTuple):
     """
-    What arrived at one input.
+    The documents and scores that arrived at one input.
 
     :param documents: The documents; none if only a ranker's report arrived.
-    :param scores: Their ids and scores; with a report, also those of the documents that the ranker's `top_k` cut.
-    :param noted: Whether the scores are those that the input's own stage noted, rather than `Document.score`.
+    :param scores: Their ids and scores. With a report, also those of the documents that the ranker's `top_k` cut.
+    :param noted: Whether the input's own stage noted the scores. Otherwise they come from `Document.score`.
     """
 
     documents: list[Document]
@@ -35,7 +35,7 @@ def check_input_name(name: object, *, own: str) -> None:
     Check the name of an input.
 
     :param own: The joiner's own name.
-    :raises ValueError: If it is no identifier, or reserved.
+    :raises ValueError: If it is not an identifier, or reserved.
     """
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError(f"weights: an input's name must be an identifier, such as 'cross_encoder', but got {name!r}")
@@ -48,7 +48,7 @@ def check_input_name(name: object, *, own: str) -> None:
 
 def read_inputs(lists: Mapping[str, Any], names: Sequence[str]) -> dict[str, Input]:
     """
-    Check every input, and take the scores of those that something arrived at.
+    Check every input, and return the inputs at which something arrived.
 
     :param lists: By input, a list of documents or None; by `<input>_report`, a ranker's report or None.
     :param names: The joiner's inputs.

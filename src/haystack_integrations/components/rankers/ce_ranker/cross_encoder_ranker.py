@@ -1,8 +1,8 @@
 """
-CrossEncoderRanker: re-ranks documents with a cross-encoder that is fed within a token budget and says what it read.
+CrossEncoderRanker: re-ranks documents with a cross-encoder within a token budget, and says what the model read.
 
-Thin: hands texts to the engine (`haystack_ce_ranker.scoring`), and its scores back as documents and a report. The
-parameters are checked in `parameters.py`, the report is made in `report.py`.
+It passes texts to the engine (`haystack_ce_ranker.scoring`), and returns the scores as documents and a report.
+`parameters.py` checks the parameters, and `report.py` makes the report.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 _LOADING = threading.Lock()  # of the module: a lock on the instance would make copy.deepcopy(component) fail
 _BATCH_SIZES = LearntBatchSizes()  # of all rankers: they share the memory of this process's devices
-_MANY_CANDIDATES = 200  # beyond, most of the time goes to documents that do not reach the top
+_MANY_CANDIDATES = 200  # with more, most of the time goes to documents that do not reach the top
 
 
 @component
@@ -55,8 +55,8 @@ class CrossEncoderRanker:
     """
     Ranks documents by their relevance to a query with a cross-encoder, and never cuts a text without saying so.
 
-    A document that fits is read whole. One that does not is read by its best windows, each beside the whole query.
-    Every document tells in `meta["ce_ranker"][name]` what was read of it, and the run returns a report.
+    A document that fits is read whole. A document that does not fit is read by its best windows, each beside the whole
+    query. `meta["ce_ranker"][name]` of every document tells what was read of it, and the run returns a report.
 
     The parameters that Haystack's `SentenceTransformersSimilarityRanker` also has mean what they mean there. The model
     is loaded by `warm_up`, or by the first run; `close` releases it, and a later run loads it again.
@@ -87,52 +87,52 @@ class CrossEncoderRanker:
     :param score_threshold: Return only documents with at least this score.
     :param trust_remote_code: Whether the model may bring code of its own.
     :param model_kwargs: For the model's `from_pretrained`. Weights are read as safetensors only. With
-        `backend="onnx"` and `"openvino"`, `file_name` picks the file; with `"openvino"`, `export=True` converts the
-        checkpoint even where there is one, and `ov_config` holds properties of OpenVINO.
+        `backend="onnx"` and `"openvino"`, `file_name` picks the file. With `"openvino"`, `export=True` converts the
+        checkpoint even if there is a file, and `ov_config` holds properties of OpenVINO.
     :param tokenizer_kwargs: For the tokenizer's `from_pretrained`.
     :param config_kwargs: For the configuration's `from_pretrained`.
     :param backend: What runs the model: `torch`, `onnx` (onnxruntime, the extra `onnx`; needs an ONNX file),
         `openvino` (the extra `openvino`; takes an OpenVINO or ONNX file or converts the checkpoint while it loads;
         runs on CPU), or `auto`: the fastest that is installed and ranks the same, by a fixed rule that times
         nothing. On a GPU that is `torch`. On a CPU it is `openvino` if it is installed, but `onnx` for a model that
-        comes as an int8 ONNX file, and `torch` where neither can be had; `haystack_ce_ranker.backends.auto` has the
-        rule in full. The report says what ran.
-    :param dtype: What it computes in. None: what the weights are loaded as, which is float32 but for a quantised
-        file; with `backend="auto"` the same as `"auto"`. `"auto"`: the fastest that ranks the same on this
-        hardware: float16 on a GPU, bfloat16 on a CPU with instructions for it (AVX512-BF16, AMX), else float32. A
-        quantised file stays what it is, and any other `dtype` than `"auto"` is an error there, as is one that
-        onnxruntime's file or, with `openvino`, this CPU does not have.
+        comes as an int8 ONNX file, and `torch` if neither can be used. `haystack_ce_ranker.backends.auto` states the
+        whole rule. The report says what ran.
+    :param dtype: The number format that the model computes in. None: float32, or what a quantised file holds; with
+        `backend="auto"` the same as `"auto"`. `"auto"`: the fastest that ranks the same on this hardware: float16 on a
+        GPU, bfloat16 on a CPU with instructions for it (AVX512-BF16, AMX), else float32. A quantised file stays what
+        it is, and accepts no other `dtype` than `"auto"`. A `dtype` that onnxruntime's file or, with `openvino`, this
+        CPU does not have is an error.
     :param batch_size: The most pairs of one forward pass; None for no limit beside `batch_tokens`.
     :param batch_tokens: The most tokens of one forward pass, padding among them; None for the backend's default.
     :param max_length: Tokens of a pair, special tokens among them; None for the model's own limit.
     :param max_query_tokens: The most tokens the query may take of a pair, a hard limit. None: the query stays
-        whole as long as one window of the document fits beside it, and never gives up more than half of the pair.
-    :param max_tokens_per_query: The most tokens of all pairs of a query together; None for no limit. Candidates
-        that it leaves no window worth reading for are not scored and stand below the others, in their order.
+        whole if one window of the document fits beside it, and never gives up more than half of the pair.
+    :param max_tokens_per_query: The most tokens of all pairs of a query together; None for no limit. Candidates for
+        which no window worth reading is left are not scored. They stand below the others, in their order.
     :param long_documents: How a document that does not fit is read: its `best_passages`, all `windows`, its
         `head`, or its `head_tail`.
     :param passage_tokens: Tokens of a window. Short windows measured better than long ones, and cost less; longer
         ones make longer `passages` for a prompt.
     :param passage_stride: Tokens from the start of one window to the start of the next.
     :param passages_per_document: The most windows read of one document.
-    :param passage_evidence: Of those, only windows with at least this share of the best one's lexical evidence.
-    :param aggregate: One logit from those of a document's windows. The default, `logsumexp`, is the maximum and a
+    :param passage_evidence: The share of the best window's lexical evidence that a further window needs, from 0 to 1.
+    :param aggregate: How the logits of a document's windows become one. The default, `logsumexp`, is the maximum and a
         little more for each further window that agrees with it: at most log(`passages_per_document`).
     :param on_truncation: When a query or a document is not read whole: `report` it, `warn` in the log once a run,
         or raise an `error` before any scoring.
     :param return_passages: Whether the run also returns `passages`: one document per ranked document, with only
-        the passage that the model liked best, and the parent's id in its meta.
-    :param depth: Score only so many candidates, the first in the order they come; the others stand below them in
-        that order, with a score of None (so that a `score_threshold` leaves them out). None: all, with a warning in
-        the log, once, above 200 candidates.
-    :param deadline_ms: Score candidates in the order they come until so many milliseconds of a run have passed
-        (loading the model not counted), and leave the others below them in that order, with a score of None. The
-        next batch begins only if it can be expected to end in time, by the speed so far, and is then finished.
-    :param cache_size: How many scores to keep in memory, each of a document for a query (under 2 KB). Of requests
-        that want the same score at once, one computes it. The key is all that a score depends on: the model and how
-        it was loaded, how documents are read, and the texts of query and document with what is embedded around
-        them. Runs with a `deadline_ms` or `max_tokens_per_query` do not use the cache, since there a score depends
-        on the other candidates. 0: nothing is kept.
+        the passage that the model scored highest, and the parent's id in its meta.
+    :param depth: Score only the first `depth` candidates, in the order they come. The others stand below them in that
+        order, with a score of None (so a `score_threshold` omits them). None: score all, and log one warning above 200
+        candidates.
+    :param deadline_ms: Score candidates in the order they come until a run has taken this many milliseconds (loading
+        the model not counted). The others stand below them in that order, with a score of None. The next batch begins
+        only if it should end in time, by the speed so far, and is then finished.
+    :param cache_size: How many scores to keep in memory, each of a document for a query (under 2 KB). If several
+        requests want the same score at once, one computes it. The key holds all that a score depends on: the model and
+        how it was loaded, how documents are read, and the texts of query and document with the texts embedded around
+        them. Runs with a `deadline_ms` or `max_tokens_per_query` do not use the cache, since a score then depends on
+        the other candidates. 0: nothing is kept.
     :param threads: Threads that score on CPU; None for the number of `speed_profile`, or the backend's own.
     :param speed_profile: A file that `haystack-ce-ranker profile` wrote on this machine, read when the model is
         loaded: it sets `batch_tokens` and `threads` where these are None. A file for another model, backend, dtype
@@ -141,7 +141,7 @@ class CrossEncoderRanker:
     :raises ValueError: If a value is out of range or not among the choices.
     """
 
-    # Each parameter of `__init__`, as a plain value.
+    # The parameters of `__init__`, as plain values.
     model: str
     device: ComponentDevice | None
     token: Secret | None
@@ -238,7 +238,7 @@ class CrossEncoderRanker:
         return {"model": self.model, "backend": self.backend}
 
     def to_dict(self) -> dict[str, Any]:
-        """Serialize to plain values; a device of None stays None, so that the machine that loads it decides."""
+        """Return the component as plain values. A device of None stays None: the machine that loads it decides."""
         parameters = {name: _copied(getattr(self, name)) for name in _PARAMETERS}
         for name in ("device", "token"):
             if parameters[name] is not None:
@@ -249,7 +249,7 @@ class CrossEncoderRanker:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "CrossEncoderRanker":
-        """Deserialize; `data` stays as it is."""
+        """Create the component from what `to_dict` returned; `data` stays as it is."""
         parameters = dict(data.get("init_parameters", {}))
         if isinstance(parameters.get("device"), dict):
             parameters["device"] = ComponentDevice.from_dict(parameters["device"])
@@ -292,9 +292,9 @@ class CrossEncoderRanker:
         """
         Rank documents by their relevance to the query.
 
-        Of documents with one id, that with the highest score stays. Documents with equal scores keep the order in which
-        they came; those that were not scored (see `depth`, `deadline_ms`, `max_tokens_per_query`) follow in theirs,
-        with a score of None.
+        Of documents with one id, the one with the highest score stays. Documents with equal scores keep the order in
+        which they came. Documents that were not scored (see `depth`, `deadline_ms`, `max_tokens_per_query`) follow in
+        their order, with a score of None.
 
         :param query: The query.
         :param documents: The candidates; they are not changed. Dictionaries of `Document.to_dict`, as they come from a
@@ -317,7 +317,7 @@ class CrossEncoderRanker:
         candidates = deduplicated(given)
         found, report = self._score(query, candidates, top_k)
         report["duplicates"] = len(given) - len(candidates)
-        # What the joiner needs to know of all that were scored, should `top_k` cut some of them off.
+        # The joiner needs this of all scored documents, because `top_k` may cut some of them.
         of_all = {"scored": len(report["scored"]), "lowest": min(report["scored"].values(), default=None)}
         best: list[tuple[Document, DocumentScore]] = []
         for rank, place in enumerate(sorted(range(len(found)), key=lambda place: _sort_key(found[place])), start=1):
@@ -345,7 +345,7 @@ class CrossEncoderRanker:
     def _score(
         self, query: str, candidates: list[Document], top_k: int
     ) -> tuple[tuple[DocumentScore, ...], dict[str, Any]]:
-        """Score the candidates; returns a score for each, and the report."""
+        """Score the candidates. Return a score for each, and the report."""
         scorer = self._loaded()
         deadline = None if self.deadline_ms is None else time.monotonic() + self.deadline_ms / 1000.0
         full_query = self.query_prefix + query + self.query_suffix
@@ -361,7 +361,7 @@ class CrossEncoderRanker:
         return scores.documents, report
 
     def _warn_of_many(self, candidates: int) -> None:
-        """Say once per ranker that it scores more candidates than is worth it, unless that was asked for."""
+        """Warn once per ranker of more candidates than are worth scoring, unless `depth` asks for them."""
         if self.depth is None and candidates > _MANY_CANDIDATES and not self._warned_of_candidates:
             self._warned_of_candidates = True
             logger.warning(
@@ -424,7 +424,7 @@ _PARAMETERS = [name for name in inspect.signature(CrossEncoderRanker.__init__).p
 
 
 def _copied(value: Any) -> Any:
-    """Return a copy of what could be changed, so that nobody changes the ranker by its description."""
+    """Return a copy of a dictionary or list, so that changes to the result do not reach the ranker."""
     return type(value)(value) if isinstance(value, dict | list) else value
 
 

@@ -13,9 +13,9 @@ from haystack_ce_ranker.scoring.scores import DocumentScore
 
 def read_documents(given: object) -> list[Document]:
     """
-    Return what came as documents: servers hand over dictionaries where a pipeline's input is a list of documents.
+    Return the input as documents: servers pass dictionaries where a pipeline takes documents.
 
-    :raises TypeError: If it is no list, or holds something else.
+    :raises TypeError: If it is not a list, or holds anything else.
     """
     if not isinstance(given, list | tuple):
         raise TypeError(f"documents must be a list of Documents, but got {given!r:.100}")
@@ -27,7 +27,7 @@ def read_documents(given: object) -> list[Document]:
 
 
 def deduplicated(documents: Sequence[Document]) -> list[Document]:
-    """Of documents with one id keep that with the highest score, in the place of the first; None and NaN are lowest."""
+    """Keep the highest-scored document of each id, in the place of the first one; None and NaN are lowest."""
     best: dict[str, Document] = {}
     for document in documents:
         kept = best.get(document.id)
@@ -48,13 +48,13 @@ def ranked(
     Return a copy of the document with its score, and a record of what was read of it.
 
     :param name: Key of the record in `meta["ce_ranker"]`.
-    :param extra: What else the record holds.
+    :param extra: Further entries of the record.
     """
     return replace(document, score=score, meta=with_record(document.meta, name, {**found.plain(), **extra}))
 
 
 def best_passage(document: Document, found: DocumentScore, name: str) -> Document:
-    """Return a document with only the passage that the model liked best, and the parent's id in its meta."""
+    """Return a document with only the passage that the model scored highest, and the parent's id in its meta."""
     content = content_of(document)
     best = found.read[0] if found.read else None
     start, end = (best.start, best.end) if best is not None else (0, len(content))

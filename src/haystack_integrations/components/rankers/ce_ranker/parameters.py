@@ -30,7 +30,7 @@ def _name(name: str, value: object) -> str:
 
 
 def threshold(name: str, value: object) -> float | None:
-    """Return a score's threshold, a number or None; infinity is a number here, and leaves nothing."""
+    """Return a score's threshold: a number, infinity among them, or None."""
     return number(name, value, infinite=True, optional=True)
 
 
@@ -51,7 +51,7 @@ _RULES: dict[str, Callable[[str, Any], Any]] = {
     "speed_profile": lambda _, value: None if value is None else str(value),
     "name": _name,
 }
-"""What each parameter must be, by name. `ReadingPolicy` checks its own; all others are taken as they are."""
+"""The rule of each parameter, by name. `ReadingPolicy` checks its own. All others are taken as they are."""
 
 
 def policy_of(given: Mapping[str, Any]) -> ReadingPolicy:

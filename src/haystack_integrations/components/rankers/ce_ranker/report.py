@@ -1,4 +1,4 @@
-"""What a run of the ranker says of itself: the report, and the warning or error where a text is not read whole."""
+"""The report of a run of the ranker, and the warning or error if a text is not read whole."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def what_ran(name: str, model: str, scorer: CrossEncoderScorer) -> dict[str, Any]:
-    """Return what a report says of the ranker itself."""
+    """Return the part of a report that describes the ranker."""
     return {
         "name": name,
         "model": model,
@@ -26,7 +26,7 @@ def what_ran(name: str, model: str, scorer: CrossEncoderScorer) -> dict[str, Any
 
 def what_was_done(candidates: Sequence[Document], scores: QueryScores, cost: ScoringCost) -> dict[str, Any]:
     """
-    Return what a report says of a run.
+    Return the part of a report that describes the run.
 
     :param candidates: The documents in the order of `scores`.
     """
@@ -58,7 +58,7 @@ def refuse_truncation(
     """
     Raise before any scoring if a text would not be read whole.
 
-    :raises ValueError: If a document does not fit; names the first five.
+    :raises ValueError: If a document does not fit. The error names the first five.
     """
     limit = scorer.pair_limit(query)
     lengths = scorer.document_lengths(texts)

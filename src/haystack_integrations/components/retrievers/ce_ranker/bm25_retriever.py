@@ -26,13 +26,13 @@ from haystack_integrations.components.retrievers.ce_ranker.filters import Search
 from haystack_integrations.components.retrievers.ce_ranker.store_index import Indexed, StoreIndex
 
 RECORD = "bm25"
-_SCALING = 8.0  # as Haystack's in-memory, Elasticsearch and OpenSearch stores scale BM25 scores
+_SCALING = 8.0  # Haystack's in-memory, Elasticsearch and OpenSearch stores scale BM25 scores like this
 _ENGINES = ("auto", "bm25s", "native")
 _REFRESH = ("auto", "every_run", "manual")
 
 
 class _Asked(NamedTuple):
-    """What one run asks for, after its arguments were checked and joined with the component's own."""
+    """A run's arguments, checked and joined with the component's own."""
 
     query: str
     filters: dict[str, Any] | None
@@ -138,7 +138,7 @@ class BM25Retriever:
             document_store,
             analysis=Analysis(language, pattern),
             scoring=scoring,
-            meta_fields=tuple(self.meta_fields_to_index or ()),
+            meta_fields=() if self.meta_fields_to_index is None else tuple(self.meta_fields_to_index),
             path=self.index_path,
             refresh=refresh,
         )
@@ -157,7 +157,8 @@ class BM25Retriever:
                 f"meta_fields_to_index does not apply to a store's own engine, but got {self.meta_fields_to_index!r}: "
                 "map the fields in the store's index, pass a custom query in native_parameters, or use engine='bm25s'"
             )
-        return native.make_retriever(self.document_store, self.native_parameters or {})
+        parameters = {} if self.native_parameters is None else self.native_parameters
+        return native.make_retriever(self.document_store, parameters)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "BM25Retriever":
         """Copy the component; the copy reads the same document store, which is not copied."""
@@ -232,7 +233,7 @@ class BM25Retriever:
         :param scale_score: See the component's; None for that.
         :returns: `documents`, best first. There are fewer than `top_k` only if no others have a word of the query and
             pass the filters.
-        :raises ValueError: If `query` is no text or `top_k` is below 1.
+        :raises ValueError: If `query` is not a text or `top_k` is below 1.
         """
         asked = self._asked(query, filters, top_k, scale_score)
         if not query.strip():

@@ -1,4 +1,4 @@
-"""What a Haystack filter looks at, and whether a mask that was made from it still holds."""
+"""The fields that a Haystack filter looks at, and whether a mask that was made from it still holds."""
 
 from datetime import date, datetime
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ class Mask(NamedTuple):
     A filter that was evaluated.
 
     :param allowed: The documents that pass it.
-    :param values: The values of the fields that it looks at, at that time; empty where nothing is compared.
+    :param values: The values that the fields had at that time; empty if nothing is compared.
     """
 
     allowed: Allowed
@@ -42,7 +42,7 @@ class Mask(NamedTuple):
 
 
 def key_of(filters: dict[str, Any]) -> str | None:
-    """Return a text that stands for a filter; None if its `repr` may not say all there is to it."""
+    """Return a text that stands for a filter, or None if its `repr` may not show all of it."""
     return repr(filters) if _is_plain(filters) else None
 
 

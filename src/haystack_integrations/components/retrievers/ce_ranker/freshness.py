@@ -51,7 +51,7 @@ class Probe(NamedTuple):
     :param reads_all: Whether every probe reads the whole store.
     :param view: Given the store and documents read before, returns an object whose `filter_documents` is the store's,
         but over these documents, so that a filter sees the same state as the index. None if there is no such object;
-        then the store is asked as it is by then.
+        then the filter asks the store as it is at that time.
     """
 
     read: Callable[[Any], list[Document]]
@@ -69,14 +69,14 @@ def _unchanged_in_memory(store: Any, known: list[Document]) -> bool:
     current = _read_in_memory(store)
     if len(current) != len(known):
         return False
-    # A list compares its items by identity before equality, in C. What the store rewrites goes to the end of its list,
-    # so the last item tells whether there are equal but other objects: comparing all of these by value would be slow.
+    # A list compares its items by identity before equality, in C. Rewritten documents go to the end of the list.
+    # So the last item tells whether there are equal but other objects, which would be slow to compare by value.
     return not current or (current[-1] is known[-1] and current == known)
 
 
 @lru_cache(maxsize=16)
 def _view_class(store_class: Any) -> type:
-    """Derive a class whose objects have the documents given to them; they close nothing, for they own nothing."""
+    """Derive a class whose objects have the documents given to them. They own nothing, so they close nothing."""
     members = {"storage": property(lambda view: vars(view)["_snapshot"]), "__del__": _never}
     return type(store_class.__name__, (store_class,), members)
 
@@ -96,7 +96,7 @@ def _read_any(store: Any) -> list[Document]:
 
 
 def _never(*_: Any) -> bool:
-    return False  # the comparison of what is read then decides
+    return False  # comparing the documents then decides
 
 
 PROBES: dict[str, Probe] = {

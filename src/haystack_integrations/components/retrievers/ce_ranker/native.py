@@ -1,8 +1,8 @@
 """
 Document stores with a BM25 engine of their own, and how a query is handed to it.
 
-The retriever of the store's integration asks the engine. It is imported only when such a store is given; the store's
-presence means that the package is installed: `elasticsearch-haystack` or `opensearch-haystack`.
+The retriever of the store's integration asks the engine. It is imported only when such a store is given. A store means
+that its package is installed: `elasticsearch-haystack` or `opensearch-haystack`.
 
 To add a store, add its line to `ENGINES`. The retriever named there must take `document_store` and have Haystack's
 `run(query, filters, top_k)` and `run_async`.

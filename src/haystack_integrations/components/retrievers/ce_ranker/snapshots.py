@@ -1,8 +1,8 @@
 """
 What has changed in a document store: snapshots of its documents, and the comparison of two snapshots.
 
-A snapshot keeps what later changes in place do not reach: fingerprints of the texts and the values of fields. How a
-store is read is left to `freshness.py`.
+A snapshot keeps fingerprints of the texts and the values of fields, which later changes in place do not reach.
+`freshness.py` reads the store.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,7 +39,8 @@ class FieldValues(NamedTuple):
     """
     The values of one field in many documents, in a form that later changes in place do not reach.
 
-    :param field: As a filter names it: `meta.name`, `meta.outer.inner`, an attribute, or the bare name of a meta field.
+    :param field: The field as a filter names it: `meta.name`, `meta.outer.inner`, an attribute, or the bare name of a
+        meta field.
     :param values: One for each document. For a value that could be changed in place, such as a list, its `repr`.
     :param atomic: Whether no value is such a `repr`.
     """

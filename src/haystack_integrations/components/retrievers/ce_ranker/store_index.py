@@ -1,7 +1,7 @@
 """
 `StoreIndex`: a BM25 index of the documents of a store, built or opened when it is first needed, and kept in step.
 
-Whether the store has changed is asked of `freshness.py`, what has changed of `snapshots.py`. The index itself is
+`freshness.py` tells whether the store has changed, and `snapshots.py` what has changed. The index itself is
 `haystack_ce_ranker.bm25.index`.
 """
 
@@ -29,7 +29,7 @@ _FINGERPRINTS = "fingerprints"
 
 
 class Indexed(NamedTuple):
-    """An index and the documents it was made of: what one run uses throughout, whatever is refreshed meanwhile."""
+    """An index and the documents it was made of. A run keeps the one it began with, even if another is made meanwhile."""
 
     bm25: BM25Index
     snapshot: StoreSnapshot
@@ -40,7 +40,7 @@ class StoreIndex:
     """
     A BM25 index of the documents of a store. Nothing is read before the first call.
 
-    Safe to use from several threads at once. A thread that has called `current` keeps what it got, also if another
+    Safe to use from several threads at once. A thread that has called `current` keeps what it got, even if another
     thread refreshes or closes the index meanwhile.
 
     :param document_store: Where the documents are.
@@ -93,7 +93,7 @@ class StoreIndex:
         return self._indexed is not None
 
     def current(self) -> Indexed:
-        """Return an index that fits the store, as far as `refresh` asks for that."""
+        """Return an index that fits the store, if `refresh` asks for that."""
         indexed = self._indexed
         if indexed is not None and (self._refresh == "manual" or self._is_fresh(indexed)):
             return indexed

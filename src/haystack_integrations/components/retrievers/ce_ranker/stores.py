@@ -1,4 +1,4 @@
-"""What kind of document store one is, and the entry that a table has for that kind."""
+"""The kind of a document store, and a table's entry for that kind."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -13,9 +13,9 @@ def class_names(store: Any) -> list[str]:
 
 def entry_for(store: Any, table: Mapping[str, Entry]) -> Entry | None:
     """
-    Return the entry for a store; an entry counts for derived classes too, and the nearest class wins.
+    Return the entry for a store. An entry counts for derived classes, too, and the nearest class wins.
 
-    :param table: Entries by the qualified name of a store's class. Names, so that no integration is imported for them.
+    :param table: Entries by the qualified name of a store's class. With names, no integration has to be imported.
     :returns: None if the table has no entry for this kind of store.
     """
     return next((table[name] for name in class_names(store) if name in table), None)

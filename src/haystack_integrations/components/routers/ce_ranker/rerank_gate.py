@@ -19,11 +19,12 @@ from haystack_ce_ranker.provenance import raw_score, record, with_record
 @component
 class RerankGate:
     """
-    Routes the documents of a first stage past the ranker where their scores say that re-ranking is not worth it.
+    Routes the documents of a first stage past the ranker if their scores say that re-ranking is not worth it.
 
-    Whether that helps depends on the collection. On most that were measured it does not (see `benchmarks/gate.md`). Fit
-    `predictor` and `threshold` on judged queries with `haystack-ce-ranker evaluate COLLECTION --fit-gate 0.005`, which
-    also says what they give up. Use no gate if it recommends none.
+    Whether that helps depends on the collection. On most collections that we measured it does not (see
+    `benchmarks/gate.md`). Fit `predictor` and `threshold` on judged queries with
+    `haystack-ce-ranker evaluate COLLECTION --fit-gate 0.005`, which also says what they give up. Use no gate if it
+    recommends none.
 
     ```python
     from haystack import Document
@@ -41,12 +42,12 @@ class RerankGate:
         """
         Create the gate; nothing is loaded.
 
-        :param threshold: Re-ranking is spared from this value of the predictor on; infinity re-ranks every query. It
-            holds for one collection, first stage and number of candidates: fit it.
+        :param threshold: Re-ranking is spared from this value of the predictor on. Infinity re-ranks every query. A
+            threshold holds for one collection, first stage and number of candidates: fit it.
         :param predictor: `nqc` or `smv`; see `gating.decision.PREDICTORS`.
-        :param stage: Whose scores decide: the key in `meta["ce_ranker"]` under which the first stage noted them. Where
-            no document has such a record, and with None, `Document.score` decides.
-        :param name: Key of this gate's record in `meta["ce_ranker"]`.
+        :param stage: The stage whose scores decide: the key in `meta["ce_ranker"]` under which it noted them. With
+            None, or if no document has such a record, `Document.score` decides.
+        :param name: The key of this gate's record in `meta["ce_ranker"]`.
         :raises ValueError: If a value is out of range or not among the choices.
         """
         self.threshold = float(number("threshold", threshold, infinite=True))
@@ -73,7 +74,7 @@ class RerankGate:
         """
         Send the documents one way or the other, in the order they came; they are not changed.
 
-        Fewer than two documents are kept. Documents without a predicted value are re-ranked; see
+        Fewer than two documents are sent to `keep`. Documents without a predicted value are re-ranked; see
         `gating.decision.decide`. Of documents with one id the highest score counts.
 
         :param query: The query. It plays no part in the decision; the gate takes it because a ranker does.
@@ -99,7 +100,7 @@ class RerankGate:
         return self.run(query=query, documents=documents, threshold=threshold)
 
     def _scores(self, documents: Sequence[Document]) -> list[float | None]:
-        """Return one score for each id: the stage's own where any document has it, else `Document.score`."""
+        """Return one score for each id: the stage's own if any document has it, else `Document.score`."""
         stage = self.stage
         by_stage = stage is not None and any(record(document.meta, stage) is not None for document in documents)
         best: dict[str, float | None] = {}

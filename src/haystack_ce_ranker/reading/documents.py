@@ -70,8 +70,8 @@ class DocumentEncoder:
     Encodes documents, and keeps the tokens of the latest ones.
 
     :param tokenizer: The model's tokenizer.
-    :param cache_tokens: How many tokens to keep, about 12 bytes each; 0 for no cache. The keys come from the content, so
-        a changed document is never taken for the old one.
+    :param cache_tokens: How many tokens to keep, about 12 bytes each; 0 for no cache. Keys come from the content, so a
+        changed document is never taken for the old one.
     """
 
     def __init__(self, tokenizer: PairTokenizer, *, cache_tokens: int = 2_000_000) -> None:

@@ -29,7 +29,7 @@ _FINGERPRINTS = "fingerprints"
 
 
 class Indexed(NamedTuple):
-    """An index and the documents it was made of. A run keeps the one it began with, even if another is made meanwhile."""
+    """An index and the documents it was made of. A run keeps the one it began with, even if another is made."""
 
     bm25: BM25Index
     snapshot: StoreSnapshot

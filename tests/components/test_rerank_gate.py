@@ -153,7 +153,7 @@ def test_it_round_trips_through_yaml_with_plain_values():
         ({"threshold": "1"}, "threshold must be a number"),
         ({"threshold": 1.0, "predictor": "clarity"}, "predictor must be one of"),
         ({"threshold": 1.0, "name": ""}, "name must not be empty"),
-        ({"threshold": 1.0, "name": "bm25"}, "name must not be empty nor the stage's"),
+        ({"threshold": 1.0, "name": "bm25"}, "name must not be empty or the name of the stage"),
     ],
 )
 def test_values_out_of_range_are_errors(parameters, message):

@@ -106,7 +106,7 @@ def fit_logistic(scores: FloatArray, labels: FloatArray) -> tuple[float, float]:
         every score gets the share of relevant ones as its probability.
     """
     if scores.size != labels.size:
-        raise ValueError(f"scores and labels must be as many, but got {scores.size} and {labels.size}")
+        raise ValueError(f"scores and labels must have the same length, but got {scores.size} and {labels.size}")
     positive = float(labels.sum())
     negative = labels.size - positive
     prior = (positive + 1.0) / (labels.size + 2.0)

@@ -95,7 +95,7 @@ def decide(predictor: str, scores: Sequence[float | None], *, threshold: float) 
         reason = f"{predictor} {value:.4g} is {'at least' if spared else 'below'} {threshold:.4g}"
         return Decision(not spared, value, reason, usable.size)
     if usable.size < 2:
-        reason = f"{usable.size} of {len(scores)} scores are numbers, which tells nothing"
+        reason = f"only {usable.size} of {len(scores)} scores are numbers, which is too few"
     elif usable[0] == usable[-1]:
         reason = "all scores are equal, so the first stage has no order"
     else:

@@ -58,7 +58,7 @@ class ReadingPolicy:
             object.__setattr__(self, name, value)
         if self.passage_stride > self.passage_tokens:
             raise ValueError(
-                f"passage_stride must be <= passage_tokens ({self.passage_tokens}), or windows would leave out what "
+                f"passage_stride must be <= passage_tokens ({self.passage_tokens}), or windows would skip what "
                 f"stands between them, but got {self.passage_stride}."
             )
 

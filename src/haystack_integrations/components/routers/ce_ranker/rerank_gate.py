@@ -53,7 +53,7 @@ class RerankGate:
         self.threshold = float(number("threshold", threshold, infinite=True))
         self.predictor = choice("predictor", predictor, PREDICTORS)
         if not name or name == stage:
-            raise ValueError(f"name must not be empty nor the stage's ({stage!r}), but got {name!r}.")
+            raise ValueError(f"name must not be empty or the name of the stage ({stage!r}), but got {name!r}.")
         self.stage = stage
         self.name = name
 

@@ -258,3 +258,14 @@ def test_the_example_loads_and_runs_in_a_fresh_process():
     assert kept[:2] == ["keep", False]
     assert "cross_encoder" not in kept[3]
     assert kept[2] > 0
+
+
+def test_the_lifecycle_may_be_called_at_any_time():
+    gate = RerankGate(threshold=1.0)
+    gate.warm_up()
+    asyncio.run(gate.warm_up_async())
+    gate.close()
+    asyncio.run(gate.close_async())
+    assert gate.run(query="q", documents=[])["keep"] == []
+    with pytest.raises(ValueError, match="name must be a text, but got 5"):
+        RerankGate(threshold=1.0, name=5)

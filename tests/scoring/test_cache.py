@@ -219,5 +219,5 @@ def test_the_ranker_reports_what_it_did_not_have_to_score(tiny_bert):
 def test_a_cache_size_out_of_range_is_an_error(size):
     with pytest.raises(ValueError, match="cache_size must be a whole number >= 0"):
         CrossEncoderRanker(cache_size=size)
-    with pytest.raises(ValueError, match="cache_size must be >= 1"):
+    with pytest.raises(ValueError, match="cache_size must be a whole number >= 1"):
         ScoreCache(0)

@@ -164,5 +164,5 @@ def test_other_errors_and_wrong_values_are_errors():
         PairRunner(model).run(pairs_of([3, 3]), ScoringCost())
     with pytest.raises(MemoryError, match="single pair of 30 tokens does not fit into the memory of cpu"):
         PairRunner(Model(room=10)).run(pairs_of([30]), ScoringCost())
-    with pytest.raises(ValueError, match="batch_size must be >= 1"):
+    with pytest.raises(ValueError, match="batch_size must be a whole number >= 1 or None"):
         PairRunner(Model(), batch_size=0)

@@ -4,7 +4,7 @@ Packed batches for the torch runtime: all pairs of a batch in one row without pa
 Registers one attention function with transformers that keeps every token within its own pair, and gives the model's
 head the row that it reads of each pair. The model itself is not rewritten. On a GPU the attention is torch's
 variable-length kernel, or flash-attn's. On CPU it is a plain loop over the pairs, for the tests that hold the two forms
-equal. `torch_backend.py` decides which form runs. This has run on CPU only: no GPU was at hand.
+equal. `torch_backend.py` decides which form runs. It has run on one H100.
 """
 
 from collections.abc import Mapping

@@ -3,7 +3,7 @@ The torch runtime: a sequence-classification model loaded by sentence-transforme
 
 sentence-transformers loads the model (hub, revision, tokens, prompts); the engine tokenises and makes batches. On a GPU
 a batch is either one padded array or one row without padding (`packed.py`); a short trial at loading finds out which is
-faster. No GPU was at hand: everything here has run on CPU only.
+faster. The GPU paths have run on one H100; benchmarks/speed.md has the figures.
 """
 
 import logging

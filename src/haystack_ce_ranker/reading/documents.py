@@ -16,6 +16,7 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
+from haystack_ce_ranker.checks import whole_number
 from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
 from haystack_ce_ranker.tokenizing.tokens import Ids, Tokens
 
@@ -75,8 +76,7 @@ class DocumentEncoder:
     """
 
     def __init__(self, tokenizer: PairTokenizer, *, cache_tokens: int = 2_000_000) -> None:
-        if cache_tokens < 0:
-            raise ValueError(f"cache_tokens must be >= 0, but got {cache_tokens}.")
+        whole_number("cache_tokens", cache_tokens, least=0)
         self._tokenizer = tokenizer
         self._cache: LRUCache[bytes, EncodedDocument] = LRUCache(max(cache_tokens, 1), getsizeof=len_or_one)
         self._cache_tokens = cache_tokens

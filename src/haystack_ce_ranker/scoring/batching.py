@@ -10,6 +10,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from haystack_ce_ranker.checks import whole_number
+
 
 def plan_batches(
     lengths: Sequence[int] | NDArray[np.integer],
@@ -33,10 +35,8 @@ def plan_batches(
         batches.
     :raises ValueError: If `batch_tokens` or `batch_size` is below 1.
     """
-    if batch_tokens < 1:
-        raise ValueError(f"batch_tokens must be >= 1, but got {batch_tokens}.")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be >= 1, but got {batch_size}.")
+    whole_number("batch_tokens", batch_tokens)
+    whole_number("batch_size", batch_size, optional=True)
     true_lengths = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(-true_lengths, kind="stable")
     if pass_tokens is not None:
@@ -73,10 +73,3 @@ def _cheapest_borders(
     while borders[-1]:
         borders.append(int(begins[borders[-1]]))
     return borders[::-1]
-
-
-def padding_share(lengths: Sequence[int] | NDArray[np.integer], batches: Sequence[NDArray[np.intp]]) -> float:
-    """Return the share of the token slots in `batches` that hold padding, between 0 and 1."""
-    true_lengths = np.asarray(lengths, dtype=np.int64)
-    slots = sum(int(true_lengths[batch].max()) * len(batch) for batch in batches if len(batch))
-    return 1.0 - float(true_lengths.sum()) / slots if slots else 0.0

@@ -11,6 +11,8 @@ from typing import Generic, TypeVar
 
 from cachetools import LRUCache
 
+from haystack_ce_ranker.checks import whole_number
+
 Value = TypeVar("Value")
 
 
@@ -23,8 +25,7 @@ class ScoreCache(Generic[Value]):
     """
 
     def __init__(self, size: int) -> None:
-        if size < 1:
-            raise ValueError(f"cache_size must be >= 1 to keep scores, but got {size}.")
+        whole_number("cache_size", size)
         self._kept: LRUCache[Hashable, Value] = LRUCache(size)
         self._computing: dict[Hashable, Future[Value]] = {}
         self._lock = threading.Lock()

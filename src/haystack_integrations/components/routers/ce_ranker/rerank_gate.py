@@ -52,7 +52,7 @@ class RerankGate:
         """
         self.threshold = float(number("threshold", threshold, infinite=True))
         self.predictor = choice("predictor", predictor, PREDICTORS)
-        if not name or name == stage:
+        if not text("name", name) or name == stage:
             raise ValueError(f"name must not be empty or the name of the stage ({stage!r}), but got {name!r}.")
         self.stage = stage
         self.name = name
@@ -68,6 +68,18 @@ class RerankGate:
         """Create the component from what `to_dict` returned."""
         gate: RerankGate = default_from_dict(cls, data)
         return gate
+
+    def warm_up(self) -> None:
+        """Do nothing: the gate has nothing to load."""
+
+    async def warm_up_async(self) -> None:
+        """Do nothing: the gate has nothing to load."""
+
+    def close(self) -> None:
+        """Do nothing: the gate holds nothing."""
+
+    async def close_async(self) -> None:
+        """Do nothing: the gate holds nothing."""
 
     @component.output_types(rerank=list[Document], keep=list[Document], report=dict[str, Any])
     def run(self, query: str, documents: list[Document], threshold: float | None = None) -> dict[str, Any]:

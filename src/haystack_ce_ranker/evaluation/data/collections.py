@@ -8,9 +8,10 @@ import hashlib
 import json
 import random
 from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from haystack_ce_ranker.checks import whole_number
 
@@ -48,10 +49,53 @@ _SCORE_COLUMNS = ("score", "grade", "relevance", "label", "rel")
 class CollectionError(ValueError):
     """A file of a collection or a run does not have the expected form; the message says where and shows the form."""
 
-    def __init__(self, path: Path, problem: str, expected: tuple[str, ...], line: int | None = None) -> None:
-        where = f"{path}" if line is None else f"{path}, line {line}"
-        form = "\n".join(f"    {text}" for text in expected)
-        super().__init__(f"{where}: {problem}.\n  Expected form ({path.name or path}):\n{form}")
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that is read, and the lines that show the form it must have."""
+
+    path: Path
+    expected: tuple[str, ...]
+
+    def error(self, problem: str, line: int | None = None) -> CollectionError:
+        """Return the error that names the file, the line and the problem, and shows the form."""
+        where = f"{self.path}" if line is None else f"{self.path}, line {line}"
+        form = "\n".join(f"    {text}" for text in self.expected)
+        return CollectionError(f"{where}: {problem}.\n  Expected form ({self.path.name or self.path}):\n{form}")
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Yield line number and text of the lines that are not empty; a byte order mark is no text."""
+        with self._open(None) as stream:
+            for number, text in enumerate(stream, start=1):
+                if text.strip():
+                    yield number, text.rstrip("\r\n")
+
+    def text(self) -> str:
+        """Return the whole text, its line ends as they are; a byte order mark is no text."""
+        with self._open("") as stream:
+            return stream.read()
+
+    def objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield line number and object of JSON lines."""
+        for line, text in self.lines():
+            try:
+                row = json.loads(text)
+            except json.JSONDecodeError as error:
+                problem = f"it is not a JSON object a line ({error.msg} at column {error.colno})"
+                raise self.error(problem, line) from None
+            if not isinstance(row, dict):
+                raise self.error(f"it must be a JSON object a line, but got {type(row).__name__}", line)
+            yield line, row
+
+    @contextmanager
+    def _open(self, newline: str | None) -> Iterator[TextIO]:
+        if not self.path.is_file():
+            raise self.error("there is no such file")
+        try:
+            with self.path.open(encoding="utf-8-sig", newline=newline) as stream:
+                yield stream
+        except UnicodeDecodeError as error:
+            raise self.error(f"it is not UTF-8 ({error.reason} at byte {error.start})") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +167,19 @@ def load_collection(folder: str | Path, *, split: str | None = None) -> Collecti
     """
     folder = Path(folder)
     _check_shape(folder)
-    documents = _load_corpus(folder / "corpus.jsonl")
-    all_queries = _load_queries(folder / "queries.jsonl")
-    judged_in = _split_path(folder / "qrels", split)
-    judgments = load_judgments(judged_in)
+    documents = _load_corpus(Source(folder / "corpus.jsonl", EXPECTED_CORPUS))
+    all_queries = _load_queries(Source(folder / "queries.jsonl", EXPECTED_QUERIES))
+    judged_in = Source(_split_path(Source(folder / "qrels", EXPECTED_QRELS), split), EXPECTED_QRELS)
+    judgments = load_judgments(judged_in.path)
     known = {query_id: grades for query_id, grades in judgments.items() if query_id in all_queries}
     queries = {query_id: text for query_id, text in all_queries.items() if query_id in known}
     if not queries:
         problem = f"none of its {len(judgments)} query ids is in queries.jsonl (which has {len(all_queries)})"
-        raise CollectionError(judged_in, problem, EXPECTED_QRELS)
+        raise judged_in.error(problem)
     relevant = relevant_ids(known)
     absent = sum(document_id not in documents for document_id in relevant)
     if relevant and absent == len(relevant):
-        problem = f"none of its {len(relevant)} relevant document ids is in corpus.jsonl"
-        raise CollectionError(judged_in, problem, EXPECTED_QRELS)
+        raise judged_in.error(f"none of its {len(relevant)} relevant document ids is in corpus.jsonl")
     notes = []
     if len(all_queries) > len(queries):
         notes.append(f"{len(all_queries) - len(queries)} queries without judgments are left out")
@@ -157,20 +200,19 @@ def load_judgments(path: Path) -> Judgments:
 
     :raises CollectionError: If a column is missing, a grade is not a whole number, or a pair has two grades.
     """
+    source = Source(path, EXPECTED_QRELS)
     judgments: Judgments = {}
-    for line, (query_id, document_id, grade) in _rows(path, EXPECTED_QRELS, trec=(0, 2, 3), trec_width=4):
+    for line, (query_id, document_id, grade) in _rows(source, trec=(0, 2, 3), trec_width=4):
         try:
             value = int(grade)
         except ValueError:
-            raise CollectionError(
-                path, f"column 'score' must be a whole number, but got {grade!r}", EXPECTED_QRELS, line
-            ) from None
+            raise source.error(f"column 'score' must be a whole number, but got {grade!r}", line) from None
         grades = judgments.setdefault(query_id, {})
         if grades.setdefault(document_id, value) != value:
-            problem = f"query {query_id!r} and document {document_id!r} were judged {grades[document_id]} before"
-            raise CollectionError(path, problem, EXPECTED_QRELS, line)
+            before = grades[document_id]
+            raise source.error(f"query {query_id!r} and document {document_id!r} were judged {before} before", line)
     if not judgments:
-        raise CollectionError(path, "it has no judgments", EXPECTED_QRELS)
+        raise source.error("it has no judgments")
     return judgments
 
 
@@ -184,28 +226,26 @@ def load_run(path: str | Path, *, collection: Collection | None = None, depth: i
     :param depth: Keep at most that many documents a query.
     :raises CollectionError: If a column is missing, a score is not a number, or a document is unknown or repeated.
     """
-    path = Path(path)
+    source = Source(Path(path), EXPECTED_RUN)
     run: Run = {}
-    for line, (query_id, document_id, text) in _rows(path, EXPECTED_RUN, trec=(0, 2, 4), trec_width=6):
+    for line, (query_id, document_id, text) in _rows(source, trec=(0, 2, 4), trec_width=6):
         try:
             score = float(text)
         except ValueError:
-            problem = f"column 'score' must be a number, but got {text!r}"
-            raise CollectionError(path, problem, EXPECTED_RUN, line) from None
+            raise source.error(f"column 'score' must be a number, but got {text!r}", line) from None
         if score != score:
-            raise CollectionError(path, "column 'score' is NaN, which has no order", EXPECTED_RUN, line)
+            raise source.error("column 'score' is NaN, which has no order", line)
         if collection is not None:
             if query_id not in collection.queries:
                 continue
             if document_id not in collection.documents:
-                problem = f"document {document_id!r} is not in the corpus of {collection.name!r}"
-                raise CollectionError(path, problem, EXPECTED_RUN, line)
+                raise source.error(f"document {document_id!r} is not in the corpus of {collection.name!r}", line)
         scores = run.setdefault(query_id, {})
         if document_id in scores:
-            raise CollectionError(path, f"document {document_id!r} appears twice for {query_id!r}", EXPECTED_RUN, line)
+            raise source.error(f"document {document_id!r} appears twice for {query_id!r}", line)
         scores[document_id] = score
     if not run:
-        raise CollectionError(path, "it has no rows for the collection's queries", EXPECTED_RUN)
+        raise source.error("it has no rows for the collection's queries")
     ordered = {}
     for query_id, scores in run.items():
         best_first = sorted(scores.items(), key=lambda item: -item[1])
@@ -214,106 +254,69 @@ def load_run(path: str | Path, *, collection: Collection | None = None, depth: i
 
 
 def _check_shape(folder: Path) -> None:
+    source = Source(folder, EXPECTED_FOLDER)
     if not folder.is_dir():
-        problem = "it is a file, not a folder" if folder.exists() else "there is no such folder"
-        raise CollectionError(folder, f"{problem}{_OTHER_FORMS if folder.exists() else ''}", EXPECTED_FOLDER)
+        raise source.error(
+            f"it is a file, not a folder{_OTHER_FORMS}" if folder.exists() else "there is no such folder"
+        )
     missing = [name for name in ("corpus.jsonl", "queries.jsonl", "qrels") if not (folder / name).exists()]
     if missing:
         found = sorted(path.name for path in folder.iterdir())
         shown = ", ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
         problem = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing (found: {shown or 'nothing'})"
-        raise CollectionError(folder, problem + _OTHER_FORMS, EXPECTED_FOLDER)
+        raise source.error(problem + _OTHER_FORMS)
 
 
-def _load_corpus(path: Path) -> dict[str, Text]:
+def _load_corpus(source: Source) -> dict[str, Text]:
     documents: dict[str, Text] = {}
-    for line, row in json_lines(path, EXPECTED_CORPUS):
-        document_id = _string(row, "_id", path, EXPECTED_CORPUS, line)
-        if document_id in documents:
-            raise CollectionError(path, f"'_id' {document_id!r} appears twice", EXPECTED_CORPUS, line)
-        text = _string(row, "text", path, EXPECTED_CORPUS, line, may_be_empty=True)
-        title = title_of(row, path, EXPECTED_CORPUS, line)
+    for line, document_id, row in _with_ids(source, "documents"):
+        text = _string(row, "text", source, line, may_be_empty=True)
+        title = title_of(row, source, line)
         metadata = row.get("metadata")
         if metadata is not None and not isinstance(metadata, dict):
-            raise CollectionError(path, f"'metadata' must be an object, but got {metadata!r}", EXPECTED_CORPUS, line)
+            raise source.error(f"'metadata' must be an object, but got {metadata!r}", line)
         documents[document_id] = Text(document_id, title, text, {} if metadata is None else metadata)
-    if not documents:
-        raise CollectionError(path, "it has no documents", EXPECTED_CORPUS)
     return documents
 
 
-def _load_queries(path: Path) -> dict[str, str]:
-    queries: dict[str, str] = {}
-    for line, row in json_lines(path, EXPECTED_QUERIES):
-        query_id = _string(row, "_id", path, EXPECTED_QUERIES, line)
-        if query_id in queries:
-            raise CollectionError(path, f"'_id' {query_id!r} appears twice", EXPECTED_QUERIES, line)
-        queries[query_id] = _string(row, "text", path, EXPECTED_QUERIES, line)
-    if not queries:
-        raise CollectionError(path, "it has no queries", EXPECTED_QUERIES)
-    return queries
+def _load_queries(source: Source) -> dict[str, str]:
+    return {query_id: _string(row, "text", source, line) for line, query_id, row in _with_ids(source, "queries")}
 
 
-def _split_path(folder: Path, split: str | None) -> Path:
-    found = sorted(folder.glob("*.tsv"))
+def _with_ids(source: Source, what: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield line number, id and object of JSON lines; there must be some, and each id must be there once."""
+    seen: set[str] = set()
+    for line, row in source.objects():
+        one = _string(row, "_id", source, line)
+        if one in seen:
+            raise source.error(f"'_id' {one!r} appears twice", line)
+        seen.add(one)
+        yield line, one, row
+    if not seen:
+        raise source.error(f"it has no {what}")
+
+
+def _split_path(qrels: Source, split: str | None) -> Path:
+    found = sorted(qrels.path.glob("*.tsv"))
+    wanted = qrels.path / f"{'test' if split is None else split}.tsv"
+    if wanted in found:
+        return wanted
     if split is not None:
-        path = folder / f"{split}.tsv"
-        if path not in found:
-            problem = f"there are no judgments named {split!r} (found: {', '.join(p.stem for p in found) or 'none'})"
-            raise CollectionError(path, problem, EXPECTED_QRELS)
-        return path
-    if folder / "test.tsv" in found:
-        return folder / "test.tsv"
+        named = ", ".join(path.stem for path in found) or "none"
+        raise qrels.error(f"there are no judgments named {split!r} (found: {named})")
     if len(found) == 1:
         return found[0]
     names = ", ".join(path.name for path in found)
-    problem = f"it must hold test.tsv (found: {names})" if found else "there are no judgments: it must hold test.tsv"
-    raise CollectionError(folder, problem, EXPECTED_QRELS)
+    raise qrels.error(
+        f"it must hold test.tsv (found: {names})" if found else "there are no judgments: it must hold test.tsv"
+    )
 
 
-def json_lines(path: Path, expected: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield line number and object of a file of JSON lines; `expected` is shown in errors."""
-    for line, text in text_lines(path, expected):
-        try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            problem = f"it is not a JSON object a line ({error.msg} at column {error.colno})"
-            raise CollectionError(path, problem, expected, line) from None
-        if not isinstance(row, dict):
-            raise CollectionError(
-                path, f"it must be a JSON object a line, but got {type(row).__name__}", expected, line
-            )
-        yield line, row
-
-
-def text_lines(path: Path, expected: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """Yield line number and text of the lines that are not empty; a byte order mark is no text."""
-    if not path.is_file():
-        raise CollectionError(path, "there is no such file", expected)
-    try:
-        with path.open(encoding="utf-8-sig") as stream:
-            for number, text in enumerate(stream, start=1):
-                if text.strip():
-                    yield number, text.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise CollectionError(path, f"it is not UTF-8 ({error.reason} at byte {error.start})", expected) from None
-
-
-def read_text(path: Path, expected: tuple[str, ...]) -> str:
-    """Return the whole text of a file, its line ends as they are; a byte order mark is no text."""
-    if not path.is_file():
-        raise CollectionError(path, "there is no such file", expected)
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CollectionError(path, f"it is not UTF-8 ({error.reason} at byte {error.start})", expected) from None
-
-
-def title_of(row: Mapping[str, Any], path: Path, expected: tuple[str, ...], line: int) -> str:
-    """Return the title in a document's line, which may lack one; `expected` is shown in errors."""
+def title_of(row: Mapping[str, Any], source: Source, line: int) -> str:
+    """Return the title in a document's line, which may lack one."""
     title = row.get("title")
     if title is not None and not isinstance(title, str):
-        raise CollectionError(path, f"'title' must be a string, but got {title!r}", expected, line)
+        raise source.error(f"'title' must be a string, but got {title!r}", line)
     return "" if title is None else title
 
 
@@ -322,49 +325,49 @@ def relevant_ids(judgments: Mapping[str, Mapping[str, int]]) -> list[str]:
     return [document_id for grades in judgments.values() for document_id, grade in grades.items() if grade > 0]
 
 
-def _string(
-    row: Mapping[str, Any], key: str, path: Path, expected: tuple[str, ...], line: int, *, may_be_empty: bool = False
-) -> str:
+def _string(row: Mapping[str, Any], key: str, source: Source, line: int, *, may_be_empty: bool = False) -> str:
     if key not in row:
-        raise CollectionError(path, f"the key {key!r} is missing (found: {', '.join(row) or 'none'})", expected, line)
+        raise source.error(f"the key {key!r} is missing (found: {', '.join(row) or 'none'})", line)
     value = row[key]
     if not isinstance(value, str) or not (may_be_empty or value.strip()):
         kind = "a string" if may_be_empty else "a string that is not empty"
-        raise CollectionError(path, f"{key!r} must be {kind}, but got {value!r}", expected, line)
+        raise source.error(f"{key!r} must be {kind}, but got {value!r}", line)
     return value
 
 
-def _rows(
-    path: Path, expected: tuple[str, ...], *, trec: tuple[int, int, int], trec_width: int
-) -> Iterator[tuple[int, tuple[str, str, str]]]:
+def _rows(source: Source, *, trec: tuple[int, int, int], trec_width: int) -> Iterator[tuple[int, tuple[str, str, str]]]:
     """Yield line number and (query, document, score) of a table with a header, or of TREC's columns without one."""
-    columns: tuple[int, int, int] | None = None
+    columns: tuple[int, ...] | None = None
     width = 0
-    for line, text in text_lines(path, expected):
+    for line, text in source.lines():
         if columns is None:
             header = [name.strip().lower() for name in text.split("\t")]
-            found = [
-                next((header.index(name) for name in names if name in header), -1)
-                for names in (_QUERY_COLUMNS, _DOCUMENT_COLUMNS, _SCORE_COLUMNS)
-            ]
-            if any(index >= 0 for index in found):
-                if -1 in found:
-                    missing = expected[0].split("\t")
-                    names = (missing[0], missing[1], "score")
-                    lacking = ", ".join(repr(name) for name, index in zip(names, found, strict=True) if index < 0)
-                    problem = f"column {lacking} is missing (found: {', '.join(header)})"
-                    raise CollectionError(path, problem, expected, line)
-                columns, width = (found[0], found[1], found[2]), len(header)
+            columns = _columns(header, source, line)
+            if columns is not None:
+                width = len(header)
                 continue
             if len(text.split()) != trec_width:
-                problem = f"it has no header with the columns {expected[0].split(chr(9))}"
-                raise CollectionError(path, problem, expected, line)
+                raise source.error(f"it has no header with the columns {source.expected[0].split(chr(9))}", line)
             columns, width = trec, trec_width
         fields = text.split("\t") if "\t" in text else text.split()
         if len(fields) != width:
             problem = f"it has {len(fields)} columns where {width} are expected (are they separated by tabs?)"
-            raise CollectionError(path, problem, expected, line)
+            raise source.error(problem, line)
         query_id, document_id, score = (fields[index].strip() for index in columns)
         if not query_id or not document_id:
-            raise CollectionError(path, "an id is empty", expected, line)
+            raise source.error("an id is empty", line)
         yield line, (query_id, document_id, score)
+
+
+def _columns(header: list[str], source: Source, line: int) -> tuple[int, ...] | None:
+    """Return where query, document and score stand; None if the line is no header."""
+    wanted = (*source.expected[0].split("\t")[:2], "score")
+    found = [
+        next((header.index(name) for name in names if name in header), None)
+        for names in (_QUERY_COLUMNS, _DOCUMENT_COLUMNS, _SCORE_COLUMNS)
+    ]
+    known = tuple(index for index in found if index is not None)
+    if known and len(known) < len(found):
+        lacking = ", ".join(repr(name) for name, index in zip(wanted, found, strict=True) if index is None)
+        raise source.error(f"column {lacking} is missing (found: {', '.join(header)})", line)
+    return known or None

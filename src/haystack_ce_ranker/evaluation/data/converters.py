@@ -19,14 +19,11 @@ from typing import NamedTuple
 from haystack_ce_ranker.checks import choice
 from haystack_ce_ranker.evaluation.data.collections import (
     EXPECTED_QRELS,
-    CollectionError,
     Judgments,
+    Source,
     Text,
-    json_lines,
     load_judgments,
-    read_text,
     relevant_ids,
-    text_lines,
     title_of,
 )
 
@@ -100,31 +97,30 @@ def convert_csv(path: str | Path, folder: str | Path, *, columns: CsvColumns | N
     :raises CollectionError: If a column is missing or empty, a label is not a whole number, or a pair has two labels.
     :raises FileExistsError: If the folder holds a collection.
     """
-    path, columns = Path(path), CsvColumns() if columns is None else columns
-    expected = (",".join(columns), *EXPECTED_CSV[1:])
+    columns = CsvColumns() if columns is None else columns
+    source = Source(Path(path), (",".join(columns), *EXPECTED_CSV[1:]))
     queries: dict[str, str] = {}
     documents: dict[str, str] = {}
     judgments: Judgments = {}
-    for line, (query, document, label) in _csv_rows(path, columns, expected):
+    for line, (query, document, label) in _csv_rows(source, columns):
         grade = _whole(label)
         if grade is None:
             problem = f"column {columns.label!r} must be a whole number (0: not relevant), but got {label!r}"
-            raise CollectionError(path, problem, expected, line)
+            raise source.error(problem, line)
         for name, value in ((columns.query, query), (columns.document, document)):
             if not value.strip():
-                raise CollectionError(path, f"column {name!r} is empty", expected, line)
+                raise source.error(f"column {name!r} is empty", line)
         query_id = queries.setdefault(query.strip(), f"q{len(queries) + 1}")
         document_id = documents.setdefault(document.strip(), f"d{len(documents) + 1}")
         grades = judgments.setdefault(query_id, {})
-        if grades.setdefault(document_id, grade) != grade:
-            problem = f"this query and document had the label {grades[document_id]} before, and here {grade}"
-            raise CollectionError(path, problem, expected, line)
+        if (before := grades.setdefault(document_id, grade)) != grade:
+            raise source.error(f"this query and document had the label {before} before, and here {grade}", line)
     if not judgments:
-        raise CollectionError(path, "it has no rows below its header", expected)
+        raise source.error("it has no rows below its header")
     if not relevant_ids(judgments):
-        raise CollectionError(path, f"no row has a {columns.label!r} above 0: nothing is relevant", expected)
+        raise source.error(f"no row has a {columns.label!r} above 0: nothing is relevant")
     texts = (Text(document_id, "", text) for text, document_id in documents.items())
-    return _write(Path(folder), texts, {query_id: text for text, query_id in queries.items()}, judgments, path)
+    return _write(Path(folder), texts, {query_id: text for text, query_id in queries.items()}, judgments, source)
 
 
 def convert_trec(
@@ -144,42 +140,42 @@ def convert_trec(
     :raises ValueError: If `field` is unknown.
     """
     choice("field", field, TOPIC_FIELDS)
-    topics, qrels, texts = Path(topics), Path(qrels), Path(texts)
-    queries = _topics(topics, field)
-    judgments = load_judgments(qrels)
+    source, judged_in = Source(Path(topics), EXPECTED_TOPICS), Source(Path(qrels), EXPECTED_QRELS)
+    queries = _topics(source, field)
+    judgments = load_judgments(judged_in.path)
     if not queries.keys() & judgments.keys():
-        problem = f"none of its {len(judgments)} query ids is in {topics.name} (such as {next(iter(queries))!r} there)"
-        raise CollectionError(qrels, problem, EXPECTED_QRELS)
-    return _write(Path(folder), _texts(texts), queries, judgments, qrels)
+        there = f"{source.path.name} (such as {next(iter(queries))!r} there)"
+        raise judged_in.error(f"none of its {len(judgments)} query ids is in {there}")
+    documents = _texts(Source(Path(texts), EXPECTED_TEXTS))
+    return _write(Path(folder), documents, queries, judgments, judged_in)
 
 
-def _csv_rows(path: Path, columns: CsvColumns, expected: tuple[str, ...]) -> list[tuple[int, tuple[str, str, str]]]:
+def _csv_rows(source: Source, columns: CsvColumns) -> list[tuple[int, tuple[str, str, str]]]:
     """Return the rows with the line that each begins on; a quoted text may have several lines."""
-    content = read_text(path, expected)
+    content = source.text()
     previous = csv.field_size_limit(_LONGEST_FIELD)
     try:
         wanted = [name.strip().lower() for name in columns]
         headers = {delimiter: _header(content, delimiter) for delimiter in _DELIMITERS}
         delimiter = max(_DELIMITERS, key=lambda each: (sum(n in headers[each] for n in wanted), len(headers[each])))
         header = headers[delimiter]
-        missing = [name for name in columns if name.strip().lower() not in header]
-        if missing:
+        if missing := [name for name in columns if name.strip().lower() not in header]:
             problem = f"column {', '.join(map(repr, missing))} is missing (found: {', '.join(header) or 'none'})"
-            raise CollectionError(path, problem, expected, 1)
-        places = [header.index(name) for name in wanted]
+            raise source.error(problem, 1)
+        query, document, label = map(header.index, wanted)
         reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
         next(reader)
         rows, line = [], reader.line_num + 1
         for row in reader:
             if row and len(row) != len(header):
                 problem = f"it has {len(row)} columns where {len(header)} are expected (is a text without its quotes?)"
-                raise CollectionError(path, problem, expected, line)
+                raise source.error(problem, line)
             if row:
-                rows.append((line, (row[places[0]], row[places[1]], row[places[2]])))
+                rows.append((line, (row[query], row[document], row[label])))
             line = reader.line_num + 1
         return rows
     except csv.Error as error:
-        raise CollectionError(path, f"it is not a CSV ({error})", expected) from None
+        raise source.error(f"it is not a CSV ({error})") from None
     finally:
         csv.field_size_limit(previous)
 
@@ -189,44 +185,40 @@ def _header(content: str, delimiter: str) -> list[str]:
     return [name.strip().lower() for name in first]
 
 
-def _topics(path: Path, field: str) -> dict[str, str]:
-    content = read_text(path, EXPECTED_TOPICS)
-    start = content.lstrip()[:1]
+def _topics(source: Source, field: str) -> dict[str, str]:
+    start = source.text().lstrip()[:1]
     if start == "<":
-        found = _marked_topics(path, content, field)
+        found = _marked_topics(source, field)
     elif start == "{":
-        found = (
-            (line, *_id_and_text(path, line, row, EXPECTED_TOPICS)) for line, row in json_lines(path, EXPECTED_TOPICS)
-        )
+        found = ((line, *_id_and_text(source, line, row)) for line, row in source.objects())
     else:
-        found = _tabbed_topics(path)
+        found = _tabbed_topics(source)
     queries: dict[str, str] = {}
     for line, query_id, text in found:
         if not query_id or not text:
-            raise CollectionError(
-                path, f"topic {query_id!r} has no {'text' if query_id else 'id'}", EXPECTED_TOPICS, line
-            )
+            raise source.error(f"topic {query_id!r} has no {'text' if query_id else 'id'}", line)
         if query_id in queries:
-            raise CollectionError(path, f"topic {query_id!r} appears twice", EXPECTED_TOPICS, line)
+            raise source.error(f"topic {query_id!r} appears twice", line)
         queries[query_id] = text
     if not queries:
-        raise CollectionError(path, "it has no topics", EXPECTED_TOPICS)
+        raise source.error("it has no topics")
     return queries
 
 
-def _marked_topics(path: Path, content: str, field: str) -> Iterator[tuple[int, str, str]]:
+def _marked_topics(source: Source, field: str) -> Iterator[tuple[int, str, str]]:
     """`<top>` blocks, whose inner tags are mostly not closed, and `<topic number="...">` blocks of XML."""
+    content = source.text()
     for block in _TOPIC.finditer(content):
         line = content.count("\n", 0, block.start()) + 1
         fields = {tag.lower(): _unlabelled(text) for tag, text in _TOPIC_TAG.findall(block[3])}
         attribute = _TOPIC_NUMBER.search(block[2])
         number = attribute[1].strip() if attribute else fields.pop("num", "")
         if not number:
-            raise CollectionError(path, "a topic has no <num> and no number=", EXPECTED_TOPICS, line)
+            raise source.error("a topic has no <num> and no number=", line)
         text = next((fields[tag] for tag in TOPIC_FIELDS[field] if fields.get(tag)), None)
         if text is None:
             has = ", ".join(f"<{tag}>" for tag in fields) or "no field"
-            raise CollectionError(path, f"topic {number!r} has no {field} (it has {has})", EXPECTED_TOPICS, line)
+            raise source.error(f"topic {number!r} has no {field} (it has {has})", line)
         yield line, number, text
 
 
@@ -234,63 +226,63 @@ def _unlabelled(text: str) -> str:
     return " ".join(html.unescape(_TOPIC_LABEL.sub("", text)).split())
 
 
-def _tabbed_topics(path: Path) -> Iterator[tuple[int, str, str]]:
-    for line, text in text_lines(path, EXPECTED_TOPICS):
+def _tabbed_topics(source: Source) -> Iterator[tuple[int, str, str]]:
+    for line, text in source.lines():
         fields = text.split("\t")
         if len(fields) != 2:
             problem = f"it has {len(fields)} columns where an id and a text are expected (are they separated by a tab?)"
-            raise CollectionError(path, problem, EXPECTED_TOPICS, line)
+            raise source.error(problem, line)
         yield line, fields[0].strip(), fields[1].strip()
 
 
-def _texts(path: Path) -> Iterator[Text]:
+def _texts(source: Source) -> Iterator[Text]:
     """Yield the documents one by one: a collection may be larger than the memory."""
-    first = next(text_lines(path, EXPECTED_TEXTS), None)
+    first = next(source.lines(), None)
     if first is None:
-        raise CollectionError(path, "it has no documents", EXPECTED_TEXTS)
+        raise source.error("it has no documents")
     seen: set[str] = set()
-    for line, document in _json_texts(path) if first[1].lstrip().startswith("{") else _tabbed_texts(path):
+    for line, document in _json_texts(source) if first[1].lstrip().startswith("{") else _tabbed_texts(source):
         if not document.id:
-            raise CollectionError(path, "an id is empty", EXPECTED_TEXTS, line)
+            raise source.error("an id is empty", line)
         if document.id in seen:
-            raise CollectionError(path, f"document {document.id!r} appears twice", EXPECTED_TEXTS, line)
+            raise source.error(f"document {document.id!r} appears twice", line)
         seen.add(document.id)
         yield document
 
 
-def _json_texts(path: Path) -> Iterator[tuple[int, Text]]:
-    for line, row in json_lines(path, EXPECTED_TEXTS):
-        document_id, text = _id_and_text(path, line, row, EXPECTED_TEXTS)
-        yield line, Text(document_id, title_of(row, path, EXPECTED_TEXTS, line), text)
+def _json_texts(source: Source) -> Iterator[tuple[int, Text]]:
+    for line, row in source.objects():
+        document_id, text = _id_and_text(source, line, row)
+        yield line, Text(document_id, title_of(row, source, line), text)
 
 
-def _tabbed_texts(path: Path) -> Iterator[tuple[int, Text]]:
+def _tabbed_texts(source: Source) -> Iterator[tuple[int, Text]]:
     width: int | None = None
-    for line, text in text_lines(path, EXPECTED_TEXTS):
+    for line, text in source.lines():
         fields = [field.strip() for field in text.split("\t")]
         is_first, width = width is None, len(fields) if width is None else width
         if len(fields) != width or width not in (2, 3):
             wanted = width if width in (2, 3) else "2 (id, text) or 3 (id, title, text)"
             problem = f"it has {len(fields)} columns where {wanted} are expected (are they separated by tabs?)"
-            raise CollectionError(path, problem, EXPECTED_TEXTS, line)
+            raise source.error(problem, line)
         if is_first and fields[0].lower() in _ID_KEYS and fields[-1].lower() in _TEXT_KEYS:
             continue
         yield line, Text(fields[0], fields[1] if width == 3 else "", fields[-1])
 
 
-def _id_and_text(path: Path, line: int, row: Mapping[str, object], expected: tuple[str, ...]) -> tuple[str, str]:
+def _id_and_text(source: Source, line: int, row: Mapping[str, object]) -> tuple[str, str]:
     found = []
     for what, keys in (("id", _ID_KEYS), ("text", _TEXT_KEYS)):
         key = next((key for key in keys if key in row), None)
         if key is None:
             problem = f"there is no {what}: one of the keys {', '.join(keys)} (found: {', '.join(row) or 'none'})"
-            raise CollectionError(path, problem, expected, line)
+            raise source.error(problem, line)
         value = row[key]
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise CollectionError(path, f"{key!r} must be a string, but got {value!r}", expected, line)
+            raise source.error(f"{key!r} must be a string, but got {value!r}", line)
         found.append(str(value).strip())
     if not found[0]:
-        raise CollectionError(path, "an id is empty", expected, line)
+        raise source.error("an id is empty", line)
     return found[0], found[1]
 
 
@@ -303,7 +295,7 @@ def _whole(label: str) -> int | None:
 
 
 def _write(
-    folder: Path, documents: Iterable[Text], queries: Mapping[str, str], judgments: Judgments, judged_in: Path
+    folder: Path, documents: Iterable[Text], queries: Mapping[str, str], judgments: Judgments, judged_in: Source
 ) -> Converted:
     """Write beside the folder and rename at the end, so that an error or a crash leaves nothing half done."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -321,7 +313,7 @@ def _write(
         absent = sum(document_id not in known for document_id in relevant)
         if absent == len(relevant):
             problem = f"none of its {len(relevant)} relevant document ids is among the {len(known)} documents"
-            raise CollectionError(judged_in, problem, EXPECTED_QRELS)
+            raise judged_in.error(problem)
         lines = [_json_line({"_id": query_id, "text": text}) for query_id, text in queries.items()]
         (made / "queries.jsonl").write_text("".join(lines), encoding="utf-8", newline="\n")
         rows = [

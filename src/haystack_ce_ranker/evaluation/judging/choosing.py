@@ -140,11 +140,6 @@ class Judge:
         return self.choose(self.within(self.limits))
 
     @cached_property
-    def best(self) -> System | None:
-        """The best of all."""
-        return self.top(self.systems)
-
-    @cached_property
     def foremost(self) -> System | None:
         """The re-ranking system that questions without limits are about: the choice if it re-ranks, else the best."""
         return self.free_choice if self.free_choice in self.rerankers else best_of(self.rerankers)
@@ -156,12 +151,10 @@ class Judge:
 
     def direct(self, one: System, other: System) -> Comparison | None:
         """Compare `other` with `one` query by query; None where values by query are missing."""
-        if one.name not in self.by_query or other.name not in self.by_query:
-            return None
-        old, new = self.by_query[one.name][NDCG_AT_10], self.by_query[other.name][NDCG_AT_10]
+        pair = one.name, other.name
+        old, new = (self.by_query.get(name, {}).get(NDCG_AT_10, {}) for name in pair)
         if not old or old.keys() != new.keys():
             return None
-        pair = one.name, other.name
         if pair not in self._compared:
             self._compared[pair] = compare(old, new)
         return self._compared[pair]
@@ -267,8 +260,8 @@ def find_depth(judge: Judge) -> Depth | None:
     if len(curve) < 2:
         return None
     top = max(curve, key=lambda one: (one.quality, -_depth(one)))
-    best = judge.best if judge.recommends and judge.best in judge.rerankers else None
-    best = top if best is None else best
+    overall = judge.top(judge.systems)
+    best = overall if overall is not None and judge.recommends and overall in judge.rerankers else top
     chosen = next((one for one in curve if judge.as_good(one, best)), top)
     deepest = curve[-1]
     return Depth(tuple(curve), top, chosen, best, not judge.as_good(deepest, top), judge.direct(top, deepest))
@@ -290,17 +283,17 @@ def variants(judge: Judge, key: str) -> list[System]:
 
 def gain_per_100_ms(judge: Judge, one: System) -> float | None:
     """Return nDCG@10 gained against the baseline for each 100 ms of median latency more; None where it is no slower."""
-    base = judge.baseline
-    if base is None or one.latency_ms.p50 is None or base.latency_ms.p50 is None:
-        return None
-    more = one.latency_ms.p50 - base.latency_ms.p50
-    return 100.0 * (one.quality - base.quality) / more if more > 0 else None
+    return _gain(judge, one, lambda system: system.latency_ms.p50, unit=100.0)
 
 
 def gain_per_joule(judge: Judge, one: System) -> float | None:
     """Return nDCG@10 gained for each joule more; None where it takes no more, or only one of the two was measured."""
+    same = judge.baseline is not None and one.source == judge.baseline.source
+    return _gain(judge, one, lambda system: system.joules_per_query) if same else None
+
+
+def _gain(judge: Judge, one: System, cost: Callable[[System], float | None], unit: float = 1.0) -> float | None:
     base = judge.baseline
-    if base is None or one.joules_per_query is None or base.joules_per_query is None or one.source != base.source:
+    if base is None or (new := cost(one)) is None or (old := cost(base)) is None or new <= old:
         return None
-    more = one.joules_per_query - base.joules_per_query
-    return (one.quality - base.quality) / more if more > 0 else None
+    return unit * (one.quality - base.quality) / (new - old)

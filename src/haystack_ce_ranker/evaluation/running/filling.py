@@ -1,10 +1,9 @@
-"""
-Fills a pipeline's document stores with a collection, with embeddings where a retriever needs them.
-"""
+"""Fills a pipeline's document stores with a collection, with embeddings where a retriever needs them."""
 
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +14,7 @@ from haystack.document_stores.types import DuplicatePolicy
 
 from haystack_ce_ranker.checks import choice
 from haystack_ce_ranker.evaluation.data.collections import Collection, Text
-from haystack_ce_ranker.evaluation.running.graphs import (
-    PipelineError,
-    document_stores,
-    inner_pipelines,
-    sockets_of,
-)
+from haystack_ce_ranker.evaluation.running.graphs import PipelineError, document_stores, inner_pipelines, sockets_of
 from haystack_ce_ranker.provenance import with_record
 
 TITLES = ("content", "meta", "ignore")
@@ -83,12 +77,8 @@ def _document(text: Text, title: str) -> Document:
 
 
 def _refuse_foreign(owner: str, store: Any, collection: Collection) -> None:
-    if not (count := store.count_documents()):
-        return
-    ours = count <= len(collection.documents) and all(
-        document.id in collection.documents for document in store.filter_documents()
-    )
-    if not ours:
+    count, known = store.count_documents(), collection.documents
+    if count and not (count <= len(known) and all(one.id in known for one in store.filter_documents())):
         raise PipelineError(
             f"the {type(store).__name__} of {owner!r} already holds {count} documents that are not of collection "
             f"{collection.name!r}: evaluating writes the collection into the pipeline's stores, so point the YAML at "
@@ -123,15 +113,12 @@ class _DocumentEmbedder:
             kind.__module__.rpartition(".")[0],
         )
         for module in modules:
-            try:
+            with suppress(ImportError, AttributeError):
                 document_kind = getattr(importlib.import_module(module), wanted)
-            except (ImportError, AttributeError):
-                continue
-            break
+                break
         else:
-            raise PipelineError(
-                f"no document embedder for {self.name!r}: looked for {wanted} in {', '.join(dict.fromkeys(modules))}"
-            )
+            looked = f"looked for {wanted} in {', '.join(dict.fromkeys(modules))}"
+            raise PipelineError(f"no document embedder for {self.name!r}: {looked}")
         described = component_to_dict(self.text_embedder, self.name)
         accepted = inspect.signature(document_kind.__init__).parameters
         parameters = described["init_parameters"]
@@ -141,13 +128,11 @@ class _DocumentEmbedder:
             kept["progress_bar"] = False
         for key in ("prefix", "suffix"):
             if parameters.get(key):
-                self.notes.append(
-                    f"{self.name}: {key} {parameters[key]!r} is for queries; documents are embedded without"
-                )
+                given = f"{key} {parameters[key]!r}"
+                self.notes.append(f"{self.name}: {given} is for queries; documents are embedded without")
         if lost := [key for key in parameters if key not in accepted]:
             self.notes.append(f"{self.name}: {document_kind.__name__} has no parameter {', '.join(lost)}")
-        qualified = f"{document_kind.__module__}.{document_kind.__name__}"
-        data = {"type": qualified, "init_parameters": kept}
+        data = {"type": f"{document_kind.__module__}.{document_kind.__name__}", "init_parameters": kept}
         return component_from_dict(document_kind, data, self.name)
 
 
@@ -169,6 +154,5 @@ def _document_embedders(pipeline: Pipeline) -> dict[str, _DocumentEmbedder]:
 
 
 def _is_text_embedder(instance: Any) -> bool:
-    inputs = sockets_of(instance, "input")
-    outputs = sockets_of(instance, "output")
-    return "TextEmbedder" in type(instance).__name__ or ("text" in inputs and "embedding" in outputs)
+    embeds = "text" in sockets_of(instance, "input") and "embedding" in sockets_of(instance, "output")
+    return embeds or "TextEmbedder" in type(instance).__name__

@@ -1,6 +1,4 @@
-"""
-What a pipeline's graph tells: where documents enter and leave, which components hold stores, what depends on what.
-"""
+"""What a pipeline's graph tells: where documents enter and leave, which components hold stores, what needs what."""
 
 import inspect
 from collections.abc import Iterator, Sequence, Set
@@ -49,16 +47,17 @@ def inner_pipelines(pipeline: Pipeline) -> Iterator[tuple[str, Pipeline]]:
 
 def takes_documents(kind: Any) -> bool:
     """Tell whether a socket's type is a list of documents, alone or among others (`list[Document] | None`)."""
-    if get_origin(kind) in (Union, UnionType):
-        return any(takes_documents(part) for part in get_args(kind))
-    return get_origin(kind) is list and get_args(kind) == (Document,)
+    return any(get_origin(part) is list and get_args(part) == (Document,) for part in _parts(kind))
 
 
 def takes(kind: Any, wanted: Any) -> bool:
     """Tell whether a socket of this type takes a value of the wanted type."""
-    if get_origin(kind) in (Union, UnionType):
-        return any(takes(part, wanted) for part in get_args(kind))
-    return kind is Any or kind == wanted
+    return any(part is Any or part == wanted for part in _parts(kind))
+
+
+def _parts(kind: Any) -> tuple[Any, ...]:
+    """Return the members of a union; any other type is its own only member."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def first_stage(pipeline: Pipeline) -> list[str]:

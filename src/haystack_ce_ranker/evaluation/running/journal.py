@@ -6,8 +6,8 @@ so that entries of other settings in the same file are neither used nor lost. A 
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 NAME = "progress.jsonl"
@@ -45,7 +45,7 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -53,11 +53,9 @@ class Journal:
     def _read(self, path: Path) -> None:
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                try:
+                with suppress(ValueError, TypeError, KeyError):
                     entry = json.loads(line)
                     self._entries[entry["key"], entry["name"]] = entry["value"]
-                except (ValueError, TypeError, KeyError):
-                    continue
 
     @staticmethod
     def _open(path: Path) -> TextIO:

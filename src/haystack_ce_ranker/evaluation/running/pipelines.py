@@ -3,19 +3,19 @@ Any Haystack pipeline as something that can be measured: load it, send queries, 
 
 How a pipeline and a collection meet (the documentation of `evaluate` repeats these rules):
 
-- *Stores.* Every document store held by a component (also inside a SuperComponent) is filled with the collection:
+- *Stores.* Every document store that a component holds (also inside a SuperComponent) is filled with the collection:
   `Document.id` is the collection's id, `content` is title, newline, text, `meta` is the collection's metadata. A store
-  that already holds other documents is refused, so that no one's index is spoilt and no measurement is.
-- *Embeddings.* Where a text embedder feeds a retriever, that retriever's store is filled with embeddings made by the
-  document embedder of the same family with the same parameters.
+  that already holds other documents is refused, so that neither an index nor a measurement is spoilt.
+- *Embeddings.* Where a text embedder feeds a retriever, the document embedder of the same family, with the same
+  parameters, embeds that store's documents.
 - *Query.* It goes to every unconnected input named `query`, `text`, `question`, `search_query` or `prompt` that takes
-  a string (or, as a list of one, to `queries` and `texts`). A YAML with hayhooks' `inputs: {query: [...]}` decides
-  itself.
-- *Candidates.* Where a fixed run is given, first-stage retrievers (components with a store that take no documents) are
-  taken out and the candidates enter the `documents` inputs they fed; in a pipeline that begins at its ranker they enter
-  the unconnected mandatory inputs that take a list of documents.
+  a string (or, as a list of one, to `queries` and `texts`). In a YAML, hayhooks' `inputs: {query: [...]}` takes
+  precedence.
+- *Candidates.* Where a run is given, first-stage retrievers (components with a store that take no documents) are taken
+  out, and the candidates enter the `documents` inputs they fed; in a pipeline that begins at its ranker they enter the
+  unconnected mandatory inputs that take a list of documents.
 - *End.* The result is the `documents` output from which no further component makes documents; what comes after it
-  (prompt builders, generators) is not run. A YAML with `outputs: {documents: component.socket}` decides itself.
+  (prompt builders, generators) is not run. In a YAML, `outputs: {documents: component.socket}` takes precedence.
 """
 
 import time
@@ -148,15 +148,10 @@ def load_pipeline(path: str | Path, *, candidates: bool = False, name: str | Non
         described = yaml.safe_load(path.read_text(encoding="utf-8"))
     except Exception as error:
         raise PipelineError(f"{path} is not a pipeline that Haystack can load: {error}") from error
-    inputs = described.get("inputs") or {}
-    outputs = described.get("outputs") or {}
-    return measured(
-        pipeline,
-        name=path.stem if name is None else name,
-        candidates=candidates,
-        query_sockets=_declared(inputs.get("query"), path, "inputs.query"),
-        end=next(iter(_declared(outputs.get("documents"), path, "outputs.documents") or ()), None),
-    )
+    queries = _declared((described.get("inputs") or {}).get("query"), path, "inputs.query")
+    ends = _declared((described.get("outputs") or {}).get("documents"), path, "outputs.documents")
+    name = path.stem if name is None else name
+    return measured(pipeline, name=name, candidates=candidates, query_sockets=queries, end=ends[0] if ends else None)
 
 
 def measured(
@@ -190,9 +185,9 @@ def measured(
     if not entries:
         entries = tuple(socket for socket, kind in unfed(pipeline).items() if takes_documents(kind))
         if entries and not candidates:
-            where = ", ".join(map(".".join, entries))
+            where = f"documents at {', '.join(map('.'.join, entries))}"
             raise PipelineError(
-                f"pipeline {name!r} expects documents at {where}: give a run of candidates, or a retriever before it"
+                f"pipeline {name!r} expects {where}: give a run of candidates, or a retriever before it"
             )
         if candidates and not entries:
             raise PipelineError(f"pipeline {name!r} has no input that candidates could enter")
@@ -214,19 +209,15 @@ def measured(
 def _query_sockets(
     pipeline: Pipeline, declared: Sequence[Socket] | None
 ) -> tuple[tuple[Socket, ...], frozenset[Socket]]:
-    found: list[Socket] = []
-    lists: set[Socket] = set()
+    """Return where the query enters, and which of these inputs take it as a list of one."""
+    found: dict[Socket, bool] = {}
     for name, sockets in pipeline.inputs().items():
         for socket_name, socket in sockets.items():
-            entry = (name, socket_name)
-            if declared is not None and entry not in declared:
-                continue
-            if takes(socket["type"], str) and (declared is not None or socket_name in _QUERY_NAMES):
-                found.append(entry)
-            elif takes(socket["type"], list[str]) and (declared is not None or socket_name in _QUERY_LIST_NAMES):
-                found.append(entry)
-                lists.add(entry)
-    return tuple(found), frozenset(lists)
+            for kind, names in ((str, _QUERY_NAMES), (list[str], _QUERY_LIST_NAMES)):
+                wanted = socket_name in names if declared is None else (name, socket_name) in declared
+                if wanted and takes(socket["type"], kind):
+                    found.setdefault((name, socket_name), kind is not str)
+    return tuple(found), frozenset(socket for socket, is_list in found.items() if is_list)
 
 
 def _declared(value: Any, path: Path, where: str) -> list[Socket] | None:

@@ -17,7 +17,7 @@ from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from haystack_ce_ranker import checks
-from haystack_ce_ranker.backends.loading import BACKENDS
+from haystack_ce_ranker.backends.loading import BACKENDS, installed
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
 from haystack_ce_ranker.evaluation.data.collections import Collection
 from haystack_ce_ranker.evaluation.judging.systems import Kind
@@ -39,8 +39,6 @@ LONG_SHARE = 0.05
 FirstStage = GivenRun | PipelineGroup
 
 _FIRST_STAGE = 100  # documents at least, so that Recall@100 means something
-_RUNTIMES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
-"""The package of each backend; `auto` is none of its own, and is measured only where it is named."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def variants(
     """
     named = list(strategies) or (["best_passages", "head"] if has_long_documents(collection) else ["best_passages"])
     if models:
-        pairs = product(models, backends or _installed())
+        pairs = product(models, backends or installed())
     else:
         model, backend = default_model()
         pairs = product([model], backends or [backend])
@@ -155,9 +153,7 @@ def plan(
     swept: list[Variant] = []
     optional: set[str] = set()
     if not pipelines or models or backends or bi_encoder is not None:
-        firsts: list[FirstStage] = (
-            [run] if run is not None else [*_first_stages(collection, key, max(depths), bi_encoder)]
-        )
+        firsts = _first_stages(collection, key, max(depths), bi_encoder) if run is None else [run]
         groups = [*firsts]
         swept = variants(collection, models=models, backends=backends, strategies=strategies)
         for first, variant in product(firsts, swept):
@@ -171,20 +167,17 @@ def plan(
     return Plan((*groups, *given), tuple(swept), frozenset(optional), tuple(notes))
 
 
-def _first_stages(collection: Collection, key: str, depth: int, bi_encoder: str | None) -> list[PipelineGroup]:
+def _first_stages(collection: Collection, key: str, depth: int, bi_encoder: str | None) -> list[FirstStage]:
     top_k = max(depth, _FIRST_STAGE)
     bm25 = Pipeline()
     bm25.add_component("retriever", BM25Retriever(InMemoryDocumentStore(), top_k=top_k))
-    stages = [_first_stage(bm25, "bm25", collection, key)]
+    stages = {"bm25": bm25}
     if bi_encoder is not None:
-        stages.append(_first_stage(_embedding_pipeline(bi_encoder, top_k), BI_ENCODER, collection, key))
-    return stages
-
-
-def _first_stage(pipeline: Pipeline, name: str, collection: Collection, key: str) -> PipelineGroup:
-    return PipelineGroup(
-        measured(pipeline, name=name), collection, key, names={"retriever": name}, kind=Kind.FIRST_STAGE
-    )
+        stages[BI_ENCODER] = _embedding_pipeline(bi_encoder, top_k)
+    return [
+        PipelineGroup(measured(pipeline, name=name), collection, key, names={"retriever": name}, kind=Kind.FIRST_STAGE)
+        for name, pipeline in stages.items()
+    ]
 
 
 def _embedding_pipeline(model: str, top_k: int) -> Pipeline:
@@ -217,13 +210,5 @@ def _reranker(
     collection: Collection, first: FirstStage, variant: Variant, marks: Sequence[str], depths: Sequence[int]
 ) -> RerankGroup:
     names = [f"{' '.join([kind, *marks])}@{depth}" for depth in depths for kind in (Kind.CROSS_ENCODER, Kind.HYBRID)]
-    ranker = CrossEncoderRanker(
-        model=variant.model,
-        backend=variant.backend,
-        long_documents=variant.strategy,
-    )
+    ranker = CrossEncoderRanker(model=variant.model, backend=variant.backend, long_documents=variant.strategy)
     return RerankGroup(first.names[0], ranker, depths, names, collection, key=first.key)
-
-
-def _installed() -> list[str]:
-    return [name for name, package in _RUNTIMES.items() if importlib.util.find_spec(package)]

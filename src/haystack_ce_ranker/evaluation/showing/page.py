@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from haystack_ce_ranker.evaluation.judging.formats import short_name
-from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
+from haystack_ce_ranker.evaluation.judging.formats import number, short_name
+from haystack_ce_ranker.evaluation.judging.measures import MEASURES, NDCG_AT_10
 from haystack_ce_ranker.evaluation.judging.results import Results
 from haystack_ce_ranker.evaluation.judging.systems import System
 
@@ -77,6 +77,27 @@ def make_rows(found: Results) -> list[Row]:
         parts = [short_name(part) for key in ("kind", "model", "backend", *told) if (part := getattr(one, key))]
         rows.append(Row(one, one.name if one.depth is None else ", ".join(parts), one.name in chosen))
     return rows
+
+
+def figures(systems: Sequence[System], *, terminal: bool) -> dict[str, list[str]]:
+    """Return the columns of figures that the terminal and the page share, a cell a system, by their headers."""
+    missing, mark = ("-", "\n") if terminal else ("–", ", ")
+    columns: dict[str, tuple[str, list[float | None]]] = {
+        measure.label: (".3f", [one.measures.get(measure.label) for one in systems])
+        for measure in MEASURES
+        if measure.label != NDCG_AT_10 and (measure.in_terminal if terminal else measure.on_page)
+    }
+    columns["p50 ms"] = ",.1f", [one.latency_ms.p50 for one in systems]
+    columns["p95 ms"] = ",.1f", [one.latency_ms.p95 for one in systems]
+    columns["tokens"] = ",.0f", [one.tokens_per_query for one in systems]
+    if not terminal:
+        columns["read"] = ".0%", [one.read_share for one in systems]
+    for source in sorted({one.source for one in systems if one.source is not None}):
+        known = [one.joules_per_query if one.source == source else None for one in systems]
+        columns[f"joules{mark}{source}"] = ",.3g", known
+    if not terminal:
+        columns["peak MB"] = ",.0f", [one.peak_memory_mb for one in systems]
+    return {name: [number(value, form, missing) for value in values] for name, (form, values) in columns.items()}
 
 
 def make_styles(rows: Sequence[Row]) -> dict[str, int]:

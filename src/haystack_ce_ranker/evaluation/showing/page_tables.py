@@ -1,15 +1,15 @@
 """Which tables the report's page shows, and what stands in them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from haystack_ce_ranker.evaluation.judging.comparison import MovedDocument, Passage, most_changed
 from haystack_ce_ranker.evaluation.judging.formats import number, p_value, short_name
-from haystack_ce_ranker.evaluation.judging.measures import MEASURES, NDCG_AT_10
+from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.evaluation.judging.results import Results
 from haystack_ce_ranker.evaluation.judging.segments import Effect
 from haystack_ce_ranker.evaluation.judging.systems import System
-from haystack_ce_ranker.evaluation.showing.page import Cell, Row, Table, TableRow, compared, make_rows
+from haystack_ce_ranker.evaluation.showing.page import Cell, Row, Table, TableRow, compared, figures, make_rows
 
 MOST_QUERIES = 5
 """How many queries are named that were helped most, and how many that were hurt most."""
@@ -32,31 +32,22 @@ def make_tables(found: Results) -> tuple[Table, ...]:
 
 def _systems(rows: Sequence[Row]) -> Table:
     """All figures of all systems; a column that nobody has a figure for is left out."""
-    columns: dict[str, Callable[[System], Cell]] = {
-        "system": lambda one: Cell(one.name),
-        NDCG_AT_10: _bounded,
-        "against baseline": _difference,
-        "won / same / lost": _won,
+    systems = [row.system for row in rows]
+    cells = {
+        "system": [Cell(one.name) for one in systems],
+        NDCG_AT_10: list(map(_bounded, systems)),
+        "against baseline": list(map(_difference, systems)),
+        "won / same / lost": list(map(_won, systems)),
+        **{name: list(map(Cell, column)) for name, column in figures(systems, terminal=False).items()},
     }
-    for measure in MEASURES:
-        if measure.on_page and measure.label != NDCG_AT_10:
-            columns[measure.label] = lambda one, label=measure.label: Cell(number(one.measures.get(label), ".3f"))  # type: ignore[misc]
-    columns |= {
-        "p50 ms": lambda one: Cell(number(one.latency_ms.p50, ",.1f")),
-        "p95 ms": lambda one: Cell(number(one.latency_ms.p95, ",.1f")),
-        "tokens": lambda one: Cell(f"{one.tokens_per_query:,.0f}"),
-        "read": lambda one: Cell(number(one.read_share, ".0%")),
-    }
-    for source in sorted({source for row in rows if (source := row.system.source)}):
-        columns[f"joules, {source}"] = lambda one, source=source: Cell(  # type: ignore[misc]
-            number(one.joules_per_query if one.source == source else None, ",.3g")
-        )
-    columns["peak MB"] = lambda one: Cell(number(one.peak_memory_mb, ",.0f"))
-    cells = {name: [make(row.system) for row in rows] for name, make in columns.items()}
     kept = {name: column for name, column in cells.items() if any(cell.text != "–" for cell in column)}
     lines = ("Figures are per query. Small: 95 % intervals; p is corrected for the number of systems.",)
     made = (TableRow(tuple(column[place] for column in kept.values()), row.chosen) for place, row in enumerate(rows))
     return Table("Systems", lines, tuple(kept), tuple(made))
+
+
+def _row(*cells: Cell | str, chosen: bool = False) -> TableRow:
+    return TableRow(tuple(Cell(cell) if isinstance(cell, str) else cell for cell in cells), chosen)
 
 
 def _bounded(one: System) -> Cell:
@@ -87,15 +78,9 @@ def _worth(found: Results, rows: Sequence[Row]) -> Table | None:
     for row in rows:
         name = row.system.name
         if where := [label for label, names in fronts.items() if name in names]:
-            cells = (
-                Cell(name),
-                Cell(f"{row.system.quality:.4f}"),
-                Cell(number(row.system.latency_ms.p50, ",.1f")),
-                Cell(number(verdict.gain_per_100ms.get(name), "+.4f")),
-                Cell(number(verdict.gain_per_joule.get(name), "+.4f")),
-                Cell("; ".join(where)),
-            )
-            made.append(TableRow(cells, row.chosen))
+            quality, time = f"{row.system.quality:.4f}", number(row.system.latency_ms.p50, ",.1f")
+            gains = [number(gain.get(name), "+.4f") for gain in (verdict.gain_per_100ms, verdict.gain_per_joule)]
+            made.append(_row(name, quality, time, *gains, "; ".join(where), chosen=row.chosen))
     columns = ("system", NDCG_AT_10, "p50 ms", "gain for 100 ms", "gain for a joule", "unbeaten in")
     line = (
         f"Nothing is both better and cheaper than these. Gains in {NDCG_AT_10} are against {found.baseline}, for "
@@ -112,15 +97,9 @@ def _segments(found: Results) -> Table | None:
     made = []
     for row in known.segments:
         bounds = "" if row.interval is None else f"{row.interval[0]:+.3f} – {row.interval[1]:+.3f}"
-        cells = (
-            Cell(row.name, small=row.bounds),
-            Cell(f"{row.queries:,}"),
-            Cell(number(row.gain, "+.3f"), _TONES.get(row.effect, ""), bounds),
-            Cell(number(row.gain_elsewhere, "+.3f")),
-            Cell(p_value(row.p_corrected)),
-            Cell(row.effect),
-        )
-        made.append(TableRow(cells))
+        gain = Cell(number(row.gain, "+.3f"), _TONES.get(row.effect, ""), bounds)
+        elsewhere, p = number(row.gain_elsewhere, "+.3f"), p_value(row.p_corrected)
+        made.append(_row(Cell(row.name, small=row.bounds), f"{row.queries:,}", gain, elsewhere, p, row.effect))
     what = f"{known.measure} of {known.system} less that of {known.baseline}, by kind of query; kinds overlap."
     rule = (
         "An effect is named where the 95 % interval excludes 0 and p, corrected for all kinds, is below "
@@ -139,8 +118,7 @@ def _queries(found: Results, rows: Sequence[Row]) -> Table | None:
     for ids, tone in zip(most_changed(pair.before, pair.after, MOST_QUERIES), ("up", "down"), strict=True):
         for query_id in ids:
             before, after = pair.before[query_id], pair.after[query_id]
-            cells = (Cell(query_id), Cell(f"{before:.3f}"), Cell(f"{after:.3f}"), Cell(f"{after - before:+.3f}", tone))
-            made.append(TableRow(cells))
+            made.append(_row(query_id, f"{before:.3f}", f"{after:.3f}", Cell(f"{after - before:+.3f}", tone)))
     lines = (f"{NDCG_AT_10} of {found.baseline} and of {pair.name}, by the query's id.",)
     return Table("Most helped and most hurt", lines, ("query", "before", "after", "gain"), tuple(made))
 
@@ -153,17 +131,11 @@ def _documents(found: Results) -> Table | None:
     made = []
     for entry in [*known.helped[:MOST_QUERIES], *known.hurt[:MOST_QUERIES]]:
         for document in _telling(entry.documents):
-            cells = (
-                Cell(document.document, small=f"query {entry.query}"),
-                Cell(number(document.grade, "d", "not judged")),
-                Cell(number(document.rank_before, "d")),
-                Cell(number(document.rank_after, "d")),
-                Cell(number(document.logit, ".2f")),
-                Cell(number(document.coverage, ".0%")),
-                Cell(_passages(document.read)),
-                Cell(f"{entry.gain:+.3f}", "up" if entry.gain > 0 else "down"),
-            )
-            made.append(TableRow(cells))
+            ranks = [number(rank, "d") for rank in (document.rank_before, document.rank_after)]
+            seen = number(document.logit, ".2f"), number(document.coverage, ".0%"), _passages(document.read)
+            gain = Cell(f"{entry.gain:+.3f}", "up" if entry.gain > 0 else "down")
+            grade = number(document.grade, "d", "not judged")
+            made.append(_row(Cell(document.document, small=f"query {entry.query}"), grade, *ranks, *seen, gain))
     line = (
         f"Of each query above the document that {known.system} puts first, and those relevant ones whose move "
         "mattered most. Passages: first and last character, and the model's logit."
@@ -198,14 +170,7 @@ def _passages(read: Sequence[Passage]) -> str:
 def _memory(found: Results) -> Table:
     """Peak memory by the size of a batch."""
     made = tuple(
-        TableRow(
-            (
-                Cell(short_name(row.model)),
-                Cell(row.backend),
-                Cell(f"{row.batch_tokens:,}"),
-                Cell(f"{row.peak_memory_mb:,.0f}"),
-            )
-        )
+        _row(short_name(row.model), row.backend, f"{row.batch_tokens:,}", f"{row.peak_memory_mb:,.0f}")
         for row in sorted(found.memory_by_batch, key=lambda row: (row.model, row.backend, row.batch_tokens))
     )
     lines = ("The most tokens of one forward pass, padding among them, and the most memory the process then took.",)

@@ -1,17 +1,18 @@
 """Results as a table in the terminal, and the verdict as lines below it (rich)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from haystack_ce_ranker.evaluation.judging.formats import number, p_value
-from haystack_ce_ranker.evaluation.judging.measures import MEASURES, NDCG_AT_10
+from haystack_ce_ranker.evaluation.judging.formats import p_value
+from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.evaluation.judging.results import Results
 from haystack_ce_ranker.evaluation.judging.systems import Finding, System
 from haystack_ce_ranker.evaluation.judging.verdict import Verdict
+from haystack_ce_ranker.evaluation.showing.page import figures
 
 _COLOURS = {Finding.BETTER: "green", Finding.WORSE: "red"}
 
@@ -25,20 +26,11 @@ def results_table(found: Results) -> Table:
     has a figure is left out.
     """
     systems = _together(found.systems)
-    columns: dict[str, Callable[[System], str]] = {NDCG_AT_10: _bounded, "against\nbaseline": _difference}
-    for measure in MEASURES:
-        if measure.in_terminal and measure.label != NDCG_AT_10:
-            columns[measure.label] = lambda one, label=measure.label: number(one.measures.get(label), ".3f", "-")  # type: ignore[misc]
-    columns |= {
-        "p50 ms": lambda one: number(one.latency_ms.p50, ",.1f", "-"),
-        "p95 ms": lambda one: number(one.latency_ms.p95, ",.1f", "-"),
-        "tokens": lambda one: f"{one.tokens_per_query:,.0f}",
+    cells = {
+        NDCG_AT_10: [_bounded(one) for one in systems],
+        "against\nbaseline": [_difference(one) for one in systems],
+        **figures(systems, terminal=True),
     }
-    for source in sorted({one.source for one in systems if one.source is not None}):
-        columns[f"joules\n{source}"] = lambda one, source=source: number(  # type: ignore[misc]
-            one.joules_per_query if one.source == source else None, ",.3g", "-"
-        )
-    cells = {label: [make(one) for one in systems] for label, make in columns.items()}
     cells = {label: column for label, column in cells.items() if any(cell != "-" for cell in column)}
     title = f"{escape(found.collection)}: {found.documents:,} documents, {found.queries:,} queries"
     table = Table(title=title, box=SIMPLE_HEAD, padding=0, caption=_caption(found), caption_justify="left")

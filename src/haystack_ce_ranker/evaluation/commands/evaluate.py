@@ -1,6 +1,4 @@
-"""
-The workflow of `haystack-ce-ranker evaluate`: plan, measure, judge, show, write, and fit a gate where one is wanted.
-"""
+"""The workflow of `haystack-ce-ranker evaluate`: plan, measure, judge, show, write, and fit a gate if asked to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

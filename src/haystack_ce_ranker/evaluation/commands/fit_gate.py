@@ -1,6 +1,4 @@
-"""
-Fits a gate in front of each ranker of an evaluation, and shows and saves it; `gating.fitting` does the arithmetic.
-"""
+"""Fits a gate in front of each ranker of an evaluation, and shows and saves it; `gating.fitting` computes it."""
 
 import json
 import math
@@ -15,10 +13,9 @@ import yaml
 from rich.console import Console
 
 from haystack_ce_ranker.evaluation.data.collections import Collection
+from haystack_ce_ranker.evaluation.judging.comparison import Rankings
 from haystack_ce_ranker.evaluation.judging.measures import ndcg_at_10
 from haystack_ce_ranker.gating.fitting import TOLERANCE, GateAdvice, GateQuery, fit_gate
-
-Rankings = Mapping[str, Mapping[str, float]]
 
 FORMAT = 3
 """Raised when a key of `as_json` changes its meaning."""

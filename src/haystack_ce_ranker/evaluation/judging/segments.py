@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from itertools import compress
 
 import numpy as np
 
@@ -178,17 +179,12 @@ def split(found: Features) -> list[Segment]:
         values = _values(found, key)
         if len(set(values.values())) < 2:
             continue
-        first, second = _thirds(list(values.values()))
-        for name, low, high in zip(feature.names, (None, first, second), (first, second, None), strict=True):
-            members = tuple(
-                query_id
-                for query_id, value in values.items()
-                if (low is None or value > low) and (high is None or value <= high)
-            )
-            if members:
+        thirds = _thirds(list(values.values()))
+        places = np.searchsorted(thirds, list(values.values()))  # a value that is a bound belongs below it
+        for place, (name, low, high) in enumerate(zip(feature.names, (None, *thirds), (*thirds, None), strict=True)):
+            if members := tuple(compress(values, places == place)):
                 made.append(Segment(key, name, _in_words(feature, low, high), low, high, members))
-    commitment = _values(found, "nqc")
-    if commitment:
+    if commitment := _values(found, "nqc"):
         flat = _thirds(list(commitment.values()))[0]
         members = tuple(
             query_id
@@ -312,9 +308,6 @@ def _thirds(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _in_words(feature: Feature, low: float | None, high: float | None) -> str:
-    parts = []
-    if low is not None:
-        parts.append(f"above {low:{feature.form}}")
-    if high is not None:
-        parts.append(f"at most {high:{feature.form}}")
+    bounds = (("above", low), ("at most", high))
+    parts = [f"{word} {bound:{feature.form}}" for word, bound in bounds if bound is not None]
     return f"{feature.what} {', '.join(parts)}"

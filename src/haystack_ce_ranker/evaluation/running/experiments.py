@@ -12,7 +12,7 @@ from typing import Any
 from haystack_ce_ranker import checks
 from haystack_ce_ranker.evaluation.data.collections import Collection
 from haystack_ce_ranker.evaluation.judging.choosing import NO_LIMITS, Judge, Limits
-from haystack_ce_ranker.evaluation.judging.comparison import ByQuery, HelpedAndHurt, Rankings, helped_and_hurt, versus
+from haystack_ce_ranker.evaluation.judging.comparison import Rankings, helped_and_hurt, versus
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10, measures, per_query
 from haystack_ce_ranker.evaluation.judging.observations import Observation, Observed, restored
 from haystack_ce_ranker.evaluation.judging.results import RESULTS_VERSION, Results
@@ -100,9 +100,7 @@ def _prepared(
     groups: Sequence[SystemGroup], entries: Iterable[str], journal: Journal, optional: Container[str]
 ) -> tuple[list[SystemGroup], list[str]]:
     """Return the groups that can be asked, loaded where the journal does not hold everything, and notes on others."""
-    kept: list[SystemGroup] = []
-    notes: list[str] = []
-    names = ("systems", *entries)
+    kept, notes, names = [], [], ("systems", *entries)
     for group in groups:
         if any(journal.get(group.key, name) is None for name in names):
             try:
@@ -177,9 +175,17 @@ def results(
     judging = Judge(systems, baseline, by_query, limits)
     segments = helped = None
     if judging.subject is not None:
-        subject = observed[judging.subject.name]
-        segments = judge(of_queries, by_query, baseline=baseline, system=subject.name)
-        helped = _helped_and_hurt(by_query, observed[baseline], subject, collection)
+        subject = judging.subject.name
+        segments = judge(of_queries, by_query, baseline=baseline, system=subject)
+        helped = helped_and_hurt(
+            by_query,
+            baseline=baseline,
+            system=subject,
+            before=rankings[baseline],
+            after=rankings[subject],
+            judgments=collection.judgments,
+            readings={query_id: seen.readings for query_id, seen in observed[subject].observations.items()},
+        )
     queries, complete = len(collection.queries), measured.complete
     return Results(
         version=RESULTS_VERSION,
@@ -224,18 +230,6 @@ def stages(measured: Measurements, choice: str | None = None) -> dict[str, tuple
         cut = {query_id: dict(list(scores.items())[: what.depth]) for query_id, scores in first.items()}
         found[system.name] = (cut, system.rankings)
     return found
-
-
-def _helped_and_hurt(by_query: ByQuery, before: Observed, after: Observed, collection: Collection) -> HelpedAndHurt:
-    return helped_and_hurt(
-        by_query,
-        baseline=before.name,
-        system=after.name,
-        before=before.rankings,
-        after=after.rankings,
-        judgments=collection.judgments,
-        readings={query_id: seen.readings for query_id, seen in after.observations.items()},
-    )
 
 
 def _peak(what: Description, memory: Sequence[MemoryRow]) -> float | None:

@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 from haystack import Document, Pipeline
-from haystack.tracing.tracer import Span, Tracer, enable_tracing, tracer
+from haystack.tracing.tracer import NullSpan, NullTracer, Span, enable_tracing, tracer
 
 from haystack_ce_ranker.evaluation.data.collections import Collection
 from haystack_ce_ranker.evaluation.running.filling import fill
@@ -229,7 +229,7 @@ def _declared(value: Any, path: Path, where: str) -> list[Socket] | None:
     return [(n.split(".")[0], n.split(".")[1]) for n in names]
 
 
-class _StageTracer(Tracer):
+class _StageTracer(NullTracer):
     """Adds up the time of each component's run; knows nothing of what goes in or out."""
 
     def __init__(self) -> None:
@@ -244,19 +244,11 @@ class _StageTracer(Tracer):
     ) -> Iterator[Span]:
         started = time.perf_counter()
         try:
-            yield _NoSpan()
+            yield NullSpan()
         finally:
             name = (tags or {}).get("haystack.component.name")
             if operation_name.startswith("haystack.component.run") and name is not None:
                 self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-
-    def current_span(self) -> Span | None:
-        return None
-
-
-class _NoSpan(Span):
-    def set_tag(self, key: str, value: Any) -> None:
-        pass
 
 
 @contextmanager

@@ -62,8 +62,7 @@ def _cost(
     if any(cost == 0 for _, cost in costs):
         signs.append("At the left edge: no cost of its own.")
     svg = _cost_svg(costs, styles, title, label, identity)
-    families = dict.fromkeys(row.family for row in known)
-    legend = _legend({family: styles[family] for family in families})
+    legend = _legend({row.family: styles[row.family] for row in known})
     return Picture(title, " ".join([caption, *signs]), Markup(svg), legend)
 
 

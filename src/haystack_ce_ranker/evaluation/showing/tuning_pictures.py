@@ -1,10 +1,9 @@
-"""
-The pictures of tuning a joiner: nDCG@10 over a weight, and how far joined probabilities hold.
-"""
+"""The pictures of tuning a joiner: nDCG@10 over a weight, and how far joined probabilities hold."""
 
 from pathlib import Path
 from typing import Any
 
+from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.fusion.advice import TuningResult
 from haystack_ce_ranker.fusion.calibration import reliability
 from haystack_ce_ranker.fusion.judged import Setting
@@ -22,13 +21,12 @@ def draw(result: TuningResult, folder: Path) -> list[Path]:
     except ImportError as error:
         message = 'the pictures need matplotlib: pip install "ce-ranker-haystack[evaluate]"'
         raise ImportError(message) from error
-    written = []
-    for name, paint in (("weights.png", _draw_weights), ("reliability.png", _draw_reliability)):
+    paints = {folder / "weights.png": _draw_weights, folder / "reliability.png": _draw_reliability}
+    for path, paint in paints.items():
         figure = Figure(figsize=(7, 4.6), dpi=120, layout="constrained")
         paint(figure, result)
-        figure.savefig(folder / name)
-        written.append(folder / name)
-    return written
+        figure.savefig(path)
+    return list(paints)
 
 
 def _draw_weights(figure: Any, result: TuningResult) -> None:
@@ -60,7 +58,7 @@ def _draw_weights(figure: Any, result: TuningResult) -> None:
         axes.axvline(weight, linestyle=style, color="black", linewidth=1, label=label)
     rest = f"{others[0]} alone" if len(others) == 1 else "the best mix of the others"
     axes.set_xlabel(f"weight of {heaviest} (0: {rest}; 1: {heaviest} alone)")
-    axes.set_ylabel("nDCG@10, mean with its 95 % interval")
+    axes.set_ylabel(f"{NDCG_AT_10}, mean with its 95 % interval")
     axes.set_title(f"{result.collection}, {len(result.queries)} queries")
     axes.legend(fontsize="small")
 

@@ -1,6 +1,4 @@
-"""
-What tuning a joiner found, for the terminal: tables of systems and of score thresholds, and the words around them.
-"""
+"""What tuning a joiner found, for the terminal: tables of systems and of score thresholds, with words around them."""
 
 from collections.abc import Iterator
 

@@ -39,9 +39,7 @@ def fragment(joiner: str, setting: Setting) -> str:
 
 def write_into(path: Path, joiner: str, setting: Setting) -> None:
     """
-    Put a setting into a pipeline file; comments and every line that does not change stay as they are.
-
-    The file is replaced at once, so that a crash leaves the old one.
+    Put a setting into a pipeline file at once; comments and every line that does not change stay as they are.
 
     :raises PipelineError: If the file has no such component, or shares its parameters with another one.
     :raises ImportError: If ruamel.yaml is missing.
@@ -85,11 +83,7 @@ def round_trip() -> Any:
 
 
 def _changed(text: str, joiner: str, changes: Mapping[str, Any]) -> str:
-    """
-    Return the text with the parameters changed.
-
-    :raises ValueError: If the lines to change cannot be told from the others.
-    """
+    """Return the text with the parameters changed; ValueError if the lines to change cannot be told from the others."""
     from ruamel.yaml.error import YAMLError
 
     form = round_trip()
@@ -156,13 +150,12 @@ def _is_mapping(node: Any) -> bool:
 
 def _patched(text: str, before: str, after: str) -> str:
     """
-    Make in the text the change that leads from `before` to `after`, line by line.
+    Make in the text the change that leads from `before` to `after`, line by line; ValueError if that cannot be done.
 
-    :param before: The text as ruamel.yaml writes it, perhaps with other indentations or breaks.
-    :raises ValueError: If it differs from the text just where the change is.
+    `before` is the text as ruamel.yaml writes it. It may break and indent lines differently, but not where they change.
     """
     lines, old, new = ((each.rstrip("\n") + "\n").splitlines(keepends=True) for each in (text, before, after))
-    stripped = ([line.strip() for line in old], [line.strip() for line in lines])
+    stripped = [line.strip() for line in old], [line.strip() for line in lines]
     places = {0: 0, len(old): len(lines)}
     for block in SequenceMatcher(None, *stripped, autojunk=False).get_matching_blocks():
         for step in range(block.size + 1):

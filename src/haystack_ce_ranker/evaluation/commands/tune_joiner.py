@@ -1,12 +1,9 @@
-"""
-Tunes the joiner of a pipeline on a collection: runs each query once, has the joiner's inputs judged, reports.
-
-`running.pipelines` says how a pipeline and a collection meet.
-"""
+"""Tunes the joiner of a pipeline on a collection: runs each query once, has the joiner's inputs judged, reports."""
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +58,8 @@ def run_tuning(
     measured.warm_up()
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("queries", total=len(collection.queries))
-        judged = collect(
-            measured, collection, name, candidates=candidates, progress=lambda: progress.update(task, advance=1)
-        )
+        advance = partial(progress.update, task, advance=1)
+        judged = collect(measured, collection, name, candidates=candidates, progress=advance)
     result = tune_on(judged, name, setting_of(part), collection=collection.name, notes=notes)
     setting = result.calibrated.setting if probabilities else result.recommended
     show(result, setting, fragment(name, setting), console, probabilities=probabilities)
@@ -83,15 +79,14 @@ def find_joiner(pipeline: Pipeline, name: str | None = None) -> tuple[str, Hybri
     :raises PipelineError: If there is none of that name, none at all, or several and no name.
     """
     found = {given: part for given, part in pipeline.walk() if isinstance(part, HybridScoreJoiner)}
-    if name is not None:
-        if name not in found:
-            raise PipelineError(f"there is no HybridScoreJoiner named {name!r} (found: {', '.join(found) or 'none'})")
-        return name, found[name]
+    names = ", ".join(found)
+    if name is not None and name not in found:
+        raise PipelineError(f"there is no HybridScoreJoiner named {name!r} (found: {names or 'none'})")
     if not found:
         raise PipelineError("the pipeline has no HybridScoreJoiner to tune: add one, and connect lists to its inputs")
-    if len(found) > 1:
-        raise PipelineError(f"the pipeline has several joiners ({', '.join(found)}): name one with --joiner")
-    return next(iter(found.items()))
+    if name is None and len(found) > 1:
+        raise PipelineError(f"the pipeline has several joiners ({names}): name one with --joiner")
+    return next((given, part) for given, part in found.items() if name in (None, given))
 
 
 def collect(
@@ -114,9 +109,8 @@ def collect(
     """
     pipeline = measured.pipeline
     if joiner not in pipeline.graph.nodes:
-        raise PipelineError(
-            f"the joiner {joiner!r} does not feed the pipeline's result, so tuning it would change nothing"
-        )
+        why = "does not feed the pipeline's result, so tuning it would change nothing"
+        raise PipelineError(f"the joiner {joiner!r} {why}")
     part = pipeline.get_component(joiner)
     if not isinstance(part, HybridScoreJoiner):
         raise PipelineError(f"{joiner!r} is not a HybridScoreJoiner")
@@ -145,11 +139,9 @@ def collect(
 
 def setting_of(joiner: HybridScoreJoiner) -> Setting:
     """Return how a joiner fuses."""
-    label = "default" if joiner.normalize is None else "the pipeline's own"
-    if isinstance(joiner.normalize, str):
-        label = joiner.normalize
-    if joiner.method == "reciprocal_rank":
-        label = joiner.method
+    own = "default" if joiner.normalize is None else joiner.normalize
+    label = own if isinstance(own, str) else "the pipeline's own"
+    label = joiner.method if joiner.method == "reciprocal_rank" else label
     frame = Frame(label, joiner.normalizations, joiner.missing, joiner.method, joiner.rank_constant)
     return Setting(frame, dict(joiner.weights))
 

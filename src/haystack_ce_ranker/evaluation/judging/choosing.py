@@ -26,8 +26,7 @@ from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.evaluation.judging.systems import WORTH, Finding, Kind, System, best_of, cheapest_of
 from haystack_ce_ranker.significance import SAME
 
-PERCENTILE = "p95"
-"""Of the latencies: what a limit of milliseconds is held by."""
+PERCENTILE = "p95"  # of the latencies: what a limit of milliseconds is held by
 
 
 class WorthIt(StrEnum):
@@ -114,9 +113,8 @@ class Judge:
     def limits(self) -> tuple[Limit, ...]:
         """The limits one by one; joules are held by what was measured, where anything was, else by estimates."""
         found = []
-        if self.allowed.ms is not None:
-            held = ("ms", PERCENTILE, "a latency")
-            found.append(Limit("budget_ms", self.allowed.ms, *held, lambda one: one.latency_ms.p95))
+        if (most := self.allowed.ms) is not None:
+            found.append(Limit("budget_ms", most, "ms", PERCENTILE, "a latency", lambda one: one.latency_ms.p95))
         if self.allowed.joules is not None:
             sources = {one.source for one in self.systems if one.joules_per_query is not None}
             source = "measured" if "measured" in sources else "estimated"
@@ -170,8 +168,7 @@ class Judge:
 
     def top(self, pool: Sequence[System]) -> System | None:
         """The best of those that are worth something, else the baseline, else (the baseline is not there) the best."""
-        worth = [one for one in pool if one.is_worth_it]
-        if worth:
+        if worth := [one for one in pool if one.is_worth_it]:
             return best_of(worth)
         return self.baseline if self.baseline in pool else best_of(pool)
 

@@ -15,11 +15,8 @@ from haystack_ce_ranker import checks
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.significance import SAME, bootstrap, holm, randomisation_test
 
-LEVEL = 0.05
-"""The corrected p below which a difference is no chance."""
-
-TOP = 10
-"""How many documents of a ranking are shown for a query that was helped or hurt: those that nDCG@10 sees."""
+LEVEL = 0.05  # the corrected p below which a difference is no chance
+TOP = 10  # documents of a ranking that are shown for a query that was helped or hurt: those that nDCG@10 sees
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
@@ -136,11 +133,9 @@ def compare(
         raise ValueError(f"both systems must have values of the same queries, but {odd[0]!r} is in one only")
     differences = np.array([other[query_id] - baseline[query_id] for query_id in sorted(baseline)], dtype=np.float64)
     differences[np.abs(differences) < SAME] = 0.0
-    interval = bootstrap(differences, seed=seed)
-    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    losses, ties, wins = (int((np.sign(differences) == sign).sum()) for sign in (-1, 0, 1))
     p = randomisation_test(differences, seed=seed, samples=samples)
-    ties = len(differences) - wins - losses
-    return Comparison(interval.mean, interval.low, interval.high, p=p, wins=wins, ties=ties, losses=losses)
+    return Comparison(*bootstrap(differences, seed=seed), p=p, wins=wins, ties=ties, losses=losses)
 
 
 def versus(by_query: ByQuery, baseline: str) -> dict[str, Versus]:

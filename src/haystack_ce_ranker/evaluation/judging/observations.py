@@ -16,8 +16,7 @@ from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10, averages,
 from haystack_ce_ranker.evaluation.judging.systems import Description, Latency, Stage, System
 from haystack_ce_ranker.significance import bootstrap
 
-READ = 10
-"""How many documents at the top are kept with what the model read of them."""
+READ = 10  # documents at the top that are kept with what the model read of them
 
 
 @dataclass(frozen=True)

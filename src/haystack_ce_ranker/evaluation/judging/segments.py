@@ -31,17 +31,10 @@ from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.gating.decision import predict
 from haystack_ce_ranker.significance import holm
 
-FEWEST = 10
-"""A segment of fewer queries is not judged."""
-
-SHORT = 3
-"""Words up to which a query is short enough to be called ambiguous."""
-
-CANDIDATES = 10
-"""How many of the first stage's documents are looked at for their length."""
-
-SCORES = 100
-"""How many of the first stage's scores are looked at, at most: predictors depend on how many there are."""
+FEWEST = 10  # a segment of fewer queries is not judged
+SHORT = 3  # words up to which a query is short enough to be called ambiguous
+CANDIDATES = 10  # how many of the first stage's documents are looked at for their length
+SCORES = 100  # how many of its scores are looked at, at most: predictors depend on how many there are
 
 Features = Mapping[str, Mapping[str, float | None]]
 """For each query id, values by a feature's key; None where the feature is not defined for the query."""
@@ -99,10 +92,7 @@ FEATURES: Mapping[str, Feature] = {
         ".3f",
     ),
 }
-"""
-What a query is described by; `results.Results` says what each feature means. Shared words and relevant documents are
-known from judgments only, the others at query time.
-"""
+"""What describes a query (see `results.Results`); all but shared and relevant words are known without judgments."""
 
 AMBIGUOUS = "ambiguous short queries"
 """At most `SHORT` words, and normalised query commitment in the lowest third: no document stands out for them."""

@@ -15,11 +15,8 @@ from haystack_ce_ranker.evaluation.judging.comparison import LEVEL, Amount, Boun
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.significance import SAME
 
-WORTH = 0.01
-"""nDCG@10 below which a difference is too small to pay for."""
-
-SAME_COST = 1.1
-"""Latencies whose ratio is below this are the same."""
+WORTH = 0.01  # nDCG@10 below which a difference is too small to pay for
+SAME_COST = 1.1  # latencies whose ratio is below this are the same
 
 IDENTITY = ("kind", "first_stage", "model", "backend", "depth", "strategy")
 """The settings that tell one system from another; precision belongs to the backend."""

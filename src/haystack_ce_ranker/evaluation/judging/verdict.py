@@ -40,11 +40,8 @@ from haystack_ce_ranker.evaluation.judging.systems import (
 )
 from haystack_ce_ranker.machine.memory import MemoryRow
 
-FEW_QUERIES = 30
-"""With fewer, only large differences can be seen."""
-
-MOST_UNJUDGED = 0.1
-"""Share of unjudged documents in the first ten, beyond the baseline's, above which nDCG is too low to be fair."""
+FEW_QUERIES = 30  # with fewer, only large differences can be seen
+MOST_UNJUDGED = 0.1  # of the first ten documents, beyond the baseline's share; above it, nDCG is too low to be fair
 
 _WORTH_IT: Mapping[WorthIt, str] = {
     WorthIt.YES: "Yes",
@@ -212,12 +209,11 @@ def verdict(
 def _answer_worth_it(judge: Judge) -> Answer:
     question, answer = "Is re-ranking worth it here?", _WORTH_IT[judge.worth_it]
     if judge.worth_it == WorthIt.NOTHING:
+        reason = "No system that re-ranks was compared with the baseline."
+        if judge.baseline is None:
+            reason = "No baseline is named, so no system is compared with another."
         if len(judge.systems) < 2:
             reason = "Only one system was measured, so there is nothing to compare it with."
-        elif judge.baseline is None:
-            reason = "No baseline is named, so no system is compared with another."
-        else:
-            reason = "No system that re-ranks was compared with the baseline."
         return Answer("worth_it", question, answer, reason)
     lines = []
     chosen = judge.free_choice
@@ -243,7 +239,7 @@ def _against(one: System, judge: Judge) -> str:
     found = "not significant" if one.significance == Finding.UNCERTAIN else one.significance
     return (
         f"has {NDCG_AT_10} {one.quality:.3f} against {baseline.quality:.3f} of {baseline.name}: "
-        f"{signed(versus.difference)} (95 % interval {signed(versus.low)} to {signed(versus.high)}; "
+        f"{signed(versus.difference)} ({_interval(versus.low, versus.high)}; "
         f"{p_phrase(versus.p_corrected)} after correction; {versus.wins} won, {versus.losses} lost): {found}."
     )
 
@@ -264,11 +260,11 @@ def _answer_choice(judge: Judge, limits: Sequence[Limit], key: ChoiceKey) -> Ans
         return Answer(key, question, "Nothing that was measured", reason)
     best = judge.top(pool)
     lines = [f"It has {NDCG_AT_10} {choice.quality:.3f} and takes {_costs(choice)}."]
-    gains = []
-    if (gain := gain_per_100_ms(judge, choice)) is not None:
-        gains.append(f"{signed(gain)} for each 100 ms more")
-    if (gain := gain_per_joule(judge, choice)) is not None:
-        gains.append(f"{signed(gain)} for each joule more ({choice.source})")
+    more = {
+        "100 ms more": gain_per_100_ms(judge, choice),
+        f"joule more ({choice.source})": gain_per_joule(judge, choice),
+    }
+    gains = [f"{signed(gain)} for each {what}" for what, gain in more.items() if gain is not None]
     if gains and judge.baseline is not None:
         lines.append(f"Against {judge.baseline.name} that is {' and '.join(gains)}.")
     if best is not None and best is not choice:
@@ -278,6 +274,10 @@ def _answer_choice(judge: Judge, limits: Sequence[Limit], key: ChoiceKey) -> Ans
         where = " within that" if limits else ""
         lines.append(f"Nothing{where} is both significantly better and better by {WORTH} at least.")
     return Answer(key, question, choice.name, " ".join([*lines, *about]), choice.name)
+
+
+def _interval(low: float, high: float) -> str:
+    return f"95 % interval {signed(low)} to {signed(high)}"
 
 
 def _unknown(limit: Limit, systems: Sequence[System]) -> list[str]:
@@ -291,16 +291,14 @@ def _least(limit: Limit, systems: Sequence[System]) -> str:
 
 
 def _answer_hybrid(judge: Judge) -> Answer | None:
-    alone, joined = (
-        best_of([one for one in judge.rerankers if one.kind == kind]) for kind in (Kind.CROSS_ENCODER, Kind.HYBRID)
-    )
+    kinds = (Kind.CROSS_ENCODER, Kind.HYBRID)
+    alone, joined = (best_of(one for one in judge.rerankers if one.kind == kind) for kind in kinds)
     if alone is None or joined is None:
         return None
-    found = judge.direct(alone, joined)
-    difference = joined.quality - alone.quality
+    found, difference = judge.direct(alone, joined), joined.quality - alone.quality
     tested = "not tested, because values by query are missing"
     if found is not None:
-        tested = f"95 % interval {signed(found.low)} to {signed(found.high)}, {p_phrase(found.p)}"
+        tested = f"{_interval(found.low, found.high)}, {p_phrase(found.p)}"
     reason = (
         f"The best hybrid, {joined.name}, has {joined.quality:.3f}; the best alone, {alone.name}, {alone.quality:.3f}: "
         f"{signed(difference)} ({tested})."
@@ -327,10 +325,8 @@ def _answer_depth(judge: Judge) -> Answer | None:
         lines.append(f"{chosen.depth} is the best; no smaller one is as good to within {WORTH}.")
     else:
         named = f"{best.depth}" if best in found.curve else best.name
-        lines.append(
-            f"{chosen.depth} is the smallest that is within {WORTH} of the best ({named}, {best.quality:.3f}) and not "
-            "significantly worse."
-        )
+        rule = f"within {WORTH} of the best ({named}, {best.quality:.3f}) and not significantly worse"
+        lines.append(f"{chosen.depth} is the smallest that is {rule}.")
     if chosen is deepest:
         lines.append("It is the deepest that was measured; deeper may be better still.")
     if found.falls:
@@ -364,9 +360,8 @@ def _answer_setting(judge: Judge, key: SettingKey) -> Answer | None:
 
 
 def _said(one: System, key: str) -> str:
-    before = {"first_stage": "over ", "depth": "depth "}.get(key, "")
-    value = str(one.setting(key))
-    return f"{before}{value}" if before else short_name(value)
+    value, before = str(one.setting(key)), {"first_stage": "over", "depth": "depth"}.get(key)
+    return short_name(value) if before is None else f"{before} {value}"
 
 
 def _not_compared(judge: Judge, key: str) -> str | None:
@@ -414,7 +409,7 @@ def _answer_segments(known: Segments | None) -> Answer | None:
         answer = told[0].upper() + told[1:]
     lines = [
         f"{one.name[0].upper()}{one.name[1:]} ({one.bounds}; {one.queries} queries): {signed(one.gain)} "
-        f"(95 % interval {signed(one.interval[0])} to {signed(one.interval[1])})."
+        f"({_interval(*one.interval)})."
         for one in [*helps[:2], *harms[:2]]
     ]
     lines.append(

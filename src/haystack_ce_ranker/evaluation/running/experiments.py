@@ -26,8 +26,7 @@ from haystack_ce_ranker.machine.energy import IDLE
 from haystack_ce_ranker.machine.facts import machine
 from haystack_ce_ranker.machine.memory import MemoryRow, peak_megabytes
 
-BATCH_TOKENS = (None, 4096, 16384)
-"""For which batch sizes peak memory is measured; None is the backend's default."""
+BATCH_TOKENS = (None, 4096, 16384)  # for which peak memory is measured; None is the backend's default
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,9 @@ def measure(
     track: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> Measurements:
     """
-    Ask every system for every query.
+    Ask every system for every query. Ctrl-C ends the run with what there is.
 
-    What the journal holds is not done again: a group of which it holds everything is not even loaded. Ctrl-C ends the
-    run with what there is.
+    What the journal holds is not done again, and a group of which it holds everything is not even loaded.
 
     :param journal: Keeps each observation as soon as it is made.
     :param optional: Keys of groups that are left out, with a note, if they cannot be loaded.

@@ -43,11 +43,7 @@ def fill(pipeline: Pipeline, collection: Collection, *, title: str = "content") 
 
 
 def documents_of(collection: Collection, *, title: str = "content") -> list[Document]:
-    """
-    Return the collection's documents as Haystack documents, ids kept.
-
-    :param title: See `TITLES`.
-    """
+    """Return the collection's documents as Haystack documents, ids kept; for `title` see `TITLES`."""
     return [_document(text, title) for text in collection.documents.values()]
 
 

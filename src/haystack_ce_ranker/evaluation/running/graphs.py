@@ -82,11 +82,7 @@ def fed_by(pipeline: Pipeline, retrievers: Sequence[str]) -> tuple[Socket, ...]:
 
 
 def unfed(pipeline: Pipeline) -> dict[Socket, Any]:
-    """
-    Return the mandatory inputs that no connection leads to, with their types.
-
-    Haystack 2.24 lists the filled input of a joiner as open, so the connections are asked.
-    """
+    """Return mandatory inputs without a connection, with types; Haystack 2.24 lists a joiner's filled input too."""
     return {
         (name, socket_name): socket["type"]
         for name, sockets in pipeline.inputs().items()

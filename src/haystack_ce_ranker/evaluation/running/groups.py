@@ -32,7 +32,6 @@ WEIGHTS = {"cross_encoder": 0.8, "bm25": 0.2}
 """The default blend, by what the joiner's inputs are called."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
 _WARM_UP = "which text is this"
 
 Found = Mapping[str, Observation]
@@ -67,19 +66,11 @@ class SystemGroup(ABC):
 
     @abstractmethod
     def observe(self, query_id: str, found: Found) -> list[Observation]:
-        """
-        Do a query and return what each system did.
-
-        :param found: By name, what systems of earlier groups did for the same query.
-        """
+        """Do a query and return what each system did; `found` holds what earlier groups' systems did, by name."""
 
 
 def key_of(*parts: Any) -> str:
-    """
-    Return a short key for plain values.
-
-    UUIDs are left out: an in-memory store that was given no name is described by a new one each time.
-    """
+    """Return a short key for plain values, without UUIDs: an unnamed in-memory store has a new one each time."""
     text = _UUID.sub("", json.dumps(parts, sort_keys=True, default=str))
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
@@ -104,9 +95,7 @@ class GivenRun(SystemGroup):
 
 class PipelineGroup(SystemGroup):
     """
-    The stages of a pipeline that output documents.
-
-    A stage's energy is the pipeline's, by its share of the time.
+    The stages of a pipeline that output documents. A stage's energy is its share of the pipeline's, by time.
 
     :param names: Of the systems, by stage; None for all stages, named `<pipeline>/<stage>`.
     :param kind: Of the systems.
@@ -154,11 +143,10 @@ class PipelineGroup(SystemGroup):
         return [self._observation(stage, output, spent.joules) for stage in self._names]
 
     def _run(self, query_id: str, query: str) -> PipelineOutput:
-        given = None
-        if self._candidates is not None:
-            ranking = self._candidates.observe(query_id, {})[0].ranking
-            given = candidates_of(self._collection, _scores(ranking))
-        return self._measured.run(query, given)
+        if self._candidates is None:
+            return self._measured.run(query)
+        ranking = self._candidates.observe(query_id, {})[0].ranking
+        return self._measured.run(query, candidates_of(self._collection, _scores(ranking)))
 
     def _observation(self, stage: str, output: PipelineOutput, joules: float) -> Observation:
         seen = Observation([], {}, 0.0)
@@ -242,10 +230,9 @@ class RerankGroup(SystemGroup):
 
 def _after(costs: Observation, report: Mapping[str, Any], seconds: float, joules: float, stage: Stage) -> Observation:
     """Add what a component took and, where it reports that, what its model read."""
-    told = report.get("seconds")
-    tokenising = 0.0
-    if isinstance(told, Mapping):
-        tokenising = min(float(told.get("tokenise", 0.0) + told.get("select", 0.0)), seconds)
+    told = report.get("seconds", {})
+    preparing = told.get("tokenise", 0.0) + told.get("select", 0.0) if isinstance(told, Mapping) else 0.0
+    tokenising = min(float(preparing), seconds)
     stages = dict(costs.stages)
     for key, spent in ((Stage.TOKENISE, tokenising), (stage, seconds - tokenising)):
         if spent or key == stage:

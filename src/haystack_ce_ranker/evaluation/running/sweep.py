@@ -1,8 +1,8 @@
 """
 Which systems an evaluation measures: the given pipelines, and the built-in sweep over models, backends and depths.
 
-The sweep is BM25 (or a given run) and, where one is named, a bi-encoder as first stages; each of them re-ranked by
-every cross-encoder on every backend, at every depth, alone and joined with the first stage's scores.
+The sweep's first stages are BM25 (or a given run) and, where one is named, a bi-encoder. Every cross-encoder on every
+backend re-ranks each of them at every depth, alone and joined with the first stage's scores.
 """
 
 import importlib.util
@@ -30,11 +30,8 @@ HUB_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
 DEPTHS = (10, 20, 50, 100)
 BI_ENCODER = "bi-encoder"
 
-LONG_WORDS = 350
-"""A document of more words does not fit beside a query into the 512 tokens of most cross-encoders."""
-
-LONG_SHARE = 0.05
-"""From this share of long documents on, reading the head is measured beside the default way to read them."""
+LONG_WORDS = 350  # a longer document does not fit beside a query into the 512 tokens of most cross-encoders
+LONG_SHARE = 0.05  # above this share of long documents, reading the head is measured beside the default way
 
 FirstStage = GivenRun | PipelineGroup
 
@@ -74,11 +71,7 @@ class Plan:
 
 
 def parse_depths(text: str) -> tuple[int, ...]:
-    """
-    Read depths such as `10,20,50`, in any order.
-
-    :raises ValueError: If one is not a whole number above 0.
-    """
+    """Read depths such as `10,20,50`, in any order; ValueError if one is not a whole number above 0."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise ValueError(f"depth must be whole numbers > 0, separated by commas, such as 10,20,50, but got {text!r}.")

@@ -11,8 +11,7 @@ from haystack_ce_ranker.evaluation.judging.systems import Stage, pareto_front
 from haystack_ce_ranker.evaluation.showing.page import Entry, Picture, Row, compared, make_rows, make_styles
 from haystack_ce_ranker.pictures import Bar, Point, Series
 
-MOST_BARS = 16
-"""With more systems than that, a picture of bars shows each family's deepest, and what the verdict names."""
+MOST_BARS = 16  # with more systems, a picture of bars shows each family's deepest, and what the verdict names
 
 _TITLE_LATENCY = f"{NDCG_AT_10} against latency"
 _LABEL_LATENCY = "milliseconds a query, median"
@@ -96,8 +95,7 @@ def _depths(found: Results, rows: Sequence[Row], styles: Mapping[str, int]) -> l
     if not series:
         return []
     level = next((row.system.quality for row in rows if row.system.name == found.baseline), None)
-    title = f"{NDCG_AT_10} by depth"
-    caption = "How many candidates are re-ranked."
+    title, caption = f"{NDCG_AT_10} by depth", "How many candidates are re-ranked."
     if level is not None:
         caption += f" Dashed: {found.baseline}."
     if any(point.low is not None for one in series for point in one.points):
@@ -123,11 +121,8 @@ def _stages(rows: Sequence[Row]) -> list[Picture]:
 
 
 def _reading(rows: Sequence[Row]) -> list[Picture]:
-    bars = [
-        Bar(row.system.name, (share,), f"{share:.0%}")
-        for row in _few(rows)
-        if (share := row.system.read_share) is not None
-    ]
+    shares = {row.system.name: row.system.read_share for row in _few(rows)}
+    bars = [Bar(name, (share,), f"{share:.0%}") for name, share in shares.items() if share is not None]
     if not bars:
         return []
     title = "Share of the candidates' tokens that was read"

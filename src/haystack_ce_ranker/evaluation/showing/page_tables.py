@@ -11,14 +11,9 @@ from haystack_ce_ranker.evaluation.judging.segments import Effect
 from haystack_ce_ranker.evaluation.judging.systems import System
 from haystack_ce_ranker.evaluation.showing.page import Cell, Row, Table, TableRow, compared, figures, make_rows
 
-MOST_QUERIES = 5
-"""How many queries are named that were helped most, and how many that were hurt most."""
-
-MOST_DOCUMENTS = 3
-"""How many documents are shown of each of those queries: the first, and those whose move mattered most."""
-
-MOST_PASSAGES = 4
-"""How many of the passages that were read of a document are named, those with the highest logits."""
+MOST_QUERIES = 5  # that were helped most, and as many that were hurt most
+MOST_DOCUMENTS = 3  # of each of those queries: the first, and those whose move mattered most
+MOST_PASSAGES = 4  # of those that were read of a document: those with the highest logits
 
 _TONES = {Effect.HELPS: "up", Effect.HARMS: "down"}
 

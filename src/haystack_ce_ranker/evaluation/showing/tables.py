@@ -45,11 +45,7 @@ def results_table(found: Results) -> Table:
 
 
 def verdict_text(verdict: Verdict) -> list[str]:
-    """
-    Return the verdict as plain lines: a question with its answer, and below it, indented, why; then what may mislead.
-
-    The lines are text, not markup: print them with `markup=False`.
-    """
+    """Return questions with answers, indented reasons, then cautions: plain lines, to print with `markup=False`."""
     lines = []
     for one in verdict.answers:
         lines += [f"{one.question} {one.answer}", f"  {one.reason}"]

@@ -72,9 +72,9 @@ def as_json(advice: GateAdvice) -> dict[str, Any]:
 
 def save(advice: GateAdvice, folder: str | Path) -> list[Path]:
     """
-    Write `gate.json`, all that was found, and `gate.yaml`, the gate for a pipeline below the verdict as a comment.
+    Write `gate.json` with all that was found, and `gate.yaml` with the verdict as a comment and any gate recommended.
 
-    Where no gate is recommended, gate.yaml holds the comment alone. The pipeline's name is in the files' names.
+    The pipeline's name is part of both files' names.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

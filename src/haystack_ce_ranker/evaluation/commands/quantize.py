@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
-from haystack_ce_ranker.evaluation.data.candidates import bm25_requests
+from haystack_ce_ranker.bm25.index import BM25Index
 from haystack_ce_ranker.evaluation.data.collections import load_collection
 from haystack_ce_ranker.quantizing.quantize import Agreement, Quantized, Request, quantize
 from haystack_ce_ranker.quantizing.sample_texts import sample_requests
@@ -23,7 +23,11 @@ def verification(collection: Path | None, *, queries: int, depth: int) -> list[R
     """
     if collection is None:
         return [*sample_requests()]
-    return [*bm25_requests(load_collection(collection).sample(queries), depth=depth)]
+    known = load_collection(collection).sample(queries)
+    texts = [document.content for document in known.documents.values()]
+    index = BM25Index.build(texts)
+    found = [(query, index.search(query, depth).positions.tolist()) for query in known.queries.values()]
+    return [(query, [texts[row] for row in rows]) for query, rows in found]
 
 
 def run_quantizing(

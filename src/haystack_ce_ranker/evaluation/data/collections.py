@@ -115,11 +115,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """
-    Documents, queries and judgments. Only queries that have a judgment are kept: no other can be measured.
-
-    `notes` says in words what was left out when it was read or sampled.
-    """
+    """Documents, queries with judgments (no other can be measured), and notes on what was left out."""
 
     name: str
     documents: Mapping[str, Text]
@@ -128,11 +124,7 @@ class Collection:
     notes: tuple[str, ...] = ()
 
     def sample(self, queries: int | None, *, seed: int = 0) -> "Collection":
-        """
-        Return the collection with at most that many of its queries, drawn at random with `seed`, in their order.
-
-        All documents stay, so a query is as hard as before.
-        """
+        """Return it with at most that many queries, drawn at random but in their order, and with all its documents."""
         queries = whole_number("queries", queries, optional=True)
         if queries is None or queries >= len(self.queries):
             return self
@@ -342,9 +334,8 @@ def _rows(source: Source, *, trec: tuple[int, int, int], trec_width: int) -> Ite
     for line, text in source.lines():
         if columns is None:
             header = [name.strip().lower() for name in text.split("\t")]
-            columns = _columns(header, source, line)
+            columns, width = _columns(header, source, line), len(header)
             if columns is not None:
-                width = len(header)
                 continue
             if len(text.split()) != trec_width:
                 raise source.error(f"it has no header with the columns {source.expected[0].split(chr(9))}", line)

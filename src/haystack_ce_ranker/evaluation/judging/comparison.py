@@ -4,7 +4,7 @@ Whether two systems differ on the same queries, by how much, and on which most: 
 Knows neither files nor pipelines; the tests are those of `significance`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -185,12 +185,8 @@ def helped_and_hurt(
     old, new = by_query[baseline][NDCG_AT_10], by_query[system][NDCG_AT_10]
 
     def changed(query_id: str) -> ChangedQuery:
-        documents = _documents(
-            list(before.get(query_id, {})),
-            list(after.get(query_id, {})),
-            judgments.get(query_id, {}),
-            readings.get(query_id, {}),
-        )
+        rankings = before.get(query_id, {}), after.get(query_id, {})
+        documents = _documents(*rankings, judgments.get(query_id, {}), readings.get(query_id, {}))
         return ChangedQuery(query_id, old[query_id], new[query_id], new[query_id] - old[query_id], documents)
 
     helped, hurt = (tuple(map(changed, ids)) for ids in most_changed(old, new, most))
@@ -198,11 +194,10 @@ def helped_and_hurt(
 
 
 def _documents(
-    before: Sequence[str], after: Sequence[str], grades: Mapping[str, int], readings: Mapping[str, Evidence]
+    before: Iterable[str], after: Iterable[str], grades: Mapping[str, int], readings: Mapping[str, Evidence]
 ) -> tuple[MovedDocument, ...]:
-    old = {document_id: rank for rank, document_id in enumerate(before, start=1)}
-    new = {document_id: rank for rank, document_id in enumerate(after, start=1)}
-    seen = dict.fromkeys([*after[:TOP], *before[:TOP]])
+    old, new = ({document_id: rank for rank, document_id in enumerate(some, start=1)} for some in (before, after))
+    seen = dict.fromkeys([*list(new)[:TOP], *list(old)[:TOP]])
     return tuple(
         MovedDocument(
             **vars(readings.get(document_id, Evidence())),

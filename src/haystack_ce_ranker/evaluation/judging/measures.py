@@ -54,11 +54,7 @@ MEASURES = (
 
 
 def measures(relevance_level: int = 1) -> tuple[Measure, ...]:
-    """
-    Return all measures, ready for ir_measures.
-
-    :param relevance_level: The lowest grade that counts as relevant in binary measures; nDCG uses the grades.
-    """
+    """Return all measures, ready for ir_measures; binary ones count grades from `relevance_level` on as relevant."""
     level = f"(rel={checks.whole_number('relevance_level', relevance_level)})"
     return tuple(replace(one, definition=one.definition.format(level=level)) for one in MEASURES)
 

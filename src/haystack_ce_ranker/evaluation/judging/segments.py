@@ -64,6 +64,8 @@ class Feature:
     form: str
 
 
+_TOP_SCORE = "first-stage top score"
+
 FEATURES: Mapping[str, Feature] = {
     "query_words": Feature(("short queries", "queries of middle length", "long queries"), "words", ".0f"),
     "shared_words": Feature(
@@ -78,11 +80,7 @@ FEATURES: Mapping[str, Feature] = {
         ("short candidates", "candidates of middle length", "long candidates"), "median words", ",.0f"
     ),
     "relative_margin": Feature(
-        (
-            "first-stage top score hardly stands out",
-            "first-stage top score stands out a little",
-            "top score stands out",
-        ),
+        (f"{_TOP_SCORE} hardly stands out", f"{_TOP_SCORE} stands out a little", "top score stands out"),
         "margin to the second score",
         ".1%",
     ),

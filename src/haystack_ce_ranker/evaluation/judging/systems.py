@@ -187,12 +187,11 @@ class Fronts:
 
 def fronts(systems: Sequence[System]) -> Fronts:
     """Return the fronts of quality against latency and against energy."""
-    energy: dict[Any, list[tuple[System, float | None]]] = {}
-    for one in sorted(systems, key=lambda one: one.source or ""):
-        if one.source is not None and one.joules_per_query is not None:
-            energy.setdefault(one.source, []).append((one, one.joules_per_query))
+    energy: dict[Any, tuple[str, ...]] = {}
+    for source in sorted({one.source for one in systems if one.source is not None}):
+        energy[source] = _front([(one, one.joules_per_query) for one in systems if one.source == source])
     latency = _front([(one, one.latency_ms.p50) for one in systems])
-    return Fronts(latency, {source: _front(costs) for source, costs in energy.items()})
+    return Fronts(latency, {source: names for source, names in energy.items() if names})
 
 
 def _front(costs: Sequence[tuple[System, float | None]]) -> tuple[str, ...]:

@@ -28,8 +28,7 @@ from haystack_ce_ranker.provenance import records
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 
-WEIGHTS = {"cross_encoder": 0.8, "bm25": 0.2}
-"""The default blend, by what the joiner's inputs are called."""
+WEIGHTS = {"cross_encoder": 0.8, "bm25": 0.2}  # the default blend, by the joiner's inputs
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _WARM_UP = "which text is this"

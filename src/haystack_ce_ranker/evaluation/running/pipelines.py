@@ -90,12 +90,7 @@ class MeasuredPipeline:
     _query_lists: frozenset[Socket] = field(default_factory=frozenset)
 
     def fill(self, collection: Collection, *, title: str = "content") -> tuple[str, ...]:
-        """
-        Fill the pipeline's document stores with the collection; returns notes on what was done.
-
-        :param title: See `filling.TITLES`.
-        :raises PipelineError: If a store holds documents that are not the collection's.
-        """
+        """Fill the pipeline's document stores with the collection and return notes, as `filling.fill` does."""
         return fill(self.pipeline, collection, title=title)
 
     def warm_up(self) -> None:
@@ -103,11 +98,7 @@ class MeasuredPipeline:
         self.pipeline.warm_up()
 
     def run(self, query: str, candidates: Sequence[Document] | None = None) -> PipelineOutput:
-        """
-        Send one query through.
-
-        :param candidates: The documents that stand for the first stage; needed if there are `candidate_sockets`.
-        """
+        """Send one query through; `candidates` stand for the first stage, and are needed for `candidate_sockets`."""
         if bool(self.candidate_sockets) != (candidates is not None):
             needs = "needs candidates" if self.candidate_sockets else "retrieves by itself and takes no candidates"
             raise PipelineError(f"pipeline {self.name!r} {needs}")

@@ -19,9 +19,7 @@ from haystack_ce_ranker.evaluation.showing.page_pictures import latency_picture,
 from haystack_ce_ranker.evaluation.showing.page_tables import make_tables
 
 NAME = "report.html"
-
-PICTURE = "latency.svg"
-"""Quality against latency as a file of its own, for a README or slides."""
+PICTURE = "latency.svg"  # quality against latency as a file of its own, for a README or slides
 
 
 class Page(NamedTuple):

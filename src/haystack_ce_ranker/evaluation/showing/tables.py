@@ -19,11 +19,10 @@ _COLOURS = {Finding.BETTER: "green", Finding.WORSE: "red"}
 
 def results_table(found: Results) -> Table:
     """
-    Return the figures as a table, a system a row, for a terminal of 100 columns.
+    Return the figures as a table, a system a row, for a terminal of 100 columns; columns without figures are omitted.
 
-    Small under nDCG@10 its 95 % interval, under the difference from the baseline its p, corrected for the number of
-    systems. Joules that were measured and those that were estimated have a column each; a column for which no system
-    has a figure is left out.
+    Below nDCG@10 stands its 95 % interval, and below the difference from the baseline its p, corrected for the number
+    of systems. Measured and estimated joules have a column each.
     """
     systems = _together(found.systems)
     cells = {
@@ -73,10 +72,8 @@ def _group(one: System) -> tuple[Any, ...]:
 
 def _together(systems: Sequence[System]) -> list[System]:
     """Put systems that differ in their depth only below one another."""
-    groups: dict[tuple[Any, ...], list[System]] = {}
-    for one in systems:
-        groups.setdefault(_group(one), []).append(one)
-    return [one for group in groups.values() for one in group]
+    order = list(dict.fromkeys(map(_group, systems)))
+    return sorted(systems, key=lambda one: order.index(_group(one)))
 
 
 def _bounded(one: System) -> str:

@@ -172,18 +172,16 @@ def load_collection(folder: str | Path, *, split: str | None = None) -> Collecti
     absent = sum(document_id not in documents for document_id in relevant)
     if relevant and absent == len(relevant):
         raise judged_in.error(f"none of its {len(relevant)} relevant document ids is in corpus.jsonl")
-    notes = []
-    if len(all_queries) > len(queries):
-        notes.append(f"{len(all_queries) - len(queries)} queries without judgments are left out")
-    if len(judgments) > len(known):
-        notes.append(f"judgments of {len(judgments) - len(known)} queries that queries.jsonl lacks are left out")
-    if absent:
-        notes.append(f"{absent} of {len(relevant)} relevant documents are not in the corpus (they count as missed)")
+    unjudged, unasked = len(all_queries) - len(queries), len(judgments) - len(known)
     barren = sum(not any(grade > 0 for grade in grades.values()) for grades in known.values())
-    if barren:
-        notes.append(f"{barren} queries have no relevant document and count as 0")
-    name = folder.resolve().name
-    return Collection(name, documents, queries, {query_id: known[query_id] for query_id in queries}, tuple(notes))
+    told = (
+        (unjudged, f"{unjudged} queries without judgments are left out"),
+        (unasked, f"judgments of {unasked} queries that queries.jsonl lacks are left out"),
+        (absent, f"{absent} of {len(relevant)} relevant documents are not in the corpus (they count as missed)"),
+        (barren, f"{barren} queries have no relevant document and count as 0"),
+    )
+    notes, name = tuple(note for count, note in told if count), folder.resolve().name
+    return Collection(name, documents, queries, {query_id: known[query_id] for query_id in queries}, notes)
 
 
 def load_judgments(path: Path) -> Judgments:

@@ -162,11 +162,11 @@ def most_changed(before: Mapping[str, float], after: Mapping[str, float], most: 
 
 def helped_and_hurt(
     by_query: ByQuery,
+    before: Rankings,
+    after: Rankings,
     *,
     baseline: str,
     system: str,
-    before: Rankings,
-    after: Rankings,
     judgments: Mapping[str, Mapping[str, int]],
     readings: Mapping[str, Mapping[str, Evidence]],
     most: int = 5,

@@ -77,6 +77,11 @@ class Observed:
             for query_id, seen in self.observations.items()
         }
 
+    @property
+    def readings(self) -> dict[str, dict[str, Evidence]]:
+        """What the model read, by query id and document id."""
+        return {query_id: seen.readings for query_id, seen in self.observations.items()}
+
     def figures(
         self,
         by_query: Mapping[str, Mapping[str, float]],

@@ -173,16 +173,11 @@ def results(
     judging = Judge(systems, baseline, by_query, limits)
     segments = helped = None
     if judging.subject is not None:
-        subject = judging.subject.name
-        segments = judge(of_queries, by_query, baseline=baseline, system=subject)
+        subject = observed[judging.subject.name]
+        segments = judge(of_queries, by_query, baseline=baseline, system=subject.name)
+        runs, grades, read = (rankings[baseline], rankings[subject.name]), collection.judgments, subject.readings
         helped = helped_and_hurt(
-            by_query,
-            baseline=baseline,
-            system=subject,
-            before=rankings[baseline],
-            after=rankings[subject],
-            judgments=collection.judgments,
-            readings={query_id: seen.readings for query_id, seen in observed[subject].observations.items()},
+            by_query, *runs, baseline=baseline, system=subject.name, judgments=grades, readings=read
         )
     queries, complete = len(collection.queries), measured.complete
     return Results(

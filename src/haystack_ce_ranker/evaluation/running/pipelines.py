@@ -161,12 +161,16 @@ def measured(
     :param query_sockets: Decides where the query enters; found by name if None.
     :param end: Decides where the result is taken; the last output of documents if None.
     """
+
+    def refused(problem: str) -> PipelineError:
+        return PipelineError(f"pipeline {name!r} {problem}")
+
     notes: list[str] = []
     ends = (end,) if end is not None else ends_of(pipeline)
     if not ends:
-        raise PipelineError(f"pipeline {name!r} has no component that outputs a list of documents")
+        raise refused("has no component that outputs a list of documents")
     if end is not None and end[0] not in pipeline.graph:
-        raise PipelineError(f"pipeline {name!r} has no component {end[0]!r} (named under `outputs`)")
+        raise refused(f"has no component {end[0]!r} (named under `outputs`)")
     retrievers = first_stage(pipeline)
     entries = fed_by(pipeline, retrievers) if candidates else ()
     kept = needed_for(pipeline, {part for part, _ in ends}, removed=set(retrievers) if entries else set())
@@ -176,24 +180,17 @@ def measured(
     if not entries:
         entries = tuple(socket for socket, kind in unfed(pipeline).items() if takes_documents(kind))
         if entries and not candidates:
-            where = f"documents at {', '.join(map('.'.join, entries))}"
-            raise PipelineError(
-                f"pipeline {name!r} expects {where}: give a run of candidates, or a retriever before it"
-            )
+            where = ", ".join(map(".".join, entries))
+            raise refused(f"expects documents at {where}: give a run of candidates, or a retriever before it")
         if candidates and not entries:
-            raise PipelineError(f"pipeline {name!r} has no input that candidates could enter")
+            raise refused("has no input that candidates could enter")
     queries, lists = _query_sockets(pipeline, query_sockets)
     if not queries:
-        raise PipelineError(
-            f"pipeline {name!r} has no unconnected input that takes a query (looked for {', '.join(_QUERY_NAMES)}): "
-            "name them in the YAML as `inputs: {query: [component.socket]}`"
-        )
+        remedy = "name them in the YAML as `inputs: {query: [component.socket]}`"
+        raise refused(f"has no unconnected input that takes a query (looked for {', '.join(_QUERY_NAMES)}): {remedy}")
     if unfilled := {socket: kind for socket, kind in unfed(pipeline).items() if socket not in (*queries, *entries)}:
         listed = ", ".join(f"{'.'.join(socket)} ({kind})" for socket, kind in unfilled.items())
-        raise PipelineError(
-            f"pipeline {name!r} has mandatory inputs that an evaluation cannot fill: {listed}; give them defaults in "
-            "the YAML"
-        )
+        raise refused(f"has mandatory inputs that an evaluation cannot fill: {listed}; give them defaults in the YAML")
     return MeasuredPipeline(name, pipeline, queries, entries, ends, tuple(makers_of(pipeline)), tuple(notes), lists)
 
 

@@ -1,6 +1,7 @@
 """What tuning a joiner found, for the terminal: tables of systems and of score thresholds, with words around them."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,32 +23,33 @@ def show(result: TuningResult, setting: Setting, fragment: str, console: Console
     :param fragment: The same as YAML.
     :param probabilities: Whether it was asked for because its scores are probabilities.
     """
+    say = partial(console.print, markup=False)
     console.print(systems_table(result))
-    console.print(f"advice: {result.advice.reason}", markup=False)
+    say(f"advice: {result.advice.reason}")
     if result.labelled:
         lost = ", ".join(f"{loss:.4f} with {size}" for size, loss in result.labelled.items())
-        console.print(f"{NDCG_AT_10} lost by tuning on fewer labelled queries (mean of 20 draws): {lost}", markup=False)
+        say(f"{NDCG_AT_10} lost by tuning on fewer labelled queries (mean of 20 draws): {lost}")
     calibrated = result.calibrated
     error = reliability(calibrated.probabilities, calibrated.labels)[1]
     how = "chosen by --probabilities" if probabilities else "--probabilities chooses it"
-    console.print(
+    say(
         f"scores as probabilities of relevance (normalize: logistic; {how}): {NDCG_AT_10} "
         f"{float(calibrated.held_out.mean()):.4f}, calibration error {error:.3f}, held out. One `score_threshold` then "
-        "means the same on every query; of the candidates of all queries it keeps",
-        markup=False,
+        "means the same on every query; of the candidates of all queries it keeps"
     )
     console.print(thresholds_table(result))
     for line in _notes(result, setting):
-        console.print(line, markup=False)
+        say(line)
     what = "the setting whose scores are probabilities" if probabilities else "the recommended setting"
-    console.print(f"{what}, for the pipeline file (--write puts it there):", markup=False)
-    console.print(fragment, markup=False, highlight=False)
+    say(f"{what}, for the pipeline file (--write puts it there):")
+    say(fragment, highlight=False)
 
 
 def systems_table(result: TuningResult) -> Table:
     """Return each system with its interval and its difference to the heaviest input alone."""
-    title = f"{result.collection}: {len(result.queries)} queries, {NDCG_AT_10} with 95 % bootstrap intervals"
-    table = Table(title=title)
+    table = Table(
+        title=f"{result.collection}: {len(result.queries)} queries, {NDCG_AT_10} with 95 % bootstrap intervals"
+    )
     for header in ("system", NDCG_AT_10, f"over {result.base}"):
         table.add_column(header, justify="left" if header == "system" else "right")
     for key, (value, over) in result.intervals().items():

@@ -293,7 +293,7 @@ def _split_path(qrels: Source, split: str | None) -> Path:
         return wanted
     if split is not None:
         named = ", ".join(path.stem for path in found) or "none"
-        raise qrels.error(f"there are no judgments named {split!r} (found: {named})")
+        raise replace(qrels, path=wanted).error(f"there are no judgments named {split!r} (found: {named})")
     if len(found) == 1:
         return found[0]
     names = ", ".join(path.name for path in found)

@@ -76,7 +76,7 @@ test-oldest-haystack: $(VENV)/.installed
 	done
 
 docs: $(VENV)/.installed
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: models
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)

@@ -44,12 +44,12 @@ class Probe(NamedTuple):
     """
     How to read a kind of store, and how to see that it has not changed.
 
-    :param read: Given the store, returns all its documents in its order.
-    :param unchanged: Given the store and the documents read before, tells whether the store still holds these and no
+    :ivar read: Given the store, returns all its documents in its order.
+    :ivar unchanged: Given the store and the documents read before, tells whether the store still holds these and no
         others. It may say False although nothing changed, never the reverse.
-    :param keeps_identity: Whether an unchanged document is the same object when it is read again.
-    :param reads_all: Whether every probe reads the whole store.
-    :param view: Given the store and documents read before, returns an object whose `filter_documents` is the store's,
+    :ivar keeps_identity: Whether an unchanged document is the same object when it is read again.
+    :ivar reads_all: Whether every probe reads the whole store.
+    :ivar view: Given the store and documents read before, returns an object whose `filter_documents` is the store's,
         but over these documents, so that a filter sees the same state as the index. None if there is no such object;
         then the filter asks the store as it is at that time.
     """

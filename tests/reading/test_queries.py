@@ -44,6 +44,9 @@ def test_a_query_shows_its_text_or_the_runs_of_tokens_that_stayed():
     assert query.reduced(4, "head_tail").shown() == "a b e f"
     assert query.reduced(4, "rarest").shown() == "a b d e"
     assert query.reduced(1, "tail").shown() == "f"
+    pieces = np.arange(6)  # six tokens of one word: a run of them stays one piece of text
+    word = EncodedQuery("berlin", Tokens(pieces, pieces, pieces + 1))
+    assert word.reduced(4, "head_tail").shown() == "be in"
 
 
 def test_the_policy_decides_which_part_of_a_long_query_is_read():

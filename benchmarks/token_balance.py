@@ -2,7 +2,7 @@
 What the model reads of a pair, and what that is worth: nDCG@10 and tokens per query.
 
     python benchmarks/token_balance.py                # all: an hour
-    python benchmarks/token_balance.py strategies     # head, passages, every window: the table of the README
+    python benchmarks/token_balance.py strategies     # head, passages, every window: the table of docs/reading.md
     python benchmarks/token_balance.py positions      # who is found by where in the document the answer stands
     python benchmarks/token_balance.py finding        # evidence by tokens or stems, whose idf, aligned to what
     python benchmarks/token_balance.py choices        # the same by the ranking that comes of it

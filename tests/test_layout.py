@@ -193,5 +193,6 @@ def test_no_function_has_more_than_60_lines():
     assert {function: count for function, count in counted.items() if count > 60} == {}
 
 
-def test_the_evaluation_has_fewer_than_5500_lines():
-    assert 0 < sum(lines(path) for path in (SOURCE / ENGINE / "evaluation").rglob("*.py")) < 5500
+def test_the_evaluation_has_fewer_than_6300_lines():
+    """Of these, some 1,400 read files as people have them: packed, parquet, in parts, and mended with a note."""
+    assert 0 < sum(lines(path) for path in (SOURCE / ENGINE / "evaluation").rglob("*.py")) < 6300

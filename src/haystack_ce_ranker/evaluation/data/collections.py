@@ -1,31 +1,44 @@
 """
-Collections in BEIR format and runs as they lie on disk: read, check, sample.
+A collection: documents, queries and judgments, read from a folder in BEIR's layout and checked against each other.
 
-Every error names the file, the line and the column, and shows three lines of the form that was expected.
+`layout` finds the files, and `sources` and `tables` read them. Every error names the file and the line, and shows three
+lines of the form that was expected.
 """
 
 import hashlib
 import json
 import random
-from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection as Ids
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from haystack_ce_ranker.checks import whole_number
-
-Run = dict[str, dict[str, float]]
-"""For each query id, document ids with scores, best first."""
-
-Judgments = dict[str, dict[str, int]]
-"""For each query id, document ids with grades; a document that is not listed is unjudged."""
-
-EXPECTED_FOLDER = (
-    'corpus.jsonl    a document a line: {"_id": "d1", "title": "Returns", "text": "Goods can be sent back."}',
-    'queries.jsonl   a query a line: {"_id": "q1", "text": "how do I send something back"}',
-    "qrels/test.tsv  judgments: query-id, corpus-id and score, parted by tabs, below a header of these names",
+from haystack_ce_ranker.evaluation.data.layout import find
+from haystack_ce_ranker.evaluation.data.sources import CollectionError, ReadCounts, Source
+from haystack_ce_ranker.evaluation.data.tables import (
+    EXPECTED_QRELS,
+    REPEATED,
+    Judgments,
+    Run,
+    judgments_of,
+    load_judgments,
+    load_run,
 )
+
+__all__ = [
+    "Collection",
+    "CollectionError",
+    "Judgments",
+    "ReadCounts",
+    "Run",
+    "Text",
+    "load_collection",
+    "load_judgments",
+    "load_run",
+]
+
 EXPECTED_CORPUS = (
     '{"_id": "d1", "title": "Returns", "text": "Goods can be sent back within 30 days."}',
     '{"_id": "d2", "title": "", "text": "Parcels leave the warehouse at noon."}',
@@ -36,66 +49,10 @@ EXPECTED_QUERIES = (
     '{"_id": "q2", "text": "when is my parcel sent"}',
     '{"_id": "q3", "text": "copy of an invoice"}',
 )
-EXPECTED_QRELS = ("query-id\tcorpus-id\tscore", "q1\td1\t2", "q2\td2\t1")
-EXPECTED_RUN = ("qid\tdocid\trank\tscore", "q1\td1\t1\t12.5", "q1\td2\t2\t9.25")
 
-_QUERY_COLUMNS = ("query-id", "qid", "query_id", "query")
-_DOCUMENT_COLUMNS = ("corpus-id", "docid", "doc_id", "document-id", "document_id", "did", "docno")
-_OTHER_FORMS = "; `haystack-ce-ranker convert` makes such a folder of TREC files or of a CSV"
-_SHOWN = 8  # names of files in an error
-_SCORE_COLUMNS = ("score", "grade", "relevance", "label", "rel")
+EMPTY_QUERIES = "empty queries that nothing judges are left out"
 
-
-class CollectionError(ValueError):
-    """A file of a collection or a run does not have the expected form; the message says where and shows the form."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A file that is read, and the lines that show the form it must have."""
-
-    path: Path
-    expected: tuple[str, ...]
-
-    def error(self, problem: str, line: int | None = None) -> CollectionError:
-        """Return the error that names the file, the line and the problem, and shows the form."""
-        where = f"{self.path}" if line is None else f"{self.path}, line {line}"
-        form = "\n".join(f"    {text}" for text in self.expected)
-        return CollectionError(f"{where}: {problem}.\n  Expected form ({self.path.name or self.path}):\n{form}")
-
-    def lines(self) -> Iterator[tuple[int, str]]:
-        """Yield line number and text of the lines that are not empty; a byte order mark is no text."""
-        with self._open(None) as stream:
-            for number, text in enumerate(stream, start=1):
-                if text.strip():
-                    yield number, text.rstrip("\r\n")
-
-    def text(self) -> str:
-        """Return the whole text, its line ends as they are; a byte order mark is no text."""
-        with self._open("") as stream:
-            return stream.read()
-
-    def objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield line number and object of JSON lines."""
-        for line, text in self.lines():
-            try:
-                row = json.loads(text)
-            except json.JSONDecodeError as error:
-                problem = f"it is not a JSON object a line ({error.msg} at column {error.colno})"
-                raise self.error(problem, line) from None
-            if not isinstance(row, dict):
-                raise self.error(f"it must be a JSON object a line, but got {type(row).__name__}", line)
-            yield line, row
-
-    @contextmanager
-    def _open(self, newline: str | None) -> Iterator[TextIO]:
-        if not self.path.is_file():
-            raise self.error("there is no such file")
-        try:
-            with self.path.open(encoding="utf-8-sig", newline=newline) as stream:
-                yield stream
-        except UnicodeDecodeError as error:
-            raise self.error(f"it is not UTF-8 ({error.reason} at byte {error.start})") from None
+_ID_KEYS, _PARQUET_ID_KEYS = ("_id",), ("_id", "id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +72,18 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Documents, queries with judgments (no other can be measured), and notes on what was left out."""
+    """
+    Documents, queries with judgments (no other can be measured), and notes on what was left out or mended.
+
+    :ivar files: What became of the lines of each file that was read; the notes say what of it matters.
+    """
 
     name: str
     documents: Mapping[str, Text]
     queries: Mapping[str, str]
     judgments: Mapping[str, Mapping[str, int]]
     notes: tuple[str, ...] = ()
+    files: tuple[ReadCounts, ...] = ()
 
     def sample(self, queries: int | None, *, seed: int = 0) -> "Collection":
         """Return it with at most that many queries, drawn at random but in their order, and with all its documents."""
@@ -151,27 +113,31 @@ class Collection:
 
 def load_collection(folder: str | Path, *, split: str | None = None) -> Collection:
     """
-    Read a folder in BEIR format: `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv`.
+    Read a folder in BEIR's layout: `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv`.
+
+    Each of them may be packed (`.gz`, `.zst`), be parquet, or be a folder of parts, as on the Hugging Face Hub.
 
     :param folder: The collection's folder; its name becomes the collection's name.
     :param split: The judgments to use; by default `test`, or the only file there is.
     :raises CollectionError: If a file is missing or has another form.
     """
     folder = Path(folder)
-    _check_shape(folder)
-    documents = _load_corpus(Source(folder / "corpus.jsonl", EXPECTED_CORPUS))
-    all_queries = _load_queries(Source(folder / "queries.jsonl", EXPECTED_QUERIES))
-    judged_in = Source(_split_path(Source(folder / "qrels", EXPECTED_QRELS), split), EXPECTED_QRELS)
-    judgments = load_judgments(judged_in.path)
+    files = find(folder, split)
+    corpus = [Source(path, EXPECTED_CORPUS) for path in files.corpus]
+    asked = [Source(path, EXPECTED_QUERIES) for path in files.queries]
+    judged_in = [Source(path, EXPECTED_QRELS) for path in files.judgments]
+    documents = _load_corpus(corpus)
+    judgments = judgments_of(judged_in)
+    all_queries = _load_queries(asked, judgments)
     known = {query_id: grades for query_id, grades in judgments.items() if query_id in all_queries}
     queries = {query_id: text for query_id, text in all_queries.items() if query_id in known}
     if not queries:
         problem = f"none of its {len(judgments)} query ids is in queries.jsonl (which has {len(all_queries)})"
-        raise judged_in.error(problem)
+        raise judged_in[0].error(problem)
     relevant = relevant_ids(known)
     absent = sum(document_id not in documents for document_id in relevant)
     if relevant and absent == len(relevant):
-        raise judged_in.error(f"none of its {len(relevant)} relevant document ids is in corpus.jsonl")
+        raise judged_in[0].error(f"none of its {len(relevant)} relevant document ids is in corpus.jsonl")
     unjudged, unasked = len(all_queries) - len(queries), len(judgments) - len(known)
     barren = sum(not any(grade > 0 for grade in grades.values()) for grades in known.values())
     told = (
@@ -180,183 +146,80 @@ def load_collection(folder: str | Path, *, split: str | None = None) -> Collecti
         (absent, f"{absent} of {len(relevant)} relevant documents are not in the corpus (they count as missed)"),
         (barren, f"{barren} queries have no relevant document and count as 0"),
     )
-    notes, name = tuple(note for count, note in told if count), folder.resolve().name
-    return Collection(name, documents, queries, {query_id: known[query_id] for query_id in queries}, notes)
+    counts = tuple(source.counts for source in (*corpus, *asked, *judged_in))
+    notes = [note for count, note in told if count]
+    notes += [f"{path.relative_to(folder)} is left unread" for path in files.unread]
+    notes += [note for one in counts for note in one.notes()]
+    kept = {query_id: known[query_id] for query_id in queries}
+    return Collection(folder.resolve().name, documents, queries, kept, tuple(notes), counts)
 
 
-def load_judgments(path: Path) -> Judgments:
-    """
-    Read judgments: tab-separated with a header (`query-id`, `corpus-id`, `score`), or TREC's four columns without one.
-
-    :raises CollectionError: If a column is missing, a grade is not a whole number, or a pair has two grades.
-    """
-    source = Source(path, EXPECTED_QRELS)
-    judgments: Judgments = {}
-    for line, (query_id, document_id, grade) in _rows(source, trec=(0, 2, 3), trec_width=4):
-        try:
-            value = int(grade)
-        except ValueError:
-            raise source.error(f"column 'score' must be a whole number, but got {grade!r}", line) from None
-        grades = judgments.setdefault(query_id, {})
-        if grades.setdefault(document_id, value) != value:
-            before = grades[document_id]
-            raise source.error(f"query {query_id!r} and document {document_id!r} were judged {before} before", line)
-    if not judgments:
-        raise source.error("it has no judgments")
-    return judgments
-
-
-def load_run(path: str | Path, *, collection: Collection | None = None, depth: int | None = None) -> Run:
-    """
-    Read a run: tab-separated with a header (`qid`, `docid`, `score`), or TREC's six columns without one.
-
-    Documents are ordered by score, highest first; equal scores keep the file's order.
-
-    :param collection: If given, only its queries are kept, and every document must be in its corpus.
-    :param depth: Keep at most that many documents a query.
-    :raises CollectionError: If a column is missing, a score is not a number, or a document is unknown or repeated.
-    """
-    source = Source(Path(path), EXPECTED_RUN)
-    run: Run = {}
-    for line, (query_id, document_id, text) in _rows(source, trec=(0, 2, 4), trec_width=6):
-        try:
-            score = float(text)
-        except ValueError:
-            raise source.error(f"column 'score' must be a number, but got {text!r}", line) from None
-        if score != score:
-            raise source.error("column 'score' is NaN, which has no order", line)
-        if collection is not None:
-            if query_id not in collection.queries:
-                continue
-            if document_id not in collection.documents:
-                raise source.error(f"document {document_id!r} is not in the corpus of {collection.name!r}", line)
-        scores = run.setdefault(query_id, {})
-        if document_id in scores:
-            raise source.error(f"document {document_id!r} appears twice for {query_id!r}", line)
-        scores[document_id] = score
-    if not run:
-        raise source.error("it has no rows for the collection's queries")
-    ordered = {}
-    for query_id, scores in run.items():
-        best_first = sorted(scores.items(), key=lambda item: -item[1])
-        ordered[query_id] = dict(best_first if depth is None else best_first[:depth])
-    return ordered
-
-
-def _check_shape(folder: Path) -> None:
-    source = Source(folder, EXPECTED_FOLDER)
-    if not folder.is_dir():
-        raise source.error(
-            f"it is a file, not a folder{_OTHER_FORMS}" if folder.exists() else "there is no such folder"
-        )
-    missing = [name for name in ("corpus.jsonl", "queries.jsonl", "qrels") if not (folder / name).exists()]
-    if missing:
-        found = sorted(path.name for path in folder.iterdir())
-        shown = ", ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
-        problem = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing (found: {shown or 'nothing'})"
-        raise source.error(problem + _OTHER_FORMS)
-
-
-def _load_corpus(source: Source) -> dict[str, Text]:
+def _load_corpus(sources: Sequence[Source]) -> dict[str, Text]:
     documents: dict[str, Text] = {}
-    for line, document_id, row in _with_ids(source, "documents"):
-        text = _string(row, "text", source, line, may_be_empty=True)
-        title = title_of(row, source, line)
-        metadata = row.get("metadata")
-        if metadata is not None and not isinstance(metadata, dict):
-            raise source.error(f"'metadata' must be an object, but got {metadata!r}", line)
-        documents[document_id] = Text(document_id, title, text, {} if metadata is None else metadata)
+    for source, document_id, row in _with_ids(sources):
+        document = text_of(source, document_id, row)
+        if documents.setdefault(document_id, document) is document:
+            continue
+        if documents[document_id] != document:
+            raise source.error(f"'_id' {document_id!r} appears twice, with different texts")
+        source.mend(REPEATED)
+    if not documents:
+        raise sources[0].error("it has no documents")
     return documents
 
 
-def _load_queries(source: Source) -> dict[str, str]:
-    return {query_id: _string(row, "text", source, line) for line, query_id, row in _with_ids(source, "queries")}
+def _load_queries(sources: Sequence[Source], judged: Ids[str]) -> dict[str, str]:
+    queries: dict[str, str] = {}
+    for source, query_id, row in _with_ids(sources):
+        text = _text_in(source, row)
+        if query_id in queries:
+            if queries[query_id] != text:
+                raise source.error(f"'_id' {query_id!r} appears twice, with different texts")
+            source.mend(REPEATED)
+        elif text.strip():
+            queries[query_id] = text
+        elif query_id in judged:
+            raise source.error(
+                f"'text' must be a string that is not empty, but got {text!r} for a query with judgments"
+            )
+        else:
+            source.mend(EMPTY_QUERIES)
+    if not queries:
+        raise sources[0].error("it has no queries")
+    return queries
 
 
-def _with_ids(source: Source, what: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Yield line number, id and object of JSON lines; there must be some, and each id must be there once."""
-    seen: set[str] = set()
-    for line, row in source.objects():
-        one = _string(row, "_id", source, line)
-        if one in seen:
-            raise source.error(f"'_id' {one!r} appears twice", line)
-        seen.add(one)
-        yield line, one, row
-    if not seen:
-        raise source.error(f"it has no {what}")
+def _with_ids(sources: Sequence[Source]) -> Iterator[tuple[Source, str, dict[str, Any]]]:
+    """Yield source, id and object of each line."""
+    for source in sources:
+        keys = _PARQUET_ID_KEYS if source.path.suffix == ".parquet" else _ID_KEYS
+        for row in source.objects():
+            key = next((key for key in keys if key in row), None)
+            if key is None:
+                raise source.error(f"the key '_id' is missing (found: {', '.join(row) or 'none'})")
+            yield source, source.identity(key, row[key]), row
 
 
-def _split_path(qrels: Source, split: str | None) -> Path:
-    found = sorted(qrels.path.glob("*.tsv"))
-    wanted = qrels.path / f"{'test' if split is None else split}.tsv"
-    if wanted in found:
-        return wanted
-    if split is not None:
-        named = ", ".join(path.stem for path in found) or "none"
-        raise replace(qrels, path=wanted).error(f"there are no judgments named {split!r} (found: {named})")
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(path.name for path in found)
-    raise qrels.error(
-        f"it must hold test.tsv (found: {names})" if found else "there are no judgments: it must hold test.tsv"
-    )
+def _text_in(source: Source, row: Mapping[str, Any]) -> str:
+    if "text" not in row:
+        raise source.error(f"the key 'text' is missing (found: {', '.join(row) or 'none'})")
+    return source.string("text", row["text"])
 
 
-def title_of(row: Mapping[str, Any], source: Source, line: int) -> str:
-    """Return the title in a document's line, which may lack one."""
-    title = row.get("title")
-    if title is not None and not isinstance(title, str):
-        raise source.error(f"'title' must be a string, but got {title!r}", line)
-    return "" if title is None else title
+def text_of(source: Source, document_id: str, row: Mapping[str, Any], text: str | None = None) -> Text:
+    """
+    Return the document of a line, which may lack a title and metadata.
+
+    :param text: Its text, if that does not stand under the key `text`.
+    """
+    metadata = row.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise source.error(f"'metadata' must be an object, but got {metadata!r}")
+    title = source.string("title", row.get("title", ""))
+    text = _text_in(source, row) if text is None else text
+    return Text(document_id, title, text, {} if metadata is None else metadata)
 
 
 def relevant_ids(judgments: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Return the documents judged relevant, once for each query that they are relevant for."""
     return [document_id for grades in judgments.values() for document_id, grade in grades.items() if grade > 0]
-
-
-def _string(row: Mapping[str, Any], key: str, source: Source, line: int, *, may_be_empty: bool = False) -> str:
-    if key not in row:
-        raise source.error(f"the key {key!r} is missing (found: {', '.join(row) or 'none'})", line)
-    value = row[key]
-    if not isinstance(value, str) or not (may_be_empty or value.strip()):
-        kind = "a string" if may_be_empty else "a string that is not empty"
-        raise source.error(f"{key!r} must be {kind}, but got {value!r}", line)
-    return value
-
-
-def _rows(source: Source, *, trec: tuple[int, int, int], trec_width: int) -> Iterator[tuple[int, tuple[str, str, str]]]:
-    """Yield line number and (query, document, score) of a table with a header, or of TREC's columns without one."""
-    columns: tuple[int, ...] | None = None
-    width = 0
-    for line, text in source.lines():
-        if columns is None:
-            header = [name.strip().lower() for name in text.split("\t")]
-            columns, width = _columns(header, source, line), len(header)
-            if columns is not None:
-                continue
-            if len(text.split()) != trec_width:
-                raise source.error(f"it has no header with the columns {source.expected[0].split(chr(9))}", line)
-            columns, width = trec, trec_width
-        fields = text.split("\t") if "\t" in text else text.split()
-        if len(fields) != width:
-            problem = f"it has {len(fields)} columns where {width} are expected (are they separated by tabs?)"
-            raise source.error(problem, line)
-        query_id, document_id, score = (fields[index].strip() for index in columns)
-        if not query_id or not document_id:
-            raise source.error("an id is empty", line)
-        yield line, (query_id, document_id, score)
-
-
-def _columns(header: list[str], source: Source, line: int) -> tuple[int, ...] | None:
-    """Return where query, document and score stand; None if the line is no header."""
-    wanted = (*source.expected[0].split("\t")[:2], "score")
-    found = [
-        next((header.index(name) for name in names if name in header), None)
-        for names in (_QUERY_COLUMNS, _DOCUMENT_COLUMNS, _SCORE_COLUMNS)
-    ]
-    known = tuple(index for index in found if index is not None)
-    if known and len(known) < len(found):
-        lacking = ", ".join(repr(name) for name, index in zip(wanted, found, strict=True) if index is None)
-        raise source.error(f"column {lacking} is missing (found: {', '.join(header)})", line)
-    return known or None

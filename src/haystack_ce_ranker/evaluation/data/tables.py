@@ -1,0 +1,219 @@
+"""Reads judgments and runs: tables with a header, TREC's columns without one, JSON lines or parquet."""
+
+import logging
+import math
+import re
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from haystack_ce_ranker.evaluation.data.sources import Source
+
+Run = dict[str, dict[str, float]]
+"""For each query id, document ids with scores, best first."""
+
+Judgments = dict[str, dict[str, int]]
+"""For each query id, document ids with grades; a document that is not listed is unjudged."""
+
+EXPECTED_QRELS = ("query-id\tcorpus-id\tscore", "q1\td1\t2", "q2\td2\t1")
+EXPECTED_RUN = ("qid\tdocid\trank\tscore", "q1\td1\t1\t12.5", "q1\td2\t2\t9.25")
+
+MIXED = "spaces and tabs together part the columns"
+TRAILING = "tabs at the end of a line are left out"
+REPEATED = "lines that stand there twice are read once"
+
+_QUERY_COLUMNS = ("query-id", "qid", "query_id", "query")
+_DOCUMENT_COLUMNS = ("corpus-id", "docid", "doc_id", "document-id", "document_id", "did", "docno")
+_SCORE_COLUMNS = ("score", "grade", "relevance", "label", "rel")
+_COLUMNS = (_QUERY_COLUMNS, _DOCUMENT_COLUMNS, _SCORE_COLUMNS)
+_BLANKS = re.compile("[ \t]+")  # str.split would part an id at a no-break space
+_EDGES = " \t\r"
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?|nan", re.ASCII | re.IGNORECASE)
+_LARGEST_GRADE = 2**31 - 1
+
+logger = logging.getLogger(__name__)
+
+
+class Known(Protocol):
+    """What a run is checked against; a collection is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def queries(self) -> Container[str]: ...
+    @property
+    def documents(self) -> Container[str]: ...
+
+
+class _Trec(NamedTuple):
+    """Where query, document and number stand in TREC's columns, and how many columns there are."""
+
+    columns: tuple[int, int, int]
+    width: int
+
+
+_TREC_QRELS, _TREC_RUN = _Trec((0, 2, 3), 4), _Trec((0, 2, 4), 6)
+
+
+def load_judgments(path: Path) -> Judgments:
+    """
+    Read judgments: a table with a header (`query-id`, `corpus-id`, `score`), or TREC's four columns without one.
+
+    JSON lines and parquet with those keys are read, too. What had to be mended is logged as a warning.
+
+    :raises CollectionError: If a column is missing, a grade is not a whole number, or a pair has two grades.
+    """
+    source = Source(path, EXPECTED_QRELS)
+    judgments = judgments_of([source])
+    warn_of_mends(source)
+    return judgments
+
+
+def judgments_of(sources: Sequence[Source]) -> Judgments:
+    """Read the judgments that lie in one or several files."""
+    judgments: Judgments = {}
+    for source in sources:
+        for query_id, document_id, given in _rows(source, _TREC_QRELS):
+            grade = whole(given)
+            if grade is None:
+                raise source.error(f"column 'score' must be a whole number, but got {given!r}")
+            grades = judgments.setdefault(query_id, {})
+            if document_id not in grades:
+                grades[document_id] = grade
+            elif grades[document_id] == grade:
+                source.mend(REPEATED)
+            else:
+                before = grades[document_id]
+                raise source.error(f"query {query_id!r} and document {document_id!r} were judged {before} before")
+    if not judgments:
+        raise sources[0].error("it has no judgments")
+    return judgments
+
+
+def load_run(path: str | Path, *, collection: Known | None = None, depth: int | None = None) -> Run:
+    """
+    Read a run: a table with a header (`qid`, `docid`, `score`), or TREC's six columns without one.
+
+    JSON lines and parquet with those keys are read, too. Documents are ordered by score, highest first; equal scores
+    keep the file's order. What had to be mended is logged as a warning.
+
+    :param collection: If given, only its queries are kept, and every document must be in its corpus.
+    :param depth: Keep at most that many documents a query.
+    :raises CollectionError: If a column is missing, a score is not a number, or a document is unknown or repeated.
+    """
+    source = Source(Path(path), EXPECTED_RUN)
+    run: Run = {}
+    for query_id, document_id, given in _rows(source, _TREC_RUN):
+        score = number(given)
+        if score is None:
+            raise source.error(f"column 'score' must be a number, but got {given!r}")
+        if math.isnan(score):
+            raise source.error("column 'score' is NaN, which has no order")
+        if collection is not None:
+            if query_id not in collection.queries:
+                continue
+            if document_id not in collection.documents:
+                raise source.error(f"document {document_id!r} is not in the corpus of {collection.name!r}")
+        scores = run.setdefault(query_id, {})
+        if document_id in scores:
+            raise source.error(f"document {document_id!r} appears twice for {query_id!r}")
+        scores[document_id] = score
+    if not run:
+        raise source.error("it has no rows" if collection is None else "it has no rows for the collection's queries")
+    warn_of_mends(source)
+    ordered = {}
+    for query_id, scores in run.items():
+        best_first = sorted(scores.items(), key=lambda item: -item[1])
+        ordered[query_id] = dict(best_first if depth is None else best_first[:depth])
+    return ordered
+
+
+def warn_of_mends(source: Source) -> None:
+    """Log what was mended in a file that is read outside a collection, whose notes would say it."""
+    for note in source.counts.notes():
+        logger.warning("%s", note)
+
+
+def number(value: object) -> float | None:
+    """Return a number, or a text as a number; None if it is neither. NaN and infinity are numbers."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def whole(value: object) -> int | None:
+    """Return a grade, however its whole number is written (`1`, `1.0`, `-1`); None if it is none."""
+    found = number(value)
+    return int(found) if found is not None and found.is_integer() and abs(found) <= _LARGEST_GRADE else None
+
+
+def _rows(source: Source, trec: _Trec) -> Iterator[tuple[str, str, Any]]:
+    """Yield query, document and number of each row."""
+    if source.holds_objects():
+        for row in source.objects():
+            query, document, score = (_value(source, row, keys) for keys in _COLUMNS)
+            yield source.identity(*query), source.identity(*document), score[1]
+        return
+    columns: tuple[int, ...] | None = None
+    for text in source.lines():
+        if columns is None:
+            columns, width = _header(source, text)
+            if columns is not None:
+                continue
+            columns, width = trec
+            if len(_BLANKS.split(text.strip(_EDGES))) != width != len(text.rstrip(_EDGES).split("\t")):
+                raise source.error(f"it has no header with the columns {source.expected[0].split(chr(9))}")
+        fields = _fields(source, text, width)
+        query_id, document_id, given = (fields[index].strip(_EDGES) for index in columns)
+        if not query_id.strip() or not document_id.strip():
+            raise source.error("an id is empty")
+        yield query_id, document_id, given
+
+
+def _value(source: Source, row: dict[str, Any], keys: tuple[str, ...]) -> tuple[str, Any]:
+    key = next((key for key in keys if key in row), None)
+    if key is None:
+        raise source.error(f"column {keys[0]!r} is missing (found: {', '.join(row) or 'none'})")
+    return key, row[key]
+
+
+def _fields(source: Source, text: str, width: int) -> list[str]:
+    """Part a line at its tabs, or at any blanks where that alone gives the columns."""
+    fields = text.split("\t")
+    if len(fields) > width and not any(field.strip(_EDGES) for field in fields[width:]):
+        source.mend(TRAILING)
+        fields = fields[:width]
+    if len(fields) != width:
+        fields = _BLANKS.split(text.strip(_EDGES))
+        if "\t" in text.strip(_EDGES):
+            source.mend(MIXED)
+        elif "\t" in text:
+            source.mend(TRAILING)
+    if len(fields) != width:
+        problem = f"it has {len(fields)} columns where {width} are expected (are they separated by tabs?)"
+        raise source.error(problem)
+    return fields
+
+
+def _header(source: Source, text: str) -> tuple[tuple[int, ...] | None, int]:
+    """Return where query, document and score stand, and how many columns there are; None if the line is no header."""
+    tabbed = text.lower().rstrip(_EDGES).split("\t")
+    lacking: list[str] = []
+    for names in (tabbed, _BLANKS.split(text.lower().strip(_EDGES))):
+        names = [name.strip() for name in names]
+        found = [next((names.index(name) for name in known if name in names), None) for known in _COLUMNS]
+        if None not in found:
+            if names != [name.strip() for name in tabbed] and "\t" in text.strip(_EDGES):
+                source.mend(MIXED)
+            return tuple(index for index in found if index is not None), len(names)
+        if any(index is not None for index in found) and not lacking:
+            wanted = (*source.expected[0].split("\t")[:2], "score")
+            lacking = [repr(name) for name, index in zip(wanted, found, strict=True) if index is None]
+    if lacking:
+        raise source.error(f"column {', '.join(lacking)} is missing (found: {', '.join(tabbed)})")
+    return None, 0

@@ -171,6 +171,14 @@ def test_a_joiner_that_nothing_feeds_is_a_clear_error(collection: Path) -> None:
         collect(measured, load_collection(collection), "ranker")
 
 
+def test_a_joiner_at_which_no_document_arrives_is_a_clear_error(pipeline: Path, collection: Path) -> None:
+    kept = "      filters: {field: meta.kind, operator: ==, value: none}\n      top_k: 20\n"
+    pipeline.write_text(PIPELINE.replace("      top_k: 20\n", kept))
+    answer = tune(collection, "--pipeline", pipeline)
+    assert answer.exit_code == 2
+    assert "the joiner 'joiner' was asked 24 queries and found no document at all" in answer.output.replace("\n", " ")
+
+
 def test_what_is_collected_is_what_the_joiner_joins(pipeline: Path, collection: Path) -> None:
     loaded = load_collection(collection)
     measured = load_pipeline(pipeline)

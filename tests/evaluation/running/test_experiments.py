@@ -127,6 +127,14 @@ def test_what_nobody_named_may_fail_to_load_and_is_noted(collection):
         measure([broken], collection, optional={"broken"})
 
 
+def test_what_finds_nothing_of_the_collection_is_refused(collection):
+    with pytest.raises(ValueError, match="^a was asked 9 queries and found no document at all"):
+        measure([Counting("a", [])], collection)
+    with pytest.raises(ValueError, match="^a was asked 9 queries and found 9 documents, such as 'x', but none of the"):
+        measure([Counting("a", ["x"])], collection)
+    assert measure([Counting("a", ["x", "d0-1"])], collection).complete
+
+
 def test_results_hold_figures_of_every_system_and_name_the_baseline(collection):
     found = results(measure([Counting("a", ["d0-1"]), Counting("b", ["d0-2", "d0-1"])], collection), baseline="b")
     figures = by_name(found)["a"]

@@ -14,6 +14,7 @@ from rich.progress import Progress
 from haystack_ce_ranker.evaluation.commands.joiner_yaml import fragment, parameters_of, round_trip, write_into
 from haystack_ce_ranker.evaluation.data.collections import Collection, Run
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
+from haystack_ce_ranker.evaluation.running.experiments import check_found
 from haystack_ce_ranker.evaluation.running.filling import candidates_of
 from haystack_ce_ranker.evaluation.running.graphs import PipelineError
 from haystack_ce_ranker.evaluation.running.pipelines import MeasuredPipeline, load_pipeline
@@ -54,8 +55,7 @@ def run_tuning(
         round_trip()  # a missing library is known before the queries run
     measured = load_pipeline(path, candidates=candidates is not None)
     name, part = find_joiner(measured.pipeline, joiner)
-    notes = [*collection.notes, *measured.notes, *measured.fill(collection)]
-    measured.warm_up()
+    notes = [*collection.notes, *measured.notes, *measured.prepare(collection)]
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("queries", total=len(collection.queries))
         advance = partial(progress.update, task, advance=1)
@@ -105,7 +105,7 @@ def collect(
     :param joiner: The component's name.
     :param candidates: A fixed run in place of the first stage.
     :param progress: Called after each query.
-    :raises PipelineError: If nothing is connected to the joiner.
+    :raises PipelineError: If nothing is connected to the joiner, or nothing arrives there.
     """
     pipeline = measured.pipeline
     if joiner not in pipeline.graph.nodes:
@@ -121,7 +121,8 @@ def collect(
     given = {socket for name, socket in measured.candidate_sockets if name == joiner}
     if not feeds and not given:
         raise PipelineError(f"nothing is connected to the joiner {joiner!r}")
-    judged = []
+    judged: list[JudgedQuery] = []
+    found: set[str] = set()
     for query_id, text in collection.queries.items():
         scores = None if candidates is None else candidates.get(query_id, {})
         first = None if scores is None else candidates_of(collection, scores, title=title)
@@ -132,8 +133,10 @@ def collect(
         ids = [d.id for name, value in lists.items() if name in part.weights and value for d in value]
         scored = part.scored_lists(**lists)
         judged.append(JudgedQuery(query_id, scored, collection.judgments[query_id], list(dict.fromkeys(ids))))
+        found.update(ids)
         if progress is not None:
             progress()
+    check_found(f"the joiner {joiner!r}", len(judged), found, collection.documents)
     return judged
 
 

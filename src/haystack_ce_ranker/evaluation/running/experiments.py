@@ -6,6 +6,7 @@ compares the same queries. `sweep.py` decides which systems there are; `judging`
 """
 
 from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Collection as Ids
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from haystack_ce_ranker.evaluation.judging.results import RESULTS_VERSION, Resul
 from haystack_ce_ranker.evaluation.judging.segments import features, judge
 from haystack_ce_ranker.evaluation.judging.systems import Description, Kind
 from haystack_ce_ranker.evaluation.judging.verdict import verdict
+from haystack_ce_ranker.evaluation.running.graphs import PipelineError
 from haystack_ce_ranker.evaluation.running.groups import SystemGroup, key_of
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.evaluation.running.sweep import Variant
@@ -61,7 +63,7 @@ def measure(
     :param journal: Keeps each observation as soon as it is made.
     :param optional: Keys of groups that are left out, with a note, if they cannot be loaded.
     :param track: Wraps the query ids, to show progress.
-    :raises ValueError: If nothing could be measured.
+    :raises ValueError: If nothing could be measured, or a group found nothing of the collection for any query.
     """
     journal = journal if journal is not None else Journal()
     entries = {query_id: f"{query_id} {key_of(text)}" for query_id, text in collection.queries.items()}
@@ -89,9 +91,34 @@ def measure(
     if not complete:
         why = f"interrupted after {len(done)} of {len(collection.queries)} queries; the same command goes on from there"
         collection = collection.only(set(done), why)
+    for group in kept:
+        seen = [name for one in group.names for did in systems[one].observations.values() for name, _ in did.ranking]
+        check_found(group.names[0], len(done), seen, collection.documents)
     sources = dict.fromkeys(system.description.energy_source for system in systems.values())
     notes += [f"energy: {source}; {IDLE}" for source in sources]
     return Measurements(collection, tuple(systems.values()), complete, tuple(notes))
+
+
+def check_found(what: str, queries: int, found: Ids[str], known: Container[str]) -> None:
+    """
+    Check that queries found documents of a collection at all: what found none has nothing to measure.
+
+    :param what: What was asked.
+    :param queries: How many queries it was asked.
+    :param found: The ids of all documents that it found.
+    :param known: The collection's ids.
+    :raises PipelineError: If none of them is known.
+    """
+    if any(one in known for one in found):
+        return
+    problem = "found no document at all: check filters, thresholds and the language of its retrievers"
+    if found:
+        such = next(iter(found))
+        problem = (
+            f"found {len(found)} documents, such as {such!r}, but none of the collection: its documents must keep the "
+            "ids of the collection, so take out what splits or replaces them, and point it at an empty index"
+        )
+    raise PipelineError(f"{what} was asked {queries} {'query' if queries == 1 else 'queries'} and {problem}")
 
 
 def _prepared(

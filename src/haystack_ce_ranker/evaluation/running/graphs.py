@@ -1,48 +1,29 @@
-"""What a pipeline's graph tells: where documents enter and leave, which components hold stores, what needs what."""
+"""What a pipeline's graph tells: where documents enter and leave, which components retrieve, what needs what."""
 
 import inspect
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import networkx
 from haystack import Document, Pipeline
 
+from haystack_ce_ranker.evaluation.running.parts import document_stores, sockets_of
+
 Socket = tuple[str, str]
 """A component's name and the name of one of its inputs or outputs."""
+
+_TOLD = 300  # characters of another library's error in a message
 
 
 class PipelineError(ValueError):
     """A pipeline cannot be measured as it is; the message names the component and says what to do."""
 
 
-def document_stores(instance: Any) -> list[Any]:
-    """Return the document stores that a component holds itself, or inside the pipeline that it wraps."""
-    values = _held(instance)
-    stores = [value for value in values if hasattr(value, "write_documents") and hasattr(value, "filter_documents")]
-    for value in values:
-        if isinstance(value, Pipeline):
-            stores += [store for _, inner in value.walk() for store in document_stores(inner)]
-    return [store for position, store in enumerate(stores) if not any(store is other for other in stores[:position])]
-
-
-def _held(instance: Any) -> list[Any]:
-    """Return what a component holds, without Haystack's own notes on it (its pipeline among them)."""
-    return [value for key, value in vars(instance).items() if not key.startswith("__haystack")]
-
-
-def sockets_of(instance: Any, side: str) -> dict[str, Any]:
-    """Return a component's sockets by name; `side` is `input` or `output`."""
-    sockets: dict[str, Any] = getattr(instance, f"__haystack_{side}__")._sockets_dict
-    return sockets
-
-
-def inner_pipelines(pipeline: Pipeline) -> Iterator[tuple[str, Pipeline]]:
-    """Yield the pipelines that components wrap, with the component's name."""
-    for name, instance in pipeline.walk():
-        for value in _held(instance):
-            if isinstance(value, Pipeline):
-                yield name, value
+def one_line(error: BaseException) -> str:
+    """Return an error's kind and the beginning of what it says, for a message of one line."""
+    told = " ".join(str(error).split())
+    return f"{type(error).__name__}: {told[:_TOLD]}{'...' if len(told) > _TOLD else ''}"
 
 
 def takes_documents(kind: Any) -> bool:

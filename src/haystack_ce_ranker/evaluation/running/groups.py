@@ -125,8 +125,7 @@ class PipelineGroup(SystemGroup):
         self.key = key_of("pipeline", measured.pipeline.to_dict(), list(self._names), run_key, collection_key)
 
     def prepare(self) -> None:
-        self._measured.fill(self._collection)
-        self._measured.warm_up()
+        self._measured.prepare(self._collection)
         output = self._run(next(iter(self._collection.queries)), _WARM_UP)
         reports = map(_report, output.outputs.values())
         devices = sorted({str(report["device"]) for report in reports if "device" in report} - {"cpu"})

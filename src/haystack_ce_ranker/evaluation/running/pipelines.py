@@ -3,11 +3,12 @@ Any Haystack pipeline as something that can be measured: load it, send queries, 
 
 How a pipeline and a collection meet (the documentation of `evaluate` repeats these rules):
 
-- *Stores.* Every document store that a component holds (also inside a SuperComponent) is filled with the collection:
-  `Document.id` is the collection's id, `content` is title, newline, text, `meta` is the collection's metadata. A store
-  that already holds other documents is refused, so that neither an index nor a measurement is spoilt.
-- *Embeddings.* Where a text embedder feeds a retriever, the document embedder of the same family, with the same
-  parameters, embeds that store's documents.
+- *Stores.* Every document store that a component holds, itself or in other components, lists, dictionaries, tools or
+  pipelines, is filled with the collection: `Document.id` is the collection's id, `content` is title, newline, text,
+  `meta` is the collection's metadata. A store that already holds other documents is refused, so that neither an index
+  nor a measurement is spoilt. A pipeline without a store must find the collection by itself.
+- *Embeddings.* Where a text embedder feeds a retriever, or one component holds both, the document embedder of the same
+  family, with the same parameters, embeds that store's documents.
 - *Query.* It goes to every unconnected input named `query`, `text`, `question`, `search_query` or `prompt` that takes
   a string (or, as a list of one, to `queries` and `texts`). In a YAML, hayhooks' `inputs: {query: [...]}` takes
   precedence.
@@ -27,6 +28,7 @@ from typing import Any
 
 import yaml
 from haystack import Document, Pipeline
+from haystack.core.errors import PipelineRuntimeError
 from haystack.tracing.tracer import NullSpan, NullTracer, Span, enable_tracing, tracer
 
 from haystack_ce_ranker.evaluation.data.collections import Collection
@@ -39,14 +41,17 @@ from haystack_ce_ranker.evaluation.running.graphs import (
     first_stage,
     makers_of,
     needed_for,
+    one_line,
     takes,
     takes_documents,
     unfed,
     without,
 )
+from haystack_ce_ranker.evaluation.running.parts import document_stores
 
 _QUERY_NAMES = ("query", "text", "question", "search_query", "prompt")
 _QUERY_LIST_NAMES = ("queries", "texts")
+_TRIED = 5  # queries that show whether a pipeline without a store finds the collection
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +99,38 @@ class MeasuredPipeline:
         return fill(self.pipeline, collection, title=title)
 
     def warm_up(self) -> None:
-        """Load models and build indexes, so that no query pays for it. Call it once the stores are filled."""
-        self.pipeline.warm_up()
+        """
+        Load models and build indexes, so that no query pays for it. Call it once the stores are filled.
+
+        :raises PipelineError: If a component raises an error of a kind that says nothing about its settings.
+        """
+        try:
+            self.pipeline.warm_up()
+        except (ValueError, OSError, ImportError):
+            raise
+        except Exception as error:  # each client and runtime raises errors of its own
+            raise PipelineError(f"pipeline {self.name!r} could not be loaded ({one_line(error)})") from error
+
+    def prepare(self, collection: Collection, *, title: str = "content") -> tuple[str, ...]:
+        """
+        Fill the stores and warm up; returns the notes of `fill`.
+
+        :raises PipelineError: If a store does not take the collection, or there is neither a store nor a retriever that
+            knows the collection already.
+        """
+        notes = self.fill(collection, title=title)
+        self.warm_up()
+        if self.candidate_sockets or document_stores(self.pipeline):
+            return notes
+        tried = list(collection.queries.values())[:_TRIED]
+        if not any(one.id in collection.documents for query in tried for one in self.run(query).documents):
+            raise PipelineError(
+                f"pipeline {self.name!r} holds no document store that the collection could be written to, and of its "
+                f"first {len(tried)} queries none finds a document of collection {collection.name!r}: let a component "
+                "keep the store, or the retriever with the store, as an attribute (a list or a dictionary will do), or "
+                "give candidates with --run"
+            )
+        return (*notes, "no document store was filled: a retriever finds the collection in an index of its own")
 
     def run(self, query: str, candidates: Sequence[Document] | None = None) -> PipelineOutput:
         """Send one query through; `candidates` stand for the first stage, and are needed for `candidate_sockets`."""
@@ -109,7 +144,12 @@ class MeasuredPipeline:
             data.setdefault(name, {})[socket_name] = list(candidates) if candidates is not None else []
         with _stage_clock() as clock:
             started, busy = time.perf_counter(), time.process_time()
-            outputs = self.pipeline.run(data, include_outputs_from=set(self.stages))
+            try:
+                outputs = self.pipeline.run(data, include_outputs_from=set(self.stages))
+            except PipelineRuntimeError as error:
+                cause = error if error.__cause__ is None else error.__cause__
+                failed = f"component {error.component_name!r} failed ({one_line(cause)})"
+                raise PipelineError(f"pipeline {self.name!r}: {failed}") from error
             seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - busy
         present = [(name, socket) for name, socket in self.ends if isinstance(outputs.get(name, {}).get(socket), list)]
         if len(present) > 1:

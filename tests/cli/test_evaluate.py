@@ -110,7 +110,9 @@ def test_a_pipeline_that_finds_nothing_is_refused(collection, tmp_path):
 
 
 def test_a_store_that_calls_an_embedding_function_is_one_line_that_says_what_to_do(collection, tmp_path, monkeypatch):
-    pytest.importorskip("haystack_integrations.document_stores.chroma", reason="needs chroma-haystack")
+    pytest.importorskip(
+        "haystack_integrations.document_stores.chroma", reason="needs chroma-haystack", exc_type=ImportError
+    )
     import httpx
     from chromadb.utils.embedding_functions.onnx_mini_lm_l6_v2 import ONNXMiniLM_L6_V2
     from haystack_integrations.document_stores.chroma import ChromaDocumentStore
@@ -128,7 +130,9 @@ def test_a_store_that_calls_an_embedding_function_is_one_line_that_says_what_to_
 
 
 def test_a_store_that_is_not_there_is_one_line(collection, tmp_path):
-    pytest.importorskip("haystack_integrations.document_stores.qdrant", reason="needs qdrant-haystack")
+    pytest.importorskip(
+        "haystack_integrations.document_stores.qdrant", reason="needs qdrant-haystack", exc_type=ImportError
+    )
     from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
 
     path = written(tmp_path, BM25Retriever(QdrantDocumentStore(url="http://127.0.0.1:9", embedding_dim=4)))

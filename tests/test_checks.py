@@ -1,7 +1,10 @@
 """Checks of parameters: what counts as a number, what comes back, and what an error says."""
 
+import enum
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,8 +71,76 @@ def test_a_choice_lists_what_there_is():
         checks.choice("method", ["a"], ("a",), optional=True)
 
 
+Name = enum.Enum("Name", {"A": "a"}, type=str)
+
+
+def test_a_number_that_is_too_large_for_a_float_is_not_finite():
+    assert not checks.is_finite(10**400)
+    for infinite in (True, False):
+        with pytest.raises(ValueError, match="k1 must be a (finite )?number, but got 1000"):
+            checks.number("k1", 10**400, infinite=infinite)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [("5", "'5', a text."), (5.0, "5.0, a float: write 5."), (True, "True, a boolean."), (0, "0.")]
+)
+def test_what_looks_like_a_whole_number_is_told_apart(value, told):
+    with pytest.raises(ValueError, match=f"top_k must be a whole number >= 1, but got {re.escape(told)}$"):
+        checks.whole_number("top_k", value)
+
+
+def test_flags_are_booleans_alone():
+    assert checks.flag("scale_score", np.bool_(True)) is True
+    assert checks.flag("scale_score", None, optional=True) is None
+    for wrong in ("false", 0, 1, None, []):
+        with pytest.raises(ValueError, match="scale_score must be True or False, but got "):
+            checks.flag("scale_score", wrong)
+
+
+def test_paths_come_back_as_texts():
+    assert checks.path("index_path", Path("a/b")) == "a/b"
+    assert checks.path("index_path", None) is None
+    for wrong in ("", " ", 5, b"a"):
+        with pytest.raises(ValueError, match="index_path must be a path"):
+            checks.path("index_path", wrong)
+
+
+def test_texts_that_are_more_than_texts_come_back_plain():
+    for value in (Name.A, np.str_("a")):
+        found = [
+            checks.text("name", value),
+            checks.choice("name", value, ("a",)),
+            checks.path("name", value),
+            *checks.names("name", [value]),
+            *checks.options("name", {value: 1}),
+        ]
+        assert found == ["a"] * 5
+        assert {type(one) for one in found} == {str}
+
+
+def test_options_are_copied_deeply_and_made_plain_as_far_as_there_is_a_plain_form():
+    odd = object()
+    given = {"a": {1: np.int64(1), "b": [np.float32(0.5), np.bool_(True), Path("a"), odd]}, "c": {np.int64(2)}}
+    found = checks.options("filters", given)
+    assert found == {"a": {1: 1, "b": [0.5, True, "a", odd]}, "c": {2}}
+    assert [type(one) for one in found["a"]["b"]] == [float, bool, str, object]
+    assert found["a"] is not given["a"]
+
+
+def test_what_can_be_written_is_copied_and_what_cannot_is_named_by_its_place():
+    given = {"a": [1, (True, None)], "b": {"c": {0.5}}}
+    found = checks.writable("filters", given)
+    assert found == given
+    assert found["a"] is not given["a"]
+    with pytest.raises(ValueError, match=r"filters\['a'\]\[1\] is .*, and a pipeline's YAML cannot hold int64: give"):
+        checks.writable("filters", {"a": [0, np.int64(1)]})
+
+
 def test_texts_and_names():
     assert checks.text("query", "") == ""
+    assert checks.text("query", None, optional=True) is None
+    with pytest.raises(ValueError, match="name must not be empty, but got ' '"):
+        checks.text("name", " ", empty=False)
     with pytest.raises(ValueError, match="query must be a text, but got None"):
         checks.text("query", None)
     given = ("title", "tags")

@@ -378,7 +378,7 @@ def test_reserved_or_impossible_input_names_give_a_clear_error(name: Any) -> Non
         ({"top_k": 0}, "top_k must be a whole number >= 1 or None, but got 0"),
         ({"top_k": True}, "but got True"),
         ({"name": None}, "name must be a text, but got None"),
-        ({"score_threshold": float("nan")}, "score_threshold must be a finite number or None, but got nan"),
+        ({"score_threshold": float("nan")}, "score_threshold must be a number or None, but got nan"),
         ({"rank_constant": -1}, "rank_constant must be a finite number >= 0, but got -1"),
     ],
 )

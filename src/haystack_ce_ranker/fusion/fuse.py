@@ -98,7 +98,9 @@ def check_weights(weights: object, *, inputs: Sequence[str] | None = None) -> di
     if not isinstance(weights, Mapping) or not weights:
         raise ValueError(f"weights must map input names to numbers, such as {{'bm25': 0.2}}, but got {weights!r}")
     plain = {
-        str(name): float(number(f"weights: the weight of {name!r}", weight, least=0.0))
+        str.__str__(name) if isinstance(name, str) else str(name): float(
+            number(f"weights: the weight of {name!r}", weight, least=0.0)
+        )
         for name, weight in weights.items()
     }
     if inputs is not None and set(weights) != set(inputs):

@@ -180,7 +180,7 @@ def parse_normalization(spec: object, *, where: str = "normalize") -> Normalizat
         range.
     """
     if isinstance(spec, Normalization):
-        return spec
+        spec = spec.spec()  # one that was made by hand is checked, too
     given = {"name": spec} if isinstance(spec, str) else spec
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
         raise ValueError(f"{where} must be a name or {{'name': ..., parameters}}, but got {spec!r}")
@@ -212,7 +212,7 @@ def parse_normalizations(normalize: object, inputs: Sequence[str]) -> dict[str, 
         normalize = {name: spec for name, spec in DEFAULT_NORMALIZERS.items() if name in inputs}
     if isinstance(normalize, Mapping) and isinstance(normalize.get("name"), str) and "name" not in inputs:
         return dict.fromkeys(inputs, parse_normalization(normalize))  # one, with its parameters, for all
-    if isinstance(normalize, str):
+    if isinstance(normalize, str | Normalization):
         return dict.fromkeys(inputs, parse_normalization(normalize))
     if not isinstance(normalize, Mapping):
         raise ValueError(f"normalize must be a name or {{input: name}}, but got {normalize!r}")

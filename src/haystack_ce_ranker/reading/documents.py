@@ -76,7 +76,7 @@ class DocumentEncoder:
     """
 
     def __init__(self, tokenizer: PairTokenizer, *, cache_tokens: int = 2_000_000) -> None:
-        whole_number("cache_tokens", cache_tokens, least=0)
+        cache_tokens = whole_number("cache_tokens", cache_tokens, least=0)
         self._tokenizer = tokenizer
         self._cache: LRUCache[bytes, EncodedDocument] = LRUCache(max(cache_tokens, 1), getsizeof=len_or_one)
         self._cache_tokens = cache_tokens

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from haystack_ce_ranker import checks
 from haystack_ce_ranker.backends.protocol import Backend
 from haystack_ce_ranker.reading.documents import DocumentEncoder, DocumentText, content_key
 from haystack_ce_ranker.reading.passages import Piece
@@ -74,7 +75,7 @@ class _Request:
         self.positions: list[int] = []
         numbers: dict[DocumentText, int] = {}
         for place, given in enumerate(documents[:depth]):
-            text = given if isinstance(given, DocumentText) else DocumentText(given)
+            text = given if isinstance(given, DocumentText) else DocumentText(checks.text(f"documents[{place}]", given))
             if text not in numbers:
                 numbers[text] = len(numbers)
                 self.places.append(place)
@@ -192,8 +193,13 @@ class CrossEncoderScorer:
             keep a logit of None. With a shared token budget all documents are tokenised first, because the shares
             depend on them.
         :returns: The scores, and what they cost.
-        :raises ValueError: If what is embedded around a document leaves no room for its content.
+        :raises ValueError: If a value is not what its parameter takes, or what is embedded around a document leaves no
+            room for its content.
         """
+        top_k, depth = (
+            checks.whole_number(name, value, optional=True) for name, value in (("top_k", top_k), ("depth", depth))
+        )
+        deadline = checks.number("deadline", deadline, infinite=True, optional=True)
         cost = ScoringCost()
         request = _Request(self._encode_queries([query], cost)[0], documents, depth=depth)
         budget = self.policy.max_tokens_per_query
@@ -279,9 +285,10 @@ class CrossEncoderScorer:
 
     def _encode_queries(self, queries: Sequence[str], cost: ScoringCost) -> list[EncodedQuery]:
         started = time.perf_counter()
-        unique = [self.backend.query_prompt + query for query in dict.fromkeys(queries)]
+        different = list(dict.fromkeys(checks.text("query", query) for query in queries))
+        unique = [self.backend.query_prompt + query for query in different]
         encoded = map(EncodedQuery, unique, self.backend.tokenizer.encode(unique))
-        by_text = dict(zip(dict.fromkeys(queries), encoded, strict=True))
+        by_text = dict(zip(different, encoded, strict=True))
         cost.tokenise += time.perf_counter() - started
         return [by_text[query] for query in queries]
 

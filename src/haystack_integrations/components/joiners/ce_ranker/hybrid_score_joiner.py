@@ -23,7 +23,7 @@ from haystack_ce_ranker.fusion.fuse import (
     check_weights,
     fuse,
 )
-from haystack_ce_ranker.fusion.normalizers import parse_normalizations
+from haystack_ce_ranker.fusion.normalizers import Normalization, parse_normalizations
 from haystack_ce_ranker.provenance import KEY, raw_score
 from haystack_integrations.components.joiners.ce_ranker.input_warnings import InputWarnings
 from haystack_integrations.components.joiners.ce_ranker.inputs import REPORT, Input, check_input_name, read_inputs
@@ -93,18 +93,18 @@ class HybridScoreJoiner:
         :raises ValueError: If a parameter is out of its range, or the name of an input is reserved: `weights`, `top_k`,
             `score_threshold`, `self`, the joiner's own `name`, anything that ends in `_report` or is not an identifier.
         """
-        self.name = checks.text("name", name)
+        self.name = checks.text("name", name, empty=False)
         self.weights = check_weights(weights)
         for given in weights:
-            check_input_name(given, own=name)
+            check_input_name(given, own=self.name)
         self.method = checks.choice("method", method, METHODS)
         self.normalizations = parse_normalizations(normalize, list(self.weights))
         self.normalize = _plain(normalize)
         self.missing = checks.choice("missing", missing, MISSING_RULES)
         self.top_k = checks.whole_number("top_k", top_k, optional=True)
-        self.score_threshold = checks.number("score_threshold", score_threshold, optional=True)
+        self.score_threshold = checks.number("score_threshold", score_threshold, infinite=True, optional=True)
         self.rank_constant = checks.number("rank_constant", rank_constant, least=0)
-        self._warnings = InputWarnings(self.normalizations, missing)
+        self._warnings = InputWarnings(self.normalizations, self.missing)
         for given in self.weights:
             component.set_input_type(self, given, list[Document] | None, None)
             component.set_input_type(self, given + REPORT, dict[str, Any] | None, None)
@@ -158,9 +158,9 @@ class HybridScoreJoiner:
         """
         used = self.weights if weights is None else check_weights(weights, inputs=list(self.weights))
         limit = self.top_k if top_k is None else checks.whole_number("top_k", top_k)
-        threshold = (
-            self.score_threshold if score_threshold is None else checks.number("score_threshold", score_threshold)
-        )
+        threshold = self.score_threshold
+        if score_threshold is not None:
+            threshold = checks.number("score_threshold", score_threshold, infinite=True)
         inputs = read_inputs(lists, list(self.weights))
         if self.method == "weighted_sum":
             self._warnings.look_at(inputs, used)
@@ -301,7 +301,11 @@ def _merged(copies: list[tuple[str, Document]]) -> tuple[Document, dict[str, Any
 
 
 def _plain(normalize: Any) -> Any:
-    """Return a copy of a checked `normalize` in which numbers are plain."""
+    """Return a copy of a checked `normalize` in which numbers, texts and normalizers are plain."""
+    if isinstance(normalize, Normalization):
+        return normalize.spec()
     if isinstance(normalize, Mapping):
-        return {name: _plain(value) for name, value in normalize.items()}
+        return {str.__str__(name): _plain(value) for name, value in normalize.items()}
+    if isinstance(normalize, str):
+        return str.__str__(normalize)
     return checks.number("normalize", normalize) if checks.is_number(normalize) else normalize

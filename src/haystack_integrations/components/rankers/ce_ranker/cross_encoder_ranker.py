@@ -6,6 +6,7 @@ It passes texts to the engine (`haystack_ce_ranker.scoring`), and returns the sc
 """
 
 import asyncio
+import copy
 import inspect
 import math
 import threading
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 from haystack import Document, component, default_from_dict, default_to_dict, logging
 from haystack.utils import ComponentDevice, Secret
-from haystack.utils.hf import deserialize_hf_model_kwargs, serialize_hf_model_kwargs
+from haystack.utils.hf import deserialize_hf_model_kwargs
 
 from haystack_ce_ranker import checks
 from haystack_ce_ranker.backends import loading
@@ -230,7 +231,7 @@ class CrossEncoderRanker:
         self._scorer: CrossEncoderScorer | None = None
         self._warned_of_candidates = False
         outputs: dict[str, Any] = {"documents": list[Document], "report": dict[str, Any]}
-        if return_passages:
+        if self.return_passages:
             outputs["passages"] = list[Document]
         component.set_output_types(self, **outputs)
 
@@ -238,14 +239,16 @@ class CrossEncoderRanker:
         return {"model": self.model, "backend": self.backend}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the component as plain values. A device of None stays None: the machine that loads it decides."""
-        parameters = {name: _copied(getattr(self, name)) for name in _PARAMETERS}
+        """
+        Return the component as plain values. A device of None stays None: the machine that loads it decides.
+
+        :raises ValueError: If options hold something that a YAML cannot, such as an `AddedToken`; the error names it.
+        """
+        parameters = {name: getattr(self, name) for name in _PARAMETERS}
         for name in ("device", "token"):
             if parameters[name] is not None:
                 parameters[name] = parameters[name].to_dict()
-        if parameters["model_kwargs"] is not None:
-            serialize_hf_model_kwargs(parameters["model_kwargs"])
-        return default_to_dict(self, **parameters)
+        return default_to_dict(self, **{name: checks.writable(name, value) for name, value in parameters.items()})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "CrossEncoderRanker":
@@ -255,9 +258,10 @@ class CrossEncoderRanker:
             parameters["device"] = ComponentDevice.from_dict(parameters["device"])
         if isinstance(parameters.get("token"), dict):
             parameters["token"] = Secret.from_dict(parameters["token"])
-        if parameters.get("model_kwargs") is not None:
-            parameters["model_kwargs"] = dict(parameters["model_kwargs"])
-            deserialize_hf_model_kwargs(parameters["model_kwargs"])
+        for name in ("model_kwargs", "tokenizer_kwargs", "config_kwargs"):
+            if isinstance(parameters.get(name), dict):
+                parameters[name] = copy.deepcopy(parameters[name])
+                deserialize_hf_model_kwargs(parameters[name])
         ranker: CrossEncoderRanker = default_from_dict(cls, {**data, "init_parameters": parameters})
         return ranker
 
@@ -311,7 +315,7 @@ class CrossEncoderRanker:
         """
         checks.text("query", query)
         top_k = self.top_k if top_k is None else checks.whole_number("top_k", top_k)
-        scale_score = self.scale_score if scale_score is None else scale_score
+        scale_score = self.scale_score if scale_score is None else checks.flag("scale_score", scale_score)
         least = self.score_threshold if score_threshold is None else threshold("score_threshold", score_threshold)
         given = read_documents(documents)
         candidates = deduplicated(given)
@@ -421,11 +425,6 @@ class CrossEncoderRanker:
 
 
 _PARAMETERS = [name for name in inspect.signature(CrossEncoderRanker.__init__).parameters if name != "self"]
-
-
-def _copied(value: Any) -> Any:
-    """Return a copy of a dictionary or list, so that changes to the result do not reach the ranker."""
-    return type(value)(value) if isinstance(value, dict | list) else value
 
 
 def _sort_key(score: DocumentScore) -> tuple[bool, float]:

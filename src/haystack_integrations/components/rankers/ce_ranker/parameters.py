@@ -1,13 +1,16 @@
 """The ranker's parameters: each checked by its rule and made a plain value, in one place."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
 
+from haystack.utils import ComponentDevice, Secret
+
 from haystack_ce_ranker.backends.loading import BACKENDS
 from haystack_ce_ranker.backends.model_files import DTYPES
-from haystack_ce_ranker.checks import choice, names, number, text, whole_number
+from haystack_ce_ranker.checks import choice, flag, names, number, options, path, text, whole_number
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 
 ON_TRUNCATION = ("report", "warn", "error")
@@ -17,16 +20,28 @@ _count = partial(whole_number, optional=True)
 
 
 def _model(name: str, value: object) -> str:
-    model = str(value)
-    if not model.strip():
-        raise ValueError(f"{name} must be a hub id, a folder or 'package:<name>/<path>', but got {value!r}.")
-    return model
+    model = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(model, str) or not model.strip():
+        raise ValueError(f"{name} must be a hub id, a folder or 'package:<name>/<path>', but got {value!r:.100}.")
+    return str.__str__(model)
 
 
-def _name(name: str, value: object) -> str:
-    if not text(name, value):
-        raise ValueError(f"{name} must not be empty, but got {value!r}.")
-    return str(value)
+def _device(name: str, value: object) -> ComponentDevice | None:
+    if value is not None and not isinstance(value, ComponentDevice):
+        raise ValueError(
+            f"{name} must be a ComponentDevice, such as ComponentDevice.from_str('cuda:0'), or None, "
+            f"but got {value!r:.100}."
+        )
+    return value
+
+
+def _token(name: str, value: object) -> Secret | None:
+    if value is not None and not isinstance(value, Secret):
+        raise ValueError(  # without the value, which must not get into a log
+            f"{name} must be a Secret, such as Secret.from_env_var('HF_TOKEN'), or None, but got a value of type "
+            f"{type(value).__name__}."
+        )
+    return value
 
 
 def threshold(name: str, value: object) -> float | None:
@@ -36,22 +51,33 @@ def threshold(name: str, value: object) -> float | None:
 
 _RULES: dict[str, Callable[[str, Any], Any]] = {
     "model": _model,
+    "device": _device,
+    "token": _token,
+    "revision": partial(text, empty=False, optional=True),
     "top_k": _at_least_one,
+    **dict.fromkeys(
+        ("query_prefix", "query_suffix", "document_prefix", "document_suffix", "embedding_separator"), text
+    ),
     "meta_fields_to_embed": lambda name, value: names(name, value) or [],
+    "embedding_separator": text,
+    "scale_score": flag,
     "score_threshold": threshold,
+    "trust_remote_code": flag,
+    **dict.fromkeys(("model_kwargs", "tokenizer_kwargs", "config_kwargs"), options),
     "backend": partial(choice, choices=BACKENDS),
     "dtype": partial(choice, choices=DTYPES, optional=True),
     "batch_size": _count,
     "batch_tokens": _count,
     "on_truncation": partial(choice, choices=ON_TRUNCATION),
+    "return_passages": flag,
     "depth": _count,
     "deadline_ms": partial(number, above=0, optional=True),
     "cache_size": partial(whole_number, least=0),
     "threads": _count,
-    "speed_profile": lambda _, value: None if value is None else str(value),
-    "name": _name,
+    "speed_profile": path,
+    "name": partial(text, empty=False),
 }
-"""The rule of each parameter, by name. `ReadingPolicy` checks its own. All others are taken as they are."""
+"""The rule of each parameter, by name. `ReadingPolicy` checks its own."""
 
 
 def policy_of(given: Mapping[str, Any]) -> ReadingPolicy:
@@ -69,10 +95,11 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
 
     :raises ValueError: If a value is out of range or not among the choices.
     """
-    plain = {name: _RULES[name](name, value) if name in _RULES else value for name, value in given.items()}
     policy = policy_of(given)
-    plain |= {one.name: getattr(policy, one.name) for one in fields(policy) if one.name in given}
-    model_kwargs = given["model_kwargs"]
+    plain = {
+        name: _RULES[name](name, value) if name in _RULES else getattr(policy, name) for name, value in given.items()
+    }
+    model_kwargs = plain["model_kwargs"]
     twice = {"dtype", "torch_dtype"} & set(model_kwargs if model_kwargs is not None else ())
     if plain["dtype"] is not None and twice:
         raise ValueError(

@@ -28,6 +28,7 @@ from haystack_integrations.components.retrievers.ce_ranker.store_index import In
 RECORD = "bm25"
 _SCALING = 8.0  # Haystack's in-memory, Elasticsearch and OpenSearch stores scale BM25 scores like this
 _ENGINES = ("auto", "bm25s", "native")
+_FILTER_POLICIES = tuple(policy.value for policy in FilterPolicy)
 _REFRESH = ("auto", "every_run", "manual")
 
 
@@ -117,30 +118,32 @@ class BM25Retriever:
 
         :raises ValueError: If a parameter has a value it cannot have.
         """
-        self.document_store = document_store
-        self.filters = filters
-        self.filter_policy = FilterPolicy.from_str(filter_policy) if isinstance(filter_policy, str) else filter_policy
+        self.document_store = _store("document_store", document_store)
+        self.filters = checks.options("filters", filters)
+        self.filter_policy = FilterPolicy(
+            checks.choice("filter_policy", getattr(filter_policy, "value", filter_policy), _FILTER_POLICIES)
+        )
         self.top_k = checks.whole_number("top_k", top_k)
-        self.scale_score = bool(scale_score)
-        self.language = language
-        self.tokenization_regex = tokenization_regex
+        self.scale_score = checks.flag("scale_score", scale_score)
+        self.language = checks.text("language", language, optional=True)
+        self.tokenization_regex = checks.text("tokenization_regex", tokenization_regex, empty=False, optional=True)
         scoring = Scoring(method=method, k1=k1, b=b, delta=delta)
         self.method, self.k1, self.b, self.delta = scoring.method, scoring.k1, scoring.b, scoring.delta
         self.meta_fields_to_index = checks.names("meta_fields_to_index", meta_fields_to_index)
-        self.index_path = None if index_path is None else str(index_path)
+        self.index_path = checks.path("index_path", index_path)
         self.refresh = checks.choice("refresh", refresh, _REFRESH)
         self.engine = checks.choice("engine", engine, _ENGINES)
-        self.native_parameters = native_parameters
+        self.native_parameters = checks.options("native_parameters", native_parameters)
 
-        pattern = DEFAULT_TOKENIZATION_REGEX if tokenization_regex is None else tokenization_regex
+        pattern = DEFAULT_TOKENIZATION_REGEX if self.tokenization_regex is None else self.tokenization_regex
         self._native = self._native_retriever()
         self._index = StoreIndex(
             document_store,
-            analysis=Analysis(language, pattern),
+            analysis=Analysis(self.language, pattern),
             scoring=scoring,
             meta_fields=() if self.meta_fields_to_index is None else tuple(self.meta_fields_to_index),
             path=self.index_path,
-            refresh=refresh,
+            refresh=self.refresh,
         )
 
     def _native_retriever(self) -> Any:
@@ -173,11 +176,21 @@ class BM25Retriever:
         return {"document_store": type(self.document_store).__name__}
 
     def to_dict(self) -> dict[str, Any]:
-        """Serialize the component to plain values."""
+        """
+        Serialize the component to plain values.
+
+        :raises ValueError: If `filters` or `native_parameters` hold something that a YAML cannot; the error names it.
+        """
         names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
         values = {name: getattr(self, name) for name in names}
         values |= {"document_store": self.document_store.to_dict(), "filter_policy": self.filter_policy.value}
-        return default_to_dict(self, **copy.deepcopy(values))
+        return default_to_dict(
+            self,
+            **{
+                name: copy.deepcopy(value) if name == "document_store" else checks.writable(name, value)
+                for name, value in values.items()
+            },
+        )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "BM25Retriever":
@@ -233,7 +246,7 @@ class BM25Retriever:
         :param scale_score: See the component's; None for that.
         :returns: `documents`, best first. There are fewer than `top_k` only if no others have a word of the query and
             pass the filters.
-        :raises ValueError: If `query` is not a text or `top_k` is below 1.
+        :raises ValueError: If a value is not what its parameter takes.
         """
         asked = self._asked(query, filters, top_k, scale_score)
         if not query.strip():
@@ -291,15 +304,16 @@ class BM25Retriever:
             return {"documents": [self.run(query, filters, top_k, scale_score)["documents"] for query in queries]}
         searches = [self._asked(query, filters, top_k, scale_score) for query in queries]
         indexed = self._index.current()
-        allowed = self._index.allowed(indexed, apply_filter_policy(self.filter_policy, self.filters, filters))
+        given = checks.options("filters", filters)
+        allowed = self._index.allowed(indexed, apply_filter_policy(self.filter_policy, self.filters, given))
         return {"documents": [self._search(indexed, asked, allowed) for asked in searches]}
 
     def _asked(self, query: str, filters: dict[str, Any] | None, top_k: int | None, scale_score: bool | None) -> _Asked:
         return _Asked(
             checks.text("query", query),
-            apply_filter_policy(self.filter_policy, self.filters, filters),
+            apply_filter_policy(self.filter_policy, self.filters, checks.options("filters", filters)),
             self.top_k if top_k is None else checks.whole_number("top_k", top_k),
-            self.scale_score if scale_score is None else scale_score,
+            self.scale_score if scale_score is None else checks.flag("scale_score", scale_score),
         )
 
     def _search(self, indexed: Indexed, asked: _Asked, allowed: Allowed | None) -> list[Document]:
@@ -308,6 +322,12 @@ class BM25Retriever:
         found = (documents[position] for position in hits.positions.tolist())
         without_embedding = getattr(self.document_store, "return_embedding", True) is False
         return _noted(found, hits.scores.tolist(), asked.scale_score, without_embedding)
+
+
+def _store(name: str, value: Any) -> Any:
+    if not native.has_engine(value) and not callable(getattr(value, "filter_documents", None)):
+        raise ValueError(f"{name} must be a Haystack document store, but got {value!r:.100}.")
+    return value
 
 
 def _noted(

@@ -14,6 +14,7 @@ from haystack import Document, component, default_from_dict, default_to_dict
 from haystack_ce_ranker.checks import choice, number, text
 from haystack_ce_ranker.gating.decision import PREDICTORS, decide
 from haystack_ce_ranker.provenance import raw_score, record, with_record
+from haystack_integrations.components.rankers.ce_ranker.documents import read_documents
 
 
 @component
@@ -52,10 +53,10 @@ class RerankGate:
         """
         self.threshold = float(number("threshold", threshold, infinite=True))
         self.predictor = choice("predictor", predictor, PREDICTORS)
-        if not text("name", name) or name == stage:
+        self.stage = text("stage", stage, empty=False, optional=True)
+        self.name = text("name", name, empty=False)
+        if self.name == self.stage:
             raise ValueError(f"name must not be empty or the name of the stage ({stage!r}), but got {name!r}.")
-        self.stage = stage
-        self.name = name
 
     def to_dict(self) -> dict[str, Any]:
         """Return the component as plain values."""
@@ -96,9 +97,11 @@ class RerankGate:
             decided; and `report`: `decision` (`rerank` or `keep`), `reason` in words, `predictor`, `value` (None where
             it has none), `threshold`, `documents`, and `usable`, how many of their scores are numbers.
         :raises ValueError: If `query` is not a text, or `threshold` is not a number.
+        :raises TypeError: If `documents` is not a list of documents.
         """
         text("query", query)
         used = self.threshold if threshold is None else float(number("threshold", threshold, infinite=True))
+        documents = read_documents(documents)
         found = decide(self.predictor, self._scores(documents), threshold=used)
         way = "rerank" if found.rerank else "keep"
         noted = {"decision": way, "predictor": self.predictor, "value": found.value, "threshold": used}

@@ -91,11 +91,6 @@ def test_what_is_hidden_from_imports_is_not_installed(monkeypatch, tiny_bert):
     assert choose(ModelOptions(tiny_bert, **CPU)).backend == "torch"
 
 
-def test_a_dtype_in_model_kwargs_stays(installed, tiny_bert):
-    chosen = choose(ModelOptions(tiny_bert, model_kwargs={"torch_dtype": "float32"}, **CPU))
-    assert chosen.dtype is None
-
-
 def test_a_model_that_cannot_be_converted_runs_on_torch(tiny_bert, monkeypatch, caplog):
     def refuse(exact):
         raise runtime.ConversionError("no")

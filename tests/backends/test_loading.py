@@ -5,6 +5,7 @@ from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from fakes import FakeBackend, scores_of
 from haystack_ce_ranker.backends import loading
@@ -36,6 +37,27 @@ def test_a_runtime_is_added_by_one_line_of_the_table(monkeypatch, tmp_path):
     (tmp_path / "model.fake").write_bytes(b"")
     with pytest.raises(ModelNotFoundError, match=r"has only fake weights \(model.fake\) in .*: set backend='fake'"):
         loading.load("torch", ModelOptions(str(tmp_path)))
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize("name", ["torch", "onnx", "openvino", "auto"])
+def test_a_dtype_in_model_kwargs_is_the_option_for_every_runtime(tiny_bert, float_onnx, name, key):
+    openvino = pytest.importorskip("openvino")
+    folder = float_onnx if name == "onnx" else tiny_bert
+    for dtype in ("float32", "torch.float32", torch.float32):
+        assert loading.load(name, ModelOptions(folder, model_kwargs={key: dtype}, device="cpu")).dtype == "float32"
+    with pytest.raises(ValueError, match=rf"model_kwargs\['{key}'\] must be one of .*, but got 'float64'"):
+        loading.load(name, ModelOptions(folder, model_kwargs={key: torch.float64}))
+    with pytest.raises(ValueError, match=rf"dtype='auto' and model_kwargs\['{key}'\]='bfloat16' say the same thing"):
+        loading.load(name, ModelOptions(folder, dtype="auto", model_kwargs={key: "bfloat16"}))
+    if name == "onnx":
+        with pytest.raises(ValueError, match="dtype='bfloat16' is not what .*model.onnx holds"):
+            loading.load(name, ModelOptions(folder, model_kwargs={key: "bfloat16"}))
+        return
+    if name == "torch" or "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert (
+            loading.load(name, ModelOptions(folder, model_kwargs={key: "bfloat16"}, device="cpu")).dtype == "bfloat16"
+        )
 
 
 def test_runtimes_whose_package_is_there_are_installed_and_a_choice_among_them_is_none(monkeypatch):

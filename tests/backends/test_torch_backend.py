@@ -1,18 +1,25 @@
 """The torch runtime: equal to sentence-transformers, clear errors, and its number of threads."""
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sentence_transformers import CrossEncoder
+from transformers import AutoModelForSequenceClassification
 
-from fakes import DOCUMENTS, save_causal, scores_of
+from fakes import CASES, DOCUMENTS, batch_of, padded_logits, save_bert, save_causal, scores_of, tiny_model
 from haystack_ce_ranker.backends import loading
+from haystack_ce_ranker.backends.configuration import stores_quantised
+from haystack_ce_ranker.backends.float32_head import keep_head_in_float32
 from haystack_ce_ranker.backends.model_files import ModelNotFoundError, ModelOptions
-from haystack_ce_ranker.backends.torch_backend import resolve_dtype
+from haystack_ce_ranker.backends.packed import PackedForm
+from haystack_ce_ranker.backends.torch_backend import DTYPES, resolve_dtype
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 
 THREE = ["the hut in the snow", "a car", "berlin is a city of germany. " * 3]
@@ -59,6 +66,85 @@ def test_low_precision_ranks_and_reports(tiny_bert):
     exact = scores_of(loading.load("torch", ModelOptions(tiny_bert)))
     assert np.corrcoef(scores_of(backend), exact)[0, 1] > 0.95
     assert scores_of(backend) == pytest.approx(exact, rel=0.2)
+
+
+@pytest.fixture(scope="module")
+def half_bert(tmp_path_factory):
+    """A function that saves the tiny model in a dtype of two bytes, and returns the folder."""
+
+    def save(dtype):
+        folder = tmp_path_factory.mktemp("half") / str(dtype)
+        model = AutoModelForSequenceClassification.from_pretrained(save_bert(folder))
+        model.to(dtype).save_pretrained(folder)
+        return str(folder)
+
+    return save
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+def test_a_checkpoint_of_two_bytes_computes_in_float32_by_default(half_bert, stored, name):
+    pytest.importorskip(name)
+    folder = half_bert(stored)
+    exact = CrossEncoder(folder, model_kwargs={"dtype": "float32"})
+    expected = exact.predict([("the hut", text) for text in DOCUMENTS], activation_fn=torch.nn.Identity())
+    backend = loading.load(name, ModelOptions(folder, device="cpu"))
+    assert backend.dtype == "float32"
+    assert scores_of(backend) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_quantised_checkpoint_keeps_its_own_dtypes(tmp_path):
+    folder = Path(save_bert(tmp_path / "quantised"))
+    options = ModelOptions(str(folder))
+    assert not stores_quantised(str(folder), options)
+    assert stores_quantised(str(folder), replace(options, model_kwargs={"quantization_config": {"bits": 8}}))
+    described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    described["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(described), encoding="utf-8")
+    assert stores_quantised(str(folder), options)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("case", CASES)
+def test_the_head_stays_in_float32_where_the_body_does_not(case, dtype):
+    family, values = CASES[case]
+    model = tiny_model(family, **values)
+    batch = batch_of([100, 64, 33, 20, 20, 5, 3], pad_id=model.config.pad_token_id)
+    token_types = family in ("Bert", "Electra")
+    expected = padded_logits(model, batch, token_types=token_types)
+    model.to(DTYPES[dtype])
+    keep_head_in_float32(model)
+    found = padded_logits(model, batch, token_types=token_types)
+    assert found.dtype == torch.float32
+    allowed = 0.15 * float(np.ptp(expected.numpy()))
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=allowed)
+    form = PackedForm(model, uses_token_types=token_types)
+    with torch.inference_mode():
+        packed = model(**form.inputs(batch)).logits[:, 0]
+    form.undo()
+    assert packed.dtype == torch.float32
+    assert packed.tolist() == pytest.approx(expected.tolist(), abs=allowed)
+    kinds = {weight.dtype for name, weight in model.named_parameters() if not name.startswith(model.base_model_prefix)}
+    assert kinds == {torch.float32}
+    assert {weight.dtype for weight in model.base_model.embeddings.parameters()} == {DTYPES[dtype]}
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+def test_near_equal_texts_do_not_tie_in_half_precision(tmp_path, name, dtype):
+    pytest.importorskip(name)
+    model = AutoModelForSequenceClassification.from_pretrained(save_bert(tmp_path))
+    with torch.no_grad():
+        model.classifier.bias.fill_(-60.0)  # next to -60, bfloat16 has steps of 0.25, and float16 of 0.03
+        model.classifier.weight.mul_(0.01)
+    model.save_pretrained(tmp_path)
+    try:
+        backend = loading.load(name, ModelOptions(str(tmp_path), dtype=dtype, device="cpu"))
+    except ValueError as error:
+        pytest.skip(str(error))
+    texts = [f"the hut of berlin is in the city {number}" for number in range(30)]
+    exact = scores_of(loading.load("torch", ModelOptions(str(tmp_path), device="cpu")), texts)
+    assert len(set(scores_of(backend, texts))) >= 0.9 * len(set(exact)) > 20
 
 
 def test_torch_says_when_the_gpu_that_was_named_is_not_there(tiny_bert, monkeypatch):

@@ -65,9 +65,7 @@ def choose(options: ModelOptions) -> Choice:
 
     :raises ModelNotFoundError: If `model` names a package or a folder that is not there.
     """
-    dtype = options.dtype
-    if dtype is None and not {"dtype", "torch_dtype"} & set(options.model_kwargs):
-        dtype = "auto"
+    dtype = options.dtype if options.dtype is not None else "auto"
     device = options.device if options.device is not None else _best_device()
     folder = Path(locate(options.model))
     has_checkpoint = not folder.is_dir() or has_safetensors(folder)

@@ -29,6 +29,19 @@ def load_config(folder: Path, options: ModelOptions) -> Any:
     )
 
 
+def stores_quantised(place: str, options: ModelOptions) -> bool:
+    """Tell whether a torch checkpoint is quantised, or is to be: transformers then chooses the dtypes."""
+    if options.model_kwargs.get("quantization_config") is not None:
+        return True
+    from transformers import PretrainedConfig
+
+    try:
+        described, _ = PretrainedConfig.get_config_dict(place, revision=options.revision, token=options.token)
+    except OSError:  # loading the model says what is wrong
+        return False
+    return described.get("quantization_config") is not None
+
+
 def position_limit(config: Any) -> int | None:
     """
     Return the most tokens that a model's positions allow, or None if its configuration names no limit.

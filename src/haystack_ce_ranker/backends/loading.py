@@ -5,11 +5,12 @@ Each runtime has a file that offers `load(options) -> Backend`; no other file im
 file, its line in `BACKENDS`, and a test. Everything that lists, checks or tries runtimes reads the table.
 """
 
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
-from haystack_ce_ranker.backends.model_files import ModelOptions, check_dtype
+from haystack_ce_ranker.backends.model_files import DTYPE_KWARGS, DTYPES, ModelOptions
 from haystack_ce_ranker.checks import choice
 
 if TYPE_CHECKING:
@@ -45,14 +46,33 @@ def load(name: str, options: ModelOptions) -> "Backend":
     """
     Load a model with the runtime `name`.
 
+    `dtype` or `torch_dtype` in `model_kwargs` is the same as the option `dtype`, for every runtime.
+
     :raises ValueError: If there is no such runtime, or no such dtype.
     :raises ImportError: If the runtime is not installed. The error names the extra.
     :raises ModelNotFoundError: If the model is in none of the places where it was looked for.
     """
     choice("backend", name, BACKENDS)
-    check_dtype(options.dtype)
-    backend: Backend = import_module(BACKENDS[name].module).load(options)
+    backend: Backend = import_module(BACKENDS[name].module).load(with_one_dtype(options))
     return backend
+
+
+def with_one_dtype(options: ModelOptions) -> ModelOptions:
+    """
+    Return the options with a dtype that `model_kwargs` names as the option `dtype`.
+
+    :raises ValueError: If there is no such dtype, or two are given.
+    """
+    named = {key: options.model_kwargs[key] for key in DTYPE_KWARGS if options.model_kwargs.get(key) is not None}
+    given = {"dtype": options.dtype} if options.dtype is not None else {}
+    given |= {f"model_kwargs[{key!r}]": str(value).removeprefix("torch.") for key, value in named.items()}
+    for parameter, dtype in given.items():
+        choice(parameter, dtype, DTYPES, optional=True)
+    if len(given) > 1:
+        listed = " and ".join(f"{parameter}={dtype!r}" for parameter, dtype in given.items())
+        raise ValueError(f"{listed} say the same thing; give one of them.")
+    rest = {key: value for key, value in options.model_kwargs.items() if key not in DTYPE_KWARGS}
+    return replace(options, dtype=next(iter(given.values()), None), model_kwargs=rest)
 
 
 def installed() -> list[str]:

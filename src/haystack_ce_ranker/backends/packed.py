@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import scaled_dot_product_attention
 
+from haystack_ce_ranker.backends.float32_head import HALF
 from haystack_ce_ranker.backends.protocol import Batch
 from haystack_ce_ranker.tokenizing.tokens import Ids
 
 ATTENTION = "ce_ranker_packed"
-HALF = (torch.float16, torch.bfloat16)
 
 # Model types that tests hold equal to their padded form, and whether their positions start after the padding id.
 ARCHITECTURES: Mapping[str, bool] = {
@@ -256,7 +256,7 @@ def _mean_rows(module: Any, _args: Any, kwargs: Mapping[str, Any], output: Any) 
     lengths = kwargs["cu_seq_lens_q"].diff().long()
     # unsafe skips a check of the lengths, which would wait for the device
     means = torch.segment_reduce(hidden.float(), "mean", lengths=lengths, unsafe=True)
-    return _as_output(module, output, means.to(hidden.dtype))
+    return _as_output(module, output, means)  # in float32, as the head computes
 
 
 def _as_output(module: Any, output: Any, rows: torch.Tensor) -> Any:

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from haystack_ce_ranker.backends.configuration import position_limit
+from haystack_ce_ranker.backends.configuration import position_limit, stores_quantised
 from haystack_ce_ranker.backends.devices import pass_lock
 from haystack_ce_ranker.backends.first_token import first_tokens_only, part_behind_the_last_attention
+from haystack_ce_ranker.backends.float32_head import keep_head_in_float32
 from haystack_ce_ranker.backends.loading import BACKENDS
 from haystack_ce_ranker.backends.model_files import (
     ModelNotFoundError,
@@ -72,6 +73,7 @@ class TorchBackend:
         self._device = next(self._model.parameters()).device
         self.device = str(self._device)
         self.dtype = str(next(self._model.parameters()).dtype).removeprefix("torch.")
+        keep_head_in_float32(self._model)
         self.tokenizer = PairTokenizer(cross_encoder.tokenizer)
         self.max_length = position_limit(self._model.config)
         self.batch_tokens = BATCH_TOKENS.get(self._device.type, _FALLBACK_BATCH_TOKENS)
@@ -214,9 +216,10 @@ def load(options: ModelOptions) -> TorchBackend:
             f"device must be one that torch can use here, but got {options.device!r}, and torch {torch.__version__} "
             "sees no GPU; set it to 'cpu', or install a torch that is built for CUDA."
         )
-    if options.dtype is not None:
-        model_kwargs["dtype"] = resolve_dtype(options.dtype, options.device)
     place = locate(options.model)
+    if options.dtype is not None or not stores_quantised(place, options):
+        # transformers 5 would take the checkpoint's own, and float16 takes four times as long on a CPU
+        model_kwargs["dtype"] = resolve_dtype(options.dtype if options.dtype is not None else "float32", options.device)
     if Path(place).is_dir():
         _require_safetensors(Path(place), options.model)
     try:

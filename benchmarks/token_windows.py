@@ -5,7 +5,6 @@ Which windows of a document are chosen, by what evidence, and what ranking comes
 """
 
 import argparse
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ import Stemmer
 
 from common import Report
 from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection
+from haystack_ce_ranker.evaluation.data.sources import Source
 from haystack_ce_ranker.reading.documents import DocumentEncoder, DocumentText, EncodedDocument
 from haystack_ce_ranker.reading.passages import STRATEGIES, Piece, Span, WindowSettings, align, evidence, windows
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
@@ -168,9 +168,10 @@ def _hold(chosen: Sequence[Piece], document: EncodedDocument, answer: tuple[int,
 def answers_of(data: Path, name: str, collection: Collection) -> dict[tuple[str, str], tuple[int, int]]:
     """Where in a relevant document its query's answer stands, in characters."""
     if name == "covidqa":
-        with (data / name / "answers.tsv").open(encoding="utf-8") as file:
-            lines = list(csv.DictReader(file, delimiter="\t"))
-        starts = [(line["qid"], line["docid"], int(line["answer_start_char"])) for line in lines]
+        source = Source(data / name / "answers.tsv", ("qid\tdocid\tanswer_start_char",))
+        header, *rows = (line.split("\t") for line in source.lines())
+        named = [dict(zip(header, row, strict=True)) for row in rows]
+        starts = [(row["qid"], row["docid"], int(row["answer_start_char"])) for row in named]
         return {(query, document): (start, start + 1) for query, document, start in starts}
     passages = load_collection(data / "dl19").documents
     answers = {}

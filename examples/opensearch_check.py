@@ -27,7 +27,8 @@ EXAMPLES = Path(__file__).parent
 
 def read_lines(path: Path) -> list[dict[str, str]]:
     """Return the objects of a JSON lines file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.strip()]
 
 
 def wait_for(retriever: BM25Retriever, seconds: float = 60.0) -> None:

@@ -10,8 +10,8 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack_ce_ranker import BM25Retriever, CrossEncoderRanker, HybridScoreJoiner
 
 store = InMemoryDocumentStore()
-corpus = Path(__file__).parent / "handbook" / "corpus.jsonl"
-rows = [json.loads(line) for line in corpus.read_text(encoding="utf-8").splitlines()]
+with (Path(__file__).parent / "handbook" / "corpus.jsonl").open(encoding="utf-8") as lines:
+    rows = [json.loads(line) for line in lines]
 store.write_documents([Document(id=row["_id"], content=f"{row['title']}\n{row['text']}") for row in rows])
 
 pipeline = Pipeline()

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from haystack_ce_ranker.cli.errors import clear_errors
+from haystack_ce_ranker.cli.options import Split
 
 Backends = Annotated[
     list[str] | None, typer.Option(help="What runs the models; may be repeated. All installed ones without it.")
@@ -33,6 +34,7 @@ def evaluate(
     bi_encoder: Annotated[str | None, typer.Option(help="A bi-encoder as a second first stage.")] = None,
     run: Annotated[Path | None, typer.Option(help="Fixed candidates (TSV) in place of the first stage.")] = None,
     depth: Annotated[str, typer.Option(help="How many candidates are re-ranked, with commas.")] = "10,20,50,100",
+    split: Split = None,
     queries: Annotated[int | None, typer.Option(min=1, help="At most this many queries, drawn at random.")] = None,
     relevance_level: RelevanceLevel = 1,
     baseline: Annotated[str | None, typer.Option(help="The system to compare with; the first without it.")] = None,
@@ -67,6 +69,7 @@ def evaluate(
             bi_encoder=bi_encoder,
             run=run,
             depths=parse_depths(depth),
+            split=split,
             queries=queries,
             relevance_level=relevance_level,
             baseline=baseline,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from haystack_ce_ranker.cli.errors import clear_errors
+from haystack_ce_ranker.cli.options import Split
 
 
 def quantize(
@@ -15,6 +16,7 @@ def quantize(
     verify_on: Annotated[
         Path | None, typer.Option(help="A folder in BEIR format to verify on; a few built-in texts if omitted.")
     ] = None,
+    split: Split = None,
     queries: Annotated[int, typer.Option(help="The most queries of the folder, drawn at random.")] = 20,
     depth: Annotated[int, typer.Option(help="How many of BM25's documents for each query.")] = 20,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
@@ -37,6 +39,7 @@ def quantize(
             console,
             backend=backend,
             collection=verify_on,
+            split=split,
             queries=queries,
             depth=depth,
             min_correlation=min_correlation,

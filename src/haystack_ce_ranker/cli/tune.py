@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 
 from haystack_ce_ranker.cli.errors import clear_errors
+from haystack_ce_ranker.cli.options import Split
 
 
 def tune(
     collection: Annotated[Path, typer.Argument(help="A folder in BEIR format, with judgments.")],
     pipeline: Annotated[Path, typer.Option(help="A pipeline's YAML with a HybridScoreJoiner.")],
+    split: Split = None,
     queries: Annotated[int | None, typer.Option(help="At most this many queries, drawn at random.")] = None,
     run: Annotated[Path | None, typer.Option(help="Fixed candidates (TSV) in place of the first stage.")] = None,
     depth: Annotated[int, typer.Option(help="How many of the fixed candidates are used.")] = 50,
@@ -28,7 +30,7 @@ def tune(
     from haystack_ce_ranker.evaluation.data import collections
 
     with clear_errors():
-        loaded = collections.load_collection(collection).sample(queries)
+        loaded = collections.load_collection(collection, split=split).sample(queries)
         path = None if run is None else run if run.exists() else collection / run
         candidates = None if path is None else collections.load_run(path, collection=loaded, depth=depth)
         run_tuning(

@@ -29,6 +29,7 @@ class Evaluation:
     :ivar pipelines: YAML files; with some, the sweep needs a model, a backend or a bi-encoder to be named.
     :ivar models: Cross-encoders; for none of these, `backends` and `strategies` see `sweep.variants`.
     :ivar run: A file with fixed candidates in place of the first stage; also looked for in the collection's folder.
+    :ivar split: The judgments to use, as in `load_collection`.
     :ivar queries: At most this many, drawn at random.
     :ivar output: Where files are written, and where an interrupted run goes on from.
     :ivar gate_tolerance: nDCG@10 that a gate may give up; None: no gate is fitted.
@@ -42,6 +43,7 @@ class Evaluation:
     bi_encoder: str | None = None
     run: Path | None = None
     depths: Sequence[int] = sweep.DEPTHS
+    split: str | None = None
     queries: int | None = None
     relevance_level: int = 1
     baseline: str | None = None
@@ -58,7 +60,7 @@ def run_evaluation(settings: Evaluation, console: Console) -> bool:
     :returns: Whether every query was measured; false after an interruption.
     :raises ValueError: If a setting does not fit the others or the collection.
     """
-    collection = load_collection(settings.collection).sample(settings.queries)
+    collection = load_collection(settings.collection, split=settings.split).sample(settings.queries)
     measured, found = _measured(settings, collection, console)
     console.print(tables.results_table(found))
     for line in tables.verdict_text(found.verdict):

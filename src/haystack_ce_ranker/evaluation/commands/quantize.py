@@ -13,17 +13,23 @@ from haystack_ce_ranker.quantizing.quantize import Agreement, Quantized, Request
 from haystack_ce_ranker.quantizing.sample_texts import sample_requests
 
 
-def verification(collection: Path | None, *, queries: int, depth: int) -> list[Request]:
+def verification(
+    collection: Path | None, console: Console, *, split: str | None, queries: int, depth: int
+) -> list[Request]:
     """
     Return queries with documents to verify a model on.
 
     :param collection: A folder in BEIR format; None for a few built-in texts.
+    :param console: Where what was left out or mended is said.
+    :param split: The judgments whose queries are used, as in `load_collection`.
     :param queries: The most queries of the collection, drawn at random.
     :param depth: How many of BM25's documents for each query.
     """
     if collection is None:
         return [*sample_requests()]
-    known = load_collection(collection).sample(queries)
+    known = load_collection(collection, split=split).sample(queries)
+    for note in known.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
     texts = [document.content for document in known.documents.values()]
     index = BM25Index.build(texts)
     found = [(query, index.search(query, depth).positions.tolist()) for query in known.queries.values()]
@@ -37,6 +43,7 @@ def run_quantizing(
     *,
     backend: str,
     collection: Path | None,
+    split: str | None,
     queries: int,
     depth: int,
     min_correlation: float,
@@ -51,7 +58,7 @@ def run_quantizing(
     :param report: Called with how the model ranks beside the original, even if it is then refused.
     :raises ValueError: If the model cannot be quantised, or ranks differently: then nothing is written.
     """
-    requests = verification(collection, queries=queries, depth=depth)
+    requests = verification(collection, console, split=split, queries=queries, depth=depth)
     with Progress(console=console, transient=True) as bars:
         bar = bars.add_task("verifying", total=None)
         found = quantize(

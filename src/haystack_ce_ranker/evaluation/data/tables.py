@@ -102,6 +102,13 @@ def load_run(path: str | Path, *, collection: Known | None = None, depth: int | 
     :raises CollectionError: If a column is missing, a score is not a number, or a document is unknown or repeated.
     """
     source = Source(Path(path), EXPECTED_RUN)
+    run = run_of(source, collection=collection, depth=depth)
+    warn_of_mends(source)
+    return run
+
+
+def run_of(source: Source, *, collection: Known | None = None, depth: int | None = None) -> Run:
+    """Read a run as `load_run` does; what was mended is left to the source's counts."""
     run: Run = {}
     for query_id, document_id, given in _rows(source, _TREC_RUN):
         score = number(given)
@@ -120,7 +127,6 @@ def load_run(path: str | Path, *, collection: Known | None = None, depth: int | 
         scores[document_id] = score
     if not run:
         raise source.error("it has no rows" if collection is None else "it has no rows for the collection's queries")
-    warn_of_mends(source)
     ordered = {}
     for query_id, scores in run.items():
         best_first = sorted(scores.items(), key=lambda item: -item[1])

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from haystack_ce_ranker.evaluation.judging.comparison import Rankings
 from haystack_ce_ranker.evaluation.judging.observations import Observed
 from haystack_ce_ranker.evaluation.judging.results import Results, to_plain
 
@@ -17,11 +18,17 @@ def write(folder: str | Path, found: Results, systems: Sequence[Observed]) -> li
     paths[0].write_text(json.dumps(to_plain(found), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     for system in systems:
         path = folder / f"run.{re.sub(r'[^A-Za-z0-9._-]+', '-', system.name)}.trec"
-        lines = [
-            f"{query_id} Q0 {document_id} {rank} {score!r} {path.stem}\n"
-            for query_id, ranking in system.rankings.items()
-            for rank, (document_id, score) in enumerate(ranking.items(), start=1)
-        ]
-        path.write_text("".join(lines), encoding="utf-8")
+        path.write_text(trec(system.rankings, path.stem), encoding="utf-8", newline="\n")
         paths.append(path)
     return paths
+
+
+def trec(rankings: Rankings, tag: str) -> str:
+    """Return a run in TREC's six columns, parted by spaces, or by tabs where an id holds a space."""
+    rows = [
+        (query_id, "Q0", document_id, str(rank), repr(score), tag)
+        for query_id, ranking in rankings.items()
+        for rank, (document_id, score) in enumerate(ranking.items(), start=1)
+    ]
+    blank = "\t" if any(re.search(r"\s", row[0] + row[2]) for row in rows) else " "
+    return "".join(blank.join(re.sub(r"[\t\r\n]", " ", cell) for cell in row) + "\n" for row in rows)

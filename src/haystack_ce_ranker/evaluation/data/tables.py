@@ -45,14 +45,14 @@ class Known(Protocol):
     def documents(self) -> Container[str]: ...
 
 
-class _Trec(NamedTuple):
-    """Where query, document and number stand in TREC's columns, and how many columns there are."""
+class _Form(NamedTuple):
+    """Where query, document and number stand, and how many columns there are."""
 
     columns: tuple[int, int, int]
     width: int
 
 
-_TREC_QRELS, _TREC_RUN = _Trec((0, 2, 3), 4), _Trec((0, 2, 4), 6)
+_TREC_QRELS, _TREC_RUN = _Form((0, 2, 3), 4), _Form((0, 2, 4), 6)
 
 
 def load_judgments(path: Path) -> Judgments:
@@ -158,24 +158,20 @@ def whole(value: object) -> int | None:
     return int(found) if found is not None and found.is_integer() and abs(found) <= _LARGEST_GRADE else None
 
 
-def _rows(source: Source, trec: _Trec) -> Iterator[tuple[str, str, Any]]:
+def _rows(source: Source, trec: _Form) -> Iterator[tuple[str, str, Any]]:
     """Yield query, document and number of each row."""
     if source.holds_objects():
         for row in source.objects():
             query, document, score = (_value(source, row, keys) for keys in _COLUMNS)
             yield source.identity(*query), source.identity(*document), score[1]
         return
-    columns: tuple[int, ...] | None = None
+    form: _Form | None = None
     for text in source.lines():
-        if columns is None:
-            columns, width = _header(source, text)
-            if columns is not None:
+        if form is None:
+            form = _form(source, text, trec)
+            if form is not trec:
                 continue
-            columns, width = trec
-            if len(_BLANKS.split(text.strip(_EDGES))) != width != len(text.rstrip(_EDGES).split("\t")):
-                raise source.error(f"it has no header with the columns {source.expected[0].split(chr(9))}")
-        fields = _fields(source, text, width)
-        query_id, document_id, given = (fields[index].strip(_EDGES) for index in columns)
+        query_id, document_id, given = _fields(source, text, form)
         if not query_id.strip() or not document_id.strip():
             raise source.error("an id is empty")
         yield query_id, document_id, given
@@ -188,38 +184,43 @@ def _value(source: Source, row: dict[str, Any], keys: tuple[str, ...]) -> tuple[
     return key, row[key]
 
 
-def _fields(source: Source, text: str, width: int) -> list[str]:
+def _fields(source: Source, text: str, form: _Form) -> list[str]:
     """Part a line at its tabs, or at any blanks where that alone gives the columns."""
-    fields = text.split("\t")
+    fields, width = text.split("\t"), form.width
     if len(fields) > width and not any(field.strip(_EDGES) for field in fields[width:]):
         source.mend(TRAILING)
         fields = fields[:width]
     if len(fields) != width:
         fields = _BLANKS.split(text.strip(_EDGES))
-        if "\t" in text.strip(_EDGES):
-            source.mend(MIXED)
-        elif "\t" in text:
-            source.mend(TRAILING)
+        if "\t" in text:
+            source.mend(MIXED if "\t" in text.strip(_EDGES) else TRAILING)
     if len(fields) != width:
         problem = f"it has {len(fields)} columns where {width} are expected (are they separated by tabs?)"
         raise source.error(problem)
-    return fields
+    return [fields[index].strip(_EDGES) for index in form.columns]
 
 
-def _header(source: Source, text: str) -> tuple[tuple[int, ...] | None, int]:
-    """Return where query, document and score stand, and how many columns there are; None if the line is no header."""
-    tabbed = text.lower().rstrip(_EDGES).split("\t")
-    lacking: list[str] = []
-    for names in (tabbed, _BLANKS.split(text.lower().strip(_EDGES))):
-        names = [name.strip() for name in names]
-        found = [next((names.index(name) for name in known if name in names), None) for known in _COLUMNS]
-        if None not in found:
-            if names != [name.strip() for name in tabbed] and "\t" in text.strip(_EDGES):
+def _form(source: Source, text: str, trec: _Form) -> _Form:
+    """Return the form that a first line shows: `trec` itself if it is a row of that, or that of a header."""
+    ways = [name.strip() for name in text.rstrip(_EDGES).split("\t")], _BLANKS.split(text.strip(_EDGES))
+    row = next((fields for fields in ways if len(fields) == trec.width), None)
+    if row is not None and number(row[trec.columns[2]]) is not None:
+        return trec
+    wanted = source.expected[0].split("\t")
+    places = [[_place(fields, names) for names in _COLUMNS] for fields in ways]
+    for fields, (query, document, score) in zip(ways, places, strict=True):
+        if query is not None and document is not None and score is not None:
+            if fields is not ways[0] and "\t" in text.strip(_EDGES):
                 source.mend(MIXED)
-            return tuple(index for index in found if index is not None), len(names)
-        if any(index is not None for index in found) and not lacking:
-            wanted = (*source.expected[0].split("\t")[:2], "score")
-            lacking = [repr(name) for name, index in zip(wanted, found, strict=True) if index is None]
-    if lacking:
-        raise source.error(f"column {', '.join(lacking)} is missing (found: {', '.join(tabbed)})")
-    return None, 0
+            return _Form((query, document, score), len(fields))
+    if any(place is not None for place in places[0]):
+        names = zip((*wanted[:2], "score"), places[0], strict=True)
+        lacking = ", ".join(repr(name) for name, place in names if place is None)
+        raise source.error(f"column {lacking} is missing (found: {', '.join(ways[0]).lower()})")
+    if row is None:
+        raise source.error(f"it has no header with the columns {wanted}")
+    return trec
+
+
+def _place(fields: Sequence[str], names: Sequence[str]) -> int | None:
+    return next((place for place, field in enumerate(fields) if field.lower() in names), None)

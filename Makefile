@@ -17,7 +17,7 @@ export HAYSTACK_TELEMETRY_ENABLED ?= False
 export HF_HUB_OFFLINE ?= 1
 export CE_RANKER_MODELS ?= $(MODELS)
 
-.PHONY: demo check quick test suite test-pythons test-oldest-haystack lint docs format bench models clean
+.PHONY: demo check quick test suite long-properties test-pythons test-oldest-haystack lint docs format bench models clean
 
 # torch comes first and pinned: with it in place nothing else pulls another build.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -57,6 +57,14 @@ test: lint docs suite test-oldest-haystack
 
 suite: models
 	$(PYTEST) --hypothesis-profile=ci --cov --cov-report=term
+
+# Random files for all readers, in rounds of some minutes with other examples in each.
+PROPERTY_SECONDS ?= 3600
+
+long-properties: $(VENV)/.installed
+	end=$$(($$(date +%s) + $(PROPERTY_SECONDS))); while [ $$(date +%s) -lt $$end ]; do \
+	  $(BIN)/python -m pytest -q --hypothesis-profile=long tests/evaluation/data/test_reader_properties.py || exit 1; \
+	done
 
 # The quick part on every supported Python; those that this machine lacks are named.
 test-pythons:

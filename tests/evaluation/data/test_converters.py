@@ -137,6 +137,46 @@ def test_texts_may_be_a_table_or_json_lines_with_titles(tmp_path, texts):
     assert {name: text.content for name, text in documents.items()} == {"d1": "Returns\nGoods", "d2": "Parcels"}
 
 
+def test_no_word_of_a_topic_is_lost_to_markup_or_to_a_sign(tmp_path):
+    topics = '<?xml version="1.0"?><!-- two <top> --><topics>\n<top><num> Number: 301\n<title> a < b <i>and</i> c\n'
+    topics += "<smry> not\nthis </top><top><num>302</num><title>d &gt; e</title><note>nor this</note></top></topics>"
+    assert load_collection(trec(tmp_path, topics=topics).folder).queries == {"301": "a < b and c", "302": "d > e"}
+
+
+@pytest.mark.parametrize("topics", ["qid\tquery\n301\ta\n302\t\n303\tb\t\t\n", "301\ta\n302\t\n303\tb\n303\tb\n"])
+def test_topics_are_mended_with_a_note(tmp_path, topics):
+    made = trec(tmp_path, topics=topics, qrels="301 0 d1 1\n303\t0 d2 1\n")
+    assert load_collection(made.folder).queries == {"301": "a", "303": "b"}
+    second = (
+        "tabs at the end of a line are left out" if "qid" in topics else "lines that stand there twice are read once"
+    )
+    assert made.notes == (
+        "qrels.txt: spaces and tabs together part the columns (1 line)",
+        "topics.txt: empty queries that nothing judges are left out (1 line)",
+        f"topics.txt: {second} (1 line)",
+    )
+
+
+def test_metadata_is_carried_over_and_equal_documents_are_written_once(tmp_path):
+    row = '{"id": 1, "body": "Goods", "metadata": {"kind": "note"}}\n'
+    made = trec(tmp_path, texts=row * 2 + '{"id": 2, "body": null}\n', qrels="301 0 1 1\n")
+    documents = load_collection(made.folder).documents
+    assert documents["1"].metadata == {"kind": "note"}
+    assert [(one.id, one.text) for one in documents.values()] == [("1", "Goods"), ("2", "")]
+    assert made.notes[:3] == (
+        "texts: ids that are numbers are read as text (3 lines)",
+        "texts: lines that stand there twice are read once (1 line)",
+        "texts: null texts and titles are read as empty (1 line)",
+    )
+
+
+def test_a_csv_with_empty_cells_behind_its_columns_is_read_with_a_note(tmp_path):
+    content = "query,document,label\na,b,1,,\n,,\nc,d,-1\nc,b,1.0\n"
+    made = convert_csv(put(tmp_path / "a.csv", content), tmp_path / "out")
+    assert load_collection(made.folder).judgments == {"q1": {"d1": 1}, "q2": {"d2": -1, "d1": 1}}
+    assert made.notes == ("a.csv: empty cells at the end of a row are left out (1 line)",)
+
+
 def test_what_does_not_fit_together_is_said(tmp_path):
     made = trec(tmp_path, topics=TOPICS + "<top><num>303<title>more</top>", qrels=QRELS + "302 0 d9 1\n304 0 d1 1\n")
     assert len(made.notes) == 3
@@ -153,6 +193,13 @@ def test_what_does_not_fit_together_is_said(tmp_path):
         ({"topics": "301 send back"}, "line 1: it has 1 columns where an id and a text"),
         ({"topics": "301\t \n"}, "topic '301' has no text"),
         ({"topics": "<nothing>"}, "it has no topics"),
+        ({"topics": TOPICS + "<top><num>303<title>more"}, "line 18: this topic does not end"),
+        ({"topics": "<top><num>301<title>a\n<top><num>302<title>b</top>"}, "line 2: a topic begins before the one"),
+        ({"topics": "<top><num>301<title>a</top>\n</top>"}, "line 2: a topic ends that did not begin"),
+        ({"topics": "<topics>\n<top><num>301<title>a</top> lost"}, "words stand outside of all topics"),
+        ({"topics": "<top> lost <num>301<title>a</top>"}, "line 1: a topic has words that are in no field"),
+        ({"topics": "<top><num>301<title>a</title> lost</top>"}, "a topic has words that are in no field"),
+        ({"topics": "<top><num>301<title>a<title>b</top>"}, "a topic has two <title>"),
         ({"topics": '{"_id": [1], "text": "x"}'}, "'_id' must be a string"),
         ({"qrels": "1 0 d1 1\n"}, r"qrels\.txt: none of its 1 query ids is in topics\.txt \(such as '301' there\)"),
         ({"qrels": "301 0 d1 high\n"}, "column 'score' must be a whole number"),

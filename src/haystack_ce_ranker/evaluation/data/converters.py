@@ -9,7 +9,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from haystack_ce_ranker.checks import choice
 from haystack_ce_ranker.evaluation.data.collections import Text, relevant_ids, text_of
-from haystack_ce_ranker.evaluation.data.sources import Source
+from haystack_ce_ranker.evaluation.data.sources import Source, trimmed
 from haystack_ce_ranker.evaluation.data.tables import (
     EXPECTED_QRELS,
     REPEATED,
@@ -95,7 +95,7 @@ def convert_csv(path: str | Path, folder: str | Path, *, columns: CsvColumns | N
     queries: dict[str, str] = {}
     documents: dict[str, str] = {}
     judgments: Judgments = {}
-    for line, (query, document, label) in _csv_rows(source, columns):
+    for line, (query, document, label) in csv_rows(source, columns):
         row, grade = f"{query},{document},{label}", whole(label.strip())
         if grade is None:
             problem = f"column {columns.label!r} must be a whole number (0: not relevant), but got {label!r}"
@@ -143,10 +143,10 @@ def convert_trec(
         there = f"{source.path.name} (such as {next(iter(queries))!r} there)"
         raise judged_in.error(f"none of its {len(judgments)} query ids is in {there}")
     described_in = Source(Path(texts), EXPECTED_TEXTS)
-    return _write(Path(folder), _texts(described_in), queries, judgments, [judged_in, source, described_in])
+    return _write(Path(folder), read_texts(described_in), queries, judgments, [judged_in, source, described_in])
 
 
-def _csv_rows(source: Source, columns: CsvColumns) -> list[tuple[int, tuple[str, str, str]]]:
+def csv_rows(source: Source, columns: CsvColumns) -> list[tuple[int, tuple[str, str, str]]]:
     """Return the rows with the line that each begins on; a quoted text may have several lines."""
     previous = csv.field_size_limit(_LONGEST_FIELD)
     wanted = [name.strip().lower() for name in columns]
@@ -156,12 +156,12 @@ def _csv_rows(source: Source, columns: CsvColumns) -> list[tuple[int, tuple[str,
         headers = {delimiter: _header(source, delimiter) for delimiter in _DELIMITERS}
         delimiter = max(_DELIMITERS, key=lambda each: (sum(n in headers[each] for n in wanted), len(headers[each])))
         header = headers[delimiter]
+        reader = csv.reader(_csv_lines(source), delimiter=delimiter, strict=True)
+        next(reader, None)
         if missing := [name for name in columns if name.strip().lower() not in header]:
             problem = f"column {', '.join(map(repr, missing))} is missing (found: {', '.join(header) or 'none'})"
-            raise source.error(problem, 1, delimiter.join(header))
+            raise source.error(problem)
         query, document, label = map(header.index, wanted)
-        reader = csv.reader(_csv_lines(source), delimiter=delimiter, strict=True)
-        next(reader)
         line = reader.line_num + 1
         for row in reader:
             cells = [cell.replace(_STAND_IN, "\r") for cell in row]
@@ -181,18 +181,18 @@ def _csv_rows(source: Source, columns: CsvColumns) -> list[tuple[int, tuple[str,
     return rows
 
 
-def _csv_lines(source: Source) -> Iterator[str]:
+def _csv_lines(source: Source) -> Generator[str, None, None]:
     """Yield the lines; `csv` takes a carriage return for the end of a row, so another character stands in for it."""
     return (_INNER_RETURN.sub(_STAND_IN, text) for text in source.lines(raw=True))
 
 
 def _header(source: Source, delimiter: str) -> list[str]:
-    with closing(Source(source.path, source.expected).lines(raw=True)) as lines:
+    with closing(_csv_lines(Source(source.path, source.expected))) as lines:
         first = next(csv.reader(lines, delimiter=delimiter), [])
     return [name.strip().lower() for name in first]
 
 
-def _texts(source: Source) -> Iterator[Text]:
+def read_texts(source: Source) -> Iterator[Text]:
     """Yield the documents one by one: a collection may be larger than the memory."""
     seen: dict[str, int] = {}
     for document in _object_texts(source) if source.holds_objects() else _tabbed_texts(source):
@@ -217,7 +217,7 @@ def _object_texts(source: Source) -> Iterator[Text]:
 def _tabbed_texts(source: Source) -> Iterator[Text]:
     width: int | None = None
     for text in source.lines():
-        fields = [field.strip() for field in text.split("\t")]
+        fields = [trimmed(field) for field in text.split("\t")]
         is_first, most = width is None, 3 if width is None else width
         if len(fields) > most and not any(fields[most:]):
             source.mend(TRAILING)
@@ -229,7 +229,7 @@ def _tabbed_texts(source: Source) -> Iterator[Text]:
             raise source.error(problem)
         if is_first and names_columns(fields):
             continue
-        if not fields[0]:
+        if not fields[0].strip():
             raise source.error("an id is empty")
         yield Text(fields[0], fields[1] if width == 3 else "", fields[-1])
 

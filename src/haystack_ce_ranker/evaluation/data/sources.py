@@ -109,7 +109,9 @@ class Source:
         shown = self._line if line is None and text is None else text
         if number is not None:
             self.counts.refused = 1
-            self.counts.read -= self._number is None  # all was read before this line was found to be wrong
+            self.counts.read -= (
+                self._number is None and self.counts.read > 0
+            )  # all was read before this line was found to be wrong
         form = "\n".join(f"    {one}" for one in self.expected)
         where = visible(str(self.path) if number is None else f"{self.path}, line {number}")
         wrong = "" if shown is None else f"\n  The line: {short(shown.rstrip(_LINE_END))}"
@@ -178,7 +180,7 @@ class Source:
             return str(value)
         if not isinstance(value, str) or not value.strip():
             raise self.error(f"{key!r} must be a string that is not empty, but got {value!r}")
-        found = value.strip(" \t\r\n")
+        found = trimmed(value)
         if re.search("[\t\r\n]", found):
             raise self.error(f"{key!r} must not hold a tab or a line's end, but got {value!r}")
         if found != value:
@@ -280,6 +282,11 @@ class Source:
         except Exception as error:  # each library has its own kinds, and some raise none of their own
             why = str(error).strip().partition("\n")[0].rstrip(".")
             raise self.error(f"it cannot be read ({why if why else type(error).__name__})") from error
+
+
+def trimmed(text: str) -> str:
+    """Return a cell or an id without the blanks around it; rarer spaces may be a part of it."""
+    return text.strip(" \t\r\n")
 
 
 def visible(text: str) -> str:

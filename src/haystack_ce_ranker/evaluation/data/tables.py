@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from haystack_ce_ranker.evaluation.data.sources import Source
+from haystack_ce_ranker.evaluation.data.sources import Source, trimmed
 
 Run = dict[str, dict[str, float]]
 """For each query id, document ids with scores, best first."""
@@ -27,7 +27,6 @@ _DOCUMENT_COLUMNS = ("corpus-id", "docid", "doc_id", "document-id", "document_id
 _SCORE_COLUMNS = ("score", "grade", "relevance", "label", "rel")
 _COLUMNS = (_QUERY_COLUMNS, _DOCUMENT_COLUMNS, _SCORE_COLUMNS)
 _BLANKS = re.compile("[ \t]+")  # str.split would part an id at a no-break space
-_EDGES = " \t\r"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?|nan", re.ASCII | re.IGNORECASE)
 _LARGEST_GRADE = 2**31 - 1
 
@@ -171,7 +170,7 @@ def _rows(source: Source, trec: _Form) -> Iterator[tuple[str, str, Any]]:
             form = _form(source, text, trec)
             if form is not trec:
                 continue
-        query_id, document_id, given = _fields(source, text, form)
+        query_id, document_id, given = _fields(source, text, form, has_header=form is not trec)
         if not query_id.strip() or not document_id.strip():
             raise source.error("an id is empty")
         yield query_id, document_id, given
@@ -184,25 +183,32 @@ def _value(source: Source, row: dict[str, Any], keys: tuple[str, ...]) -> tuple[
     return key, row[key]
 
 
-def _fields(source: Source, text: str, form: _Form) -> list[str]:
-    """Part a line at its tabs, or at any blanks where that alone gives the columns."""
-    fields, width = text.split("\t"), form.width
-    if len(fields) > width and not any(field.strip(_EDGES) for field in fields[width:]):
-        source.mend(TRAILING)
-        fields = fields[:width]
-    if len(fields) != width:
-        fields = _BLANKS.split(text.strip(_EDGES))
+def _fields(source: Source, text: str, form: _Form, *, has_header: bool) -> list[str]:
+    """Part a line at its tabs, or at any blanks where only that gives the columns, and return the three that count."""
+    tabbed = text.split("\t")
+    is_longer = len(tabbed) > form.width and not any(map(trimmed, tabbed[form.width :]))
+    tabbed = tabbed[: form.width] if is_longer else tabbed
+    if len(tabbed) == form.width:
+        fields = [trimmed(tabbed[index]) for index in form.columns]
+        needed = fields if has_header else map(trimmed, tabbed)  # TREC's columns are never empty
+        if all(needed) and number(fields[2]) is not None:
+            if is_longer:
+                source.mend(TRAILING)
+            return fields
+    parted = _BLANKS.split(trimmed(text))
+    if len(parted) == form.width:
         if "\t" in text:
-            source.mend(MIXED if "\t" in text.strip(_EDGES) else TRAILING)
-    if len(fields) != width:
-        problem = f"it has {len(fields)} columns where {width} are expected (are they separated by tabs?)"
-        raise source.error(problem)
-    return [fields[index].strip(_EDGES) for index in form.columns]
+            source.mend(MIXED if "\t" in trimmed(text) else TRAILING)
+        return [parted[index] for index in form.columns]
+    if len(tabbed) == form.width:
+        return fields
+    columns = max(len(tabbed), len(parted)) if len(tabbed) == 1 else len(tabbed)
+    raise source.error(f"it has {columns} columns where {form.width} are expected (are they separated by tabs?)")
 
 
 def _form(source: Source, text: str, trec: _Form) -> _Form:
     """Return the form that a first line shows: `trec` itself if it is a row of that, or that of a header."""
-    ways = [name.strip() for name in text.rstrip(_EDGES).split("\t")], _BLANKS.split(text.strip(_EDGES))
+    ways = [name.strip() for name in text.rstrip(" \t\r").split("\t")], _BLANKS.split(trimmed(text))
     row = next((fields for fields in ways if len(fields) == trec.width), None)
     if row is not None and number(row[trec.columns[2]]) is not None:
         return trec
@@ -210,7 +216,7 @@ def _form(source: Source, text: str, trec: _Form) -> _Form:
     places = [[_place(fields, names) for names in _COLUMNS] for fields in ways]
     for fields, (query, document, score) in zip(ways, places, strict=True):
         if query is not None and document is not None and score is not None:
-            if fields is not ways[0] and "\t" in text.strip(_EDGES):
+            if fields is not ways[0] and "\t" in trimmed(text):
                 source.mend(MIXED)
             return _Form((query, document, score), len(fields))
     if any(place is not None for place in places[0]):
@@ -223,4 +229,5 @@ def _form(source: Source, text: str, trec: _Form) -> _Form:
 
 
 def _place(fields: Sequence[str], names: Sequence[str]) -> int | None:
-    return next((place for place, field in enumerate(fields) if field.lower() in names), None)
+    known = [field.lower() for field in fields]
+    return next((known.index(name) for name in names if name in known), None)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from haystack_ce_ranker.evaluation.data.collections import EMPTY_QUERIES
-from haystack_ce_ranker.evaluation.data.sources import Source
+from haystack_ce_ranker.evaluation.data.sources import Source, trimmed
 from haystack_ce_ranker.evaluation.data.tables import REPEATED, TRAILING
 
 EXPECTED_TOPICS = (
@@ -22,7 +22,7 @@ TOPIC_FIELDS: Mapping[str, tuple[str, ...]] = {
 """What of a topic can become the query, and the tags under which TREC's tracks have it."""
 
 _BOUND = re.compile(r"<(/?)top(?:ic)?\b([^<>]*)>", re.IGNORECASE)
-_AROUND = re.compile(r"<!--.*?-->|<[/?!a-z][^<>]*>", re.DOTALL | re.IGNORECASE)
+_AROUND = re.compile(r"<[/?!a-z][^<>]*>", re.IGNORECASE)
 _MARKUP = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
 _FIELD = re.compile(
     r"<(num|title|query|question|desc|description|narr|narrative|smry|summary|note|con|fac|def|dom|nat|head|subtopic)\b"
@@ -51,10 +51,11 @@ def read_topics(source: Source, field: str, judged: Collection[str]) -> dict[str
     else:
         found = _tabbed_topics(source)
     queries: dict[str, str] = {}
-    for line, query_id, text in found:
-        if not query_id or (not text and query_id in judged):
+    for line, query_id, given in found:
+        text = trimmed(given)
+        if not query_id.strip() or (not text.strip() and query_id in judged):
             raise source.error(f"topic {query_id!r} has no {'text' if query_id else 'id'}", line)
-        if not text:
+        if not text.strip():
             source.mend(EMPTY_QUERIES)
         elif query_id not in queries:
             queries[query_id] = text
@@ -119,7 +120,7 @@ def _blocks(source: Source) -> Iterator[tuple[int, str, str]]:
 
     :raises CollectionError: If a topic is not closed, or words stand between topics: they would be lost.
     """
-    content = source.text()
+    content = _without_comments(source.text())
     opened: re.Match[str] | None = None
     line, counted, end = 1, 0, 0
     for bound in _BOUND.finditer(content):
@@ -139,6 +140,16 @@ def _blocks(source: Source) -> Iterator[tuple[int, str, str]]:
     _check_around(source, content[end:], line)
 
 
+def _without_comments(text: str) -> str:
+    """Return a text without its comments; their line feeds stay, so that lines keep their numbers."""
+    first, *others = text.split("<!--")
+    kept = [first]
+    for part in others:
+        comment, end, behind = part.partition("-->")
+        kept.append("\n" * comment.count("\n") + behind if end else f"<!--{part}")
+    return "".join(kept)
+
+
 def _check_around(source: Source, text: str, line: int) -> None:
     if words := _AROUND.sub("", text).strip():
         raise source.error("words stand outside of all topics, behind this line", line, words)
@@ -147,7 +158,7 @@ def _check_around(source: Source, text: str, line: int) -> None:
 def _tabbed_topics(source: Source) -> Iterator[tuple[None, str, str]]:
     is_first = True
     for text in source.lines():
-        fields = [field.strip() for field in text.split("\t")]
+        fields = [trimmed(field) for field in text.split("\t")]
         if len(fields) > 2 and not any(fields[2:]):
             source.mend(TRAILING)
             fields = fields[:2]

@@ -17,6 +17,8 @@ SLOW: tuple[str, ...] = (
     "tests/components/test_cross_encoder_ranker.py::test_a_fresh_process_trusts_a_saved_pipeline_and_loads_no_model_yet",
     "tests/components/test_cross_encoder_ranker.py::test_changing_the_type_line_migrates_a_pipeline",
     "tests/components/test_native.py::test_the_command_for_a_real_server_runs_and_notices_a_filter_that_does_not_work",
+    "tests/components/test_opensearch_server.py",
+    "tests/components/test_refreshing.py::test_a_reading_that_never_ends_keeps_no_process_alive",
     "tests/components/test_rerank_gate.py::test_the_example_loads_and_runs_in_a_fresh_process",
     "tests/evaluation/commands/test_tune_joiner.py::test_from_pipeline_and_collection_to_advice_pictures_and_file",
     "tests/evaluation/data/test_reader_properties.py",

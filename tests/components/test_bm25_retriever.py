@@ -5,6 +5,7 @@ import copy
 import itertools
 import logging
 import math
+import shutil
 import threading
 import unicodedata
 import weakref
@@ -22,6 +23,7 @@ from haystack.errors import FilterError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fake_stores import PlainStore
 from haystack_ce_ranker.bm25.analysis import DEFAULT_TOKENIZATION_REGEX
 from haystack_ce_ranker.bm25.index import BM25Index
 from haystack_ce_ranker.bm25.scoring import Scoring
@@ -48,38 +50,6 @@ def store_of(contents=CONTENTS, **metas):
 
 def ids(result):
     return [document.id for document in result["documents"]]
-
-
-class PlainStore:
-    """A store that offers what the protocol asks for and nothing else, and hands out copies."""
-
-    def __init__(self, documents=()):
-        self.documents = {document.id: document for document in documents}
-        self.readings = 0
-
-    def count_documents(self):
-        return len(self.documents)
-
-    def filter_documents(self, filters=None):
-        self.readings += 1
-        inner = InMemoryDocumentStore()
-        inner.write_documents([copy.deepcopy(document) for document in self.documents.values()])
-        return inner.filter_documents(filters)
-
-    def write_documents(self, documents, policy=DuplicatePolicy.NONE):
-        self.documents.update({document.id: document for document in documents})
-        return len(documents)
-
-    def delete_documents(self, document_ids):
-        for name in document_ids:
-            del self.documents[name]
-
-    def to_dict(self):
-        return {"type": "tests.PlainStore", "init_parameters": {}}
-
-    @classmethod
-    def from_dict(cls, data):
-        return cls()
 
 
 # What comes back
@@ -248,6 +218,7 @@ def test_it_serialises_to_plain_values_and_back():
         meta_fields_to_index=["title"],
         index_path="somewhere",
         refresh="manual",
+        refresh_seconds=5,
         engine="bm25s",
     )
     data = retriever.to_dict()
@@ -302,6 +273,7 @@ def test_making_one_reads_nothing_and_warm_up_builds_once(monkeypatch):
         ({"method": "bm26"}, "method must be one of 'lucene'"),
         ({"b": 2}, "b must be a finite number >= 0 and <= 1, but got 2"),
         ({"refresh": "sometimes"}, "refresh must be one of 'auto', 'every_run', 'manual', but got 'sometimes'"),
+        ({"refresh_seconds": -1}, "refresh_seconds must be a finite number >= 0, but got -1"),
         ({"engine": "lucene"}, "engine must be one of 'auto', 'bm25s', 'native', but got 'lucene'"),
         ({"engine": "native"}, "needs a store with a BM25 engine .*OpenSearch.*InMemoryDocumentStore"),
         ({"native_parameters": {}}, "native_parameters needs a store with its own engine.*but got {}: omit it"),
@@ -482,10 +454,10 @@ def test_warm_up_async_builds_once_and_not_on_the_event_loop():
 def test_a_pipeline_that_warms_up_at_every_run_does_not_ask_the_store_for_it_again():
     store = PlainStore([Document(id="a", content="car")])
     pipeline = Pipeline()
-    pipeline.add_component("retriever", BM25Retriever(store))
+    pipeline.add_component("retriever", BM25Retriever(store, refresh="every_run"))
     for _ in range(3):
         assert ids(pipeline.run({"retriever": {"query": "car"}})["retriever"]) == ["a"]
-    assert store.readings == 1 + 3  # to warm up, and in each run, since this store cannot tell of changes
+    assert store.readings == 1 + 3  # to warm up, and in each run, as `refresh` says
 
 
 @with_lifecycle
@@ -537,11 +509,11 @@ def test_documents_that_come_to_an_empty_store_are_found():
     assert retriever.run("car") == {"documents": []}
 
 
-@pytest.mark.parametrize("make", [InMemoryDocumentStore, PlainStore])
-def test_every_kind_of_change_is_found_at_the_next_run(make):
+@pytest.mark.parametrize(("make", "refresh"), [(InMemoryDocumentStore, "auto"), (PlainStore, "every_run")])
+def test_every_kind_of_change_is_found_at_the_next_run(make, refresh):
     store = make()
     store.write_documents([Document(id=str(i), content=f"word{i} common") for i in range(10)])
-    retriever = BM25Retriever(store)
+    retriever = BM25Retriever(store, refresh=refresh)
     assert len(ids(retriever.run("common"))) == 10
     store.delete_documents(["3"])
     store.write_documents([Document(id="new", content="fresh common")])  # as many as before
@@ -679,21 +651,9 @@ def test_a_list_in_meta_changed_in_place_is_found_by_a_filter():
     assert ids(retriever.run("hut car", filters=tagged)) == ["hut"]
 
 
-def test_a_store_without_a_probe_is_read_at_every_run_and_that_is_said_once(caplog):
-    store = PlainStore([Document(id="a", content="car")])
-    retriever = BM25Retriever(store)
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            retriever.run("car")
-    assert store.readings == 3
-    warnings = [record.getMessage() for record in caplog.records if "PlainStore" in record.getMessage()]
-    assert len(warnings) == 1
-    assert "refresh='manual'" in warnings[0]
-
-
 def test_a_probe_can_be_registered(monkeypatch):
     monkeypatch.setattr(freshness, "PROBES", dict(freshness.PROBES))
-    probe = freshness.Probe(PlainStore.filter_documents, lambda store, known: len(known) == store.count_documents())
+    probe = freshness.Probe(PlainStore.filter_documents, PlainStore.count_documents)
     freshness.register_probe(f"{PlainStore.__module__}.PlainStore", probe)
     store = PlainStore([Document(id="a", content="car")])
     retriever = BM25Retriever(store)
@@ -711,7 +671,7 @@ def test_a_probe_counts_for_derived_classes_and_the_nearest_one_wins(monkeypatch
     class Own(Derived):
         pass
 
-    probe = freshness.Probe(list, lambda store, known: True)
+    probe = freshness.Probe(list, id)
     monkeypatch.setattr(freshness, "PROBES", dict(freshness.PROBES))
     freshness.register_probe(f"{Own.__module__}.{Own.__qualname__}", probe)
     in_memory = freshness.probe_of(InMemoryDocumentStore())
@@ -1043,6 +1003,53 @@ def test_an_index_that_cannot_be_used_is_built_again_with_a_warning(tmp_path, ca
     caplog.clear()
     assert BM25Retriever(store, index_path=str(tmp_path), **arguments).run("car snow x") == expected
     assert caplog.text == ""
+
+
+def test_a_change_of_meta_makes_no_index_stale(tmp_path, caplog):
+    store = filter_store()
+    folder = tmp_path / "index"
+    BM25Retriever(store, index_path=str(folder)).warm_up()
+    store.write_documents([replace(store.storage["d9"], meta={"name": "other"})], OVERWRITE)  # and it goes to the end
+    expected = BM25Retriever(store).run("car snow x", top_k=200)
+    with caplog.at_level(logging.WARNING):
+        assert BM25Retriever(store, index_path=str(folder)).run("car snow x", top_k=200) == expected
+    assert caplog.text == ""
+
+
+def test_a_warning_is_not_said_again_where_the_build_fails_after_it(tmp_path, caplog):
+    class Failing(PlainStore):
+        def filter_documents(self, filters=None):
+            raise OSError("no store today")
+
+    folder = tmp_path / "index"
+    BM25Retriever(PlainStore([Document(content="car")]), index_path=str(folder)).warm_up()
+    damage(folder)
+    retriever = BM25Retriever(Failing(), index_path=str(folder))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            with pytest.raises(OSError, match="no store today"):
+                retriever.run("car")
+    assert ["cannot be used" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_an_index_that_cannot_be_saved_is_said_once_and_again_when_that_changes(tmp_path, caplog):
+    store, file = store_of(), tmp_path / "file"
+    file.write_text("in the way")
+    retriever = BM25Retriever(store, index_path=str(file / "index"))
+
+    def warnings_after(content):
+        store.write_documents([Document(content=content)])
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            retriever.run("car")
+        return len(caplog.records)
+
+    assert [warnings_after("one"), warnings_after("two"), warnings_after("three")] == [1, 0, 0]
+    file.unlink()
+    assert warnings_after("four") == 0
+    shutil.rmtree(file)
+    file.write_text("in the way again")
+    assert warnings_after("five") == 1
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning_and_no_failure(tmp_path, caplog):

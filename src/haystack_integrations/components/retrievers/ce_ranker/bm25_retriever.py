@@ -23,7 +23,7 @@ from haystack_ce_ranker.bm25.index import Allowed
 from haystack_ce_ranker.bm25.scoring import Scoring
 from haystack_integrations.components.retrievers.ce_ranker import native
 from haystack_integrations.components.retrievers.ce_ranker.filters import Search
-from haystack_integrations.components.retrievers.ce_ranker.store_index import Indexed, StoreIndex
+from haystack_integrations.components.retrievers.ce_ranker.store_index import Hit, Indexed, StoreIndex
 
 RECORD = "bm25"
 _SCALING = 8.0  # Haystack's in-memory, Elasticsearch and OpenSearch stores scale BM25 scores like this
@@ -61,13 +61,18 @@ class BM25Retriever:
     Every document comes back as the store has it, with `score` and with
     `meta["ce_ranker"]["bm25"] = {"score": ..., "rank": ...}`: the raw score and the rank from 1. Equal scores keep the
     store's order. A query finds nothing if the collection has none of its words, or if it has only stop words.
+    If the store could not be looked at again, so that the index may be old, `refresh_error` in the record says why.
 
     Single letters and digits of a query are ignored beside longer words, unless `language` is None or there is a
     `tokenization_regex`; see `Analysis.query_terms`.
 
     The index holds about 6 bytes per distinct word of each document. The documents of an in-memory store stay there:
-    the component refers to them, 16 bytes each. Of any other store it keeps a copy of all documents in memory,
-    embeddings included, because a search must not wait for the store.
+    the component refers to them, 16 bytes each. Of a store that quickly finds documents by id (Qdrant, Chroma, Milvus,
+    pgvector, OpenSearch, Elasticsearch) it keeps the ids. The hits are fetched, so they come back as they are in the
+    store, with embeddings if the store is set to return them. Of any other store it keeps all documents without their
+    embeddings, and returns them so.
+
+    The collection is the whole store. A store that lists fewer documents than it counts is an error.
 
     :param document_store: Where the documents are.
     :param filters: Haystack filters that a document must pass.
@@ -86,10 +91,15 @@ class BM25Retriever:
     :param index_path: A folder to keep the index in, so that a restart opens the index instead of building it. An index
         there that does not fit the store or these parameters, or is damaged, is replaced, with a warning.
     :param refresh: When to look for changes in the store. `"auto"`: at every run, at the cost that `freshness.py`
-        states. `"every_run"`: the same, but comparing all texts. `"manual"`: only when `refresh_index()` is called.
+        states; see also `refresh_seconds`. `"every_run"`: every run reads the store and compares all texts. `"manual"`:
+        only when `refresh_index()` is called.
+    :param refresh_seconds: With `"auto"`, the seconds from one reading of the store to the next at least, for a store
+        that can tell only how many documents it has: any but the in-memory one. It is read in the background, and runs
+        go on with the old index and the filters evaluated on it. So a change is seen this much later, and the time that
+        the reading takes. `refresh_index()` reads it at once.
     :param engine: `"bm25s"` for the index of this package, `"native"` for the engine of the store, `"auto"` for the
-        store's engine if it has one. The parameters from `language` to `refresh` do not apply to a native engine, whose
-        own index defines how it analyses and scores.
+        store's engine if it has one. The parameters from `language` to `refresh_seconds` do not apply to a native
+        engine, whose own index defines how it analyses and scores.
     :param native_parameters: Further init parameters of the store's own BM25 retriever, for example `fuzziness`.
     """
 
@@ -110,6 +120,7 @@ class BM25Retriever:
         meta_fields_to_index: list[str] | None = None,
         index_path: str | None = None,
         refresh: Literal["auto", "every_run", "manual"] = "auto",
+        refresh_seconds: float = 60.0,
         engine: Literal["auto", "bm25s", "native"] = "auto",
         native_parameters: dict[str, Any] | None = None,
     ) -> None:
@@ -132,6 +143,7 @@ class BM25Retriever:
         self.meta_fields_to_index = checks.names("meta_fields_to_index", meta_fields_to_index)
         self.index_path = checks.path("index_path", index_path)
         self.refresh = checks.choice("refresh", refresh, _REFRESH)
+        self.refresh_seconds = checks.number("refresh_seconds", refresh_seconds, least=0)
         self.engine = checks.choice("engine", engine, _ENGINES)
         self.native_parameters = checks.options("native_parameters", native_parameters)
 
@@ -144,6 +156,7 @@ class BM25Retriever:
             meta_fields=() if self.meta_fields_to_index is None else tuple(self.meta_fields_to_index),
             path=self.index_path,
             refresh=self.refresh,
+            refresh_seconds=self.refresh_seconds,
         )
 
     def _native_retriever(self) -> Any:
@@ -317,11 +330,11 @@ class BM25Retriever:
         )
 
     def _search(self, indexed: Indexed, asked: _Asked, allowed: Allowed | None) -> list[Document]:
-        hits = indexed.bm25.search(asked.query, asked.top_k, allowed=allowed)
-        documents = indexed.snapshot.documents
-        found = (documents[position] for position in hits.positions.tolist())
+        hits = self._index.search(indexed, asked.query, asked.top_k, allowed)
         without_embedding = getattr(self.document_store, "return_embedding", True) is False
-        return _noted(found, hits.scores.tolist(), asked.scale_score, without_embedding)
+        failure = self._index.failure
+        record = {} if failure is None else {"refresh_error": failure}
+        return _noted(hits, asked.scale_score, record, without_embedding=without_embedding)
 
 
 def _store(name: str, value: Any) -> Any:
@@ -331,17 +344,21 @@ def _store(name: str, value: Any) -> Any:
 
 
 def _noted(
-    documents: Iterable[Document], scores: Iterable[float], scale_score: bool, without_embedding: bool
+    hits: Iterable[Hit], scale_score: bool, record: dict[str, Any], *, without_embedding: bool = False
 ) -> list[Document]:
-    """Return copies of the documents with their scores and their records; the store's documents stay as they are."""
+    """
+    Return copies of the documents with their scores and their records; the store's documents stay as they are.
+
+    :param record: What every record holds beside the score and the rank.
+    """
     noted = []
-    for rank, (document, score) in enumerate(zip(documents, scores, strict=True), start=1):
+    for rank, (document, score) in enumerate(hits, start=1):
         changes: dict[str, Any] = {"embedding": None} if without_embedding else {}
         noted.append(
             replace(
                 document,
                 score=1.0 / (1.0 + math.exp(-score / _SCALING)) if scale_score else score,
-                meta=provenance.with_record(document.meta, RECORD, {"score": score, "rank": rank}),
+                meta=provenance.with_record(document.meta, RECORD, {"score": score, "rank": rank, **record}),
                 **changes,
             )
         )
@@ -349,5 +366,5 @@ def _noted(
 
 
 def _noted_native(documents: list[Document], scale_score: bool) -> list[Document]:
-    scores = [0.0 if document.score is None else float(document.score) for document in documents]
-    return _noted(documents, scores, scale_score, False)
+    hits = [Hit(document, 0.0 if document.score is None else float(document.score)) for document in documents]
+    return _noted(hits, scale_score, {})

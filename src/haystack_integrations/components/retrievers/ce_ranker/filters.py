@@ -33,7 +33,9 @@ class Mask(NamedTuple):
 
         :param search: Compare only the documents that decide this search. None compares all documents.
         """
-        documents = snapshot.documents
+        if not self.values:
+            return True
+        documents = snapshot.documents or []
         if search is None:
             return all(values.still_hold(documents) for values in self.values)
         positions = index.decisive(search.query, search.top_k, self.allowed).tolist()

@@ -1,19 +1,28 @@
 """
 Whether an index still fits its document store: one probe for each kind of store.
 
-How a change is found with `refresh="auto"`:
+What a run without a change costs with `refresh="auto"`, and what is kept of a document:
 
-| store | probe | cost of a run without a change | memory for the documents |
+| store | how it is read | probe | kept of a document |
 |---|---|---|---|
-| `InMemoryDocumentStore` | its documents, compared by identity | 4 ns per document | references, 16 bytes each |
-| Elasticsearch's, OpenSearch's | none: the store's own engine answers | none | none |
-| any other | `filter_documents()`, compared by id and text | the whole store is read | a copy of every document |
+| `InMemoryDocumentStore` | its storage | documents compared by identity | a reference, 16 bytes |
+| OpenSearch, Elasticsearch | by pages, without vectors | `count_documents()` | the id; hits are fetched |
+| Qdrant | by pages, without vectors | `count_documents()` | the id; hits are fetched |
+| Chroma | in one request, without vectors | `count_documents()` | the id; hits are fetched |
+| Milvus | by pages | `count_documents()` | the id; hits are fetched |
+| pgvector | `filter_documents()` | `count_documents()` | the id; hits are fetched |
+| any other, such as FAISS | `filter_documents()` | `count_documents()` | all but the embeddings |
 
-The first and the last find documents that were added, deleted or replaced, even if their number stays the same. For the
-last, a warning says once that `refresh="manual"` avoids the cost. `snapshots.py` finds out what has changed.
+The first probe takes 4 ns per document. `benchmarks/bm25_stores.md` has the cost of the others. By default, OpenSearch
+and Elasticsearch answer the query themselves (`native.py`), and nothing is kept or probed; their row is for
+`engine="bm25s"`. Where `filter_documents()` is believed, it must be as long as `count_documents()` says (`listing.py`).
 
-To add a probe for a store that can tell more cheaply, write its functions here and add its line to `PROBES`. From
-outside this package, call `register_probe`.
+The first probe is exact: documents that were added, deleted or replaced are found at the next run. The number of
+documents is not. A store of the other rows is therefore read again in the background, at most every `refresh_seconds`,
+while runs go on with the old index; `refreshing.py` does that. `refresh="every_run"` reads it in each run.
+
+To add a probe for a store that can tell more, write its functions in `integrations.py` and add its line to `PROBES`.
+From outside this package, call `register_probe`.
 
 Documents of the in-memory store that are changed *in place* stay the same objects. A change of `meta` is found
 nevertheless: indexed fields are compared at every run, at up to 0.2 us per document and field. The fields of a filter
@@ -24,19 +33,21 @@ After a change only new texts are analysed, and only the postings of documents s
 work is not proportional to the change:
 
 - The list of documents and some arrays with an entry per document are made anew: 15 ms at 100,000 documents.
-- A filter is evaluated anew on all documents when it is next used: 1 us for each.
+- A filter is evaluated anew on all documents when it is next used: 1 us for each in memory.
 - When more than a tenth of the index is new or gone, all postings are merged, without reading a text.
-- Every text of a store of the last row is read and hashed.
+- Every text of a store with an inexact probe is read and hashed.
 
-`benchmarks/bm25.py` measures these figures, `benchmarks/bm25.md` has them.
+`benchmarks/bm25.py` measures these figures, `benchmarks/bm25.md` and `benchmarks/bm25_stores.md` have them.
 """
 
-from collections.abc import Callable, Hashable
+import operator
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from haystack import Document
 
+from haystack_integrations.components.retrievers.ce_ranker import integrations, listing
 from haystack_integrations.components.retrievers.ce_ranker.stores import entry_for
 
 
@@ -44,29 +55,37 @@ class Probe(NamedTuple):
     """
     How to read a kind of store, and how to see that it has not changed.
 
-    :ivar read: Given the store, returns all its documents in its order.
-    :ivar unchanged: Given the store and the documents read before, tells whether the store still holds these and no
-        others. It may say False although nothing changed, never the reverse.
-    :ivar keeps_identity: Whether an unchanged document is the same object when it is read again.
-    :ivar reads_all: Whether every probe reads the whole store.
-    :ivar view: Given the store and documents read before, returns an object whose `filter_documents` is the store's,
-        but over these documents, so that a filter sees the same state as the index. None if there is no such object;
+    :ivar read: Given the store, returns or yields all its documents in its order.
+    :ivar state: Given the store, returns a value that differs after any change of its documents, such as a version. It
+        is taken before the documents are read.
+    :ivar exact: Whether equal states mean equal documents. False where a state tells only some of the changes, such as
+        the number of documents; then the store is read in the background, too.
+    :ivar passing: Given the store and filters, returns or yields the ids of the documents that pass them.
+    :ivar fetch: Given the store and ids, quickly returns the documents that it still has. With it, nothing but the ids
+        is kept of the documents; without it, everything but their embeddings.
+    :ivar same: Tells whether two states are equal.
+    :ivar shares: Whether `read` returns the store's own objects, which need no copy and stay the same while they are
+        unchanged.
+    :ivar view: Given the store and a state, returns an object whose `filter_documents` is the store's, but over the
+        documents of that state, so that a filter sees the same documents as the index. None if there is no such object;
         then the filter asks the store as it is at that time.
     """
 
-    read: Callable[[Any], list[Document]]
-    unchanged: Callable[[Any, list[Document]], bool]
-    keeps_identity: bool = False
-    reads_all: bool = False
-    view: Callable[[Any, list[Document]], Any] | None = None
+    read: Callable[[Any], Iterable[Document]]
+    state: Callable[[Any], Any]
+    exact: bool = True
+    passing: Callable[[Any, dict[str, Any]], Iterable[str]] = listing.passing
+    fetch: Callable[[Any, Sequence[str]], list[Document]] | None = None
+    same: Callable[[Any, Any], bool] = operator.eq
+    shares: bool = False
+    view: Callable[[Any, Any], Any] | None = None
 
 
 def _read_in_memory(store: Any) -> list[Document]:
     return list(store.storage.values())
 
 
-def _unchanged_in_memory(store: Any, known: list[Document]) -> bool:
-    current = _read_in_memory(store)
+def _same_in_memory(known: list[Document], current: list[Document]) -> bool:
     if len(current) != len(known):
         return False
     # A list compares its items by identity before equality, in C. Rewritten documents go to the end of the list.
@@ -77,7 +96,7 @@ def _unchanged_in_memory(store: Any, known: list[Document]) -> bool:
 @lru_cache(maxsize=16)
 def _view_class(store_class: Any) -> type:
     """Derive a class whose objects have the documents given to them. They own nothing, so they close nothing."""
-    members = {"storage": property(lambda view: vars(view)["_snapshot"]), "__del__": _never}
+    members = {"storage": property(lambda view: vars(view)["_snapshot"]), "__del__": lambda _: None}
     return type(store_class.__name__, (store_class,), members)
 
 
@@ -90,28 +109,46 @@ def _view_in_memory(store: Any, documents: list[Document]) -> Any:
     return view
 
 
-def _read_any(store: Any) -> list[Document]:
-    documents: list[Document] = store.filter_documents()
-    return documents
+def _counted(read: Callable[[Any], Iterable[Document]], **others: Any) -> Probe:
+    """Return the probe of a store of which only the number of documents is known."""
+    return Probe(read, listing.number_of, exact=False, **others)
 
 
-def _never(*_: Any) -> bool:
-    return False  # comparing the documents then decides
-
+_STORES = "haystack_integrations.document_stores"
 
 PROBES: dict[str, Probe] = {
     "haystack.document_stores.in_memory.document_store.InMemoryDocumentStore": Probe(
-        _read_in_memory, _unchanged_in_memory, keeps_identity=True, view=_view_in_memory
+        _read_in_memory, _read_in_memory, same=_same_in_memory, shares=True, view=_view_in_memory
+    ),
+    f"{_STORES}.opensearch.document_store.OpenSearchDocumentStore": _counted(
+        integrations.read_opensearch, passing=integrations.passing_opensearch, fetch=integrations.fetch_opensearch
+    ),
+    f"{_STORES}.elasticsearch.document_store.ElasticsearchDocumentStore": _counted(
+        integrations.read_elasticsearch,
+        passing=integrations.passing_elasticsearch,
+        fetch=integrations.fetch_elasticsearch,
+    ),
+    f"{_STORES}.qdrant.document_store.QdrantDocumentStore": _counted(
+        integrations.read_qdrant, passing=integrations.passing_qdrant, fetch=integrations.fetch_qdrant
+    ),
+    f"{_STORES}.chroma.document_store.ChromaDocumentStore": _counted(
+        integrations.read_chroma, fetch=integrations.fetch_chroma
+    ),
+    f"{_STORES}.pgvector.document_store.PgvectorDocumentStore": _counted(
+        listing.whole, fetch=integrations.fetch_by_filter
+    ),
+    "milvus_haystack.document_store.MilvusDocumentStore": _counted(
+        integrations.read_milvus, passing=integrations.passing_milvus, fetch=integrations.fetch_milvus
     ),
 }
 """Probes by the qualified name of a store's class; an entry counts for derived classes too."""
 
-ANY_STORE = Probe(_read_any, _never, reads_all=True)
-"""The probe for all other stores. It reads everything."""
+ANY_STORE = _counted(listing.whole)
+"""The probe for all other stores."""
 
 
 def probe_of(store: Any) -> Probe:
-    """Return the probe for this kind of store, or the one that reads everything."""
+    """Return the probe for this kind of store, or that for any other."""
     probe = entry_for(store, PROBES)
     return ANY_STORE if probe is None else probe
 

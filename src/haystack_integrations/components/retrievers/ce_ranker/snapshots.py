@@ -5,8 +5,11 @@ A snapshot keeps fingerprints of the texts and the values of fields, which later
 `freshness.py` reads the store.
 """
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import fields as fields_of
+from dataclasses import replace
+from enum import Enum
 from hashlib import blake2b
 from itertools import repeat
 from operator import attrgetter, is_
@@ -87,25 +90,41 @@ def _at(value: Any, path: Sequence[str]) -> Any:
 
 class StoreSnapshot(NamedTuple):
     """
-    The documents of a store at one time.
+    The documents of a store at one time that have a text: the collection that is indexed.
 
-    :param source: All documents.
-    :param documents: Those that have a text, in the same order: the collection that is indexed.
-    :param fingerprints: One for the id and text of each of `documents`, `uint64`; the same in every process.
-    :param meta_values: The values of each indexed meta field in `documents`.
+    :param state: What the probe said of the store before it was read.
+    :param documents: The documents; None if only their ids are kept.
+    :param ids: Their ids; empty if the documents are kept.
+    :param fingerprints: One for the id and text of each, `uint64`; the same in every process.
+    :param meta: A digest of the meta of all; None for documents that are shared with the store.
+    :param meta_values: For shared documents the values of each indexed meta field.
     """
 
-    source: list[Document]
-    documents: list[Document]
+    state: Any
+    documents: list[Document] | None
+    ids: list[str]
     fingerprints: NDArray[np.uint64]
+    meta: bytes | None
     meta_values: list[FieldValues]
+
+    def names(self) -> Iterable[str]:
+        """Return the ids in order."""
+        return self.ids if self.documents is None else map(attrgetter("id"), self.documents)
 
     def indexed_meta_holds(self) -> bool:
         """Tell whether the indexed meta fields still have the values they had, for meta can be changed in place."""
-        return all(values.still_hold(self.documents) for values in self.meta_values)
+        return all(values.still_hold(self.documents or ()) for values in self.meta_values)
 
 
-NOTHING = StoreSnapshot([], [], np.zeros(0, np.uint64), [])
+NOTHING = StoreSnapshot(None, None, [], np.zeros(0, np.uint64), None, [])
+
+
+class Keep(Enum):
+    """What is kept of each document of a store."""
+
+    SHARED = "the store's own object"
+    COPY = "all but the embeddings"
+    ID = "the id"
 
 
 class Change(NamedTuple):
@@ -125,42 +144,70 @@ class Change(NamedTuple):
         """Tell whether the collection equals that of the first snapshot, of `n_before` documents, order included."""
         return len(self.previous) == n_before and np.array_equal(self.previous, np.arange(n_before))
 
+    def gone(self, n_before: int) -> int:
+        """Return how many of the first snapshot's `n_before` texts are not in the second."""
+        return n_before - len(self.previous) + len(self.texts)
+
 
 def changes_since(
-    before: StoreSnapshot, source: list[Document], meta_fields: Sequence[str], *, trust_identity: bool
+    before: StoreSnapshot,
+    source: Iterable[Document],
+    meta_fields: Sequence[str],
+    *,
+    state: Any,
+    keep: Keep,
+    trust_identity: bool = False,
 ) -> Change:
     """
     Take a second snapshot and find out how it differs from the first.
 
     :param before: The first snapshot. Only its fingerprints are needed unless identity is trusted.
-    :param source: All documents of the store now.
+    :param source: All documents of the store now. Each is let go at once if nothing is kept but ids.
     :param meta_fields: The meta fields that are indexed.
+    :param state: What the probe said of the store before.
+    :param keep: What is kept of each document.
     :param trust_identity: Assume that the same object has the same text. Then only the stretch of documents between the
-        first and the last change is hashed.
+        first and the last change is hashed. For shared documents only.
     """
-    if meta_fields:
-        documents = [document for document in source if text_of(document, meta_fields) is not None]
-    else:
-        documents = [document for document in source if document.content is not None]
-    n_before, n_after = len(before.fingerprints), len(documents)
-    start, end = _same_ends(before.documents, documents) if trust_identity else (0, 0)
-    changed = documents[start : n_after - end]
-
-    texts = [text_of(document, meta_fields) or "" for document in changed]
-    fingerprints = np.fromiter(map(_fingerprint, changed, texts), np.uint64, len(changed))
+    n_before, start, end = len(before.fingerprints), 0, 0
+    shared: list[Document] | None = None
+    if keep is Keep.SHARED:
+        shared = [document for document in source if text_of(document, meta_fields) is not None]
+        if trust_identity and before.documents is not None:
+            start, end = _same_ends(before.documents, shared)
+        source = shared[start : len(shared) - end]
     known = dict(zip(before.fingerprints[start : n_before - end].tolist(), range(start, n_before - end), strict=True))
-    positions = [known.pop(fingerprint, -1) for fingerprint in fingerprints.tolist()]  # pop: no position is taken twice
-
-    previous = np.concatenate(
-        [np.arange(start), np.array(positions, np.int64), np.arange(n_before - end, n_before)], dtype=np.int64
-    )
+    kept: list[Any] = []
+    positions, fingerprints, texts, meta = [], array("Q"), [], blake2b(digest_size=16)
+    for document in source:
+        text = text_of(document, meta_fields)
+        if text is None:
+            continue
+        fingerprint = _fingerprint(document, text)
+        fingerprints.append(fingerprint)
+        positions.append(known.pop(fingerprint, -1))  # pop: no position is taken twice
+        if positions[-1] < 0:
+            texts.append(text)
+        if shared is None:
+            meta.update(repr(document.meta).encode("utf-8", "surrogatepass"))
+            kept.append(document.id if keep is Keep.ID else _without_embeddings(document))
+    previous = [np.arange(start), np.array(positions, np.int64), np.arange(n_before - end, n_before)]
+    new = np.frombuffer(fingerprints, np.uint64)
     snapshot = StoreSnapshot(
-        source,
-        documents,
-        np.concatenate([before.fingerprints[:start], fingerprints, before.fingerprints[n_before - end :]]),
-        [FieldValues.of(documents, f"meta.{name}") for name in meta_fields],
+        state,
+        None if keep is Keep.ID else kept if shared is None else shared,
+        kept if keep is Keep.ID else [],
+        np.concatenate([before.fingerprints[:start], new, before.fingerprints[n_before - end :]]),
+        meta.digest() if shared is None else None,
+        [] if shared is None else [FieldValues.of(shared, f"meta.{name}") for name in meta_fields],
     )
-    return Change(snapshot, previous, [text for text, old in zip(texts, positions, strict=True) if old < 0])
+    return Change(snapshot, np.concatenate(previous, dtype=np.int64), texts)
+
+
+def _without_embeddings(document: Document) -> Document:
+    if document.embedding is None and document.sparse_embedding is None:
+        return document
+    return replace(document, embedding=None, sparse_embedding=None)
 
 
 def _fingerprint(document: Document, text: str) -> int:

@@ -1,17 +1,20 @@
 """
 `StoreIndex`: a BM25 index of the documents of a store, built or opened when it is first needed, and kept in step.
 
-`freshness.py` tells whether the store has changed, and `snapshots.py` what has changed. The index itself is
-`haystack_ce_ranker.bm25.index`.
+`freshness.py` tells whether the store has changed, `snapshots.py` what has changed, and `refreshing.py` has the thread
+for what is done in the background. The index itself is `haystack_ce_ranker.bm25.index`.
 """
 
 import copy
+import os
 import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from haystack import logging
+from haystack import Document, logging
 
 from haystack_ce_ranker.bm25.analysis import Analysis
 from haystack_ce_ranker.bm25.files import IndexFilesError
@@ -20,12 +23,15 @@ from haystack_ce_ranker.bm25.scoring import Scoring
 from haystack_integrations.components.retrievers.ce_ranker import filters as filtering
 from haystack_integrations.components.retrievers.ce_ranker import freshness, snapshots
 from haystack_integrations.components.retrievers.ce_ranker.filters import Mask, Search
-from haystack_integrations.components.retrievers.ce_ranker.snapshots import FieldValues, StoreSnapshot
+from haystack_integrations.components.retrievers.ce_ranker.refreshing import Background, Stopped
+from haystack_integrations.components.retrievers.ce_ranker.snapshots import Change, FieldValues, Keep, StoreSnapshot
 
 logger = logging.getLogger(__name__)
 
 _MAX_MASKS = 64
 _FINGERPRINTS = "fingerprints"
+_ROUNDS = 3
+"""How often more hits are fetched in place of documents that the store no longer has."""
 
 
 class Indexed(NamedTuple):
@@ -34,6 +40,13 @@ class Indexed(NamedTuple):
     bm25: BM25Index
     snapshot: StoreSnapshot
     masks: dict[str, Mask]
+
+
+class Hit(NamedTuple):
+    """A document that was found, as the store has it, and its raw score."""
+
+    document: Document
+    score: float
 
 
 class StoreIndex:
@@ -49,6 +62,7 @@ class StoreIndex:
     :param meta_fields: Meta fields to index with the content.
     :param path: A folder to keep the index in; None keeps it in memory only.
     :param refresh: `"auto"`, `"every_run"` or `"manual"`; see `BM25Retriever`.
+    :param refresh_seconds: With `"auto"`, the least time between two readings of a store that cannot tell of changes.
     """
 
     def __init__(
@@ -60,6 +74,7 @@ class StoreIndex:
         meta_fields: tuple[str, ...] = (),
         path: str | None = None,
         refresh: str = "auto",
+        refresh_seconds: float = 60.0,
     ) -> None:
         self._store = document_store
         self._analysis = analysis
@@ -67,10 +82,20 @@ class StoreIndex:
         self._meta_fields = meta_fields
         self._path = path
         self._refresh = refresh
+        self._refresh_seconds = refresh_seconds
         self._labels = {"meta_fields_to_index": list(meta_fields)}
         self._probe = freshness.probe_of(document_store)
         self._indexed: Indexed | None = None
-        self._lock = threading.RLock()
+        self._said: dict[str, str] = {}
+        self._failure: str | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what belongs to this object in this process alone: locks and the thread."""
+        self._lock = threading.RLock()  # held while the index is made
+        self._mask_lock = threading.Lock()
+        self._background = Background(self._read_again, self._refresh_seconds)
+        _ALL.add(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "StoreIndex":
         """Return an index of the same store that shares what is built so far and is refreshed on its own."""
@@ -78,43 +103,53 @@ class StoreIndex:
         memo[id(self)] = clone
         indexed = self._indexed
         clone._indexed = None if indexed is None else indexed._replace(masks=dict(indexed.masks))
+        clone._said = dict(self._said)
         return clone
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
+        return {name: value for name, value in vars(self).items() if name not in _OF_A_PROCESS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._lock = threading.RLock()
+        self._begin()
 
     @property
     def is_built(self) -> bool:
         """Whether the index is in memory."""
         return self._indexed is not None
 
+    @property
+    def failure(self) -> str | None:
+        """Why the store could not be looked at again in the background; None if it could."""
+        return self._failure
+
     def current(self) -> Indexed:
-        """Return an index that fits the store, if `refresh` asks for that."""
+        """Return an index that fits the store as well as `refresh` asks for."""
         indexed = self._indexed
-        if indexed is not None and (self._refresh == "manual" or self._is_fresh(indexed)):
+        if indexed is not None and self._serves(indexed):
             return indexed
         with self._lock:
             indexed = self._indexed
             if indexed is None:
                 indexed = self._first()
-            elif self._refresh != "manual" and not self._is_fresh(indexed):  # else another thread was faster
-                trust_identity = self._probe.keeps_identity and self._refresh == "auto"
-                indexed = self._next(indexed, trust_identity=trust_identity)
+            elif not self._serves(indexed):  # else another thread was faster
+                indexed = self._next(indexed, trust_identity=self._refresh == "auto")
             self._indexed = indexed
             return indexed
 
     def bring_up_to_date(self) -> None:
         """Read the store and update the index, whatever `refresh` says; all texts are compared."""
         with self._lock:
-            indexed = self._first() if self._indexed is None else self._next(self._indexed, trust_identity=False)
+            indexed = self._first() if self._indexed is None else self._next(self._indexed)
             self._indexed = indexed._replace(masks={})
 
     def close(self) -> None:
-        """Let go of the index and the documents. A running search keeps its own; the next call builds them again."""
+        """
+        Let go of the index and the documents, and wait until nothing is done in the background.
+
+        A running search keeps its own; the next call builds them again.
+        """
+        self._background.stop()
         with self._lock:
             self._indexed = None
 
@@ -129,69 +164,172 @@ class StoreIndex:
         """
         if not filters:
             return None
-        documents = indexed.snapshot.documents
+        snapshot, probe = indexed.snapshot, self._probe
         key = filtering.key_of(filters)
         kept = indexed.masks.get(key) if key is not None else None
-        if kept is not None and (self._refresh == "manual" or kept.still_holds(indexed.bm25, indexed.snapshot, search)):
+        if kept is not None and (self._refresh == "manual" or kept.still_holds(indexed.bm25, snapshot, search)):
             return kept.allowed
-        compared = sorted(filtering.fields_of(filters)) if key is not None and self._refresh != "manual" else []
-        values = [FieldValues.of(documents, name) for name in compared]
-        view = self._probe.view
-        store = self._store if view is None else view(self._store, indexed.snapshot.source)
-        passing = {document.id for document in store.filter_documents(filters)}
-        mask = np.fromiter((document.id in passing for document in documents), np.bool_, len(documents))
+        values: list[FieldValues] = []
+        if probe.shares and key is not None and self._refresh != "manual":
+            values = [FieldValues.of(snapshot.documents or (), name) for name in sorted(filtering.fields_of(filters))]
+        store = self._store if probe.view is None else probe.view(self._store, snapshot.state)
+        passing = set(probe.passing(store, filters))
+        mask = np.fromiter((name in passing for name in snapshot.names()), np.bool_, len(snapshot.fingerprints))
         allowed = indexed.bm25.allow(mask)
         if key is not None:
-            with self._lock:
+            with self._mask_lock:
                 while len(indexed.masks) >= _MAX_MASKS:
                     del indexed.masks[next(iter(indexed.masks))]
                 indexed.masks[key] = Mask(allowed, values)
         return allowed
 
-    def _is_fresh(self, indexed: Indexed) -> bool:
-        if self._refresh == "every_run" or not self._probe.unchanged(self._store, indexed.snapshot.source):
-            return False
-        return indexed.snapshot.indexed_meta_holds()
+    def search(self, indexed: Indexed, query: str, top_k: int, allowed: Allowed | None) -> list[Hit]:
+        """
+        Return the best documents.
+
+        Documents that are not kept are fetched. Those that the store no longer has are left out, and the next best ones
+        take their places.
+        """
+        found: list[Hit] = []
+        asked, wanted = 0, top_k
+        for _ in range(_ROUNDS):
+            hits = indexed.bm25.search(query, wanted, allowed=allowed)
+            positions = hits.positions[asked:].tolist()
+            documents = self._documents(indexed.snapshot, positions)
+            scores = hits.scores[asked:].tolist()
+            pairs = zip(documents, scores, strict=True)
+            found += [Hit(document, score) for document, score in pairs if document is not None]
+            asked += len(positions)
+            if len(found) >= top_k or asked < wanted:
+                break
+            wanted *= 2
+        return found[:top_k]
+
+    def _documents(self, snapshot: StoreSnapshot, positions: list[int]) -> Sequence[Document | None]:
+        """Return the documents at these positions; None for each that the store no longer has."""
+        if snapshot.documents is not None:
+            return [snapshot.documents[position] for position in positions]
+        names = [snapshot.ids[position] for position in positions]
+        fetch = self._probe.fetch
+        fetched = fetch(self._store, names) if fetch is not None and names else []
+        by_name = {document.id: document for document in fetched}
+        return [by_name.get(name) for name in names]
+
+    def _serves(self, indexed: Indexed) -> bool:
+        """Tell whether a run may use the index; begin to read the store in the background where that is due."""
+        if self._refresh != "auto":
+            return self._refresh == "manual"
+        probe, known = self._probe, indexed.snapshot
+        if probe.exact:
+            return probe.same(known.state, probe.state(self._store)) and known.indexed_meta_holds()
+        try:
+            changed = not probe.same(known.state, probe.state(self._store))
+        except Exception as error:
+            self._failed(error)
+            changed = False
+        if changed and not len(indexed.bm25):
+            return False  # there is nothing to go on with
+        if not self._background.start_if_due() and changed:
+            self._say(
+                "changed",
+                f"{type(self._store).__name__} has other documents than this BM25Retriever has indexed. Runs go on "
+                f"with the old index until the store is read again, at most every {self._refresh_seconds:g} s. Call "
+                "refresh_index() after a write to see it at once, or use refresh='every_run'.",
+            )
+        return True
+
+    def _read_again(self, check: Callable[[], None]) -> None:
+        """Bring the index up to date, in the background."""
+        try:
+            with self._lock:
+                if self._indexed is not None:
+                    indexed = self._next(self._indexed, check=check)
+                    check()
+                    self._indexed = indexed
+        except Stopped:
+            raise
+        except Exception as error:
+            self._failed(error)
+        else:
+            self._failure = None
+            self._said.pop("failed", None)
+
+    def _failed(self, error: Exception) -> None:
+        self._failure = f"{type(error).__name__}: {error}"
+        self._say(
+            "failed",
+            f"{type(self._store).__name__} could not be looked at again. Runs go on with the old index, and this is "
+            f"tried again every {self._refresh_seconds:g} s: {self._failure}",
+        )
+
+    def _say(self, kind: str, message: str) -> None:
+        """Warn, unless this was the last warning of its kind."""
+        if self._said.get(kind) != message:
+            self._said[kind] = message
+            logger.warning("{warning}", warning=message)
+
+    def _changes(
+        self, before: StoreSnapshot, *, trust_identity: bool = False, check: Callable[[], None] | None = None
+    ) -> Change:
+        """Read the store and compare it with what it held before; the lock is held."""
+        probe = self._probe
+        keep = Keep.SHARED if probe.shares else Keep.COPY if probe.fetch is None else Keep.ID
+        state = probe.state(self._store)  # first, so that a change while the store is read is not missed
+        source = probe.read(self._store)
+        change = snapshots.changes_since(
+            before,
+            source if check is None else _checked(source, check),
+            self._meta_fields,
+            state=state,
+            keep=keep,
+            trust_identity=trust_identity and before.indexed_meta_holds(),
+        )
+        self._background.ended()
+        self._look_for_doubles(change.snapshot)
+        return change
+
+    def _look_for_doubles(self, snapshot: StoreSnapshot) -> None:
+        """Warn if documents share an id: they are found more than once, and others may have been left out for them."""
+        if self._probe.shares:
+            return
+        listed, distinct = len(snapshot.fingerprints), len(set(snapshot.names()))
+        if distinct < listed:
+            self._say(
+                "doubles",
+                f"{type(self._store).__name__} lists {listed:,} documents under {distinct:,} ids. Documents with the "
+                "same id are found more than once; write them again under ids of their own.",
+            )
 
     def _first(self) -> Indexed:
         """Open the index in `path`, or build one, for what the store holds; the lock is held."""
-        if self._probe.reads_all and self._refresh == "auto":
-            logger.warning(
-                "{store} cannot tell whether its documents have changed, so every run of this BM25Retriever reads all "
-                "of them. Use refresh='manual' and call refresh_index() after a change, or register a probe.",
-                store=type(self._store).__name__,
-            )
-        source = self._probe.read(self._store)
         opened = self._open()
         if opened is None:
-            change = snapshots.changes_since(snapshots.NOTHING, source, self._meta_fields, trust_identity=False)
+            change = self._changes(snapshots.NOTHING)
             index = BM25Index.build(change.texts, analysis=self._analysis, scoring=self._scoring)
         else:
-            known = snapshots.NOTHING._replace(fingerprints=opened.extra[_FINGERPRINTS])
-            change = snapshots.changes_since(known, source, self._meta_fields, trust_identity=False)
+            change = self._changes(snapshots.NOTHING._replace(fingerprints=opened.extra[_FINGERPRINTS]))
             index = opened
-            if not change.is_none(len(opened)):
-                kept = len(change.previous) - len(change.texts)
-                logger.warning(
-                    "The BM25 index in {path} is stale: {added} texts are new, {removed} of its {known} are gone. "
-                    "It is brought up to date.",
-                    path=self._path,
-                    added=len(change.texts),
-                    removed=len(opened) - kept,
-                    known=len(opened),
+            gone = change.gone(len(opened))
+            if change.texts or gone:
+                self._say(
+                    "stale",
+                    f"The BM25 index in {self._path} is stale: {len(change.texts)} texts are new, {gone} of its "
+                    f"{len(opened)} are gone. It is brought up to date.",
                 )
+            if not change.is_none(len(opened)):
                 index = opened.update(change.previous, change.texts)
         if index is not opened:
             self._save(index, change.snapshot)
         return Indexed(index, change.snapshot, {})
 
-    def _next(self, indexed: Indexed, *, trust_identity: bool) -> Indexed:
+    def _next(
+        self, indexed: Indexed, *, trust_identity: bool = False, check: Callable[[], None] | None = None
+    ) -> Indexed:
         """Return what fits the documents that the store holds now; the lock is held."""
-        source = self._probe.read(self._store)
-        trust_identity = trust_identity and indexed.snapshot.indexed_meta_holds()
-        change = snapshots.changes_since(indexed.snapshot, source, self._meta_fields, trust_identity=trust_identity)
+        change = self._changes(indexed.snapshot, trust_identity=trust_identity, check=check)
         if change.is_none(len(indexed.bm25)):
-            return indexed._replace(snapshot=change.snapshot)
+            masks = indexed.masks if change.snapshot.meta == indexed.snapshot.meta else {}
+            return indexed._replace(snapshot=change.snapshot, masks=masks)
         index = indexed.bm25.update(change.previous, change.texts)
         self._save(index, change.snapshot)
         return Indexed(index, change.snapshot, {})
@@ -205,9 +343,7 @@ class StoreIndex:
             if index.labels != self._labels or len(index.extra.get(_FINGERPRINTS, ())) != len(index):
                 raise IndexFilesError(f"it was made with {index.labels}, but {self._labels} is needed")
         except IndexFilesError as error:
-            logger.warning(
-                "The BM25 index in {path} cannot be used and is built again: {error}", path=self._path, error=error
-            )
+            self._say("opened", f"The BM25 index in {self._path} cannot be used and is built again: {error}")
             return None
         return index
 
@@ -217,8 +353,28 @@ class StoreIndex:
         try:
             index.save(self._path, extra={_FINGERPRINTS: snapshot.fingerprints}, labels=self._labels)
         except OSError as error:
-            logger.warning(
-                "The BM25 index could not be saved in {path}, so the next start builds it again: {error}",
-                path=self._path,
-                error=error,
-            )
+            message = "could not be saved in {0}, so the next start builds it again: {1}"
+            self._say("saved", f"The BM25 index {message.format(self._path, error)}")
+        else:
+            self._said.pop("saved", None)
+            self._said.pop("opened", None)
+
+
+_OF_A_PROCESS = ("_lock", "_mask_lock", "_background")
+_ALL: "weakref.WeakSet[StoreIndex]" = weakref.WeakSet()
+
+
+def _begin_again() -> None:
+    """Give all indexes new locks and threads in a child process: a thread that held or was one is not there."""
+    for index in list(_ALL):
+        index._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_again)
+
+
+def _checked(documents: Iterable[Document], check: Callable[[], None]) -> Iterator[Document]:
+    for document in documents:
+        check()
+        yield document

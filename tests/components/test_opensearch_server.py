@@ -1,0 +1,157 @@
+"""
+BM25Retriever over a real OpenSearch of this machine, of more documents than its listing returns.
+
+No Elasticsearch is to be had. Its client talks to the same server through a proxy that translates the content type, so
+what its probe asks is answered by a real engine, too.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from haystack import Document
+
+from fakes import REPOSITORY
+from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
+
+COUNT, PASSING = 10_500, 10_400
+MAPPINGS = {
+    "properties": {"content": {"type": "text", "analyzer": "english"}, "embedding": {"type": "float", "index": False}},
+    "dynamic_templates": [
+        {"strings": {"path_match": "*", "match_mapping_type": "string", "mapping": {"type": "keyword"}}}
+    ],
+}
+EARLY = {"field": "meta.early", "operator": "==", "value": True}
+
+
+def free_port():
+    """A port whose neighbour a hundred further, for the node's own use, is free as well."""
+    while True:
+        with closing(socket.socket()) as one, closing(socket.socket()) as other:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            try:
+                other.bind(("127.0.0.1", port + 100))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The URL of an OpenSearch that lives as long as this file's tests."""
+    beside = Path(os.environ.get("CE_RANKER_DATA", REPOSITORY.parent / "shared" / "data")).resolve().parent
+    command = beside / "tools" / "opensearch" / "opensearch"
+    if not command.is_file():
+        pytest.skip(f"{command} is not there")
+    if shutil.which("java") is None or shutil.which("curl") is None:
+        pytest.skip("OpenSearch needs java and curl")
+    home = tmp_path_factory.mktemp("opensearch")
+    started = subprocess.run(
+        [command, "start", home, "--port", str(free_port())], capture_output=True, text=True, timeout=120
+    )
+    try:
+        assert started.returncode == 0, started.stderr
+        yield started.stdout.strip()
+    finally:
+        subprocess.run([command, "stop", home, "--kill"], capture_output=True, timeout=60, check=False)
+
+
+@pytest.fixture(scope="module")
+def store(server):
+    """A store of documents with an embedding, in an index of two shards."""
+    from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
+
+    settings = {"number_of_shards": 2, "number_of_replicas": 0}
+    made = OpenSearchDocumentStore(hosts=server, index="many", settings=settings, mappings=MAPPINGS)
+    made.write_documents(
+        [
+            Document(id=f"d{i}", content=f"word{i} common", meta={"early": i < PASSING}, embedding=[float(i)])
+            for i in range(COUNT)
+        ]
+    )
+    made._client.indices.refresh(index="many")
+    return made
+
+
+@pytest.fixture(scope="module")
+def as_elasticsearch(server, store):
+    """Elasticsearch's store over the same index."""
+    from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore
+
+    class Proxy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def forward(self):
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            request = urllib.request.Request(server + self.path, content or None, method=self.command)
+            request.add_header("Content-Type", "application/json")
+            try:
+                with urllib.request.urlopen(request) as response:
+                    status, answer = response.status, response.read()
+            except urllib.error.HTTPError as error:
+                status, answer = error.code, error.read()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("X-Elastic-Product", "Elasticsearch")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer)
+
+        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = forward
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield ElasticsearchDocumentStore(hosts=f"http://127.0.0.1:{proxy.server_port}", index="many")
+        proxy.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["store", "as_elasticsearch"])
+def test_the_last_of_more_documents_than_the_listing_returns_is_found(kind, request):
+    document_store = request.getfixturevalue(kind)
+    assert document_store.count_documents() == COUNT
+    if kind == "store":  # Elasticsearch's store lists as many, in a thousand requests
+        assert len(document_store.filter_documents()) == 10_000
+    retriever = BM25Retriever(document_store, engine="bm25s", refresh="manual")
+    (found,) = retriever.run(f"word{COUNT - 1}")["documents"]
+    assert (found.id, found.content, found.meta["early"]) == ("d10499", "word10499 common", False)
+    assert found.embedding == ([10499.0] if kind == "as_elasticsearch" else None)
+    assert retriever._index._indexed.snapshot.documents is None
+    assert len(retriever._index._indexed.bm25) == COUNT
+
+
+@pytest.mark.parametrize("kind", ["store", "as_elasticsearch"])
+def test_a_filter_that_passes_more_than_the_listing_returns_passes_them_all(kind, request):
+    retriever = BM25Retriever(request.getfixturevalue(kind), engine="bm25s", refresh="manual")
+    assert len(retriever.run("common", filters=EARLY, top_k=COUNT)["documents"]) == PASSING
+    assert retriever.run(f"word{PASSING}", filters=EARLY)["documents"] == []
+
+
+def test_both_engines_find_the_last_document(store):
+    native = BM25Retriever(store)
+    assert native._native is not None
+    assert [one.id for one in native.run(f"word{COUNT - 1}")["documents"]] == ["d10499"]
+
+
+def test_the_store_is_read_again_in_the_background_and_lost_documents_are_left_out(store):
+    retriever = BM25Retriever(store, engine="bm25s", refresh_seconds=0, top_k=3)
+    retriever.warm_up()
+    store.write_documents([Document(id="new", content="zebra", meta={"early": False})], refresh=True)
+    assert retriever.run("zebra")["documents"] == []
+    retriever._index._background._thread.join()
+    assert [one.id for one in retriever.run("zebra")["documents"]] == ["new"]
+    store.delete_documents(["new"], refresh=True)
+    assert retriever.run("zebra")["documents"] == []
+    retriever._index.close()

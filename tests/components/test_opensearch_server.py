@@ -68,15 +68,15 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def store(server):
     """A store of documents with an embedding, in an index of two shards."""
-    from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
-
+    opensearch = pytest.importorskip("haystack_integrations.document_stores.opensearch", exc_type=ImportError)
     settings = {"number_of_shards": 2, "number_of_replicas": 0}
-    made = OpenSearchDocumentStore(hosts=server, index="many", settings=settings, mappings=MAPPINGS)
+    made = opensearch.OpenSearchDocumentStore(hosts=server, index="many", settings=settings, mappings=MAPPINGS)
     made.write_documents(
         [
             Document(id=f"d{i}", content=f"word{i} common", meta={"early": i < PASSING}, embedding=[float(i)])
             for i in range(COUNT)
-        ]
+        ],
+        refresh=False,
     )
     made._client.indices.refresh(index="many")
     return made
@@ -85,7 +85,7 @@ def store(server):
 @pytest.fixture(scope="module")
 def as_elasticsearch(server, store):
     """Elasticsearch's store over the same index."""
-    from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore
+    elasticsearch = pytest.importorskip("haystack_integrations.document_stores.elasticsearch", exc_type=ImportError)
 
     class Proxy(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -114,7 +114,7 @@ def as_elasticsearch(server, store):
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        yield ElasticsearchDocumentStore(hosts=f"http://127.0.0.1:{proxy.server_port}", index="many")
+        yield elasticsearch.ElasticsearchDocumentStore(hosts=f"http://127.0.0.1:{proxy.server_port}", index="many")
         proxy.shutdown()
 
 

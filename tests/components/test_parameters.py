@@ -177,6 +177,7 @@ OF_RETRIEVER = {
     "meta_fields_to_index": names(None),
     "index_path": path(),
     "refresh": choice(["auto", "every_run", "manual"]),
+    "refresh_seconds": number(bad=[-1]),
     "engine": choice(["auto", "bm25s"]),
     "native_parameters": Kind([], ["", "5", 5, NAN, True, [], {5: 1}, object()], optional=True),
 }

@@ -24,6 +24,7 @@ from haystack.components.joiners import DocumentJoiner
 
 import common
 from common import CannotRun, Report, milliseconds
+from fusion_defaults import DEFAULT_PARTS
 from fusion_scores import ALONE, BM25, CE, DEFAULT, INPUTS, QUICK, TASKS, UNSEEN, Task, scores
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
 from haystack_ce_ranker.evaluation.judging.measures import ndcg_at_10, ranked_scores
@@ -156,8 +157,8 @@ def _orders_of_cut_lists(query: JudgedQuery) -> list[list[str]]:
         for i, s in zip(bm25.ids, bm25.scores, strict=True)
     ]
     lowest, count = min(scores.values(), default=0.0), len(scores)
-    whole = [Document(id=i, meta=_noted(CE, logit=s, lowest=lowest, scored=count)) for i, s in scores.items()]
-    cut = [Document(id=i, meta=_noted(CE, logit=scores[i], lowest=lowest, scored=count)) for i in first]
+    whole = [Document(id=i, score=s, meta=_noted(CE, logit=s, lowest=lowest, scored=count)) for i, s in scores.items()]
+    cut = [whole[list(scores).index(i)] for i in first]
     bare = [Document(id=i, score=scores[i]) for i in first]
     likely = [Document(id=i, score=float(sigmoid(np.array([scores[i]]))[0])) for i in first]
     joiner = HybridScoreJoiner(dict(DEFAULT.weights))
@@ -354,6 +355,7 @@ PARTS = {
     "halves": show_halves,
     "labels": show_labels,
     "agreement": show_agreement,
+    **DEFAULT_PARTS,
 }
 
 

@@ -23,6 +23,7 @@ from haystack_ce_ranker.evaluation.running.pipelines import measured
 from haystack_ce_ranker.fusion.fuse import ScoredList
 from haystack_ce_ranker.fusion.judged import Frame, JudgedQuery, Setting
 from haystack_ce_ranker.fusion.normalizers import parse_normalizations
+from haystack_ce_ranker.fusion.scales import Scale
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
@@ -30,6 +31,8 @@ from kept import ScoreStore
 
 CE, BM25 = "cross_encoder", "bm25"
 INPUTS = (BM25, CE)
+SCALES: Mapping[str, Scale] = {BM25: "bm25", CE: "logits"}
+"""As the records of retriever and ranker say."""
 
 
 @dataclass(frozen=True)
@@ -143,5 +146,7 @@ def _to_plain(query: JudgedQuery) -> dict[str, object]:
 
 
 def _from_plain(entry: dict[str, dict]) -> JudgedQuery:
-    lists = {name: ScoredList(given["ids"], given["scores"]) for name, given in entry["lists"].items()}
+    lists = {
+        name: ScoredList(given["ids"], given["scores"], scale=SCALES[name]) for name, given in entry["lists"].items()
+    }
     return JudgedQuery(str(entry["id"]), lists, entry["judgments"])

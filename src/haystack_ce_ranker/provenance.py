@@ -1,16 +1,31 @@
 """
-The one key of `Document.meta` under which every stage notes its score: writing records and reading them.
+The one key of `Document.meta` under which every stage notes its score: writing records, reading them, trusting them.
 
 Plain mappings in, plain dictionaries out. Nothing that is passed in is changed. Each stage decides what its record
 holds.
+
+A record outlives its run: documents are written back to a store with their meta, and another retriever finds them
+later. So a record is trusted only as far as it agrees with the document's score; see `noted_scores`.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from haystack_ce_ranker.checks import is_number
 
+FloatArray = npt.NDArray[np.float64]
+
 KEY = "ce_ranker"
+
+BM25_SCALING = 8.0
+"""A scaled BM25 score is the sigmoid of the score over this, as in Haystack's own retriever."""
+
+_SAME = 1e-6  # relative: some components hand scores on in float32
+_TINY = 1e-12  # absolute: the sigmoid of a very low logit
 
 
 def with_record(meta: Mapping[str, Any], name: str, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,3 +65,87 @@ def score_in(record: Mapping[str, Any]) -> float | None:
     """Return the raw score that one record holds; see `raw_score`."""
     value = record.get("logit", record.get("score"))
     return float(value) if is_number(value) else None
+
+
+class NotedScores(NamedTuple):
+    """
+    The raw scores that one stage noted in a list of documents, as far as they are trusted.
+
+    :ivar stage: The stage's name.
+    :ivar scores: One for each document; None where the stage noted none, or one that is not of this list.
+    :ivar records: The records that are trusted.
+    """
+
+    stage: str
+    scores: list[float | None]
+    records: list[Mapping[str, Any]]
+
+    @property
+    def logits(self) -> bool:
+        """Whether the scores are logits."""
+        return any("logit" in noted for noted in self.records)
+
+
+def noted_scores(scores: Sequence[object], metas: Sequence[Mapping[str, Any]], name: str) -> NotedScores | None:
+    """
+    Return the raw scores of the stage that scored a list, or None if no record speaks for the list.
+
+    A document's score *bears out* a record if it is the noted score, as it is or through the sigmoid with which our
+    components scale it. It *contradicts* a record if it bears out none of the document's records: then something else
+    has scored the document since. A document without a score does neither.
+
+    The records of the stage `name` speak for the list if more of them are borne out than contradicted (by whichever
+    record; a later stage leaves earlier records alone). Those that are contradicted are then left out. Otherwise
+    another stage's records speak for it if every document that has a score bears them out: then the input only has
+    another name than the stage that feeds it.
+
+    :param scores: `Document.score` by document.
+    :param metas: `Document.meta` by document.
+    :param name: The stage whose records come first.
+    """
+    shown = np.array([float(score) if is_number(score) else math.nan for score in scores])  # type: ignore[arg-type]
+    stages = [_stages(meta) for meta in metas]
+    noted = _values(stages, name)
+    compared = np.isfinite(shown) & np.isfinite(noted)
+    trusted = compared & _borne_out(shown, noted)
+    for place in np.flatnonzero(compared & ~trusted).tolist():
+        others = np.array([_value(stages[place], other) for other in stages[place]])
+        trusted[place] = _borne_out(np.full(others.shape, shown[place]), others).any()
+    if trusted.sum() > (compared & ~trusted).sum():
+        return _noted(name, stages, trusted)
+    scored = np.isfinite(shown)
+    first = np.flatnonzero(scored)[:1].tolist()
+    for other in [other for place in first for other in stages[place] if other != name]:
+        if _borne_out(shown, _values(stages, other))[scored].all():
+            return _noted(other, stages, scored)
+    return None
+
+
+def _stages(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the records in a meta by stage, to read only: unlike `records`, not a copy."""
+    found = meta.get(KEY)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _noted(name: str, stages: Sequence[Mapping[str, Any]], trusted: npt.NDArray[np.bool_]) -> NotedScores:
+    found = [stage[name] if kept else None for stage, kept in zip(stages, trusted.tolist(), strict=True)]
+    scores = [None if noted is None else score_in(noted) for noted in found]
+    return NotedScores(name, scores, [noted for noted in found if noted is not None])
+
+
+def _values(stages: Sequence[Mapping[str, Any]], name: str) -> FloatArray:
+    return np.array([_value(stage, name) for stage in stages], dtype=np.float64)
+
+
+def _value(stage: Mapping[str, Any], name: str) -> float:
+    noted = stage.get(name)
+    found = score_in(noted) if isinstance(noted, Mapping) else None
+    return math.nan if found is None else found
+
+
+def _borne_out(shown: FloatArray, noted: FloatArray) -> npt.NDArray[np.bool_]:
+    """Tell for each document whether its score is the noted one, in one of the forms in which components give it."""
+    same = np.isclose(shown, noted, rtol=_SAME, atol=_TINY)
+    for scaling in () if same.all() else (1.0, BM25_SCALING):
+        same |= np.isclose(shown, 0.5 * (1.0 + np.tanh(0.5 * noted / scaling)), rtol=_SAME, atol=_TINY)
+    return np.asarray(same & np.isfinite(shown) & np.isfinite(noted))

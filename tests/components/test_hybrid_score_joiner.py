@@ -10,11 +10,16 @@ import numpy as np
 import pytest
 from haystack import Document, Pipeline, SuperComponent, component
 from haystack.components.joiners import DocumentJoiner
+from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack.document_stores.types import DuplicatePolicy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haystack_ce_ranker import HybridScoreJoiner as LazyJoiner
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
+from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
+from haystack_integrations.components.routers.ce_ranker import RerankGate
 
 WEIGHTS = {"cross_encoder": 0.8, "bm25": 0.2}
 
@@ -410,17 +415,19 @@ def test_odd_scores_are_survived_and_reported() -> None:
         cross_encoder=documents({"a": None, "b": None}),
     )
     assert result["report"]["inputs"]["bm25"]["unusable"] == 3
-    assert result["report"]["absent"] == ["cross_encoder"]
+    assert result["report"]["inputs"]["bm25"]["known"] == 3  # infinity is the highest score
+    assert result["report"]["inputs"]["cross_encoder"]["assumed"] == "no scores"
     assert {d.id for d in result["documents"]} == set("abcde")
     assert all(d.score is not None and math.isfinite(d.score) for d in result["documents"])
 
 
 def test_saturated_probabilities_raise_one_warning_that_says_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
     saturated = documents({"a": 0.9999, "b": 0.9991, "c": 0.999, "d": 0.3, "e": 0.0001})
-    joiner = HybridScoreJoiner(WEIGHTS)
+    joiner = HybridScoreJoiner(WEIGHTS, normalize={"bm25": "log"})
     undone = HybridScoreJoiner(WEIGHTS, normalize={"cross_encoder": "logit"})
     with caplog.at_level(logging.WARNING):
         undone.run(cross_encoder=saturated, bm25=documents({"a": 1.0}))
+        HybridScoreJoiner(WEIGHTS).run(cross_encoder=saturated, bm25=documents({"a": 1.0}))  # undoes it itself
         assert caplog.messages == []
         joiner.run(cross_encoder=saturated, bm25=documents({"a": 1.0}))
         joiner.run(cross_encoder=saturated, bm25=documents({"a": 1.0}))
@@ -439,15 +446,17 @@ def test_cosines_beside_logits_are_warned_about_once_unless_they_are_brought_to_
         "cross_encoder": documents({f"d{i}": 9.0 - 3 * i for i in range(7)}),
         "embedding": documents({f"d{i}": 0.7 - 0.05 * i for i in range(7)}),
     }
-    joiner = HybridScoreJoiner(weights)
+    joiner = HybridScoreJoiner(weights, normalize="none")
     scaled = HybridScoreJoiner(weights, normalize={"embedding": scale})
     with caplog.at_level(logging.WARNING):
         result = scaled.run(**lists)
+        HybridScoreJoiner(weights).run(**lists)  # brings them to scale itself
         assert caplog.messages == []
         joiner.run(**lists)
         joiner.run(**lists)
     assert len(caplog.messages) == 1
     assert "'embedding' counts for next to nothing" in caplog.messages[0]
+    assert 'normalize={"embedding": "auto"}' in caplog.messages[0]
     assert noted(result, "d0")["inputs"]["embedding"]["normalized"] == pytest.approx(14.0)
 
 
@@ -566,3 +575,146 @@ def test_reciprocal_rank_has_the_order_of_haystacks_joiner(orders: list[list[str
     # writes its scores into the documents that it was given.
     theirs = DocumentJoiner(join_mode="reciprocal_rank_fusion", weights=[0.617, 0.383]).run(documents=lists)
     assert ids(ours) == ids(theirs)
+
+
+def test_the_documents_of_a_list_without_a_number_are_joined_and_the_report_says_so() -> None:
+    unscored = documents({"a": None, "b": float("nan")})
+    result = HybridScoreJoiner(WEIGHTS).run(cross_encoder=unscored, bm25=documents({"c": 1.0}))
+    assert ids(result) == ["c", "a", "b"]
+    assert result["report"]["absent"] == []
+    assert result["report"]["inputs"]["cross_encoder"] == {
+        "documents": 2,
+        "known": 0,
+        "lacking": 1,
+        "duplicates": 0,
+        "unusable": 2,
+        "weight": 0.0,
+        "assumed": "no scores",
+        "normalize": "none",
+    }
+    assert noted(result, "a")["inputs"]["cross_encoder"]["score"] is None
+    assert noted(result, "a")["inputs"]["bm25"]["normalized"] == noted(result, "c")["inputs"]["bm25"]["normalized"]
+
+
+@pytest.mark.parametrize("missing", ["min", "zero", "impute", "drop"])
+def test_no_rule_loses_the_documents_of_a_list_without_a_number(missing: str) -> None:
+    lists = {"cross_encoder": documents({"a": None, "b": None}), "bm25": documents({"b": 2.0, "c": 1.0})}
+    result = HybridScoreJoiner(WEIGHTS, missing=missing).run(**lists)
+    assert {*ids(result), *result["report"]["dropped"]} == {"a", "b", "c"}
+    assert result["report"]["dropped"] == (["a"] if missing == "drop" else [])
+    assert set(ids(HybridScoreJoiner(WEIGHTS, method="reciprocal_rank").run(**lists))) == {"a", "b", "c"}
+
+
+def test_documents_that_the_ranker_could_not_read_stay_below_those_it_scored() -> None:
+    """Without text there is no logit; the ranker gives such documents the score None."""
+    found = retrieved({"empty": 9.0, "a": 5.0, "b": 4.0})
+    ranked = reranked(found[1:], {"a": -1.0, "b": 2.0}, top_k=2)
+    meta = {"ce_ranker": {**found[0].meta["ce_ranker"], "cross_encoder": {"logit": None, "lowest": -1.0, "rank": 3}}}
+    unread = Document(id="empty", content="", score=None, meta=meta)
+    result = HybridScoreJoiner(WEIGHTS).run(cross_encoder=[*ranked["documents"], unread], bm25=found)
+    assert noted(result, "empty")["inputs"]["cross_encoder"]["score"] is None
+    assert noted(result, "empty")["inputs"]["cross_encoder"]["normalized"] == -1.0
+    alone = HybridScoreJoiner(WEIGHTS).run(cross_encoder=[unread], bm25=found)
+    assert set(ids(alone)) == {"empty", "a", "b"}
+    assert alone["report"]["inputs"]["cross_encoder"]["assumed"] == "no scores"
+
+
+def test_texts_are_no_scores_and_numpys_numbers_are() -> None:
+    mixed = [Document(id="a", content="a"), Document(id="b", content="b"), Document(id="c", content="c")]
+    for document, score in zip(mixed, (np.float32(3.0), "9.5", np.int64(1)), strict=True):
+        vars(document)["score"] = score
+    result = HybridScoreJoiner(WEIGHTS).run(cross_encoder=mixed, bm25=documents({"b": 1.0}))
+    assert result["report"]["inputs"]["cross_encoder"]["unusable"] == 1
+    assert noted(result, "a")["inputs"]["cross_encoder"]["score"] == 3.0
+    assert noted(result, "b")["inputs"]["cross_encoder"]["score"] is None
+    twice = HybridScoreJoiner(WEIGHTS).run(cross_encoder=[*mixed, *mixed])
+    assert ids(twice) == ["a", "c", "b"]
+
+
+def rescored(found: list[Document], scores: dict[str, float]) -> list[Document]:
+    """As another package's retriever or ranker returns stored documents: its score, and the meta that was there."""
+    metas = {document.id: document.meta for document in found}
+    return [Document(id=i, content=f"text of {i}", score=s, meta=metas.get(i, {})) for i, s in scores.items()]
+
+
+STALE = {"a": 1.0, "b": 30.0}
+FRESH = {"a": 12.0, "b": 3.0, "c": 7.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "earlier"),
+    [
+        ("bm25", retrieved(STALE)),
+        ("cross_encoder", reranked(documents(STALE), STALE, top_k=2)["documents"]),
+        ("first", HybridScoreJoiner({"x": 1.0}, name="first").run(x=documents(STALE))["documents"]),
+    ],
+)
+def test_the_record_of_an_earlier_run_does_not_beat_the_score_of_this_one(name: str, earlier: list[Document]) -> None:
+    assert {"a", "b"} == {document.id for document in earlier if name in document.meta["ce_ranker"]}
+    stored = rescored(earlier, FRESH)
+    clean = documents(dict(FRESH))
+    joiner = HybridScoreJoiner({name: 0.5, "dense": 0.5})
+    dense = documents({"a": 0.5, "c": 0.6, "d": 0.7})
+    result, expected = joiner.run(**{name: stored, "dense": dense}), joiner.run(**{name: clean, "dense": dense})
+    assert [(d.id, d.score) for d in result["documents"]] == [(d.id, d.score) for d in expected["documents"]]
+    assert noted(result, "b")["inputs"][name]["score"] == 3.0
+    assert noted(result, "c")["inputs"][name]["score"] == 7.0
+
+
+def test_a_stale_record_does_not_decide_which_of_two_copies_counts() -> None:
+    low, high = rescored(retrieved(STALE), {"b": 3.0})[0], rescored(retrieved(STALE), {"a": 12.0})[0]
+    copies = [Document(id="x", content="low", score=3.0, meta=low.meta)]
+    copies.append(Document(id="x", content="high", score=12.0, meta=high.meta))
+    assert HybridScoreJoiner({"bm25": 1.0}).run(bm25=copies)["documents"][0].content == "high"
+
+
+def test_scores_that_were_scaled_on_their_way_still_count_raw() -> None:
+    scaled = [
+        Document(id=d.id, content=d.content, score=1 / (1 + math.exp(-d.score / 8)), meta=d.meta)
+        for d in retrieved({"a": 5.0, "b": 9.0})
+    ]
+    result = HybridScoreJoiner(WEIGHTS).run(bm25=scaled)
+    assert noted(result, "b")["inputs"]["bm25"]["score"] == 9.0
+
+
+def test_written_back_and_found_by_another_retriever() -> None:
+    """Over a real store: what BM25Retriever found is written back, then Haystack's own retriever finds it."""
+    store = InMemoryDocumentStore()
+    store.write_documents([Document(id=str(i), content=f"the brake {'brake ' * i}of car {i}") for i in range(6)])
+    found = BM25Retriever(store, top_k=3).run(query="brake")["documents"]
+    store.write_documents(found, policy=DuplicatePolicy.OVERWRITE)
+    again = InMemoryBM25Retriever(store, top_k=6).run(query="car 5")["documents"]
+    assert any("bm25" in document.meta.get("ce_ranker", {}) for document in again)
+    result = HybridScoreJoiner({"bm25": 1.0}).run(bm25=again)
+    assert result["report"]["inputs"]["bm25"]["known"] == len(again)
+    assert [noted(result, d.id)["inputs"]["bm25"]["score"] for d in again] == [d.score for d in again]
+
+
+def test_records_hold_behind_routers_and_haystacks_joiner() -> None:
+    store = InMemoryDocumentStore()
+    store.write_documents([Document(id=str(i), content=f"the brake {'brake ' * i}of car {i}") for i in range(6)])
+    pipeline = Pipeline()
+    pipeline.add_component("bm25", BM25Retriever(store, top_k=4))
+    pipeline.add_component("other", Source({"5": 0.4, "x": 0.3}))
+    pipeline.add_component("gate", RerankGate(threshold=math.inf))
+    pipeline.add_component("candidates", DocumentJoiner(join_mode="concatenate"))
+    pipeline.add_component("ranker", Constant())
+    pipeline.add_component("joiner", HybridScoreJoiner({"cross_encoder": 0.5, "bm25": 0.3, "candidates": 0.2}))
+    pipeline.connect("bm25.documents", "gate.documents")
+    pipeline.connect("gate.rerank", "joiner.bm25")
+    pipeline.connect("bm25.documents", "candidates.documents")
+    pipeline.connect("other.documents", "candidates.documents")
+    pipeline.connect("candidates.documents", "ranker.documents")
+    pipeline.connect("candidates.documents", "joiner.candidates")
+    pipeline.connect("ranker.documents", "joiner.cross_encoder")
+    asked = {"bm25": {"query": "brake"}, "other": {"query": "brake"}, "gate": {"query": "brake"}}
+    result = pipeline.run(asked, include_outputs_from={"bm25", "ranker"})
+    report = result["joiner"]["report"]["inputs"]
+    assert (report["bm25"]["known"], report["bm25"]["assumed"]) == (4, "bm25")
+    assert (report["cross_encoder"]["known"], report["cross_encoder"]["assumed"]) == (1, "logits")
+    for document in result["bm25"]["documents"]:
+        assert noted(result["joiner"], document.id)["inputs"]["bm25"]["score"] == document.score
+    only = result["ranker"]["documents"]  # a ranker's list through the input of an earlier stage
+    through = HybridScoreJoiner({"bm25": 1.0}).run(bm25=only)["documents"][0]
+    expected = only[0].meta["ce_ranker"].get("bm25", {}).get("score")
+    assert through.meta["ce_ranker"]["hybrid"]["inputs"]["bm25"]["score"] == (expected or only[0].score)

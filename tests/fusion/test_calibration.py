@@ -1,6 +1,7 @@
 """Probabilities of relevance: the logistic fit, how far it holds, and score thresholds."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from haystack_ce_ranker.fusion.judged import (
     Setting,
     joined_scores,
 )
-from haystack_ce_ranker.fusion.normalizers import Normalization, sigmoid
+from haystack_ce_ranker.fusion.normalizers import Normalization, parse_normalizations, sigmoid
+from haystack_ce_ranker.fusion.scales import Scale
 
 RAW = Frame("none", {})
 DEFAULT = Setting(RAW, {"bm25": 0.2, "ce": 0.8})
@@ -102,6 +104,23 @@ def test_no_threshold_is_given_where_scores_depend_on_the_query(frame: Frame, st
     assert bool(score_thresholds(judged, Setting(frame, DEFAULT.weights), [0.5])) == steady
     unused = Setting(Frame("min_max", {"bm25": Normalization("min_max", {})}), {"bm25": 0.0, "ce": 1.0})
     assert score_thresholds(judged, unused, [0.5])
+
+
+def test_the_default_gives_thresholds_only_where_it_counts_every_query_in_the_same_way() -> None:
+    default = Setting(Frame("default", parse_normalizations(None, ["bm25", "ce"])), DEFAULT.weights)
+    judged = judged_queries(40, bm25=1.0, ce=3.0)
+
+    def known(**scales: Scale) -> list[JudgedQuery]:
+        return [
+            replace(query, lists={name: replace(query.lists[name], scale=scale) for name, scale in scales.items()})
+            for query in judged
+        ]
+
+    assert score_thresholds(known(bm25="bm25", ce="logits"), default, [0.5])
+    assert not score_thresholds(known(bm25="bm25", ce="own"), default, [0.5])
+    assert not score_thresholds(
+        [*known(bm25="bm25", ce="logits")[:20], *known(bm25="own", ce="logits")], default, [0.5]
+    )
 
 
 def test_labelled_scores_leave_out_what_has_no_score() -> None:

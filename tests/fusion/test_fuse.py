@@ -152,8 +152,21 @@ def test_a_repeated_document_counts_once_with_its_highest_score() -> None:
 def test_a_list_that_says_nothing_gives_its_weight_to_the_others(silent: ScoredList) -> None:
     heard = listed(("x", 3.0), ("y", 1.0))
     fused = fuse({"a": heard, "b": silent, "c": heard}, {"a": 0.5, "b": 0.3, "c": 0.2})
-    assert fused.weights == pytest.approx({"a": 5 / 7, "c": 2 / 7})
+    assert fused.weights == pytest.approx({"a": 5 / 7, "c": 2 / 7} | ({"b": 0.0} if silent.ids else {}))
     assert fused.scores == pytest.approx([3.0, 1.0])
+
+
+def test_the_documents_of_a_list_without_scores_stay_behind_those_that_a_list_scores() -> None:
+    lists = {"ce": listed(("a", math.nan), ("b", None)), "bm25": listed(("c", 1.0), ("d", 0.5))}
+    weights = {"ce": 0.8, "bm25": 0.2}
+    fused = fuse(lists, weights)
+    assert (fused.ids, fused.scores) == (["c", "d", "a", "b"], [1.0, 0.5, 0.5, 0.5])
+    assert fused.weights == {"ce": 0.0, "bm25": 1.0}
+    assert fused.unusable == {"ce": 2}
+    assert fuse(lists, weights, missing="zero").ids == ["c", "d", "a", "b"]
+    dropped = fuse(lists, weights, missing="drop")
+    assert (dropped.ids, dropped.dropped) == (["c", "d"], ["a", "b"])
+    assert fuse(lists, {"ce": 0.0, "bm25": 1.0}).ids == ["c", "d"]
 
 
 def test_lists_without_any_score_keep_the_order_they_came_in() -> None:

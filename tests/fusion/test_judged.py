@@ -1,5 +1,7 @@
 """Judged queries: the grid of weights, nDCG as ir_measures has it, and folds."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -49,7 +51,7 @@ grades = st.dictionaries(st.sampled_from("abcdefghijklmnoz"), st.integers(0, 3),
     some_list,
     some_list,
     grades,
-    st.sampled_from(["none", "min_max", "rank"]),
+    st.sampled_from(["auto", "none", "min_max", "rank"]),
     st.sampled_from(["min", "zero", "drop", "impute"]),
     st.sampled_from(["weighted_sum", "reciprocal_rank"]),
 )
@@ -85,6 +87,15 @@ def test_queries_without_relevant_documents_or_lists_count_as_zero() -> None:
     barren = JudgedQuery("b", {"ce": ScoredList(["d"], [1.0])}, {"d": 0})
     found = JudgedQuery("c", {"ce": ScoredList(["d"], [1.0])}, {"d": 2})
     assert measure([empty, barren, found], DEFAULT).tolist() == [0.0, 0.0, 1.0]
+
+
+def test_the_documents_of_a_list_without_scores_are_ranked_as_fuse_ranks_them() -> None:
+    lists = {"ce": ScoredList(["a"], [None]), "bm25": ScoredList(["c", "d"], [1.0, 0.5])}
+    judged = [JudgedQuery("q", lists, {wanted: 1}) for wanted in "acd"]
+    places = [math.log2(fuse(lists, DEFAULT.weights).ids.index(wanted) + 2) for wanted in "acd"]
+    assert measure(judged, DEFAULT) == pytest.approx([1.0 / place for place in places])
+    ignored = Setting(RAW, {"bm25": 1.0, "ce": 0.0})
+    assert measure(judged, ignored)[0] == 0.0
 
 
 def test_candidates_are_what_is_ranked() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haystack_ce_ranker.fusion.normalizers import (
+    AUTO,
     NORMALIZERS,
     Normalizer,
     parse_normalization,
@@ -116,15 +117,16 @@ def test_a_wrong_normalizer_is_named(spec: object, message: str) -> None:
         parse_normalization(spec)
 
 
-def test_by_default_bm25_is_joined_by_its_logarithm_and_all_else_as_it_is() -> None:
-    found = parse_normalizations(None, ["bm25", "cross_encoder", "embedding"])
-    assert {name: known.name for name, known in found.items()} == {
-        "bm25": "log",
-        "cross_encoder": "none",
-        "embedding": "none",
-    }
-    assert {known.name for known in parse_normalizations(None, ["a", "b"]).values()} == {"none"}
-    assert parse_normalizations({"a": "rank"}, ["a", "bm25"])["bm25"].name == "none"  # what is asked for counts
+def test_by_default_every_input_is_looked_at() -> None:
+    inputs = ["bm25", "cross_encoder", "embedding"]
+    assert parse_normalizations(None, inputs) == dict.fromkeys(inputs, AUTO)
+    assert parse_normalizations("auto", inputs) == dict.fromkeys(inputs, AUTO)
+    asked = parse_normalizations({"a": "rank", "b": "auto"}, ["a", "b", "bm25"])
+    assert [asked[name].name for name in ("a", "b", "bm25")] == ["rank", "auto", "none"]  # what is asked for counts
+    assert AUTO.spec() == "auto"
+    assert not AUTO.steady
+    with pytest.raises(ValueError, match="'auto' has no parameter 'low'; its parameters: none"):
+        parse_normalization({"name": "auto", "low": 0})
 
 
 def test_a_normalizer_writes_itself_as_plain_values() -> None:

@@ -13,12 +13,13 @@ from haystack_ce_ranker.fusion.judged import (
     JudgedQuery,
     Setting,
     WeightGrid,
+    fused,
     joined_scores,
     measure,
     ndcg,
     split,
 )
-from haystack_ce_ranker.fusion.normalizers import NONE, FloatArray, Normalization, sigmoid
+from haystack_ce_ranker.fusion.normalizers import FloatArray, Normalization, sigmoid
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """What `kept_above` tries."""
@@ -214,13 +215,25 @@ def score_thresholds(
     :returns: Empty if a score does not mean the same on every query (a normalizer looks at the query's own list, or
         ranks are joined), or if the scores say nothing about relevance.
     """
-    used = [setting.frame.normalizations.get(name, NONE) for name, weight in setting.weights.items() if weight > 0]
-    if setting.frame.method != "weighted_sum" or not all(known.steady for known in used):
+    if setting.frame.method != "weighted_sum" or not _steady(queries, setting):
         return {}
     slope, intercept = fit_logistic(*joined_scores(queries, setting))
     if slope == 0.0:
         return {}
     return {wanted: (math.log(wanted / (1.0 - wanted)) - intercept) / slope for wanted in probabilities}
+
+
+def _steady(queries: Sequence[JudgedQuery], setting: Setting) -> bool:
+    """Tell whether every input is counted in the same way on all queries, by a normalizer that looks at no list."""
+    counted: dict[str, Normalization] = {}
+    for query in queries:
+        for name, assumed in fused(query, setting).assumed.items():
+            if (
+                not assumed.normalization.steady
+                or counted.setdefault(name, assumed.normalization) != assumed.normalization
+            ):
+                return False
+    return True
 
 
 def _logistic_setting(queries: Sequence[JudgedQuery], default: Setting, steps: int | None) -> Setting:

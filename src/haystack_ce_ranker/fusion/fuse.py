@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from haystack_ce_ranker.checks import choice, number
-from haystack_ce_ranker.fusion.normalizers import NONE, RANK_CONSTANT, FloatArray, Normalization
+from haystack_ce_ranker.fusion.normalizers import RANK_CONSTANT, FloatArray, Normalization
+from haystack_ce_ranker.fusion.scales import Assumed, Scale, assume
 
 IntArray = npt.NDArray[np.int64]
 
@@ -32,12 +33,14 @@ class ScoredList:
     :param floor: If these are the best of a longer list, that list's lowest score, if it is known.
     :param reranked: Whether something else had chosen the documents that were scored. A document's absence then says
         nothing about it, and `impute` does not hold it below the list's lowest score.
+    :param scale: The scale of the scores, if it is known; see `scales`.
     """
 
     ids: Sequence[str]
     scores: Sequence[float | None] | FloatArray
     floor: float | None = None
     reranked: bool = False
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Aligned:
     ranks: IntArray
     known: tuple[FloatArray, ...]
     reranked: tuple[bool, ...]
+    scales: tuple[Scale | None, ...]
     unusable: dict[str, int] = field(default_factory=dict)
     duplicates: dict[str, int] = field(default_factory=dict)
 
@@ -68,10 +72,12 @@ class Fused:
     :param scores: Each the correctly rounded sum (`math.fsum`) of its column of `contributions`.
     :param raw: NaN where the list has no score.
     :param ranks: 0 if the list lacks the document.
-    :param weights: The share that each input in use counted with; they add up to 1.
+    :param weights: The share that each input in use counted with; they add up to 1. It is 0 for an input that has
+        documents but no finite score.
     :param dropped: Ids that the rule `drop` omitted.
     :param unusable: How many scores of an input were None, NaN or infinite.
     :param duplicates: How many entries of an input repeated an id.
+    :param assumed: What each input's scores were taken for, and how they were counted; empty if ranks were joined.
     """
 
     names: tuple[str, ...]
@@ -85,6 +91,7 @@ class Fused:
     dropped: list[str]
     unusable: dict[str, int]
     duplicates: dict[str, int]
+    assumed: dict[str, Assumed]
 
 
 def check_weights(weights: object, *, inputs: Sequence[str] | None = None) -> dict[str, float]:
@@ -125,6 +132,17 @@ def shares(weights: Mapping[str, float], present: Sequence[str]) -> dict[str, fl
         return {name: 1.0 / len(present) for name in present}
     total = math.fsum(weighted.values())
     return {name: weight / total for name, weight in weighted.items()}
+
+
+def in_use(lists: Mapping[str, ScoredList], weights: Mapping[str, float], method: str) -> dict[str, float]:
+    """
+    Return the share of each input that takes part; see `shares`.
+
+    An input of which no score is finite says nothing, so its share is 0. But its documents are in the result.
+    """
+    heard = speaking(lists, method)
+    silent = [name for name, listed in lists.items() if len(listed.ids) and weights[name] > 0 and name not in heard]
+    return shares(weights, heard) | dict.fromkeys(silent, 0.0)
 
 
 def align(lists: Mapping[str, ScoredList], candidates: Sequence[str] | None = None) -> Aligned:
@@ -168,7 +186,8 @@ def align(lists: Mapping[str, ScoredList], candidates: Sequence[str] | None = No
             finite = np.append(finite, listed.floor)
         known.append(finite)
     reranked = tuple(lists[name].reranked for name in names)
-    return Aligned(names, ids, raw, ranks, tuple(known), reranked, unusable, duplicates)
+    scales = tuple(lists[name].scale for name in names)
+    return Aligned(names, ids, raw, ranks, tuple(known), reranked, scales, unusable, duplicates)
 
 
 def normalize(
@@ -189,8 +208,7 @@ def normalize(
     """
     values = np.zeros(aligned.raw.shape)
     keep = np.ones(len(aligned.ids), dtype=np.bool_)
-    for row, name in enumerate(aligned.names):
-        known = aligned.known[row]
+    for row, (known, assumed) in enumerate(zip(aligned.known, assumptions(aligned, normalizations), strict=True)):
         if known.size == 0:
             continue
         scores = aligned.raw[row]
@@ -200,10 +218,15 @@ def normalize(
                 keep &= ~lacking
             filled = _imputed(aligned, row) if missing == "impute" else float(known.min())
             scores = np.where(lacking, filled, scores)
-        values[row] = normalizations.get(name, NONE).apply(known, scores)
+        values[row] = assumed.normalization.apply(known, scores)
         if missing == "zero":
             values[row, lacking] = 0.0
     return values, keep
+
+
+def assumptions(aligned: Aligned, normalizations: Mapping[str, Normalization]) -> list[Assumed]:
+    """Return what each list is taken for, and how it is normalized; see `scales`."""
+    return assume(aligned.names, aligned.known, aligned.scales, normalizations)
 
 
 def reciprocal_ranks(
@@ -243,10 +266,12 @@ def fuse(
     Join lists into one ranking.
 
     Neither the order of the inputs, nor their names, nor the order in which the lists came can change the result. Sums
-    are correctly rounded. Documents with equal scores are ordered by their best rank in any list, then by id.
+    are correctly rounded. Documents with equal scores are ordered by whether any list has a score for them, by their
+    best rank in any list, and then by id.
 
     :param lists: By input name. An input that is absent, empty, or (for `weighted_sum`) without a finite score gives
-        its weight to the others.
+        its weight to the others. The documents of a list without a finite score are in the result all the same; the
+        other lists count them by `missing`.
     :param weights: For at least every name in `lists`; see `shares`. The documents of an input of weight 0 are omitted.
     :param method: `weighted_sum` of normalized scores, or `reciprocal_rank`: the sum of weight / (rank_constant +
         rank). For ranks, scores only give the order, and a list that lacks a document adds nothing: of the rules for
@@ -257,13 +282,16 @@ def fuse(
     """
     choice("method", method, METHODS)
     choice("missing", missing, MISSING_RULES)
-    used = shares(weights, speaking(lists, method))
+    used = in_use(lists, weights, method)
     aligned = align({name: lists[name] for name in used}, candidates)
     share = np.array([used[name] for name in aligned.names], dtype=np.float64)
+    assumed: dict[str, Assumed] = {}
     if method == "reciprocal_rank":
         values, keep = reciprocal_ranks(aligned, rank_constant, missing)
     else:
-        values, keep = normalize(aligned, {} if normalizations is None else normalizations, missing)
+        specs = {} if normalizations is None else normalizations
+        assumed = dict(zip(aligned.names, assumptions(aligned, specs), strict=True))
+        values, keep = normalize(aligned, {name: one.normalization for name, one in assumed.items()}, missing)
     contributions = values * share[:, None]
     scores = [math.fsum(column) for column in contributions.T.tolist()]
     order = _ranking(aligned, scores, keep)
@@ -279,21 +307,22 @@ def fuse(
         dropped=[identifier for identifier, kept in zip(aligned.ids, keep.tolist(), strict=True) if not kept],
         unusable=aligned.unusable,
         duplicates=aligned.duplicates,
+        assumed=assumed,
     )
 
 
-def best_ranks(ranks: IntArray) -> IntArray:
-    """Return each document's best rank in any list, from ranks of shape `[inputs, documents]` with 0 for "not held"."""
-    if ranks.shape[0] == 0:
-        return np.zeros(ranks.shape[1], dtype=np.int64)
-    return np.asarray(np.where(ranks > 0, ranks, np.iinfo(np.int64).max).min(axis=0), dtype=np.int64)
+def tie_order(aligned: Aligned) -> list[tuple[bool, int, str]]:
+    """Return for each document what orders it among documents of an equal score, lowest first; see `fuse`."""
+    if not aligned.names:
+        return []
+    unscored: list[bool] = np.all(np.isnan(aligned.raw), axis=0).tolist()
+    best: list[int] = np.where(aligned.ranks > 0, aligned.ranks, np.iinfo(np.int64).max).min(axis=0).tolist()
+    return list(zip(unscored, best, aligned.ids, strict=True))
 
 
 def _ranking(aligned: Aligned, scores: list[float], keep: npt.NDArray[np.bool_]) -> list[int]:
-    best = best_ranks(aligned.ranks).tolist()
-    stay = np.flatnonzero(keep).tolist()
-    ids = aligned.ids
-    return sorted(stay, key=lambda i: (-scores[i], best[i], ids[i]))
+    ties = tie_order(aligned)
+    return sorted(np.flatnonzero(keep).tolist(), key=lambda i: (-scores[i], ties[i]))
 
 
 def _without_infinities(scores: FloatArray, floor: float | None) -> FloatArray:

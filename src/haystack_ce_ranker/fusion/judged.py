@@ -15,14 +15,15 @@ import numpy as np
 
 from haystack_ce_ranker.checks import whole_number
 from haystack_ce_ranker.fusion.fuse import (
+    Fused,
     IntArray,
     ScoredList,
     align,
-    best_ranks,
     fuse,
     normalize,
     reciprocal_ranks,
     speaking,
+    tie_order,
 )
 from haystack_ce_ranker.fusion.normalizers import RANK_CONSTANT, FloatArray, Normalization
 
@@ -150,14 +151,13 @@ def ndcg(queries: Sequence[JudgedQuery], names: Sequence[str], frame: Frame, wei
         heard = [names.index(name) for name in speaking(given, frame.method)]
         if not heard:
             continue
-        prepared: dict[tuple[int, ...], _Prepared] = {}
+        silent = {names.index(name) for name, listed in given.items() if len(listed.ids)}.difference(heard)
         for support, rows in supports.items():
-            used = tuple(i for i in support if i in heard)
-            share = weights[rows][:, list(used)] if used else np.ones((len(rows), len(heard)))
-            key = used if used else tuple(heard)
-            if key not in prepared:
-                prepared[key] = _prepare(query, [names[i] for i in key], frame)
-            values[rows, column] = prepared[key].dcg(share, discounts) / query.ideal
+            used = [i for i in support if i in heard]
+            share = weights[rows][:, used] if used else np.ones((len(rows), len(heard)))
+            spoken = [names[i] for i in used or heard]
+            prepared = _prepare(query, spoken, [names[i] for i in support if i in silent], frame)
+            values[rows, column] = prepared.dcg(share, discounts) / query.ideal
     return values
 
 
@@ -168,22 +168,27 @@ def measure(queries: Sequence[JudgedQuery], setting: Setting) -> FloatArray:
     return np.asarray(ndcg(queries, names, setting.frame, row)[0], dtype=np.float64)
 
 
+def fused(query: JudgedQuery, setting: Setting) -> Fused:
+    """Return the ranking that a setting makes of a query's lists."""
+    return fuse(
+        query.lists,
+        setting.weights,
+        method=setting.frame.method,
+        normalizations=setting.frame.normalizations,
+        missing=setting.frame.missing,
+        rank_constant=setting.frame.rank_constant,
+        candidates=query.candidates,
+    )
+
+
 def joined_scores(queries: Sequence[JudgedQuery], setting: Setting) -> tuple[FloatArray, FloatArray]:
     """Return the joined scores of all documents of all queries, and 1 or 0 for relevant or not (unjudged: not)."""
     scores: list[float] = []
     labels: list[float] = []
     for query in queries:
-        fused = fuse(
-            query.lists,
-            setting.weights,
-            method=setting.frame.method,
-            normalizations=setting.frame.normalizations,
-            missing=setting.frame.missing,
-            rank_constant=setting.frame.rank_constant,
-            candidates=query.candidates,
-        )
-        scores += fused.scores
-        labels += [float(query.judgments.get(identifier, 0) > 0) for identifier in fused.ids]
+        found = fused(query, setting)
+        scores += found.scores
+        labels += [float(query.judgments.get(identifier, 0) > 0) for identifier in found.ids]
     return np.array(scores), np.array(labels)
 
 
@@ -206,16 +211,16 @@ class _Prepared:
         return np.asarray(self.gains[order] @ discounts[: order.shape[1]], dtype=np.float64)
 
 
-def _prepare(query: JudgedQuery, names: Sequence[str], frame: Frame) -> _Prepared:
-    aligned = align({name: query.lists[name] for name in names}, query.candidates)
+def _prepare(query: JudgedQuery, heard: Sequence[str], silent: Sequence[str], frame: Frame) -> _Prepared:
+    aligned = align({name: query.lists[name] for name in (*heard, *silent)}, query.candidates)
     if frame.method == "reciprocal_rank":
         values, keep = reciprocal_ranks(aligned, frame.rank_constant, frame.missing)
     else:
         values, keep = normalize(aligned, frame.normalizations, frame.missing)
-    best = best_ranks(aligned.ranks).tolist()
-    order = sorted(np.flatnonzero(keep).tolist(), key=lambda i: (best[i], aligned.ids[i]))
+    ties = tie_order(aligned)
+    order = sorted(np.flatnonzero(keep).tolist(), key=lambda i: ties[i])
     gains = np.array([max(query.judgments.get(aligned.ids[i], 0), 0) for i in order], dtype=np.float64)
-    rows = [aligned.names.index(name) for name in names]  # `align` sorts by name
+    rows = [aligned.names.index(name) for name in heard]  # `align` sorts by name
     return _Prepared(values[np.ix_(rows, order)], gains)
 
 

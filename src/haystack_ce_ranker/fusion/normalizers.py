@@ -3,12 +3,12 @@ The normalizers, which make the scores of one list comparable with those of anot
 
 Each is a function and an entry in `NORMALIZERS`, which also names its parameters and their limits.
 
-Logits are joined as they are, and BM25 by its logarithm (`DEFAULT_NORMALIZERS`). A cross-encoder's logit is a log-odds
-of relevance by training. A BM25 score is a sum of Robertson / Sparck Jones weights, each a log-odds ratio (Robertson &
-Zaragoza 2009, "The Probabilistic Relevance Framework", section 3). Log-odds add up. But BM25's terms are not
-independent evidence, so a sum of many overstates; its logarithm does not. A value computed from one query's list
-(minimum, maximum, deviation) no longer tells whether the list was sure. A probability has saturated.
-`benchmarks/fusion.py` measures all of this.
+By default (`AUTO`), `scales` chooses one for each list. Beside logits, BM25 is joined by its logarithm. A
+cross-encoder's logit is a log-odds of relevance by training. A BM25 score is a sum of Robertson / Sparck Jones weights,
+each a log-odds ratio (Robertson & Zaragoza 2009, "The Probabilistic Relevance Framework", section 3). Log-odds add up.
+But BM25's terms are not independent evidence, so a sum of many overstates; its logarithm does not. A value computed
+from one query's list (minimum, maximum, deviation) no longer tells whether the list was sure, but where no scale is
+known it is all there is. A probability has saturated. `benchmarks/fusion.py` measures all of this.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +28,7 @@ LOG_SCALE = 5.0
 """From `benchmarks/fusion.py`: at 3 it helps less where the cross-encoder is bad, at 6 it harms where it is good."""
 
 _PROBABILITY_MARGIN = 1e-7  # float32 can still tell this much from 1; the logit of such a score is 16.1
+_FLAT = 1e-6  # of the largest score: a deviation below it is rounding in float32
 
 
 def _none(_known: FloatArray, values: FloatArray, _params: Mapping[str, float]) -> FloatArray:
@@ -50,7 +51,7 @@ def _between(low: float, high: float, values: FloatArray) -> FloatArray:
 
 def _z_score(known: FloatArray, values: FloatArray, _params: Mapping[str, float]) -> FloatArray:
     deviation = known.std()
-    if known.max() <= known.min() or deviation == 0.0:
+    if known.max() <= known.min() or deviation <= _FLAT * np.abs(known).max():
         return np.zeros(values.shape)
     return np.asarray((values - known.mean()) / deviation, dtype=np.float64)
 
@@ -60,13 +61,14 @@ def _rank(known: FloatArray, values: FloatArray, params: Mapping[str, float]) ->
     return np.asarray(1.0 / (params["k"] + 1.0 + higher), dtype=np.float64)
 
 
-def _logit(known: FloatArray, values: FloatArray, _params: Mapping[str, float]) -> FloatArray:
+def _logit(known: FloatArray, values: FloatArray, params: Mapping[str, float]) -> FloatArray:
     if known.min() < 0.0 or known.max() > 1.0:
         raise ValueError(
             f"normalize 'logit' undoes a sigmoid and needs probabilities in [0, 1], but got scores from "
             f"{known.min():g} to {known.max():g}; use 'none' for logits or BM25 scores"
         )
-    clipped = np.clip(values, _PROBABILITY_MARGIN, 1.0 - _PROBABILITY_MARGIN)
+    margin = min(params["margin"], 0.5)
+    clipped = np.clip(values, margin, 1.0 - margin)
     return np.asarray(np.log(clipped) - np.log1p(-clipped), dtype=np.float64)
 
 
@@ -119,7 +121,7 @@ NORMALIZERS: Mapping[str, Normalizer] = {
     "z_score": Normalizer(_z_score),
     "rank": Normalizer(_rank, {"k": Parameter(RANK_CONSTANT, least=0.0)}),
     "log": Normalizer(_log, {"scale": Parameter(LOG_SCALE, above=0.0)}, steady=()),
-    "logit": Normalizer(_logit, steady=()),
+    "logit": Normalizer(_logit, {"margin": Parameter(_PROBABILITY_MARGIN, above=0.0)}, steady=()),
     "logistic": Normalizer(_logistic, {"slope": _REQUIRED, "intercept": _REQUIRED}, steady=()),
 }
 """
@@ -134,9 +136,12 @@ name                         value                                           one
 `z_score`                    (x - mean) / population deviation               0.0, the mean: no information
 `rank` k=60                  1 / (k + rank); equal scores share a rank       all share rank 1
 `log` scale=5                scale log(1 + x); of x < 0: -scale log(1 - x)   as usual
-`logit`                      log(x / (1 - x)), held 1e-7 away from 0 and 1   as usual
+`logit` margin=1e-7          log(x / (1 - x)), held away from 0 and 1        as usual
 `logistic` slope, intercept  1 / (1 + exp(-(slope x + intercept)))           as usual
 ===========================  ==============================================  =================================
+
+To `z_score`, scores are equal if their deviation is below a millionth of the largest: that is rounding. Two different
+scores are 1 and -1, however close they are.
 """
 
 
@@ -158,7 +163,7 @@ class Normalization(NamedTuple):
     @property
     def steady(self) -> bool:
         """Whether a normalized score means the same on every query."""
-        needed = NORMALIZERS[self.name].steady
+        needed = NORMALIZERS[self.name].steady if self != AUTO else None
         return needed is not None and all(key in self.params for key in needed)
 
     def spec(self) -> str | dict[str, Any]:
@@ -167,8 +172,8 @@ class Normalization(NamedTuple):
 
 
 NONE = Normalization("none", {})
-DEFAULT_NORMALIZERS: Mapping[str, str] = {"bm25": "log"}
-"""The default normalizers, by an input's name. All other inputs keep their scores."""
+AUTO = Normalization("auto", {})
+"""The default: `scales.assume` chooses by what the list looks like and what it is joined with."""
 
 
 def parse_normalization(spec: object, *, where: str = "normalize") -> Normalization:
@@ -184,8 +189,8 @@ def parse_normalization(spec: object, *, where: str = "normalize") -> Normalizat
     given = {"name": spec} if isinstance(spec, str) else spec
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
         raise ValueError(f"{where} must be a name or {{'name': ..., parameters}}, but got {spec!r}")
-    name = choice(where, given["name"], NORMALIZERS)
-    parameters = NORMALIZERS[name].parameters
+    name = choice(where, given["name"], (*NORMALIZERS, AUTO.name))
+    parameters = NORMALIZERS[name].parameters if name != AUTO.name else {}
     if unknown := [key for key in given if key != "name" and key not in parameters]:
         allowed = ", ".join(parameters) or "none"
         raise ValueError(f"{where} {name!r} has no parameter {unknown[0]!r}; its parameters: {allowed}")
@@ -205,11 +210,11 @@ def parse_normalizations(normalize: object, inputs: Sequence[str]) -> dict[str, 
     """
     Check one normalizer for all inputs, or normalizers by input. An input that is not named keeps its scores.
 
-    :param normalize: None for `DEFAULT_NORMALIZERS`.
+    :param normalize: None for `AUTO`.
     :raises ValueError: If a normalizer is wrong, or a name is not an input.
     """
     if normalize is None:
-        normalize = {name: spec for name, spec in DEFAULT_NORMALIZERS.items() if name in inputs}
+        return dict.fromkeys(inputs, AUTO)
     if isinstance(normalize, Mapping) and isinstance(normalize.get("name"), str) and "name" not in inputs:
         return dict.fromkeys(inputs, parse_normalization(normalize))  # one, with its parameters, for all
     if isinstance(normalize, str | Normalization):

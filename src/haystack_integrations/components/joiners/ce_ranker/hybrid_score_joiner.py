@@ -24,9 +24,15 @@ from haystack_ce_ranker.fusion.fuse import (
     fuse,
 )
 from haystack_ce_ranker.fusion.normalizers import Normalization, parse_normalizations
-from haystack_ce_ranker.provenance import KEY, raw_score
+from haystack_ce_ranker.provenance import KEY, noted_scores
 from haystack_integrations.components.joiners.ce_ranker.input_warnings import InputWarnings
-from haystack_integrations.components.joiners.ce_ranker.inputs import REPORT, Input, check_input_name, read_inputs
+from haystack_integrations.components.joiners.ce_ranker.inputs import (
+    REPORT,
+    Input,
+    check_input_name,
+    number_or_none,
+    read_inputs,
+)
 
 
 @component
@@ -37,7 +43,12 @@ class HybridScoreJoiner:
     `weights={"cross_encoder": 0.8, "bm25": 0.2}` makes two optional inputs, `cross_encoder` and `bm25`. An input's
     scores come from the record that the stage of that name left in `Document.meta["ce_ranker"]`, else from
     `Document.score`. For a cross-encoder the record holds the logit, even if `Document.score` is a probability: joined
-    sigmoid scores ruin a ranking.
+    sigmoid scores ruin a ranking. A record counts only as long as the document has the score that the stage gave it,
+    so that one of an earlier run cannot stand for a new score.
+
+    By default, all lists are counted in logits: logits as they are, the probabilities of other rankers by their logit,
+    BM25 by its logarithm, and cosines and other scores by the deviations from their list's mean. The report says what
+    each input was taken for.
 
     Each input has a second one, `<name>_report`, that takes the `report` of a `CrossEncoderRanker`. With it, documents
     that the ranker scored but its `top_k` cut count with their true logit. Without it they count with the lowest logit
@@ -79,10 +90,10 @@ class HybridScoreJoiner:
             unless nothing else arrives.
         :param method: `weighted_sum`, or `reciprocal_rank`: the sum of weight / (rank_constant + rank).
         :param normalize: For `weighted_sum`, one normalizer for all inputs, or `{input: normalizer}`. An input that is
-            not named has `none`. None for the default: `log` for an input named `bm25`, whose high scores overstate,
-            and `none` for all others. A normalizer is a name or `{"name": name, parameters}`: `none`, `min_max`,
-            `theoretical` (`low`, `high`), `z_score`, `rank` (`k`), `log` (`scale`), `logit` (undoes a sigmoid, for
-            rankers that give only probabilities), `logistic` (`slope`, `intercept`).
+            not named has `none`. None is `auto` for all inputs. A normalizer is a name or `{"name": name, parameters}`:
+            `auto` (chosen for each list by the scale of its scores; see `fusion.scales`), `none`, `min_max`,
+            `theoretical` (`low`, `high`), `z_score`, `rank` (`k`), `log` (`scale`), `logit` (`margin`; undoes a
+            sigmoid), `logistic` (`slope`, `intercept`).
         :param missing: How a document counts in a list that lacks it. `min`: with the list's lowest score. `zero`: with
             a normalized value of 0. `impute`: with what its scores in the other lists suggest. `drop`: the document is
             omitted from the result, and the report names it.
@@ -151,8 +162,9 @@ class HybridScoreJoiner:
             from 1; or None), `normalized`, `weight` (its share in this run) and `contribution`; the score is the
             correctly rounded sum of the contributions. The records of other stages stay. `report`: `inputs` (per input
             in use: `documents` that arrived, scores `known`, `lacking` documents, `duplicates`, `unusable` scores,
-            `weight`), `absent` inputs, and how many documents were `dropped` (ids), `below_threshold` and `cut` by
-            `top_k`.
+            `weight`, `assumed`: what `auto` took the scores for, or `no scores`, and `normalize`: how they were
+            counted), `absent` inputs, and how many documents were `dropped` (ids), `below_threshold` and `cut` by
+            `top_k`. An input without any score has the weight 0, but its documents are joined by `missing`.
         :raises ValueError: If a parameter is out of its range or an input is not one of this joiner's.
         :raises TypeError: If an input is not a list of documents, or a report not a mapping.
         """
@@ -162,8 +174,7 @@ class HybridScoreJoiner:
         if score_threshold is not None:
             threshold = checks.number("score_threshold", score_threshold, infinite=True)
         inputs = read_inputs(lists, list(self.weights))
-        if self.method == "weighted_sum":
-            self._warnings.look_at(inputs, used)
+        self._warnings.look_at(inputs, used, by_score=self.method == "weighted_sum")
         fused = fuse(
             {given: one.scores for given, one in inputs.items()},
             used,
@@ -244,23 +255,27 @@ class HybridScoreJoiner:
 
 def _report(fused: Fused, inputs: Mapping[str, Input]) -> dict[str, dict[str, Any]]:
     """Return the report's entry for each input in use."""
-    return {
-        given: {
+    found = {}
+    for row, given in enumerate(fused.names):
+        known = sum(score is not None and not math.isnan(score) for score in inputs[given].scores.scores)
+        assumed = fused.assumed.get(given)
+        found[given] = {
             "documents": len(inputs[given].documents),
-            "known": len(inputs[given].scores.ids),
+            "known": known,
             "lacking": int((fused.ranks[row] == 0).sum()),
             "duplicates": fused.duplicates.get(given, 0),
             "unusable": fused.unusable.get(given, 0),
             "weight": fused.weights[given],
+            "assumed": "no scores" if not known else assumed and assumed.scale,
+            "normalize": assumed and assumed.normalization.spec(),
         }
-        for row, given in enumerate(fused.names)
-    }
+    return found
 
 
 def _worse(document: Document, given: str) -> float:
     """Return a sorting key for which the document whose score counts for an input comes first."""
-    noted = raw_score(document.meta, given)
-    score = document.score if noted is None else noted
+    noted = noted_scores([document.score], [document.meta], given)
+    score = number_or_none(document.score) if noted is None else noted.scores[0]
     return math.inf if score is None or math.isnan(score) else -score
 
 

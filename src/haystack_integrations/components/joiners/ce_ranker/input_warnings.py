@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 from haystack import logging
 
 from haystack_ce_ranker.fusion.fuse import ScoredList
-from haystack_ce_ranker.fusion.normalizers import Normalization
+from haystack_ce_ranker.fusion.normalizers import AUTO, Normalization
 from haystack_integrations.components.joiners.ce_ranker.inputs import REPORT, Input
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class InputWarnings:
         self._lengths: dict[str, int] = {}
         self._repeats: dict[str, int] = {}
 
-    def look_at(self, inputs: Mapping[str, Input], weights: Mapping[str, float]) -> None:
+    def look_at(self, inputs: Mapping[str, Input], weights: Mapping[str, float], *, by_score: bool = True) -> None:
         """
         Warn of inputs whose scores should probably not be joined as they are.
 
@@ -41,16 +42,19 @@ class InputWarnings:
 
         :param inputs: What arrived in this run.
         :param weights: The weights of this run, by input.
+        :param by_score: Whether scores are joined. Ranks need only their order.
         """
         for name, one in inputs.items():
             if not one.noted:
+                self._warn_of_distances(name, one.scores)
+            if not one.noted and by_score:
                 self._warn_of_probabilities(name, one.scores)
                 self._warn_of_cut(name, inputs, weights)
                 self._warn_of_scale(name, inputs)
 
     def _warn_of_probabilities(self, name: str, listed: ScoredList) -> None:
         """Say that the scores look like probabilities of a saturated sigmoid, and what to do."""
-        if name in self._warned or self._normalizations[name].name in ("logit", "rank"):
+        if name in self._warned or self._normalizations[name].name in (AUTO.name, "logit", "rank"):
             return
         scores = _finite(listed)
         if len(scores) < _ENOUGH_TO_JUDGE or min(scores) < 0.0 or max(scores) > 1.0:
@@ -62,12 +66,30 @@ class InputWarnings:
                 "HybridScoreJoiner: {saturated} of {count} scores of input '{given}' are within {margin} of 0 or 1. "
                 "They look like saturated probabilities, whose differences are lost when they are added to other "
                 "scores. Give the input the `name` of the CrossEncoderRanker, so that its logits are used. Let another "
-                "ranker give logits (scale_score=False), or undo its sigmoid with normalize={example}.",
+                "ranker give logits (scale_score=False), or undo its sigmoid with normalize={example}. Without "
+                "`normalize`, the joiner does that itself.",
                 saturated=saturated,
                 count=len(scores),
                 given=name,
                 margin=_SATURATED,
                 example=f'{{"{name}": "logit"}}',
+            )
+
+    def _warn_of_distances(self, name: str, listed: ScoredList) -> None:
+        """Say that the list came in rising order of its scores, as distances do."""
+        key = f"{name} order"
+        scores = _finite(listed)
+        if key in self._warned or len(scores) < _ENOUGH_TO_JUDGE:
+            return
+        if all(before < after for before, after in pairwise(scores)):
+            self._warned.add(key)
+            logger.warning(
+                "HybridScoreJoiner: the scores of input '{given}' rise from its first document to its last "
+                "({first} to {last}). If they are distances, for which less is better, turn them round before they are "
+                "joined, for example by their sign: the joiner takes the highest score for the best.",
+                given=name,
+                first=f"{scores[0]:.3g}",
+                last=f"{scores[-1]:.3g}",
             )
 
     def _warn_of_scale(self, name: str, inputs: Mapping[str, Input]) -> None:
@@ -80,7 +102,7 @@ class InputWarnings:
             return
         for other, (_, listed, _) in inputs.items():
             theirs = _finite(listed)
-            if other == name or not theirs or self._normalizations[other].name != "none":
+            if other == name or not theirs or self._normalizations[other].name not in ("none", AUTO.name):
                 continue
             if max(theirs) - min(theirs) > _FAR_WIDER * (max(scores) - min(scores)):
                 self._warned.add(key)
@@ -92,7 +114,7 @@ class InputWarnings:
                     span=f"{max(scores) - min(scores):.2g}",
                     other=other,
                     others=f"{max(theirs) - min(theirs):.2g}",
-                    example=f'{{"{name}": {{"name": "theoretical", "low": 0.0, "high": 0.05}}}}',
+                    example=f'{{"{name}": "auto"}}',
                 )
                 return
 

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 from haystack import Document
 
-from haystack_ce_ranker.checks import is_finite
+from haystack_ce_ranker.checks import is_finite, is_number
 from haystack_ce_ranker.fusion.fuse import ScoredList
-from haystack_ce_ranker.provenance import KEY, score_in
+from haystack_ce_ranker.fusion.scales import Scale
+from haystack_ce_ranker.provenance import noted_scores
 
 REPORT = "_report"
 """The end of the name of an input for a ranker's report."""
@@ -22,7 +23,7 @@ class Input(NamedTuple):
 
     :param documents: The documents; none if only a ranker's report arrived.
     :param scores: Their ids and scores. With a report, also those of the documents that the ranker's `top_k` cut.
-    :param noted: Whether the input's own stage noted the scores. Otherwise they come from `Document.score`.
+    :param noted: Whether a stage of ours noted the scores. Otherwise they come from `Document.score`.
     """
 
     documents: list[Document]
@@ -75,17 +76,22 @@ def read_inputs(lists: Mapping[str, Any], names: Sequence[str]) -> dict[str, Inp
     return {name: _input(name, documents, lists.get(name + REPORT)) for name, documents in arrived.items()}
 
 
+def number_or_none(score: object) -> float | None:
+    """Return a document's score as a plain number, or None if it is no number. A text is none, even if it reads so."""
+    return float(score) if is_number(score) else None  # type: ignore[arg-type]
+
+
 def _input(name: str, documents: list[Document], report: Mapping[str, Any] | None) -> Input:
     ids = [document.id for document in documents]
-    found = [document.meta.get(KEY) for document in documents]
-    records = [stages.get(name) if isinstance(stages, dict) else None for stages in found]
-    noted = [score_in(record) if isinstance(record, dict) else None for record in records]
+    given = [number_or_none(document.score) for document in documents]
+    noted = noted_scores(given, [document.meta for document in documents], name)
     if report is not None:
-        known = dict(zip(ids, noted, strict=True)) | dict(report["scored"])
-        return Input(documents, ScoredList(list(known), list(known.values()), reranked=True), True)
-    if all(score is None for score in noted):
-        return Input(documents, ScoredList(ids, [document.score for document in documents]), False)
-    own = [record for record in records if isinstance(record, dict)]
-    lowest = [float(record["lowest"]) for record in own if is_finite(record.get("lowest"))]
-    logits = any("logit" in record for record in own)
-    return Input(documents, ScoredList(ids, noted, min(lowest, default=None), logits), True)
+        own = noted.scores if noted is not None and noted.stage == name else [None] * len(ids)
+        scored = {identifier: number_or_none(score) for identifier, score in report["scored"].items()}
+        known = dict(zip(ids, own, strict=True)) | scored
+        return Input(documents, ScoredList(list(known), list(known.values()), reranked=True, scale="logits"), True)
+    if noted is None:
+        return Input(documents, ScoredList(ids, given), False)
+    lowest = [float(record["lowest"]) for record in noted.records if is_finite(record.get("lowest"))]
+    scale: Scale | None = "logits" if noted.logits else "bm25" if noted.stage == "bm25" else None
+    return Input(documents, ScoredList(ids, noted.scores, min(lowest, default=None), noted.logits, scale), True)

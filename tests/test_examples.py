@@ -47,6 +47,7 @@ found = pipeline.run({"text_embedder": {"text": query}, **{name: {"query": query
 print(json.dumps({"best": [d.id for d in found["joiner"]["documents"]],
                   "notes": sorted(found["joiner"]["documents"][0].meta["ce_ranker"]),
                   "scored": sorted(found["ranker"]["report"]["scored"]),
+                  "assumed": {name: used["assumed"] for name, used in found["joiner"]["report"]["inputs"].items()},
                   "found": [sorted(d.id for d in found[name]["documents"])
                             for name in ("bm25_retriever", "embedding_retriever")]}))
 """
@@ -113,6 +114,7 @@ def test_the_pipeline_with_a_bi_encoder_ranks_what_either_retriever_found(models
     assert found["best"][0] == "man-railcar"
     assert len(found["best"]) == 10
     assert {"cross_encoder", "hybrid"} <= set(found["notes"])
+    assert found["assumed"] == {"bm25": "bm25", "cross_encoder": "logits", "dense": "own"}
 
 
 @pytest.mark.integration
@@ -132,6 +134,15 @@ def test_the_pipeline_with_a_bi_encoder_finds_what_shares_no_word(models_dir, tm
     assert best.id == relevant
     assert "bm25" not in best.meta["ce_ranker"]
     assert best.meta["ce_ranker"]["cross_encoder"]["coverage"] == 1.0
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_list_that_a_joiner_weighs_reaches_it(path):
+    described = yaml.safe_load(path.read_text(encoding="utf-8"))
+    receivers = {link["receiver"] for link in described.get("connections", [])}
+    for name, made in described.get("components", {}).items():
+        if made["type"].endswith(".HybridScoreJoiner"):
+            assert {f"{name}.{given}" for given in made["init_parameters"]["weights"]} <= receivers
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -137,7 +137,7 @@ class Source:
                 self._number, self._line = number, None
                 self._mended.clear()
                 self._line = text = self._decoded(content, number, raw)
-                if not raw and not text.strip():
+                if not raw and (not text or text.isspace()):
                     self.counts.blank += 1
                     continue
                 yield text if raw else text.removesuffix("\n").removesuffix("\r")
@@ -155,14 +155,14 @@ class Source:
             return
         for text in self.lines():
             try:
-                row = json.loads(text, object_pairs_hook=_object)
+                row = _JSON.decode(text)
             except (ValueError, RecursionError) as error:
                 why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
                 why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else why
                 raise self.error(f"it is not a JSON object a line ({why})") from None
             if not isinstance(row, dict):
                 raise self.error(f"it must be a JSON object a line, but got {type(row).__name__}")
-            yield self._whole_characters(row) if "\\ud" in text.lower() else row
+            yield self._whole_characters(row) if "\\ud" in text or "\\uD" in text else row
 
     def holds_objects(self) -> bool:
         """Tell whether the file is parquet or JSON lines, and not a table."""
@@ -305,6 +305,9 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a key stands twice in an object")
     return found
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _arrow() -> Any:

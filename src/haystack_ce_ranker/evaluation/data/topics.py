@@ -44,7 +44,7 @@ def read_topics(source: Source, field: str, judged: Collection[str]) -> dict[str
     :returns: Texts by query id.
     """
     found: Iterator[tuple[int | None, str, str]]
-    if source.first_line().lstrip().startswith("<"):
+    if re.match("<[/?!a-z]", source.first_line().lstrip(), re.IGNORECASE):
         found = _marked_topics(source, field)
     elif source.holds_objects():
         found = ((None, *id_and_text(source, row)) for row in source.objects())

@@ -110,9 +110,13 @@ def test_a_missing_part_is_not_passed_over(tmp_path):
     assert "corpus-00001-of-00003.parquet" in str(caught.value)
 
 
-def test_every_command_has_the_split_option():
-    for command in ("evaluate", "tune", "quantize"):
-        assert "--split" in CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+@pytest.mark.parametrize("words", ["evaluate HERE", "tune HERE --pipeline P", "quantize MODEL OUT --verify-on HERE"])
+def test_every_command_that_reads_a_collection_takes_its_split(tmp_path, words):
+    put(tmp_path, BEIR)
+    given = {"HERE": str(tmp_path), "OUT": str(tmp_path / "out")}
+    done = CliRunner().invoke(app, [*(given.get(word, word) for word in words.split()), "--split", "dev"])
+    assert done.exit_code == 2
+    assert "there are no judgments named 'dev' (found: test)" in done.output
 
 
 def test_mends_are_notes_of_the_collection_with_their_counts(tmp_path):

@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from haystack_ce_ranker.evaluation.data import tables
-from haystack_ce_ranker.evaluation.data.sources import CollectionError, Source
+from haystack_ce_ranker.evaluation.data.sources import PADDED, CollectionError, Source
 from haystack_ce_ranker.evaluation.data.tables import EXPECTED_QRELS, judgments_of, load_judgments, load_run, whole
 
 HEADER = "query-id\tcorpus-id\tscore\n"
@@ -31,6 +31,7 @@ def parquet(path, rows):
         (f"\ufeff{HEADER}q1\td1\t1.0\r\nq1\td2\t-1.0\r\n", {}),
         ("q1 0 d1 1\nq1 0 d2 -1\n", {}),
         ("q1   0 d1   1  \n q1 0 d2 -1\n", {}),
+        ("q1 \t0\t d1\t1\nq1\t0\td2\t-1 \n", {PADDED: 2}),
         ("q1 0\td1\t1\nq1\t0 d2 -1\n", {tables.MIXED: 2}),
         ("query-id corpus-id\tscore\nq1 d1\t1\nq1\td2\t-1\n", {tables.MIXED: 2}),
         (f"{HEADER}q1\td1\t1\t\t\nq1\td2\t-1\t\n", {tables.TRAILING: 2}),

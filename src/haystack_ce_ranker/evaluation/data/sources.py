@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 NUMBERS = "ids that are numbers are read as text"
-PADDED = "spaces around an id are left out"
+PADDED = "spaces around an id or a number are left out"
 NULLS = "null texts and titles are read as empty"
 HALVES = "halves of a character are read as \ufffd"
 MARKS = "byte order marks inside the file are left out"

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from haystack_ce_ranker.evaluation.data.sources import Source, trimmed
+from haystack_ce_ranker.evaluation.data.sources import PADDED, Source, trimmed
 
 Run = dict[str, dict[str, float]]
 """For each query id, document ids with scores, best first."""
@@ -194,6 +194,8 @@ def _fields(source: Source, text: str, form: _Form, *, has_header: bool) -> list
         if all(needed) and number(fields[2]) is not None:
             if is_longer:
                 source.mend(TRAILING)
+            if fields != [tabbed[index] for index in form.columns]:
+                source.mend(PADDED)
             return fields
     parted = _BLANKS.split(trimmed(text))
     if len(parted) == form.width:

@@ -96,18 +96,18 @@ def convert_csv(path: str | Path, folder: str | Path, *, columns: CsvColumns | N
     documents: dict[str, str] = {}
     judgments: Judgments = {}
     for line, (query, document, label) in csv_rows(source, columns):
-        row, grade = f"{query},{document},{label}", whole(label.strip())
+        grade = whole(label.strip())
         if grade is None:
             problem = f"column {columns.label!r} must be a whole number (0: not relevant), but got {label!r}"
-            raise source.error(problem, line, row)
+            raise source.error(problem, line)
         for name, value in ((columns.query, query), (columns.document, document)):
             if not value.strip():
-                raise source.error(f"column {name!r} is empty", line, row)
+                raise source.error(f"column {name!r} is empty", line)
         query_id = queries.setdefault(query.strip(), f"q{len(queries) + 1}")
         document_id = documents.setdefault(document.strip(), f"d{len(documents) + 1}")
         grades = judgments.setdefault(query_id, {})
         if (before := grades.setdefault(document_id, grade)) != grade:
-            raise source.error(f"this query and document had the label {before} before, and here {grade}", line, row)
+            raise source.error(f"this query and document had the label {before} before, and here {grade}", line)
     if not judgments:
         raise source.error("it has no rows below its header")
     if not relevant_ids(judgments):
@@ -170,7 +170,7 @@ def csv_rows(source: Source, columns: CsvColumns) -> list[tuple[int, tuple[str, 
                 cells = cells[: len(header)]
             if row and len(cells) != len(header):
                 problem = f"it has {len(row)} columns where {len(header)} are expected (is a text without its quotes?)"
-                raise source.error(problem, line, delimiter.join(cells))
+                raise source.error(problem, line)
             if any(cell.strip() for cell in cells):
                 rows.append((line, (cells[query], cells[document], cells[label])))
             line = reader.line_num + 1

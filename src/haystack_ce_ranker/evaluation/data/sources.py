@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from io import BufferedReader
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -92,33 +93,31 @@ class Source:
     expected: tuple[str, ...]
     counts: ReadCounts = field(init=False)
     _number: int | None = field(init=False, default=None)
-    _line: str | None = field(init=False, default=None)
+    _line: object = field(init=False, default=None)
     _mended: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self.counts = ReadCounts(self.path.name)
 
-    def error(self, problem: str, line: int | None = None, text: str | None = None) -> CollectionError:
+    def error(self, problem: str, line: int | None = None) -> CollectionError:
         """
         Return the error that names the file, the line and the problem, and shows the line and the form.
 
         :param line: Its number; by default that of the line that was read last.
-        :param text: What stands there; by default the line that was read last.
         """
         number = self._number if line is None else line
-        shown = self._line if line is None and text is None else text
+        wrong = ""
         if number is not None:
+            shown = str(self._line) if number == self._number else self._line_at(number)
+            wrong = f"\n  The line: {short(shown.rstrip(_LINE_END))}"
             self.counts.refused = 1
-            self.counts.read -= (
-                self._number is None and self.counts.read > 0
-            )  # all was read before this line was found to be wrong
-        form = "\n".join(f"    {one}" for one in self.expected)
+            if self._number is None and self.counts.read:  # all was read before this line was found to be wrong
+                self.counts.read -= 1
         where = visible(str(self.path) if number is None else f"{self.path}, line {number}")
-        wrong = "" if shown is None else f"\n  The line: {short(shown.rstrip(_LINE_END))}"
-        name = visible(self.path.name if self.path.name else str(self.path))
-        return CollectionError(
-            f"{where}: {short(problem, _LONGEST_PROBLEM)}.{wrong}\n  Expected form ({name}):\n{form}", self.counts
-        )
+        form = "\n".join(f"    {one}" for one in self.expected)
+        name = self.path.name if self.path.name else str(self.path)
+        told = f"{where}: {short(problem, _LONGEST_PROBLEM)}.{wrong}\n  Expected form ({visible(name)}):\n{form}"
+        return CollectionError(told, self.counts)
 
     def mend(self, kind: str) -> None:
         """Note that the line that was read last is taken otherwise than it stands."""
@@ -134,7 +133,7 @@ class Source:
         """
         with self._open() as stream:
             for number, content in enumerate(stream, start=1):
-                self._number, self._line = number, None
+                self._number = number
                 self._mended.clear()
                 self._line = text = self._decoded(content, number, raw)
                 if not raw and (not text or text.isspace()):
@@ -156,13 +155,15 @@ class Source:
         for text in self.lines():
             try:
                 row = _JSON.decode(text)
+                if "\\ud" in text or "\\uD" in text:
+                    row = self._whole_characters(row)
             except (ValueError, RecursionError) as error:
                 why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
                 why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else why
                 raise self.error(f"it is not a JSON object a line ({why})") from None
             if not isinstance(row, dict):
                 raise self.error(f"it must be a JSON object a line, but got {type(row).__name__}")
-            yield self._whole_characters(row) if "\\ud" in text or "\\uD" in text else row
+            yield row
 
     def holds_objects(self) -> bool:
         """Tell whether the file is parquet or JSON lines, and not a table."""
@@ -196,6 +197,10 @@ class Source:
             raise self.error(f"{key!r} must be a string, but got {value!r}")
         return value
 
+    def _line_at(self, number: int) -> str:
+        with closing(Source(self.path, self.expected).lines(raw=True)) as lines:
+            return next(islice(lines, number - 1, None), "")
+
     def _settle(self) -> None:
         if self._mended:
             self.counts.mended += 1
@@ -210,24 +215,21 @@ class Source:
         try:
             text = content.decode()
         except UnicodeDecodeError as error:
-            problem = f"it is not UTF-8 ({error.reason} at byte {error.start} of the line)"
-            raise self.error(problem, text=content.decode(errors="backslashreplace")) from None
+            self._line = content.decode(errors="backslashreplace")
+            raise self.error(f"it is not UTF-8 ({error.reason} at byte {error.start} of the line)") from None
         if number == 1 and not text.endswith("\n") and "\r" in text.rstrip("\r"):
-            problem = (
-                "its lines end in carriage returns alone: save it with line feeds, or with both, at the lines' ends"
-            )
-            raise self.error(problem, text=text)
+            self._line = text
+            raise self.error("its lines end in carriage returns alone: save it with line feeds at the lines' ends")
         return text
 
-    def _whole_characters(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _whole_characters(self, row: Any) -> Any:
         """Replace halves of a character that JSON's escapes can hold, and that no file and no tokenizer takes."""
         given = json.dumps(row, ensure_ascii=False)
         whole = given.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         if whole == given:
             return row
         self.mend(HALVES)
-        found: dict[str, Any] = json.loads(whole)
-        return found
+        return json.loads(whole)
 
     def _parquet_rows(self) -> Iterator[dict[str, Any]]:
         arrow = _arrow()
@@ -242,7 +244,7 @@ class Source:
                 break
             number += 1
             self._mended.clear()
-            self._number, self._line = number, str(row)
+            self._number, self._line = number, row
             yield row
             self._settle()
         self._number = self._line = None

@@ -99,18 +99,18 @@ def _marked_topics(source: Source, field: str) -> Iterator[tuple[int, str, str]]
             text, *behind = re.split(rf"</{tag}\s*>", content, maxsplit=1, flags=re.IGNORECASE)
             stray += behind
             if tag in fields and tag in ("num", *TOPIC_FIELDS[field]):
-                raise source.error(f"a topic has two <{tag}>", line, body)
+                raise source.error(f"a topic has two <{tag}>", line)
             fields[tag] = " ".join(html.unescape(_MARKUP.sub(" ", _LABEL.sub("", text))).split())
         if words := next((text for text in map(str.strip, stray) if text and not text.startswith("<")), None):
-            raise source.error("a topic has words that are in no field", line, words)
+            raise source.error(f"a topic has words that are in no field: {words}", line)
         attribute = _NUMBER.search(attributes)
         name = attribute[1].strip() if attribute else fields.pop("num", "")
         if not name:
-            raise source.error("a topic has no <num> and no number=", line, body)
+            raise source.error("a topic has no <num> and no number=", line)
         found = next((fields[tag] for tag in TOPIC_FIELDS[field] if fields.get(tag)), None)
         if found is None:
             has = ", ".join(f"<{tag}>" for tag in fields) or "no field"
-            raise source.error(f"topic {name!r} has no {field} (it has {has})", line, body)
+            raise source.error(f"topic {name!r} has no {field} (it has {has})", line)
         yield line, source.identity("number", name), found
 
 
@@ -134,7 +134,7 @@ def _blocks(source: Source) -> Iterator[tuple[int, str, str]]:
         else:
             here = line + content.count("\n", counted, bound.start())
             problem = "a topic begins before the one above it ends" if opened else "a topic ends that did not begin"
-            raise source.error(problem, here, bound[0])
+            raise source.error(problem, here)
     if opened is not None:
         raise source.error("this topic does not end: a </top> or </topic> is missing", line)
     _check_around(source, content[end:], line)
@@ -152,7 +152,7 @@ def _without_comments(text: str) -> str:
 
 def _check_around(source: Source, text: str, line: int) -> None:
     if words := _AROUND.sub("", text).strip():
-        raise source.error("words stand outside of all topics, behind this line", line, words)
+        raise source.error(f"words stand outside of all topics, behind this line: {words}", line)
 
 
 def _tabbed_topics(source: Source) -> Iterator[tuple[None, str, str]]:

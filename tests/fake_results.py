@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from haystack_ce_ranker.evaluation.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.judging.choosing import Judge, Limits
 from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Passage, Versus, helped_and_hurt, versus
 from haystack_ce_ranker.evaluation.judging.measures import MEASURES, NDCG_AT_10, UNJUDGED
@@ -58,6 +59,7 @@ def rejudged(found, limits=None, **changes):
         complete=changed.complete,
         memory=changed.memory_by_batch,
         segments=changed.segments,
+        left_out=changed.left_out,
     )
     return replace(changed, verdict=told)
 
@@ -127,6 +129,7 @@ def nasty():
     name = f"hybrid {NASTY}@50"
     found = results(models=(NASTY, "other"))
     found = replace(found, collection=NASTY, notes=(NASTY,), machine={"processor": NASTY})
+    found = replace(found, left_out=(LeftOut(NASTY),))
     found = altered(found, name, energy_source="measured")
     found = replace(found, memory_by_batch=memory(NASTY), helped_and_hurt=helped(found, name, document=NASTY))
     found = rejudged(found, segments=replace(judged(found, name), system=NASTY))

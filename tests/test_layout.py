@@ -193,9 +193,9 @@ def test_no_function_has_more_than_60_lines():
     assert {function: count for function, count in counted.items() if count > 60} == {}
 
 
-def test_the_evaluation_has_fewer_than_6600_lines():
+def test_the_evaluation_has_fewer_than_6900_lines():
     """
     Of these, some 1,400 read files as people have them: packed, parquet, in parts, and mended with a note. Others find
     retrievers wherever a pipeline holds them, and say what was left out.
     """
-    assert 0 < sum(lines(path) for path in (SOURCE / ENGINE / "evaluation").rglob("*.py")) < 6600
+    assert 0 < sum(lines(path) for path in (SOURCE / ENGINE / "evaluation").rglob("*.py")) < 6900

@@ -57,8 +57,8 @@ def evaluate(*arguments):
 class OwnIndex:
     """A retriever that asks a service of its own."""
 
-    def __init__(self, ids: list[str]):
-        self.ids = ids
+    def __init__(self, ids: list[str], url: str | None = None):
+        self.ids, self.url = ids, url
 
     @component.output_types(documents=list[Document])
     def run(self, query: str) -> dict:
@@ -155,3 +155,163 @@ def test_a_component_that_fails_is_named_in_one_line(collection, tmp_path):
     done = evaluate(collection, "--pipeline", written(tmp_path, Failing()))
     assert done.exit_code == 2
     assert "pipeline 'mine': component 'retriever' failed (RuntimeError: the service is away)" in done.output
+
+
+ALIKE = {
+    "a": "the brake of the car is cold",
+    "b": "the brake of the car is warm",
+    "c": "a hut in the snow near the lake",
+    "d": "a hut in the snow near the wood",
+}
+"""Documents that are queries as well; each one's only answer is the other that is like it."""
+
+ANSWERS = {"a": {"b": 1}, "b": {"a": 1}, "c": {"d": 1}, "d": {"c": 1}}
+
+
+def results_in(folder):
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def told(done, folder):
+    """All that is said above the verdict, on each output."""
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    return {
+        "terminal": done.output.partition("Is re-ranking worth it here?")[0],
+        "results.json": " ".join(one["text"] for one in results_in(folder)["left_out"]),
+        "report.html": page.partition("<h2>The verdict</h2>")[0],
+    }
+
+
+def run_of(folder, rankings):
+    lines = [f"{q}\t{d}\t{-rank}\n" for q, some in rankings.items() for rank, d in enumerate(some)]
+    (folder / "run.tsv").write_text("qid\tdocid\tscore\n" + "".join(lines), encoding="utf-8")
+    return folder / "run.tsv"
+
+
+def ways(tmp_path, folder):
+    """The ways in which a first stage comes about: a pipeline, the sweep's, and a run of which one document counts."""
+    run = run_of(folder, {one: [one, *ANSWERS[one]] for one in ANSWERS} | {"unjudged": ["a"]})
+    return {
+        "mine/retriever": ["--pipeline", written(tmp_path, InMemoryBM25Retriever(InMemoryDocumentStore()))],
+        "bm25": [],
+        "run": ["--run", run, "--depth", "1"],
+    }
+
+
+@pytest.mark.parametrize("system", ["mine/retriever", "bm25", "run"])
+def test_a_query_that_is_a_document_does_not_find_itself(tmp_path, tiny_bert, system):
+    folder = write_collection(tmp_path / "alike", texts=ALIKE, queries=ALIKE, judged=ANSWERS)
+    arguments = ways(tmp_path, folder)[system]
+    if system != "mine/retriever":
+        arguments = ["--model", tiny_bert, "--backend", "torch", "--no-memory", *arguments]
+    done = evaluate(folder, "--output", tmp_path, *arguments)
+    assert done.exit_code == 0, done.output
+    assert results_in(tmp_path)["systems"][system]["nDCG@10"] == 1.0
+    for one in tmp_path.glob("run.*.trec"):
+        rows = [line.split() for line in one.read_text(encoding="utf-8").splitlines()]
+        assert [row for row in rows if row[0] == row[2]] == []
+    for text in told(done, tmp_path).values():
+        assert "4 of 4 queries are documents of the collection: that each finds itself is ignored" in text
+
+
+def test_rows_of_a_run_that_nothing_judges_are_noted(tmp_path, tiny_bert):
+    folder = write_collection(tmp_path / "alike", texts=ALIKE, queries=ALIKE, judged=ANSWERS)
+    done = evaluate(folder, *ways(tmp_path, folder)["run"], "--model", tiny_bert, "--backend", "torch", "--no-memory")
+    note = "Note: run.tsv: rows of queries that are not measured are left out (1 line)"
+    assert done.output.index(note) < done.output.index("worth it here?")
+
+
+def test_equal_ids_with_other_texts_are_two_things(tmp_path):
+    queries = {**ALIKE, "a": "a cold hut"}
+    judged = {**ANSWERS, "a": {"a": 1}}
+    folder = write_collection(tmp_path / "alike", texts=ALIKE, queries=queries, judged=judged)
+    done = evaluate(folder, "--output", tmp_path, *ways(tmp_path, folder)["mine/retriever"])
+    assert done.exit_code == 0, done.output
+    rows = [line.split() for line in (tmp_path / "run.mine-retriever.trec").read_text(encoding="utf-8").splitlines()]
+    assert [row[0] for row in rows if row[0] == row[2]] == ["a"]
+    assert "3 of 4 queries are documents of the collection" in told(done, tmp_path)["terminal"]
+
+
+def test_what_the_corpus_and_the_run_lack_is_said_first_on_every_output(collection, tmp_path, tiny_bert):
+    lacking = {f"gone{n}": 1 for n in range(27)}
+    queries = {f"q{n}": "brake car" for n in range(4)}
+    folder = write_collection(
+        tmp_path / "poor",
+        queries=queries,
+        judged={"q0": {"d2": 1, **lacking}} | {one: {"d2": 0} for one in ("q1", "q2", "q3")},
+    )
+    run = run_of(folder, {"q0": ["d2", "d1"]})
+    output = tmp_path / "out"
+    arguments = ["--run", run, "--model", tiny_bert, "--backend", "torch", "--no-memory", "--output", output]
+    done = evaluate(folder, *arguments)
+    assert done.exit_code == 0, done.output
+    for text in told(done, output).values():
+        assert "27 of 28 relevant documents are not in the corpus" in text
+        assert "3 of 4 judged queries have no document in run" in text
+        assert "3 of 4 judged queries have no relevant document" in text
+    first = results_in(output)["verdict"]["answers"][0]
+    assert first["answer"] == "Less than half of the judgments"
+    assert first["reason"].startswith("27 of 28 relevant documents are not in the corpus")
+    line = "This verdict rests on less than half of the judgments: 27 of 28 relevant documents"
+    assert done.output.index(line) < done.output.index("3 of 4 judged queries") < done.output.index("worth it here?")
+
+
+def test_queries_that_nothing_judges_and_backends_that_cannot_load_are_said(collection, tmp_path, tiny_bert):
+    (collection / "queries.jsonl").open("a").write(json.dumps({"_id": "q3", "text": "more"}) + "\n")
+    done = evaluate(collection, "--model", tiny_bert, "--depth", "2", "--no-memory", "--output", tmp_path)
+    assert done.exit_code == 0, done.output
+    for text in told(done, tmp_path).values():
+        assert "1 of 3 queries have no judgments" in text
+        assert "cross-encoder onnx could not be loaded: model" in text
+    assert "less than half" not in done.output
+
+
+def test_a_model_that_no_backend_can_load_is_an_error(collection):
+    done = evaluate(collection, "--model", "/no/such", "--no-memory")
+    assert done.exit_code == 2
+    assert "model '/no/such' could not be loaded by any backend" in done.output
+    assert "Nothing to compare" not in done.output
+
+
+def test_of_two_models_each_must_be_loaded_once(collection, tiny_bert):
+    done = evaluate(collection, "--model", tiny_bert, "--model", "/no/such", "--no-memory")
+    assert done.exit_code == 2
+    assert "model '/no/such' could not be loaded by any backend" in done.output
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--strategy", "nonsense", "strategy nonsense is a setting of the built-in sweep"),
+        ("--depth", "5", "depth 5 is a setting of the built-in sweep"),
+    ],
+)
+def test_options_that_a_pipeline_does_not_heed_are_refused(collection, tmp_path, option, value, said):
+    path = written(tmp_path, InMemoryBM25Retriever(InMemoryDocumentStore()))
+    done = evaluate(collection, "--pipeline", path, option, value)
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+def test_two_pipelines_of_one_name_are_refused(collection, tmp_path):
+    path = written(tmp_path, InMemoryBM25Retriever(InMemoryDocumentStore()))
+    done = evaluate(collection, "--pipeline", path, "--pipeline", path)
+    assert done.exit_code == 2
+    assert "two systems would have the name 'mine/retriever'" in done.output
+
+
+def test_a_relevance_level_that_no_judgment_reaches_is_said(collection, tmp_path):
+    path = written(tmp_path, InMemoryBM25Retriever(InMemoryDocumentStore()))
+    done = evaluate(collection, "--pipeline", path, "--relevance-level", "3", "--output", tmp_path)
+    assert done.exit_code == 0, done.output
+    for text in told(done, tmp_path).values():
+        assert "no judgment reaches the relevance level 3" in text
+
+
+def test_energy_that_a_service_takes_elsewhere_is_said_to_be_missing(collection, tmp_path):
+    done = evaluate(
+        collection, "--pipeline", written(tmp_path, OwnIndex(["d3"], "https://service.example")), "--output", tmp_path
+    )
+    assert done.exit_code == 0, done.output
+    for text in told(done, tmp_path).values():
+        assert "OwnIndex not covered" in text

@@ -57,12 +57,13 @@ def test_a_gpu_is_measured_with_its_processor_where_both_can_be_read(monkeypatch
     assert energy.meter_for("cuda:0").source == "measured: RAPL and NVML, 5.0 W idle taken off"
 
 
-def test_a_gpu_without_a_counter_is_never_called_measured(monkeypatch):
+@pytest.mark.parametrize("device", ["cuda:0", "mps", "GPU.0"])
+def test_a_gpu_without_a_counter_is_never_called_measured(monkeypatch, device):
     monkeypatch.setattr(energy, "_rapl", lambda: drawing(2.0))
     monkeypatch.setattr(energy, "_nvml", lambda device: None)
-    source = energy.meter_for("cuda:0").source
+    source = energy.meter_for(device).source
     assert source.startswith("estimated: ")
-    assert "cuda:0 not covered" in source
+    assert f"{device} not covered" in source
 
 
 def test_a_gpu_alone_says_that_the_processor_is_not_covered(monkeypatch):

@@ -11,6 +11,9 @@ from haystack_ce_ranker.cli.options import Split
 Backends = Annotated[
     list[str] | None, typer.Option(help="What runs the models; may be repeated. All installed ones without it.")
 ]
+Depths = Annotated[
+    str | None, typer.Option(help="How many candidates are re-ranked, with commas; 10,20,50,100 without it.")
+]
 Strategies = Annotated[
     list[str] | None, typer.Option(help="How long documents are read: best_passages, head, ...; may be repeated.")
 ]
@@ -33,7 +36,7 @@ def evaluate(
     strategy: Strategies = None,
     bi_encoder: Annotated[str | None, typer.Option(help="A bi-encoder as a second first stage.")] = None,
     run: Annotated[Path | None, typer.Option(help="Fixed candidates (TSV) in place of the first stage.")] = None,
-    depth: Annotated[str, typer.Option(help="How many candidates are re-ranked, with commas.")] = "10,20,50,100",
+    depth: Depths = None,
     split: Split = None,
     queries: Annotated[int | None, typer.Option(min=1, help="At most this many queries, drawn at random.")] = None,
     relevance_level: RelevanceLevel = 1,
@@ -68,7 +71,7 @@ def evaluate(
             strategies=strategy or (),
             bi_encoder=bi_encoder,
             run=run,
-            depths=parse_depths(depth),
+            depths=None if depth is None else parse_depths(depth),
             split=split,
             queries=queries,
             relevance_level=relevance_level,

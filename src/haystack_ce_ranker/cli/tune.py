@@ -15,7 +15,9 @@ def tune(
     split: Split = None,
     queries: Annotated[int | None, typer.Option(help="At most this many queries, drawn at random.")] = None,
     run: Annotated[Path | None, typer.Option(help="Fixed candidates (TSV) in place of the first stage.")] = None,
-    depth: Annotated[int, typer.Option(help="How many of the fixed candidates are used.")] = 50,
+    depth: Annotated[
+        int | None, typer.Option(min=1, help="How many of the fixed candidates are used; 50 without it.")
+    ] = None,
     joiner: Annotated[str | None, typer.Option(help="The joiner's name, if there are several.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Put the recommended setting into the pipeline file.")] = False,
     probabilities: Annotated[
@@ -30,9 +32,12 @@ def tune(
     from haystack_ce_ranker.evaluation.data import collections
 
     with clear_errors():
+        if depth is not None and run is None:
+            raise ValueError(f"depth {depth} is of the fixed candidates: name them with --run, or omit it.")
         loaded = collections.load_collection(collection, split=split).sample(queries)
         path = None if run is None else run if run.exists() else collection / run
-        candidates = None if path is None else collections.load_run(path, collection=loaded, depth=depth)
+        most = 50 if depth is None else depth
+        candidates = None if path is None else collections.read_run(path, collection=loaded, depth=most)
         run_tuning(
             loaded,
             pipeline,

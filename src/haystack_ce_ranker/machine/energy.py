@@ -18,6 +18,8 @@ from typing import Any
 IDLE_SECONDS = 1.0
 IDLE = "loading and the first run are not in it, nor is idle draw"
 """What the figures omit, in words."""
+UNCOUNTED = "not covered"
+"""How `source` ends where some of the hardware at work is not in the figures."""
 _JOULES_PER_KWH = 3.6e6
 _NO_WATTS_KNOWN = 4.0
 """Watts of a CPU that codecarbon assumes if it does not know the processor."""
@@ -74,8 +76,8 @@ def meter_for(device: str = "cpu") -> EnergyMeter:
     :raises ImportError: If codecarbon is missing.
     """
     counters = {"RAPL": _rapl(), "NVML": _nvml(device) if device.startswith("cuda") else None}
-    if device.startswith("cuda") and counters["NVML"] is None:
-        return EnergyMeter(f"estimated: busy CPU time alone, {device} not covered", _watts_per_cpu())
+    if device != "cpu" and counters["NVML"] is None:
+        return EnergyMeter(f"estimated: busy CPU time alone, {device} {UNCOUNTED}", _watts_per_cpu())
     readable = {name: counter for name, counter in counters.items() if counter is not None}
     if not readable:
         watts = _watts_per_cpu()
@@ -88,7 +90,7 @@ def meter_for(device: str = "cpu") -> EnergyMeter:
     time.sleep(IDLE_SECONDS)
     idle = (total() - before) / (time.perf_counter() - started)
     covered = " and ".join(readable)
-    without = ", processor not covered" if "RAPL" not in readable else ""
+    without = f", processor {UNCOUNTED}" if "RAPL" not in readable else ""
     return EnergyMeter(f"measured: {covered}, {max(idle, 0.0):.1f} W idle taken off{without}", max(idle, 0.0), total)
 
 

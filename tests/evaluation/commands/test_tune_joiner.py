@@ -179,6 +179,37 @@ def test_a_joiner_at_which_no_document_arrives_is_a_clear_error(pipeline: Path, 
     assert "the joiner 'joiner' was asked 24 queries and found no document at all" in answer.output.replace("\n", " ")
 
 
+def test_a_query_that_is_a_document_does_not_find_itself(pipeline: Path, collection: Path) -> None:
+    lines = (collection / "corpus.jsonl").read_text().splitlines()
+    (collection / "queries.jsonl").write_text("\n".join(lines[:24]))
+    others = "\n".join(f"d{i}\td{i + 1}\t1" for i in range(24))
+    (collection / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{others}\n")
+    loaded = load_collection(collection)
+    measured = load_pipeline(pipeline)
+    measured.prepare(loaded)
+    judged = collect(measured, loaded, "joiner")
+    assert len(judged) == 24
+    assert [one.id for one in judged if one.id in one.candidates] == []
+    assert [one.id for one in judged if one.id in one.lists["good"].ids] == []
+
+
+def test_what_the_advice_lacks_is_said_before_it(pipeline: Path, collection: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra `evaluate`)")
+    with (collection / "qrels" / "test.tsv").open("a") as stream:
+        stream.write("".join(f"q0\tgone{n}\t1\n" for n in range(25)))
+    answer = tune(collection, "--pipeline", pipeline, "--output", tmp_path)
+    assert answer.exit_code == 0, answer.output
+    line = "This advice rests on less than half of the judgments: 25 of 49 relevant documents are not in the corpus"
+    assert answer.output.index(line) < answer.output.index("advice: ")
+    assert json.loads((tmp_path / "tune.json").read_text())["left_out"][0]["share"] == pytest.approx(25 / 49)
+
+
+def test_a_depth_without_candidates_is_refused(pipeline: Path, collection: Path) -> None:
+    answer = tune(collection, "--pipeline", pipeline, "--depth", "5")
+    assert answer.exit_code == 2
+    assert "depth 5 is of the fixed candidates" in answer.output
+
+
 def test_what_is_collected_is_what_the_joiner_joins(pipeline: Path, collection: Path) -> None:
     loaded = load_collection(collection)
     measured = load_pipeline(pipeline)

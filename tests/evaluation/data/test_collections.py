@@ -39,8 +39,12 @@ def test_queries_without_judgments_are_left_out_and_said(tmp_path):
     folder = write_collection(tmp_path, qrels=["query-id\tcorpus-id\tscore", "q1\td1\t1", "q9\td1\t1", "q1\td9\t1"])
     collection = load_collection(folder)
     assert list(collection.queries) == ["q1"]
-    assert len(collection.notes) == 3
-    assert "1 queries without judgments" in collection.notes[0]
+    assert collection.notes == ()
+    assert {one.text: one.share for one in collection.left_out} == {
+        "1 of 2 relevant documents are not in the corpus (they count as missed)": 0.5,
+        "1 of 2 judged queries are not in queries.jsonl": 0.5,
+        "1 of 2 queries have no judgments": 0.0,
+    }
 
 
 def test_a_sample_is_the_same_each_time_and_keeps_the_order_and_all_documents(tmp_path):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fake_results import BM25, altered, by_name, cross_encoders, figures, made, memory, rejudged, sweep
+from haystack_ce_ranker.evaluation.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.judging.choosing import Limits, WorthIt
 from haystack_ce_ranker.evaluation.judging.results import to_plain
 from haystack_ce_ranker.evaluation.judging.segments import judge
@@ -313,6 +314,14 @@ def test_where_it_helps_and_harms_comes_from_the_segments():
     assert everywhere.answer == "It helps everywhere, most: long queries"
     nowhere = answer(with_segments(lambda place: 0.1 * (-1) ** place), "segments")
     assert nowhere.answer == "No kind of query stands out"
+
+
+def test_a_verdict_on_less_than_half_of_the_judgments_says_so_first():
+    half, more = LeftOut("1 of 2 are missing", 0.5), LeftOut("3 of 4 are missing", 0.75)
+    assert sweep(HELPFUL, left_out=(half,)).verdict.answers[0].key == "worth_it"
+    first = sweep(HELPFUL, left_out=(more, half)).verdict.answers[0]
+    assert (first.key, first.answer) == ("basis", "Less than half of the judgments")
+    assert first.reason == "3 of 4 are missing. What follows holds for the rest alone."
 
 
 def test_what_may_mislead_is_said():

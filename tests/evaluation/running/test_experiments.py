@@ -9,6 +9,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from fake_results import by_name
 from haystack_ce_ranker.evaluation.data.collections import Collection, Text
+from haystack_ce_ranker.evaluation.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Passage
 from haystack_ce_ranker.evaluation.judging.observations import Observation, Observed, restored
 from haystack_ce_ranker.evaluation.judging.results import schema
@@ -50,7 +51,7 @@ class Counting:
     def __init__(self, key, ranking, *, stop_after=None, unable=None):
         self.key, self.names = key, (key,)
         self.ranking, self.stop_after, self.unable = ranking, stop_after, unable
-        self.prepared, self.asked = 0, []
+        self.prepared, self.asked, self.notes = 0, [], ("filled",)
 
     def prepare(self):
         self.prepared += 1
@@ -102,7 +103,9 @@ def test_an_interrupted_run_keeps_whole_queries_and_the_next_one_goes_on(collect
     found = results(partial)
     assert found.queries == 4
     assert not found.complete
-    assert any("interrupted after 4 of 9 queries" in note for note in found.notes)
+    lost = "5 of 9 queries were not measured: it was interrupted, and can go on there"
+    assert found.left_out == (LeftOut(lost, 5 / 9),)
+    assert found.verdict.answers[0].answer == "Less than half of the judgments"
     one, two = Counting("a", ["d0-1"]), Counting("b", ["d0-2"])
     with Journal(tmp_path) as journal:
         whole = measure([one, two], collection, journal=journal)
@@ -120,7 +123,8 @@ def test_what_nobody_named_may_fail_to_load_and_is_noted(collection):
     broken = Counting("broken", [], unable=OSError("no weights here"))
     found = measure([Counting("a", ["d0-1"]), broken], collection, optional={"broken"})
     assert [system.name for system in found.systems] == ["a"]
-    assert any("broken is left out: no weights here" in note for note in found.notes)
+    assert found.left_out == (LeftOut("broken could not be loaded: no weights here"),)
+    assert found.notes[0] == "filled"
     with pytest.raises(OSError, match="no weights here"):
         measure([broken], collection)
     with pytest.raises(ValueError, match="nothing to measure"):
@@ -240,7 +244,9 @@ def test_a_depth_takes_the_energy_of_its_first_stage_and_of_all_its_slices(colle
             yield Spent(seconds=0.001, joules=1.0)
 
     monkeypatch.setattr(groups, "meter_for", lambda device="cpu": OneJoule())
-    run = GivenRun("run.mine", {query_id: {"d0-1": 3.0, "d1-1": 2.0, "d2-1": 1.0} for query_id in collection.queries})
+    run = GivenRun(
+        ReadRun("run.mine", {query_id: {"d0-1": 3.0, "d1-1": 2.0, "d2-1": 1.0} for query_id in collection.queries}, ())
+    )
     planned = sweep.plan(collection, models=[tiny_bert], backends=["torch"], depths=(1, 2, 3), run=run)
     joules = {one.name: one.observations["q0"].joules for one in measure(planned.groups, collection).systems}
     assert joules == {
@@ -261,7 +267,9 @@ def test_results_json_holds_no_text_of_the_collection_and_is_valid(collection, t
 
 
 def test_a_given_run_stands_for_the_first_stage_at_no_cost(collection, tiny_bert):
-    run = GivenRun("run.mine", {query_id: {"d0-1": 3.0, "d1-1": 2.0, "d2-1": 1.0} for query_id in collection.queries})
+    run = GivenRun(
+        ReadRun("run.mine", {query_id: {"d0-1": 3.0, "d1-1": 2.0, "d2-1": 1.0} for query_id in collection.queries}, ())
+    )
     planned = sweep.plan(collection, models=[tiny_bert], backends=["torch"], depths=(2,), run=run)
     found = {system.name: system for system in measure(planned.groups, collection).systems}
     assert found["run.mine"].observations["q0"].ranking == [("d0-1", 3.0), ("d1-1", 2.0), ("d2-1", 1.0)]
@@ -326,6 +334,7 @@ def test_memory_is_measured_once_and_what_fails_is_left_out(monkeypatch, tmp_pat
     swept = [sweep.Variant("m", "torch", strategy, True) for strategy in ("head", "windows")]
     for _ in range(2):
         with Journal(tmp_path) as journal:
-            rows = experiments.memory_by_batch(swept, journal)
+            rows, left_out = experiments.memory_by_batch(swept, journal)
+    assert left_out == [LeftOut("RuntimeError: out of memory")]
     assert [row.batch_tokens for row in rows] == [1024, 16384]
     assert asked == [None, 4096, 16384, 4096]

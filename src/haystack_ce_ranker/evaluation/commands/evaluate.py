@@ -10,7 +10,8 @@ from rich.progress import track
 
 from haystack_ce_ranker import checks
 from haystack_ce_ranker.evaluation.commands import fit_gate
-from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection, load_run
+from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection, read_run
+from haystack_ce_ranker.evaluation.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.judging.choosing import NO_LIMITS, Limits
 from haystack_ce_ranker.evaluation.judging.results import Results
 from haystack_ce_ranker.evaluation.running import sweep
@@ -18,6 +19,7 @@ from haystack_ce_ranker.evaluation.running.experiments import Measurements, meas
 from haystack_ce_ranker.evaluation.running.groups import GivenRun
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.evaluation.showing import files, report, tables
+from haystack_ce_ranker.machine.memory import MemoryRow
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Evaluation:
     :ivar pipelines: YAML files; with some, the sweep needs a model, a backend or a bi-encoder to be named.
     :ivar models: Cross-encoders; for none of these, `backends` and `strategies` see `sweep.variants`.
     :ivar run: A file with fixed candidates in place of the first stage; also looked for in the collection's folder.
+    :ivar depths: How many candidates are re-ranked; None for `sweep.DEPTHS`.
     :ivar split: The judgments to use, as in `load_collection`.
     :ivar queries: At most this many, drawn at random.
     :ivar output: Where files are written, and where an interrupted run goes on from.
@@ -42,7 +45,7 @@ class Evaluation:
     strategies: Sequence[str] = ()
     bi_encoder: str | None = None
     run: Path | None = None
-    depths: Sequence[int] = sweep.DEPTHS
+    depths: Sequence[int] | None = None
     split: str | None = None
     queries: int | None = None
     relevance_level: int = 1
@@ -63,7 +66,7 @@ def run_evaluation(settings: Evaluation, console: Console) -> bool:
     collection = load_collection(settings.collection, split=settings.split).sample(settings.queries)
     measured, found = _measured(settings, collection, console)
     console.print(tables.results_table(found))
-    for line in tables.verdict_text(found.verdict):
+    for line in (*tables.left_out_text(found), *tables.verdict_text(found.verdict)):
         console.print(line, markup=False, highlight=False)
     if settings.output is not None:
         for path in (*files.write(settings.output, found, measured.systems), *report.write(settings.output, found)):
@@ -91,17 +94,28 @@ def _measured(settings: Evaluation, collection: Collection, console: Console) ->
     checks.choice("baseline", settings.baseline, planned.names, optional=True)
     with Journal(settings.output) as journal:
         queries = partial(track, description="queries", console=console)
-        measured = measure(planned.groups, collection, journal=journal, optional=planned.optional, track=queries)
-        memory = []
+        measured = measure(
+            planned.groups,
+            collection,
+            journal=journal,
+            optional=planned.optional,
+            needed=planned.needed,
+            track=queries,
+        )
+        memory: list[MemoryRow] = []
+        failed: list[LeftOut] = []
         if settings.memory and measured.complete and planned.variants:
             sizes = partial(track, description="memory", console=console)
-            memory = memory_by_batch(planned.variants, journal, track=sizes)
+            loaded = {(one.description.model, one.description.backend) for one in measured.systems}
+            variants = [one for one in planned.variants if (one.model, one.backend) in loaded]
+            memory, failed = memory_by_batch(variants, journal, track=sizes)
     found = results(
         measured,
         baseline=settings.baseline,
         relevance_level=settings.relevance_level,
         memory=memory,
         notes=planned.notes,
+        left_out=failed,
         limits=settings.limits,
     )
     return measured, found
@@ -111,4 +125,5 @@ def _given_run(settings: Evaluation, collection: Collection) -> GivenRun | None:
     if settings.run is None:
         return None
     path = settings.run if settings.run.exists() else settings.collection / settings.run
-    return GivenRun(path.stem, load_run(path, collection=collection, depth=max(settings.depths)))
+    depths = sweep.DEPTHS if settings.depths is None else settings.depths
+    return GivenRun(*read_run(path, collection=collection, depth=max(depths)))

@@ -9,6 +9,7 @@ from rich.progress import Progress
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.bm25.index import BM25Index
 from haystack_ce_ranker.evaluation.data.collections import load_collection
+from haystack_ce_ranker.evaluation.data.left_out import lines
 from haystack_ce_ranker.quantizing.quantize import Agreement, Quantized, Request, quantize
 from haystack_ce_ranker.quantizing.sample_texts import sample_requests
 
@@ -28,8 +29,8 @@ def verification(
     if collection is None:
         return [*sample_requests()]
     known = load_collection(collection, split=split).sample(queries)
-    for note in known.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
+    for line in (*lines(known.left_out, "comparison"), *(f"note: {note}" for note in known.notes)):
+        console.print(line, markup=False, highlight=False)
     texts = [document.content for document in known.documents.values()]
     index = BM25Index.build(texts)
     found = [(query, index.search(query, depth).positions.tolist()) for query in known.queries.values()]

@@ -1,7 +1,7 @@
 """Tunes the joiner of a pipeline on a collection: runs each query once, has the joiner's inputs judged, reports."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from haystack_ce_ranker.evaluation.commands.joiner_yaml import fragment, parameters_of, round_trip, write_into
-from haystack_ce_ranker.evaluation.data.collections import Collection, Run
+from haystack_ce_ranker.evaluation.data.collections import Collection, ReadRun, Run
+from haystack_ce_ranker.evaluation.data.left_out import LeftOut, lines, part, sorted_by_weight
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.evaluation.running.experiments import check_found
 from haystack_ce_ranker.evaluation.running.filling import candidates_of
@@ -35,7 +36,7 @@ def run_tuning(
     path: Path,
     console: Console,
     *,
-    candidates: Run | None = None,
+    candidates: ReadRun | None = None,
     joiner: str | None = None,
     output: Path,
     write: bool = False,
@@ -54,16 +55,23 @@ def run_tuning(
     if write:
         round_trip()  # a missing library is known before the queries run
     measured = load_pipeline(path, candidates=candidates is not None)
-    name, part = find_joiner(measured.pipeline, joiner)
+    name, found = find_joiner(measured.pipeline, joiner)
     notes = [*collection.notes, *measured.notes, *measured.prepare(collection)]
+    scores = None if candidates is None else candidates.scores
+    lacking = 0 if scores is None else sum(not scores.get(query_id) for query_id in collection.queries)
+    notes += () if candidates is None else candidates.notes
+    missing = part(lacking, len(collection.queries), "judged queries are not in the run (they count as 0)")
+    missing = sorted_by_weight((*collection.all_left_out, *missing))
+    for line in lines(missing, "advice"):
+        console.print(line, markup=False, highlight=False)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("queries", total=len(collection.queries))
         advance = partial(progress.update, task, advance=1)
-        judged = collect(measured, collection, name, candidates=candidates, progress=advance)
-    result = tune_on(judged, name, setting_of(part), collection=collection.name, notes=notes)
+        judged = collect(measured, collection, name, candidates=scores, progress=advance)
+    result = tune_on(judged, name, setting_of(found), collection=collection.name, notes=notes)
     setting = result.calibrated.setting if probabilities else result.recommended
     show(result, setting, fragment(name, setting), console, probabilities=probabilities)
-    for written in save(result, output):
+    for written in save(result, output, missing):
         console.print(f"wrote {written}")
     if write:
         write_into(path, name, setting)
@@ -129,7 +137,12 @@ def collect(
         outputs = measured.run(text, first).outputs
         arrived = {socket: outputs.get(sender, {}).get(output) for socket, (sender, output) in feeds.items()}
         arrived |= dict.fromkeys(given, first)
-        lists = {name: value for name, value in arrived.items() if name.removesuffix("_report") in part.weights}
+        own = collection.own(query_id)  # that a query finds itself is no answer
+        lists = {
+            name: [one for one in value if one.id != own] if isinstance(value, list) else value
+            for name, value in arrived.items()
+            if name.removesuffix("_report") in part.weights
+        }
         ids = [d.id for name, value in lists.items() if name in part.weights and value for d in value]
         scored = part.scored_lists(**lists)
         judged.append(JudgedQuery(query_id, scored, collection.judgments[query_id], list(dict.fromkeys(ids))))
@@ -149,7 +162,7 @@ def setting_of(joiner: HybridScoreJoiner) -> Setting:
     return Setting(frame, dict(joiner.weights))
 
 
-def save(result: TuningResult, folder: Path) -> list[Path]:
+def save(result: TuningResult, folder: Path, left_out: Sequence[LeftOut] = ()) -> list[Path]:
     """
     Write `tune.json` and, where matplotlib is installed, `weights.png` and `reliability.png`; returns what was written.
 
@@ -157,11 +170,11 @@ def save(result: TuningResult, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     found = folder / "tune.json"
-    found.write_text(json.dumps(as_json(result), indent=1) + "\n", encoding="utf-8")
+    found.write_text(json.dumps(as_json(result, left_out), indent=1) + "\n", encoding="utf-8")
     return [found, *draw(result, folder)]
 
 
-def as_json(result: TuningResult) -> dict[str, Any]:
+def as_json(result: TuningResult, left_out: Sequence[LeftOut] = ()) -> dict[str, Any]:
     """Return figures, ids and settings as plain values; no text of the collection."""
     bins, error = reliability(result.calibrated.probabilities, result.calibrated.labels)
     at = score_thresholds(result.queries, result.recommended, PROBABILITIES)
@@ -192,4 +205,5 @@ def as_json(result: TuningResult) -> dict[str, Any]:
             for key, values in result.systems.items()
         },
         "notes": list(result.notes),
+        "left_out": [asdict(one) for one in left_out],
     }

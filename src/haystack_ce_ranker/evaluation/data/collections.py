@@ -16,15 +16,18 @@ from typing import Any
 
 from haystack_ce_ranker.checks import whole_number
 from haystack_ce_ranker.evaluation.data.layout import find
+from haystack_ce_ranker.evaluation.data.left_out import LeftOut, part
 from haystack_ce_ranker.evaluation.data.sources import CollectionError, ReadCounts, Source
 from haystack_ce_ranker.evaluation.data.tables import (
     EXPECTED_QRELS,
     REPEATED,
     Judgments,
+    ReadRun,
     Run,
     judgments_of,
     load_judgments,
     load_run,
+    read_run,
 )
 
 __all__ = [
@@ -32,11 +35,13 @@ __all__ = [
     "CollectionError",
     "Judgments",
     "ReadCounts",
+    "ReadRun",
     "Run",
     "Text",
     "load_collection",
     "load_judgments",
     "load_run",
+    "read_run",
 ]
 
 EXPECTED_CORPUS = (
@@ -73,8 +78,9 @@ class Text:
 @dataclass(frozen=True, slots=True)
 class Collection:
     """
-    Documents, queries with judgments (no other can be measured), and notes on what was left out or mended.
+    Documents, queries with judgments (no other can be measured), and notes on what was mended or sampled.
 
+    :ivar left_out: What cannot be measured.
     :ivar files: What became of the lines of each file that was read; the notes say what of it matters.
     """
 
@@ -84,6 +90,28 @@ class Collection:
     judgments: Mapping[str, Mapping[str, int]]
     notes: tuple[str, ...] = ()
     files: tuple[ReadCounts, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+    def own(self, query_id: str) -> str | None:
+        """
+        Return the id of the document that a query is itself, as in ArguAna: that it finds itself is no answer.
+
+        Of equal ids with other texts both are something of their own. A document that was judged relevant stays, too.
+        """
+        document = self.documents.get(query_id)
+        if document is None or self.judgments.get(query_id, {}).get(query_id, 0) > 0:
+            return None
+        asked = self.queries[query_id].split()
+        return query_id if asked in (document.text.split(), document.content.split()) else None
+
+    @property
+    def all_left_out(self) -> tuple[LeftOut, ...]:
+        """What cannot be measured, and what is ignored of its queries' hits."""
+        count = sum(self.own(query_id) is not None for query_id in self.queries)
+        told = (
+            f"{count} of {len(self.queries)} queries are documents of the collection: that each finds itself is ignored"
+        )
+        return (*self.left_out, *([LeftOut(f"{told}, as BEIR does")] if count else []))
 
     def sample(self, queries: int | None, *, seed: int = 0) -> "Collection":
         """Return it with at most that many queries, drawn at random but in their order, and with all its documents."""
@@ -93,13 +121,13 @@ class Collection:
         drawn = set(random.Random(seed).sample(list(self.queries), queries))
         return self.only(drawn, f"{queries} of {len(self.queries)} queries, drawn at random with seed {seed}")
 
-    def only(self, query_ids: Container[str], note: str) -> "Collection":
-        """Return the collection with those of its queries alone, in their order, and a note that says why."""
+    def only(self, query_ids: Container[str], *notes: str) -> "Collection":
+        """Return the collection with those of its queries alone, in their order, and notes that say why."""
         return replace(
             self,
             queries={query_id: text for query_id, text in self.queries.items() if query_id in query_ids},
             judgments={query_id: grades for query_id, grades in self.judgments.items() if query_id in query_ids},
-            notes=(*self.notes, note),
+            notes=(*self.notes, *notes),
         )
 
     def fingerprint(self) -> str:
@@ -134,24 +162,28 @@ def load_collection(folder: str | Path, *, split: str | None = None) -> Collecti
     if not queries:
         problem = f"none of its {len(judgments)} query ids is in queries.jsonl (which has {len(all_queries)})"
         raise judged_in[0].error(problem)
+    judged = [one for grades in known.values() for one in grades]
     relevant = relevant_ids(known)
-    absent = sum(document_id not in documents for document_id in relevant)
+    missing, absent = (sum(one not in documents for one in some) for some in (judged, relevant))
     if relevant and absent == len(relevant):
         raise judged_in[0].error(f"none of its {len(relevant)} relevant document ids is in corpus.jsonl")
     unjudged, unasked = len(all_queries) - len(queries), len(judgments) - len(known)
     barren = sum(not any(grade > 0 for grade in grades.values()) for grades in known.values())
-    told = (
-        (unjudged, f"{unjudged} queries without judgments are left out"),
-        (unasked, f"judgments of {unasked} queries that queries.jsonl lacks are left out"),
-        (absent, f"{absent} of {len(relevant)} relevant documents are not in the corpus (they count as missed)"),
-        (barren, f"{barren} queries have no relevant document and count as 0"),
+    left_out = (
+        *part(absent, len(relevant), "relevant documents are not in the corpus (they count as missed)"),
+        *part(unasked, len(judgments), "judged queries are not in queries.jsonl"),
+        *part(barren, len(known), "judged queries have no relevant document (they count as 0)"),
     )
+    if missing > absent:
+        others = f"{missing - absent} of {len(judged) - len(relevant)} documents judged not relevant"
+        left_out += (LeftOut(f"{others} are not in the corpus"),)
+    if unjudged:
+        left_out += (LeftOut(f"{unjudged} of {len(all_queries)} queries have no judgments"),)
     counts = tuple(source.counts for source in (*corpus, *asked, *judged_in))
-    notes = [note for count, note in told if count]
-    notes += [f"{path.relative_to(folder)} is left unread" for path in files.unread]
+    notes = [f"{path.relative_to(folder)} is left unread" for path in files.unread]
     notes += [note for one in counts for note in one.notes()]
     kept = {query_id: known[query_id] for query_id in queries}
-    return Collection(folder.resolve().name, documents, queries, kept, tuple(notes), counts)
+    return Collection(folder.resolve().name, documents, queries, kept, tuple(notes), counts, left_out)
 
 
 def _load_corpus(sources: Sequence[Source]) -> dict[str, Text]:

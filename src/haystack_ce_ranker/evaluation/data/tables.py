@@ -22,6 +22,8 @@ MIXED = "spaces and tabs together part the columns"
 TRAILING = "tabs at the end of a line are left out"
 REPEATED = "lines that stand there twice are read once"
 
+UNASKED = "rows of queries that are not measured are left out"
+
 _QUERY_COLUMNS = ("query-id", "qid", "query_id", "query")
 _DOCUMENT_COLUMNS = ("corpus-id", "docid", "doc_id", "document-id", "document_id", "did", "docno")
 _SCORE_COLUMNS = ("score", "grade", "relevance", "label", "rel")
@@ -42,6 +44,15 @@ class Known(Protocol):
     def queries(self) -> Container[str]: ...
     @property
     def documents(self) -> Container[str]: ...
+    def own(self, query_id: str) -> str | None: ...
+
+
+class ReadRun(NamedTuple):
+    """A run with its file's name, and notes on what was mended or left out."""
+
+    name: str
+    scores: Run
+    notes: tuple[str, ...]
 
 
 class _Form(NamedTuple):
@@ -96,14 +107,22 @@ def load_run(path: str | Path, *, collection: Known | None = None, depth: int | 
     JSON lines and parquet with those keys are read, too. Documents are ordered by score, highest first; equal scores
     keep the file's order. What had to be mended is logged as a warning.
 
-    :param collection: If given, only its queries are kept, and every document must be in its corpus.
+    :param collection: If given, only its queries are kept, and every document must be in its corpus. A query that is a
+        document does not find itself.
     :param depth: Keep at most that many documents a query.
     :raises CollectionError: If a column is missing, a score is not a number, or a document is unknown or repeated.
     """
+    found = read_run(path, collection=collection, depth=depth)
+    for note in found.notes:
+        logger.warning("%s", note)
+    return found.scores
+
+
+def read_run(path: str | Path, *, collection: Known | None = None, depth: int | None = None) -> ReadRun:
+    """Read a run as `load_run` does, and return with it what would be logged."""
     source = Source(Path(path), EXPECTED_RUN)
-    run = run_of(source, collection=collection, depth=depth)
-    warn_of_mends(source)
-    return run
+    scores = run_of(source, collection=collection, depth=depth)
+    return ReadRun(Path(path).stem, scores, tuple(source.counts.notes()))
 
 
 def run_of(source: Source, *, collection: Known | None = None, depth: int | None = None) -> Run:
@@ -117,9 +136,12 @@ def run_of(source: Source, *, collection: Known | None = None, depth: int | None
             raise source.error("column 'score' is NaN, which has no order")
         if collection is not None:
             if query_id not in collection.queries:
+                source.mend(UNASKED)
                 continue
             if document_id not in collection.documents:
                 raise source.error(f"document {document_id!r} is not in the corpus of {collection.name!r}")
+            if document_id == query_id and document_id == collection.own(query_id):
+                continue
         scores = run.setdefault(query_id, {})
         if document_id in scores:
             raise source.error(f"document {document_id!r} appears twice for {query_id!r}")

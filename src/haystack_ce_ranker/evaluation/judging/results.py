@@ -12,12 +12,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from haystack_ce_ranker.evaluation.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.judging.comparison import ByQuery, Count, HelpedAndHurt, MovedDocument, Versus
 from haystack_ce_ranker.evaluation.judging.measures import MEASURES, UNJUDGED
 from haystack_ce_ranker.evaluation.judging.segments import Features, JudgedSegment, Segments
 from haystack_ce_ranker.evaluation.judging.systems import System
 from haystack_ce_ranker.evaluation.judging.verdict import Verdict
 from haystack_ce_ranker.machine.memory import MemoryRow
+
+_ADDED = ("left_out",)  # keys that older files lack
 
 RESULTS_VERSION: Literal[2] = 2
 """Raised when a key of results.json changes its meaning."""
@@ -35,7 +38,7 @@ class Results:
     :ivar relevance_level: The lowest grade that counts as relevant in binary measures; nDCG@10 uses the grades.
     :ivar complete: Whether all queries were measured; false after an interruption.
     :ivar baseline: The system that the others are compared with; null where there is none.
-    :ivar notes: What was left out, sampled or done with the stores, in words.
+    :ivar notes: What was mended, sampled or done with the stores, in words.
     :ivar machine: Where it was measured.
     :ivar systems: Every system by its name.
     :ivar by_query: For each system and measure (nDCG@10 at least) the value of every query by its id.
@@ -48,6 +51,7 @@ class Results:
     :ivar segments: Where the verdict's subject helps and harms; null where nothing re-ranks.
     :ivar helped_and_hurt: The queries that the subject helps most and hurts most; null where nothing re-ranks.
     :ivar verdict: What to do.
+    :ivar left_out: What could not be measured or found, and is ignored; what takes most of the judgments comes first.
     """
 
     version: Literal[2]
@@ -66,6 +70,7 @@ class Results:
     segments: Segments | None
     helped_and_hurt: HelpedAndHurt | None
     verdict: Verdict
+    left_out: tuple[LeftOut, ...] = ()
 
 
 _RESULTS = TypeAdapter(Results)
@@ -132,7 +137,7 @@ def _describe(definition: dict[str, Any]) -> None:
     for name, meaning in zip(fields[::2], fields[1::2], strict=True):
         properties[name] = {"description": " ".join(meaning.split()), **properties[name]}
     if properties:
-        definition["required"] = list(properties)
+        definition["required"] = [name for name in properties if name not in _ADDED]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from haystack_ce_ranker.evaluation.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.judging.choosing import (
     DepthCurve,
     Judge,
@@ -67,7 +68,7 @@ ChoiceKey = Literal["choice", "budget_ms", "budget_joules"]
 class Answer:
     """The answer to one question, and the system that it is about; null where it is about several."""
 
-    key: ChoiceKey | SettingKey | Literal["worth_it", "hybrid", "depth", "memory", "segments"]
+    key: ChoiceKey | SettingKey | Literal["basis", "worth_it", "hybrid", "depth", "memory", "segments"]
     question: str
     answer: str
     reason: str
@@ -159,6 +160,7 @@ def verdict(
     complete: bool = True,
     memory: Sequence[MemoryRow] = (),
     segments: Segments | None = None,
+    left_out: Sequence[LeftOut] = (),
 ) -> Verdict:
     """
     Say what to do.
@@ -168,10 +170,12 @@ def verdict(
     :param complete: False if the measurement was interrupted.
     :param memory: Peak memory by batch size.
     :param segments: Where `judge.subject` helps and harms.
+    :param left_out: What could not be measured; where that is most of the judgments, the first answer says so.
     """
     singly = judge.limits if len(judge.limits) > 1 else ()
     depth = find_depth(judge)
     answers = (
+        _answer_basis(left_out),
         _answer_worth_it(judge),
         _answer_choice(judge, judge.limits, "choice"),
         *(_answer_choice(judge, (limit,), limit.key) for limit in singly),
@@ -204,6 +208,14 @@ def verdict(
         helps_where=_standouts(segments, Effect.HELPS),
         harms_where=_standouts(segments, Effect.HARMS),
     )
+
+
+def _answer_basis(left_out: Sequence[LeftOut]) -> Answer | None:
+    most = [one.text for one in left_out if one.is_most]
+    if not most:
+        return None
+    reason = f"{'; '.join(most)}. What follows holds for the rest alone."
+    return Answer("basis", "What does this verdict rest on?", "Less than half of the judgments", reason)
 
 
 def _answer_worth_it(judge: Judge) -> Answer:

@@ -5,13 +5,15 @@ Systems are asked in turn for each query, so that a machine's slower moments hit
 compares the same queries. `sweep.py` decides which systems there are; `judging` draws the conclusions.
 """
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Ids
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 from haystack_ce_ranker import checks
 from haystack_ce_ranker.evaluation.data.collections import Collection
+from haystack_ce_ranker.evaluation.data.left_out import LeftOut, part, sorted_by_weight
 from haystack_ce_ranker.evaluation.judging.choosing import NO_LIMITS, Judge, Limits
 from haystack_ce_ranker.evaluation.judging.comparison import Rankings, helped_and_hurt, versus
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10, measures, per_query
@@ -20,11 +22,11 @@ from haystack_ce_ranker.evaluation.judging.results import RESULTS_VERSION, Resul
 from haystack_ce_ranker.evaluation.judging.segments import features, judge
 from haystack_ce_ranker.evaluation.judging.systems import Description, Kind
 from haystack_ce_ranker.evaluation.judging.verdict import verdict
-from haystack_ce_ranker.evaluation.running.graphs import PipelineError
+from haystack_ce_ranker.evaluation.running.graphs import PipelineError, one_line
 from haystack_ce_ranker.evaluation.running.groups import SystemGroup, key_of
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.evaluation.running.sweep import Variant
-from haystack_ce_ranker.machine.energy import IDLE
+from haystack_ce_ranker.machine.energy import IDLE, UNCOUNTED
 from haystack_ce_ranker.machine.facts import machine
 from haystack_ce_ranker.machine.memory import MemoryRow, peak_megabytes
 
@@ -38,13 +40,15 @@ class Measurements:
 
     :ivar collection: With only those queries that all systems did.
     :ivar complete: False if the run was interrupted.
-    :ivar notes: In words, which systems could not be loaded, and how energy was measured.
+    :ivar notes: In words, what was done with stores, and how energy was measured.
+    :ivar left_out: What could not be measured, and what no system found.
     """
 
     collection: Collection
     systems: tuple[Observed, ...]
     complete: bool
     notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def measure(
@@ -53,6 +57,7 @@ def measure(
     *,
     journal: Journal | None = None,
     optional: Container[str] = (),
+    needed: Mapping[str, Container[str]] = MappingProxyType({}),
     track: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> Measurements:
     """
@@ -61,21 +66,44 @@ def measure(
     What the journal holds is not done again, and a group of which it holds everything is not even loaded.
 
     :param journal: Keeps each observation as soon as it is made.
-    :param optional: Keys of groups that are left out, with a note, if they cannot be loaded.
+    :param optional: Keys of groups that are left out, and named, if they cannot be loaded.
+    :param needed: For each model that was named the keys of its groups, one of which must be loaded.
     :param track: Wraps the query ids, to show progress.
-    :raises ValueError: If nothing could be measured, or a group found nothing of the collection for any query.
+    :raises ValueError: If nothing, or nothing of a model, could be measured, or no query found anything.
     """
     journal = journal if journal is not None else Journal()
     entries = {query_id: f"{query_id} {key_of(text)}" for query_id, text in collection.queries.items()}
-    kept, notes = _prepared(groups, entries.values(), journal, optional)
+    kept, unable = _prepared(groups, entries.values(), journal, optional)
+    _check_models(kept, unable, needed)
     systems = {name: Observed(name, what) for group in kept for name, what in _described(group, journal)}
-    if not systems:
-        raise ValueError(f"there is nothing to measure: {'; '.join(notes)}.")
-    done: list[str] = []
+    done = _ask(kept, systems, entries, journal, track)
+    for group in kept:
+        seen = [name for one in group.names for did in systems[one].observations.values() for name, _ in did.ranking]
+        check_found(group.names[0], len(done), seen, collection.documents)
+    queries = len(entries)
+    undone = part(queries - len(done), queries, "queries were not measured: it was interrupted, and can go on there")
+    notes = [note for group in kept for note in journal.get(group.key, "notes") or ()]
+    sources = dict.fromkeys(str(system.description.energy_source) for system in systems.values())
+    notes += [f"energy: {source}; {IDLE}" for source in sources if UNCOUNTED not in source]
+    uncounted = [LeftOut(f"energy: {source}") for source in sources if UNCOUNTED in source]
+    left_out = (*undone, *unable.values(), *_empty_handed(systems), *uncounted)
+    measured = collection.only(done) if undone else collection
+    return Measurements(measured, tuple(systems.values()), not undone, tuple(notes), left_out)
+
+
+def _ask(
+    groups: Sequence[SystemGroup],
+    systems: Mapping[str, Observed],
+    entries: Mapping[str, str],
+    journal: Journal,
+    track: Callable[[Sequence[str]], Iterable[str]],
+) -> set[str]:
+    """Note what each system did for each query; returns the queries that all systems did."""
+    done: set[str] = set()
     try:
-        for query_id in track(list(collection.queries)):
+        for query_id in track(list(entries)):
             found: dict[str, Observation] = {}
-            for group in kept:
+            for group in groups:
                 plain = journal.get(group.key, entries[query_id])
                 if plain is None:
                     plain = [one.plain() for one in group.observe(query_id, found)]
@@ -83,20 +111,21 @@ def measure(
                 found |= zip(group.names, map(restored, plain), strict=True)
             for name, system in systems.items():
                 system.observations[query_id] = found[name]
-            done.append(query_id)
+            done.add(query_id)
     except KeyboardInterrupt:
         if not done:
             raise
-    complete = len(done) == len(collection.queries)
-    if not complete:
-        why = f"interrupted after {len(done)} of {len(collection.queries)} queries; the same command goes on from there"
-        collection = collection.only(set(done), why)
-    for group in kept:
-        seen = [name for one in group.names for did in systems[one].observations.values() for name, _ in did.ranking]
-        check_found(group.names[0], len(done), seen, collection.documents)
-    sources = dict.fromkeys(system.description.energy_source for system in systems.values())
-    notes += [f"energy: {source}; {IDLE}" for source in sources]
-    return Measurements(collection, tuple(systems.values()), complete, tuple(notes))
+    return done
+
+
+def _empty_handed(systems: Mapping[str, Observed]) -> Iterator[LeftOut]:
+    """Yield for how many queries a system has no document, where its first stage had some."""
+    empty = {name: sum(not did.ranking for did in one.observations.values()) for name, one in systems.items()}
+    for name, one in systems.items():
+        first, queries = one.description.first_stage, len(one.observations)
+        if first == name or empty[name] > empty.get(first or "", 0):
+            told = part(empty[name], queries, f"judged queries have no document in {name} (they count as 0)")
+            yield from told if one.description.kind == Kind.FIRST_STAGE else (LeftOut(one.text) for one in told)
 
 
 def check_found(what: str, queries: int, found: Ids[str], known: Container[str]) -> None:
@@ -123,21 +152,35 @@ def check_found(what: str, queries: int, found: Ids[str], known: Container[str])
 
 def _prepared(
     groups: Sequence[SystemGroup], entries: Iterable[str], journal: Journal, optional: Container[str]
-) -> tuple[list[SystemGroup], list[str]]:
-    """Return the groups that can be asked, loaded where the journal does not hold everything, and notes on others."""
-    kept, notes, names = [], [], ("systems", *entries)
+) -> tuple[list[SystemGroup], dict[str, LeftOut]]:
+    """Return the groups that can be asked, loaded where the journal does not hold everything, and by key the others."""
+    kept, left_out, names = [], {}, ("systems", *entries)
     for group in groups:
         if any(journal.get(group.key, name) is None for name in names):
             try:
                 group.prepare()
-            except (ImportError, OSError, ValueError) as error:
+            except Exception as error:  # each runtime has its own kinds
                 if group.key not in optional:
                     raise
-                notes.append(f"{group.names[0].partition('@')[0]} is left out: {error}")
+                why = str(error) if isinstance(error, ImportError | OSError | ValueError) else one_line(error)
+                left_out[group.key] = LeftOut(f"{group.names[0].partition('@')[0]} could not be loaded: {why}")
                 continue
             journal.note(group.key, "systems", [asdict(what) for what in group.describe()])
+            journal.note(group.key, "notes", list(group.notes))
         kept.append(group)
-    return kept, notes
+    return kept, left_out
+
+
+def _check_models(
+    kept: Sequence[SystemGroup], left_out: Mapping[str, LeftOut], needed: Mapping[str, Container[str]]
+) -> None:
+    """Check that each model that was named could be loaded once, and that there is something to measure."""
+    for model, keys in needed.items():
+        if not any(group.key in keys for group in kept):
+            why = "; ".join(dict.fromkeys(one.text for key, one in left_out.items() if key in keys))
+            raise ValueError(f"model {model!r} could not be loaded by any backend: {why}")
+    if not kept:
+        raise ValueError(f"there is nothing to measure: {'; '.join(one.text for one in left_out.values())}")
 
 
 def _described(group: SystemGroup, journal: Journal) -> list[tuple[str, Description]]:
@@ -148,9 +191,10 @@ def _described(group: SystemGroup, journal: Journal) -> list[tuple[str, Descript
 
 def memory_by_batch(
     swept: Sequence[Variant], journal: Journal, *, track: Callable[[Sequence[Any]], Iterable[Any]] = iter
-) -> list[MemoryRow]:
-    """Measure each cross-encoder's peak memory by batch size, each in a process of its own; what fails is left out."""
-    rows = []
+) -> tuple[list[MemoryRow], list[LeftOut]]:
+    """Measure each cross-encoder's peak memory by batch size, each in a process of its own; return also what failed."""
+    rows: list[MemoryRow] = []
+    left_out: list[LeftOut] = []
     pairs = list(dict.fromkeys((one.model, one.backend) for one in swept))
     for model, backend, batch_tokens in track([(*pair, size) for pair in pairs for size in BATCH_TOKENS]):
         key = key_of("memory", model, backend, batch_tokens)
@@ -158,11 +202,12 @@ def memory_by_batch(
         if found is None:
             try:
                 found = asdict(peak_megabytes(model, backend, batch_tokens))
-            except RuntimeError:
+            except RuntimeError as error:
+                left_out.append(LeftOut(one_line(error)))
                 continue
             journal.note(key, "peak", found)
         rows.append(MemoryRow(**found))
-    return rows
+    return rows, left_out
 
 
 def results(
@@ -172,6 +217,7 @@ def results(
     relevance_level: int = 1,
     memory: Sequence[MemoryRow] = (),
     notes: Sequence[str] = (),
+    left_out: Sequence[LeftOut] = (),
     limits: Limits = NO_LIMITS,
 ) -> Results:
     """
@@ -180,6 +226,7 @@ def results(
     :param baseline: The system that the others are compared with; None for the first.
     :param relevance_level: The lowest grade that counts as relevant in binary measures.
     :param memory: Of `memory_by_batch`.
+    :param left_out: What else was left out.
     :param limits: What a query may cost.
     :raises ValueError: If there is no system of the baseline's name.
     """
@@ -207,6 +254,8 @@ def results(
             by_query, *runs, baseline=baseline, system=subject.name, judgments=grades, readings=read
         )
     queries, complete = len(collection.queries), measured.complete
+    missing = _missing(measured, relevance_level, left_out)
+    decided = verdict(judging, queries=queries, complete=complete, memory=memory, segments=segments, left_out=missing)
     return Results(
         version=RESULTS_VERSION,
         collection=collection.name,
@@ -216,6 +265,7 @@ def results(
         complete=complete,
         baseline=baseline,
         notes=(*collection.notes, *notes, *measured.notes),
+        left_out=missing,
         machine=machine(),
         systems=systems,
         by_query=by_query,
@@ -223,8 +273,18 @@ def results(
         features=of_queries,
         segments=segments,
         helped_and_hurt=helped,
-        verdict=verdict(judging, queries=queries, complete=complete, memory=memory, segments=segments),
+        verdict=decided,
     )
+
+
+def _missing(measured: Measurements, relevance_level: int, others: Sequence[LeftOut]) -> tuple[LeftOut, ...]:
+    """Return all that was left out, what takes most of the judgments first."""
+    collection = measured.collection
+    grades = [grade for some in collection.judgments.values() for grade in some.values()]
+    found = [*collection.all_left_out, *measured.left_out, *others]
+    if 1 < relevance_level > max(grades, default=0):
+        found.append(LeftOut(f"no judgment reaches the relevance level {relevance_level}: all measures but nDCG are 0"))
+    return sorted_by_weight(found)
 
 
 def stages(measured: Measurements, choice: str | None = None) -> dict[str, tuple[Rankings, Rankings]]:

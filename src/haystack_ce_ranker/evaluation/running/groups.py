@@ -22,8 +22,9 @@ from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Passage
 from haystack_ce_ranker.evaluation.judging.observations import READ, Observation
 from haystack_ce_ranker.evaluation.judging.systems import Description, Kind, Stage
 from haystack_ce_ranker.evaluation.running.filling import candidates_of
+from haystack_ce_ranker.evaluation.running.parts import devices_of, remote_parts
 from haystack_ce_ranker.evaluation.running.pipelines import MeasuredPipeline, PipelineOutput
-from haystack_ce_ranker.machine.energy import EnergyMeter, meter_for
+from haystack_ce_ranker.machine.energy import UNCOUNTED, EnergyMeter, meter_for
 from haystack_ce_ranker.provenance import records
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
@@ -42,10 +43,12 @@ class SystemGroup(ABC):
 
     :ivar key: Names all that the group's observations depend on, so that they can be found again.
     :ivar names: Of its systems, in the order in which they depend on one another.
+    :ivar notes: In words, what was done to prepare it.
     """
 
     key: str
     names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     _meter: EnergyMeter | None = None
 
     @property
@@ -77,8 +80,8 @@ def key_of(*parts: Any) -> str:
 class GivenRun(SystemGroup):
     """A run from a file, as a first stage of no cost."""
 
-    def __init__(self, name: str, run: Run) -> None:
-        self.names = (name,)
+    def __init__(self, name: str, run: Run, notes: Sequence[str] = ()) -> None:
+        self.names, self.notes = (name,), tuple(notes)
         self.key = key_of("run", run)
         self._run = run
 
@@ -120,25 +123,32 @@ class PipelineGroup(SystemGroup):
         self._collection = collection
         self._kind = kind
         self._candidates = candidates
+        self._elsewhere: tuple[str, ...] = ()
         self.names = tuple(self._names.values())
         run_key = candidates.key if candidates is not None else None
         self.key = key_of("pipeline", measured.pipeline.to_dict(), list(self._names), run_key, collection_key)
 
     def prepare(self) -> None:
-        self._measured.prepare(self._collection)
+        done = self._measured.prepare(self._collection)
+        if self._kind == Kind.PIPELINE:
+            self.notes = tuple(f"{self._measured.name}: {note}" for note in done)
         output = self._run(next(iter(self._collection.queries)), _WARM_UP)
         reports = map(_report, output.outputs.values())
-        devices = sorted({str(report["device"]) for report in reports if "device" in report} - {"cpu"})
-        self._meter = meter_for(devices[0] if devices else "cpu")
+        devices = {str(report["device"]) for report in reports if "device" in report}
+        first, *others = sorted((devices | devices_of(self._measured.pipeline)) - {"cpu"}) or ["cpu"]
+        self._meter = meter_for(first)
+        self._elsewhere = (*others, *remote_parts(self._measured.pipeline))
 
     def describe(self) -> list[Description]:
         first = self._candidates.names[0] if self._candidates is not None else self.names[0]
-        return [Description(self._kind, first, self.meter.source) for _ in self.names]
+        beyond = f", {' and '.join(self._elsewhere)} {UNCOUNTED}" if self._elsewhere else ""
+        return [Description(self._kind, first, self.meter.source + beyond) for _ in self.names]
 
     def observe(self, query_id: str, _found: Found) -> list[Observation]:
         with self.meter.measure() as spent:
             output = self._run(query_id, self._collection.queries[query_id])
-        return [self._observation(stage, output, spent.joules) for stage in self._names]
+        own = self._collection.own(query_id)
+        return [self._observation(stage, output, spent.joules, own) for stage in self._names]
 
     def _run(self, query_id: str, query: str) -> PipelineOutput:
         if self._candidates is None:
@@ -146,14 +156,15 @@ class PipelineGroup(SystemGroup):
         ranking = self._candidates.observe(query_id, {})[0].ranking
         return self._measured.run(query, candidates_of(self._collection, _scores(ranking)))
 
-    def _observation(self, stage: str, output: PipelineOutput, joules: float) -> Observation:
+    def _observation(self, stage: str, output: PipelineOutput, joules: float, own: str | None) -> Observation:
         seen = Observation([], {}, 0.0)
         for name, seconds in output.stage_seconds.items():
             if name in self._needs[stage]:
                 seen = _after(seen, _report(output.outputs.get(name, {})), seconds, 0.0, self._roles[name])
         share = seen.seconds / output.seconds if output.seconds else 0.0
-        documents = output.outputs.get(stage, {}).get("documents")
-        return _ranked(replace(seen, joules=joules * share), documents if isinstance(documents, list) else [])
+        found = output.outputs.get(stage, {}).get("documents")
+        documents = [one for one in found if one.id != own] if isinstance(found, list) else []
+        return _ranked(replace(seen, joules=joules * share), documents)
 
 
 class RerankGroup(SystemGroup):

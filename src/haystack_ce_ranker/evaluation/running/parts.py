@@ -9,7 +9,9 @@ from typing import Any
 from haystack import Document
 from haystack.core.pipeline.base import PipelineBase
 from haystack.tools import Toolset
+from haystack.utils import ComponentDevice
 
+_ADDRESSES = frozenset({"api_key", "api_base_url", "api_url", "base_url", "endpoint", "host", "hosts", "url"})
 _PLAIN = (str, bytes, int, float, type(None), Document)
 
 
@@ -72,3 +74,20 @@ def sockets_of(instance: Any, side: str) -> dict[str, Any]:
     """Return a component's sockets by name; `side` is `input` or `output`."""
     sockets: dict[str, Any] = getattr(instance, f"__haystack_{side}__")._sockets_dict
     return sockets
+
+
+def remote_parts(root: Any) -> tuple[str, ...]:
+    """Return the kinds of components and stores that were given an address or a key: what they ask runs elsewhere."""
+    found = {
+        type(part).__name__
+        for part in parts_of(root)
+        if (is_component(part) or is_store(part))
+        and any(value and name.strip("_") in _ADDRESSES for name, value in getattr(part, "__dict__", {}).items())
+    }
+    return tuple(sorted(found))
+
+
+def devices_of(root: Any) -> set[str]:
+    """Return the devices that components were told to run on, as torch writes them."""
+    devices = (getattr(part, "device", None) for part in parts_of(root) if is_component(part))
+    return {one.to_torch_str() for one in devices if isinstance(one, ComponentDevice) and not one.has_multiple_devices}

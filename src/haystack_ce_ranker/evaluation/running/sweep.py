@@ -6,7 +6,8 @@ backend re-ranks each of them at every depth, alone and joined with the first st
 """
 
 import importlib.util
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -56,12 +57,14 @@ class Plan:
     :ivar groups: In the order in which they depend on one another.
     :ivar variants: The cross-encoders of the sweep.
     :ivar optional: Keys of groups that nobody named, and that may therefore turn out not to load.
-    :ivar notes: In words, what was left out or added, and how figures come about.
+    :ivar needed: For each model that was named, the keys of its groups: one of them must load.
+    :ivar notes: In words, what was added, and how figures come about.
     """
 
     groups: tuple[SystemGroup, ...]
     variants: tuple[Variant, ...]
     optional: frozenset[str]
+    needed: Mapping[str, Container[str]]
     notes: tuple[str, ...]
 
     @property
@@ -120,7 +123,7 @@ def plan(
     backends: Sequence[str] = (),
     strategies: Sequence[str] = (),
     bi_encoder: str | None = None,
-    depths: Sequence[int] = DEPTHS,
+    depths: Sequence[int] | None = None,
     run: GivenRun | None = None,
 ) -> Plan:
     """
@@ -128,24 +131,30 @@ def plan(
 
     The built-in sweep is left out if there are pipelines and neither a model, a backend nor a bi-encoder is named.
 
+    :param depths: None for `DEPTHS`.
     :param run: Candidates that take the place of every first stage.
-    :raises ValueError: If a name is unknown, or a bi-encoder is named beside a run.
+    :raises ValueError: If a name is unknown, is that of two systems, or belongs to a sweep that is left out.
     """
     for name in backends:
         checks.choice("backend", name, BACKENDS)
+    sweeps = not pipelines or bool(models or backends) or bi_encoder is not None
+    if not sweeps:
+        _refuse_unused(strategy=strategies, depth=() if run is not None or depths is None else depths)
+    depths = DEPTHS if depths is None else depths
     if run is not None and bi_encoder is not None:
         raise ValueError(f"bi_encoder {bi_encoder!r} cannot find candidates, since a run gives them: omit one of them.")
     key = collection.fingerprint()
     notes: list[str] = []
     groups: list[SystemGroup] = [] if run is None else [run]
-    given = []
+    given: list[SystemGroup] = []
     for path in pipelines:
         one = load_pipeline(path, candidates=run is not None)
         notes += [f"{one.name}: {note}" for note in one.notes]
         given.append(PipelineGroup(one, collection, key, candidates=run))
     swept: list[Variant] = []
     optional: set[str] = set()
-    if not pipelines or models or backends or bi_encoder is not None:
+    needed: dict[str, set[str]] = {}
+    if sweeps:
         firsts = _first_stages(collection, key, max(depths), bi_encoder) if run is None else [run]
         groups = [*firsts]
         swept = variants(collection, models=models, backends=backends, strategies=strategies)
@@ -153,15 +162,31 @@ def plan(
             group = _reranker(collection, first, variant, _marks(first, firsts, variant, swept), sorted(depths))
             groups.append(group)
             optional |= set() if variant.required else {group.key}
+            needed.setdefault(variant.model, set()).add(group.key)
         notes.append(
             "the deepest list is scored in slices from one depth to the next: a depth's time and energy are those of "
             "its slices, and below it the first stage's order goes on"
         )
-    return Plan((*groups, *given), tuple(swept), frozenset(optional), tuple(notes))
+    planned = Plan((*groups, *given), tuple(swept), frozenset(optional), needed, tuple(notes))
+    twice = [name for name, count in Counter(planned.names).items() if count > 1]
+    if twice:
+        why = "give pipeline files, runs and models' folders names of their own"
+        raise ValueError(f"two systems would have the name {twice[0]!r}: {why}.")
+    return planned
+
+
+def _refuse_unused(**settings: Sequence[Any]) -> None:
+    for name, values in settings.items():
+        if values:
+            raise ValueError(
+                f"{name} {', '.join(map(str, values))} is a setting of the built-in sweep, which is left out beside a "
+                "pipeline: set it in the pipeline's file, or name a model, so that the sweep is measured, too."
+            )
 
 
 def _first_stages(collection: Collection, key: str, depth: int, bi_encoder: str | None) -> list[FirstStage]:
-    top_k = max(depth, _FIRST_STAGE)
+    finds_itself = any(collection.own(query_id) is not None for query_id in collection.queries)
+    top_k = max(depth, _FIRST_STAGE) + finds_itself  # one more, since that hit is ignored
     bm25 = Pipeline()
     bm25.add_component("retriever", BM25Retriever(InMemoryDocumentStore(), top_k=top_k))
     stages = {"bm25": bm25}

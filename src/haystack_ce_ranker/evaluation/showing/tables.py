@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from haystack_ce_ranker.evaluation.data.left_out import lines
 from haystack_ce_ranker.evaluation.judging.formats import p_value
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.evaluation.judging.results import Results
@@ -43,15 +44,20 @@ def results_table(found: Results) -> Table:
     return table
 
 
+def left_out_text(found: Results) -> list[str]:
+    """Return what was left out, and then the notes: plain lines to print above the verdict."""
+    return [*lines(found.left_out, "verdict"), *(f"Note: {note}" for note in found.notes)]
+
+
 def verdict_text(verdict: Verdict) -> list[str]:
     """Return questions with answers, indented reasons, then cautions: plain lines, to print with `markup=False`."""
-    lines = []
+    told = []
     for one in verdict.answers:
-        lines += [f"{one.question} {one.answer}", f"  {one.reason}"]
-    lines += [f"Mind: {line}" for line in verdict.cautions]
+        told += [f"{one.question} {one.answer}", f"  {one.reason}"]
+    told += [f"Mind: {line}" for line in verdict.cautions]
     if verdict.not_compared:
-        lines.append(f"Not compared: {'; '.join(verdict.not_compared)}.")
-    return lines
+        told.append(f"Not compared: {'; '.join(verdict.not_compared)}.")
+    return told
 
 
 def _caption(found: Results) -> str | None:

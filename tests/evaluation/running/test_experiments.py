@@ -244,9 +244,7 @@ def test_a_depth_takes_the_energy_of_its_first_stage_and_of_all_its_slices(colle
             yield Spent(seconds=0.001, joules=1.0)
 
     monkeypatch.setattr(groups, "meter_for", lambda device="cpu": OneJoule())
-    run = GivenRun(
-        ReadRun("run.mine", {query_id: {"d0-1": 3.0, "d1-1": 2.0, "d2-1": 1.0} for query_id in collection.queries}, ())
-    )
+    run = GivenRun("run.mine", {query_id: {"d0-1": 3.0, "d1-1": 2.0, "d2-1": 1.0} for query_id in collection.queries})
     planned = sweep.plan(collection, models=[tiny_bert], backends=["torch"], depths=(1, 2, 3), run=run)
     joules = {one.name: one.observations["q0"].joules for one in measure(planned.groups, collection).systems}
     assert joules == {
@@ -267,9 +265,7 @@ def test_results_json_holds_no_text_of_the_collection_and_is_valid(collection, t
 
 
 def test_a_given_run_stands_for_the_first_stage_at_no_cost(collection, tiny_bert):
-    run = GivenRun(
-        ReadRun("run.mine", {query_id: {"d0-1": 3.0, "d1-1": 2.0, "d2-1": 1.0} for query_id in collection.queries}, ())
-    )
+    run = GivenRun("run.mine", {query_id: {"d0-1": 3.0, "d1-1": 2.0, "d2-1": 1.0} for query_id in collection.queries})
     planned = sweep.plan(collection, models=[tiny_bert], backends=["torch"], depths=(2,), run=run)
     found = {system.name: system for system in measure(planned.groups, collection).systems}
     assert found["run.mine"].observations["q0"].ranking == [("d0-1", 3.0), ("d1-1", 2.0), ("d2-1", 1.0)]

@@ -15,11 +15,11 @@ from haystack_ce_ranker import checks
 from haystack_ce_ranker.evaluation.data.collections import Collection
 from haystack_ce_ranker.evaluation.data.left_out import LeftOut, part, sorted_by_weight
 from haystack_ce_ranker.evaluation.judging.choosing import NO_LIMITS, Judge, Limits
-from haystack_ce_ranker.evaluation.judging.comparison import Rankings, helped_and_hurt, versus
+from haystack_ce_ranker.evaluation.judging.comparison import HelpedAndHurt, Rankings, helped_and_hurt, versus
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10, measures, per_query
 from haystack_ce_ranker.evaluation.judging.observations import Observation, Observed, restored
 from haystack_ce_ranker.evaluation.judging.results import RESULTS_VERSION, Results
-from haystack_ce_ranker.evaluation.judging.segments import features, judge
+from haystack_ce_ranker.evaluation.judging.segments import Features, Segments, features, judge
 from haystack_ce_ranker.evaluation.judging.systems import Description, Kind
 from haystack_ce_ranker.evaluation.judging.verdict import verdict
 from haystack_ce_ranker.evaluation.running.graphs import PipelineError, one_line
@@ -245,14 +245,7 @@ def results(
     first = observed[baseline].description.first_stage
     of_queries = features(collection, rankings.get(first or "", {}), relevance_level=relevance_level)
     judging = Judge(systems, baseline, by_query, limits)
-    segments = helped = None
-    if judging.subject is not None:
-        subject = observed[judging.subject.name]
-        segments = judge(of_queries, by_query, baseline=baseline, system=subject.name)
-        runs, grades, read = (rankings[baseline], rankings[subject.name]), collection.judgments, subject.readings
-        helped = helped_and_hurt(
-            by_query, *runs, baseline=baseline, system=subject.name, judgments=grades, readings=read
-        )
+    segments, helped = _on_subject(judging, observed, of_queries, collection.judgments)
     queries, complete = len(collection.queries), measured.complete
     missing = _missing(measured, relevance_level, left_out)
     decided = verdict(judging, queries=queries, complete=complete, memory=memory, segments=segments, left_out=missing)
@@ -275,6 +268,26 @@ def results(
         helped_and_hurt=helped,
         verdict=decided,
     )
+
+
+def _on_subject(
+    judging: Judge, observed: Mapping[str, Observed], of_queries: Features, grades: Mapping[str, Mapping[str, int]]
+) -> tuple[Segments | None, HelpedAndHurt | None]:
+    """Return where the verdict's subject helps and harms, and on which queries most."""
+    if judging.subject is None or judging.baseline is None:
+        return None, None
+    by_query, first, last = judging.by_query, observed[judging.baseline.name], observed[judging.subject.name]
+    segments = judge(of_queries, by_query, baseline=first.name, system=last.name)
+    helped = helped_and_hurt(
+        by_query,
+        first.rankings,
+        last.rankings,
+        baseline=first.name,
+        system=last.name,
+        judgments=grades,
+        readings=last.readings,
+    )
+    return segments, helped
 
 
 def _missing(measured: Measurements, relevance_level: int, others: Sequence[LeftOut]) -> tuple[LeftOut, ...]:

@@ -31,17 +31,26 @@ def test_documents_without_a_word_of_the_query_are_not_returned():
     assert index.search("brakes").positions.tolist() == [0, 5]
 
 
-def test_a_query_of_stop_words_or_of_nothing_finds_nothing():
+def test_a_query_of_nothing_finds_nothing():
     index = BM25Index.build(TEXTS)
-    for query in ("the", "the and of", "", "  \n", "?!"):
+    for query in ("", "  \n", "?!"):
         assert len(index.search(query).positions) == 0
+
+
+def test_a_query_of_stop_words_alone_looks_for_them():
+    index = BM25Index.build(TEXTS)
+    assert set(index.search("the").positions.tolist()) == {0, 1, 4}
+    assert set(index.search("the and of").positions.tolist()) == {0, 1, 3, 4}
+    assert index.matching("the and of").tolist() == [0, 1, 3, 4]
+    assert index.search("the hut").positions.tolist() == index.search("hut").positions.tolist() == [4]
     assert len(BM25Index.build(TEXTS, analysis=PLAIN).search("the").positions) == 3
 
 
-def test_the_index_finds_a_single_letter_that_is_asked_for_alone():
-    index = BM25Index.build(["programs in C", "programs in R", "programs"])
-    assert index.search("C").positions.tolist() == [0]
-    assert index.search("C programs").scores.tolist() == index.search("programs").scores.tolist()
+def test_the_index_finds_a_single_letter_alone_and_beside_other_words():
+    index = BM25Index.build(["programs in R", "programs", "programs in C"])
+    assert index.search("C").positions.tolist() == [2]
+    assert index.search("C programs").positions[0] == 2
+    assert index.search("programs in C").scores.tolist() == index.search("C programs").scores.tolist()
 
 
 def test_a_matching_document_is_returned_even_where_its_score_is_zero():
@@ -105,6 +114,22 @@ def test_updates_give_bit_for_bit_what_a_rebuild_gives(data):
         assert_finds_alike(index, texts)
         assert_finds_alike(index.merged(), texts)
         assert_finds_alike(before_index, before_texts)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_updates_keep_stop_words_and_letters_as_a_rebuild_would(data):
+    texts_of = st.lists(st.sampled_from(["the", "who", "it", "a", "b", "car", "don't", "U.S."]), max_size=6)
+    texts = [" ".join(words) for words in data.draw(st.lists(texts_of, max_size=6))]
+    index = BM25Index.build(texts)
+    for _ in range(2):
+        kept = data.draw(st.lists(st.sampled_from(range(len(texts))), unique=True)) if texts else []
+        new = [" ".join(data.draw(texts_of)) for _ in range(data.draw(st.integers(0, 3)))]
+        index = index.update([*kept, *[-1] * len(new)], new)
+        texts = [*(texts[position] for position in kept), *new]
+        queries = ("the who", "it", "A car", "B", "don't", "us the")
+        assert_finds_alike(index, texts, queries)
+        assert_finds_alike(index.merged(), texts, queries)
 
 
 def test_many_changes_are_merged_and_a_few_are_not():

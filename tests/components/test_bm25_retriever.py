@@ -93,9 +93,9 @@ def test_scaled_scores_are_haystacks_and_the_record_keeps_the_raw_one():
         assert one.meta["ce_ranker"]["bm25"]["score"] == other.score
 
 
-def test_nothing_is_found_for_unknown_words_stop_words_and_blanks():
+def test_nothing_is_found_for_unknown_words_and_blanks():
     retriever = BM25Retriever(store_of())
-    for query in ("zebra", "the of and", "", " \n", "?!"):
+    for query in ("zebra", "what is the zebra", "", " \n", "?!"):
         assert retriever.run(query) == {"documents": []}
 
 

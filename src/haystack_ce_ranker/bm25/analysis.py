@@ -1,8 +1,11 @@
 """
-Text -> the terms that BM25 counts: normal form, splitting, stop words, stems.
+Text -> the terms that BM25 counts: stop words and stems.
 
 The index and the query must be analysed alike. So `Analysis` is one frozen value that both use. An index on disk is
-compared with it. `index.py` uses the terms.
+compared with it. `words.py` finds the words, `index.py` uses the terms.
+
+Nothing that tells documents apart is thrown away. Words of one letter are words. Stop words are terms, too, under a
+name of their own: they don't count in a document's length, and queries look for them as `Analysis.query_terms` says.
 """
 
 import hashlib
@@ -13,32 +16,16 @@ import unicodedata
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import Stemmer
 
-# Scripts written without spaces between words. Every character is a term of its own, as in Haystack 3's in-memory store
-# (haystack#12867), so that a query of one character or of a short word can match.
-_UNSPACED = (
-    "\u1100-\u11ff"  # Hangul Jamo
-    "\ua960-\ua97f"  # Hangul Jamo Extended-A
-    "\ud7b0-\ud7ff"  # Hangul Jamo Extended-B
-    "\u3130-\u318f"  # Hangul Compatibility Jamo
-    "\uac00-\ud7af"  # Hangul Syllables
-    "\u3041-\u3096"  # Hiragana letters
-    "\u30a1-\u30fa\u30fc"  # Katakana letters and the prolonged sound mark
-    "\u31f0-\u31ff"  # Katakana Phonetic Extensions
-    "\u3400-\u4dbf"  # CJK Unified Ideographs Extension A
-    "\u4e00-\u9fff"  # CJK Unified Ideographs
-    "\uf900-\ufaff"  # CJK Compatibility Ideographs
-    "\uff66-\uff9f"  # Halfwidth Katakana
-    "\uffa0-\uffdc"  # Halfwidth Hangul Jamo
-)
-DEFAULT_TOKENIZATION_REGEX = rf"[^\W{_UNSPACED}]+|[{_UNSPACED}]"
+from haystack_ce_ranker.bm25 import words as reading
+from haystack_ce_ranker.bm25.words import DEFAULT_TOKENIZATION_REGEX, RULES, Reader
 
-_IS_UNSPACED = re.compile(f"[{_UNSPACED}]").match
-_ASCII_WORDS = re.compile(r"\w+", re.ASCII).findall  # the default's meaning on ASCII text, at less cost
+STOPPED = "\0"
+"""Begins the term of a stop word, so that no stem is mixed up with it."""
 
 # The names of the lists that bm25s ships. A stemming language without a list has no stop words. For English bm25s has
 # two. We take the longer one, which is like the lists of other languages: with the shorter one, Lucene's 33 words,
@@ -58,6 +45,15 @@ _STOP_WORDS = {
     "swedish": "STOPWORDS_SWEDISH",
     "turkish": "STOPWORDS_TURKISH",
 }
+# Abbreviations that say as little as stop words. The lists lack them: they were made for single words.
+_STOPPED_ABBREVIATIONS = {
+    "dutch": ("b.v", "d.w.z", "o.a"),
+    "english": ("e.g", "i.e"),
+    "german": ("d.h", "u.a", "z.b"),
+    "porter": ("e.g", "i.e"),
+}
+_CAPITALS = re.compile(r"[^\W\d_]{2,}").findall
+_OPERATORS = frozenset(("and", "or", "not"))  # written in capitals out of habit: other engines read them as commands
 
 _thread = threading.local()
 
@@ -68,18 +64,31 @@ def languages() -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=64)
-def stop_words(language: str | None) -> frozenset[str]:
-    """Return the stop words of a language, in the normal form of the terms; none for a language without a list."""
+def _listed(language: str | None) -> frozenset[str]:
     if language not in _STOP_WORDS:
         return frozenset()
     from bm25s import stopwords  # here, because bm25s loads numba
 
-    return frozenset(map(normalize, getattr(stopwords, _STOP_WORDS[language])))
+    return frozenset(map(reading.normalize, getattr(stopwords, _STOP_WORDS[language])))
 
 
-def normalize(text: str) -> str:
-    """Return `text` in lower case and in Unicode's composed normal form (NFC), in which all terms are kept."""
-    return unicodedata.normalize("NFC", text.lower())
+@lru_cache(maxsize=64)
+def stop_words(language: str | None) -> frozenset[str]:
+    """
+    Return the stop words of a language, in the normal form of the terms; none for a language without a list.
+
+    The lists also hold what contractions leave (the t of don't, the l of l'eau). Standing alone these are words that
+    tell documents apart (T cells, vitamin D), so no word of one letter is a stop word.
+    """
+    return frozenset(word for word in _listed(language) if len(word) > 1).union(
+        _STOPPED_ABBREVIATIONS.get(str(language), ())
+    )
+
+
+@lru_cache(maxsize=64)
+def _reader(language: str) -> Reader:
+    letters = {word for word in _listed(language) if len(word) == 1} | {"s"}  # the lists of some languages lack it
+    return Reader("".join(sorted(letters)))
 
 
 def _stem_function(language: str) -> Callable[[str], str]:
@@ -91,27 +100,16 @@ def _stem_function(language: str) -> Callable[[str], str]:
     return stem
 
 
-@lru_cache(maxsize=64)
-def _splitter(pattern: str) -> Callable[[str], list[str]]:
-    return re.compile(pattern).findall
-
-
-@lru_cache(maxsize=1)
-def _default_with_marks() -> str:
-    """Return the default pattern, but with combining marks as parts of a word: Hindi's vowels, which `\\w` lacks."""
-    marks = "".join(re.escape(chr(i)) for i in range(0x300, 0x10000) if unicodedata.category(chr(i)) in ("Mn", "Mc"))
-    return rf"[^\W{_UNSPACED}](?:[^\W{_UNSPACED}]|[{marks}])*|[{_UNSPACED}]"
-
-
 @dataclass(frozen=True)
 class Analysis:
     """
     How a text becomes terms.
 
     :param language: The language of the stemmer and stop words, one of `languages()`; None for neither.
-    :param tokenization_regex: A pattern that terms match, in lower-case NFC text; at most one group, as `re.findall`
+    :param tokenization_regex: A pattern that words match, in lower-case NFC text; at most one group, as `re.findall`
         takes it. The default takes words, and single characters of Chinese, Japanese and Korean. If a language is
-        given, the default also keeps combining marks in a word: the stemmers of Hindi and Tamil need whole words.
+        given, the default also knows what `words.Reader` knows, and keeps combining marks in a word: the stemmers of
+        Hindi and Tamil need whole words.
     :raises ValueError: If the language is unknown or the pattern does not compile.
     """
 
@@ -136,44 +134,79 @@ class Analysis:
                 "Write (?:...) for groups that only hold things together."
             )
 
+    @cached_property
+    def _reader(self) -> Reader | None:
+        """What reads texts by the rules of the language; None where the words are those of the pattern alone."""
+        if self.language is None or self.tokenization_regex != DEFAULT_TOKENIZATION_REGEX:
+            return None
+        return _reader(self.language)
+
     def words(self, text: str) -> list[str]:
-        """Return the words of `text` in order, before stop words and stems."""
-        text = normalize(text)
-        if self.tokenization_regex != DEFAULT_TOKENIZATION_REGEX:
-            return _splitter(self.tokenization_regex)(text)
-        if text.isascii():
-            return _ASCII_WORDS(text)
-        return _splitter(self.tokenization_regex if self.language is None else _default_with_marks())(text)
+        """Return the words of `text` in order, before stop words and stems; some may be empty if the pattern is."""
+        if (reader := self._reader) is not None:
+            return reader.words(reading.fold(text))
+        text = reading.normalize(text)
+        if self.tokenization_regex == DEFAULT_TOKENIZATION_REGEX:
+            return reading.plain_words(text)
+        return reading.splitter(self.tokenization_regex)(text)
+
+    def term_function(self) -> Callable[[str], str]:
+        """
+        Return the function that makes a term of one of `words`, for use in this thread.
+
+        The term is the stem of the word, or for a stop word `STOPPED` and the word. It is empty for an empty word.
+        """
+        if self.language is None:
+            return lambda word: word
+        stopped, stem = stop_words(self.language), _stem_function(self.language)
+        core_of = None if self._reader is None else self._reader.core
+
+        def term(word: str) -> str:
+            core = word if core_of is None or word in stopped else core_of(word)
+            if not core or core in stopped:
+                return STOPPED + (core or word) if word else ""
+            return stem(core) or core  # some stemmers leave nothing of some words
+
+        return term
 
     def terms(self, text: str) -> list[str]:
-        """Return the terms of `text` in order, with repetitions."""
-        return self._stemmed(self._kept(text))
+        """Return the terms of `text` in order, with repetitions, without stop words. They make its length."""
+        return [term for term in map(self.term_function(), self.words(text)) if term and not self.is_stopped(term)]
 
     def query_terms(self, query: str) -> list[str]:
         """
         Return the terms that a search looks for.
 
-        These are the terms of the query. With a language and the default pattern, single letters and digits are
-        omitted, unless the query has no other words. They are rare in texts, so they weigh much, and most come from
-        "e.g.", initials and numbering. Single characters of Chinese, Japanese and Korean stay.
+        Without a language these are the terms of the query. With one, two rules keep noise low. They lower what a word
+        counts, but no word of the query is lost that could be all that tells documents apart:
+
+        - A letter or digit counts once, however often the query has it. References with initials and numbers repeat
+          them. Longer words count as often as the query has them.
+        - Stop words are left out beside other words, but not if they are names: written in capitals in a query that
+          also has small letters (IT support), or with dots (I.T.). A query of stop words alone looks for them.
         """
-        words = self._kept(query)
-        if self.language is not None and self.tokenization_regex == DEFAULT_TOKENIZATION_REGEX:
-            longer = [word for word in words if len(word) > 1 or _IS_UNSPACED(word)]
-            words = longer if longer else words
-        return self._stemmed(words)
+        if self.language is None:
+            return self.terms(query)
+        names = _names(query)
+        kept: list[str] = []
+        stopped: list[str] = []
+        for word, term in zip(words := self.words(query), map(self.term_function(), words), strict=True):
+            named = term[1:] in names or ("." in word and term[1:] != word)
+            if self.is_stopped(term) and not named:
+                stopped.append(term)
+            elif term and not (reading.is_single(term) and term in kept):
+                kept.append(term)
+        return kept or stopped
 
-    def _kept(self, text: str) -> list[str]:
-        stopped = stop_words(self.language)
-        return [word for word in self.words(text) if word and word not in stopped]
-
-    def _stemmed(self, words: list[str]) -> list[str]:
-        return words if self.language is None else list(map(_stem_function(self.language), words))
+    def is_stopped(self, term: str) -> bool:
+        """Return whether a term is that of a stop word."""
+        return self.language is not None and term.startswith(STOPPED)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return plain values that are kept with an index on disk. They differ if a text could become other terms."""
         stopped = json.dumps(sorted(stop_words(self.language)))
         return {
+            "rules": RULES,
             "language": self.language,
             "tokenization_regex": self.tokenization_regex,
             "stop_words": hashlib.blake2b(stopped.encode("utf-8"), digest_size=8).hexdigest(),
@@ -182,19 +215,30 @@ class Analysis:
         }
 
 
+def _names(query: str) -> frozenset[str]:
+    """Return the words of a query that stand out by their capitals, in lower case; none if all is in capitals."""
+    if query.islower() or query.isupper():
+        return frozenset()
+    return frozenset(word.lower() for word in _CAPITALS(query) if word.isupper()) - _OPERATORS
+
+
 class _Numbers(dict[str, int]):
-    """Word -> number of its term, worked out once per distinct word; -1 for a word that is no term."""
+    """Word -> number of its term, worked out once per distinct word; see `number_terms`."""
 
     def __init__(self, analysis: Analysis, terms: dict[str, int]) -> None:
-        super().__init__({"": -1})
+        super().__init__()
+        self._is_stopped = analysis.is_stopped
+        self._term = analysis.term_function()
         self._terms = terms
-        self._stem = _stem_function(analysis.language) if analysis.language is not None else None
-        if analysis.language is not None:
-            self.update(dict.fromkeys(stop_words(analysis.language), -1))
 
     def __missing__(self, word: str) -> int:
-        term = self._stem(word) if self._stem is not None else word
-        number = self[word] = self._terms.setdefault(term, len(self._terms))
+        term = self._term(word)
+        number = -1
+        if term:
+            number = self._terms.setdefault(term, len(self._terms))
+            if self._is_stopped(term):
+                number = -2 - number
+        self[word] = number
         return number
 
 
@@ -207,8 +251,9 @@ def number_terms(texts: Iterable[str], analysis: Analysis, terms: dict[str, int]
     :param texts: Any iterable; it is read once and not kept.
     :param analysis: How a text becomes terms.
     :param terms: Term -> number; new terms are added to it, numbered from its length on.
-    :returns: The numbers of all words of all texts, -1 for a word that is no term (`int32`), and where each text
-        begins, with one more entry for the end (`int64`).
+    :returns: The numbers of all words of all texts (`int32`), and where each text begins, with one more entry for the
+        end (`int64`). A number `t` from 0 on is that of a term, and -2 - t that of a stop word's term, which does not
+        count in the text's length. -1 stands for no term.
     """
     numbers, starts = array("i"), array("q", [0])
     number = _Numbers(analysis, terms).__getitem__

@@ -72,7 +72,7 @@ class BM25Index:
 
     :param base: The postings of most documents.
     :param recent: The documents that came since the last merge.
-    :param lengths: Terms of each slot, those of `base` first.
+    :param lengths: Terms of each slot without stop words, those of `base` first.
     :param positions: Where each slot stands in the collection, -1 when it was removed.
     """
 
@@ -352,10 +352,10 @@ class BM25Index:
         """
         Return the best documents of a query.
 
-        Only documents that have one of its terms are returned, so a query of stop words or of unknown words finds
-        none. A term counts as often as the query repeats it. Equal scores come in the order of the collection.
+        Only documents that have one of its terms are returned, so a query of unknown words finds none. A term counts
+        as often as the query repeats it. Equal scores come in the order of the collection.
 
-        :param query: Analysed as the texts were; see `Analysis.query_terms` for single letters.
+        :param query: Analysed as the texts were; see `Analysis.query_terms` for stop words and single letters.
         :param top_k: The most documents to return, at least 1.
         :param allowed: Return only the best `top_k` of these documents.
         :raises ValueError: If `top_k` is below 1 or `allowed` was made for another index.

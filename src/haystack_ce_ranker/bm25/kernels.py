@@ -25,15 +25,22 @@ UNTOUCHED = np.float32(-1.0)  # stands for "no score yet": contributions are nev
 
 @compiled(types.void(_I32, _I64, _OUT_I64, _OUT_I32))
 def count_documents(numbers, starts, document_counts, lengths):  # type: ignore[no-untyped-def]
-    """Count the documents of each term and the terms of each document; a number below 0 stands for no term."""
+    """
+    Count the documents of each term and the terms of each document.
+
+    A number below 0 does not count in a document's length: -1 stands for no term, -2 - t for the term t.
+    """
     last = np.full(len(document_counts), -1, np.int32)
     for document in range(len(starts) - 1):
         length = 0
         for i in range(starts[document], starts[document + 1]):
             term = numbers[i]
-            if term < 0:
+            if term >= 0:
+                length += 1
+            elif term == -1:
                 continue
-            length += 1
+            else:
+                term = -2 - term
             if last[term] != document:
                 last[term] = document
                 document_counts[term] += 1
@@ -42,15 +49,21 @@ def count_documents(numbers, starts, document_counts, lengths):  # type: ignore[
 
 @compiled(types.void(_I32, _I64, _I64, types.int32, _OUT_I32, _OUT_U32))
 def fill_postings(numbers, starts, indptr, first, documents, counts):  # type: ignore[no-untyped-def]
-    """Write the documents of each term, ascending and numbered from `first`, and how often the term occurs in each."""
+    """
+    Write the documents of each term, ascending and numbered from `first`, and how often the term occurs in each.
+
+    See `count_documents` for numbers below 0.
+    """
     n_terms = len(indptr) - 1
     head = indptr[:n_terms].copy()
     last = np.full(n_terms, -1, np.int32)
     for document in range(len(starts) - 1):
         for i in range(starts[document], starts[document + 1]):
             term = numbers[i]
-            if term < 0:
+            if term == -1:
                 continue
+            if term < 0:
+                term = -2 - term
             if last[term] == document:
                 counts[head[term] - 1] += 1
             else:

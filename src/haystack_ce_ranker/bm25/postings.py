@@ -36,7 +36,7 @@ class Recent(NamedTuple):
     Documents as numbered words, from which their block can be made again together with more documents.
 
     :param terms: Term -> number.
-    :param numbers: The words of all documents; -1 for a word that is no term.
+    :param numbers: The words of all documents, as `analysis.number_terms` numbers them.
     :param starts: Where each document begins, with one more entry for the end.
     """
 
@@ -64,7 +64,7 @@ class Recent(NamedTuple):
         return Recent(more.terms, np.concatenate([self.numbers, more.numbers]), starts)
 
     def lengths(self) -> NDArray[np.int32]:
-        """Return how many terms each document has."""
+        """Return how many terms each document has, without stop words."""
         if not len(self.numbers):
             return np.zeros(len(self), np.int32)
         terms = np.concatenate([[0], np.cumsum(self.numbers >= 0)])

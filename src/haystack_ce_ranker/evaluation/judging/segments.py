@@ -124,7 +124,7 @@ def features(
         candidates = first_stage.get(query_id, {})
         first = [one for one in candidates if one in texts][:CANDIDATES]
         scores = list(candidates.values())[:SCORES]
-        terms = frozenset(reader.query_terms(query))
+        terms = frozenset(reader.terms(query))
         shares = [len(terms & terms_of(one)) / len(terms) for one in relevant] if terms else []
         found[query_id] = {
             "query_words": float(max(len(query.split()), 1)),

@@ -18,9 +18,10 @@ from haystack.document_stores.types import DocumentStore, FilterPolicy
 from haystack.document_stores.types.filter_policy import apply_filter_policy
 
 from haystack_ce_ranker import checks, provenance
-from haystack_ce_ranker.bm25.analysis import DEFAULT_TOKENIZATION_REGEX, Analysis
+from haystack_ce_ranker.bm25.analysis import Analysis
 from haystack_ce_ranker.bm25.index import Allowed
 from haystack_ce_ranker.bm25.scoring import Scoring
+from haystack_ce_ranker.bm25.words import DEFAULT_TOKENIZATION_REGEX
 from haystack_integrations.components.retrievers.ce_ranker import native
 from haystack_integrations.components.retrievers.ce_ranker.filters import Search
 from haystack_integrations.components.retrievers.ce_ranker.store_index import Hit, Indexed, StoreIndex
@@ -60,11 +61,11 @@ class BM25Retriever:
 
     Every document comes back as the store has it, with `score` and with
     `meta["ce_ranker"]["bm25"] = {"score": ..., "rank": ...}`: the raw score and the rank from 1. Equal scores keep the
-    store's order. A query finds nothing if the collection has none of its words, or if it has only stop words.
+    store's order. A query finds nothing if the collection has none of its words.
     If the store could not be looked at again, so that the index may be old, `refresh_error` in the record says why.
 
-    Single letters and digits of a query are ignored beside longer words, unless `language` is None or there is a
-    `tokenization_regex`; see `Analysis.query_terms`.
+    Words of one letter or digit count like others. Stop words are looked for if a query has no other words; see
+    `Analysis.query_terms`. The manual says what counts as a word.
 
     The index holds about 6 bytes per distinct word of each document. The documents of an in-memory store stay there:
     the component refers to them, 16 bytes each. Of a store that quickly finds documents by id (Qdrant, Chroma, Milvus,

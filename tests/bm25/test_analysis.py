@@ -13,10 +13,10 @@ from haystack_ce_ranker.bm25.index import BM25Index
 PLAIN = Analysis(language=None)
 
 
-@pytest.mark.parametrize("query", ["vitamin C (e.g. for type 2)", "C", "C 2", "北京 C", "c++ F#"])
+@pytest.mark.parametrize("query", ["vitamin C (e.g. for type 2)", "C", "C 2", "北京 C C", "c++ C#"])
 def test_letters_and_digits_are_words_of_texts_and_queries(query):
     for analysis in (Analysis(), PLAIN, Analysis(tokenization_regex=r"\w+"), Analysis("french")):
-        assert analysis.query_terms(query) == list(dict.fromkeys(analysis.terms(query)))
+        assert analysis.query_terms(query) == analysis.terms(query)
 
 
 def test_with_a_pattern_of_ones_own_words_are_what_it_matches():

@@ -4,8 +4,8 @@ Text -> the terms that BM25 counts: stop words and stems.
 The index and the query must be analysed alike. So `Analysis` is one frozen value that both use. An index on disk is
 compared with it. `words.py` finds the words, `index.py` uses the terms.
 
-Nothing that tells documents apart is thrown away. Words of one letter are words. Stop words are terms, too, under a
-name of their own: they don't count in a document's length, and queries look for them as `Analysis.query_terms` says.
+Nothing that tells documents apart is thrown away. Words of one letter are terms. Stop words are, too, under a name of
+their own; queries look for them as `Analysis.query_terms` says. Neither counts in a document's length.
 """
 
 import hashlib
@@ -170,20 +170,16 @@ class Analysis:
         return term
 
     def terms(self, text: str) -> list[str]:
-        """Return the terms of `text` in order, with repetitions, without stop words. They make its length."""
+        """Return the terms of `text` in order, with repetitions, without stop words."""
         return [term for term in map(self.term_function(), self.words(text)) if term and not self.is_stopped(term)]
 
     def query_terms(self, query: str) -> list[str]:
         """
         Return the terms that a search looks for.
 
-        Without a language these are the terms of the query. With one, two rules keep noise low. They lower what a word
-        counts, but no word of the query is lost that could be all that tells documents apart:
-
-        - A letter or digit counts once, however often the query has it. References with initials and numbers repeat
-          them. Longer words count as often as the query has them.
-        - Stop words are left out beside other words, but not if they are names: written in capitals in a query that
-          also has small letters (IT support), or with dots (I.T.). A query of stop words alone looks for them.
+        These are the terms of the query, each as often as the query has it. Stop words are left out beside other words,
+        but not if they are names: written in capitals in a query that also has small letters (IT support), or with dots
+        (I.T.). A query of stop words alone looks for them.
         """
         if self.language is None:
             return self.terms(query)
@@ -194,13 +190,21 @@ class Analysis:
             named = term[1:] in names or ("." in word and term[1:] != word)
             if self.is_stopped(term) and not named:
                 stopped.append(term)
-            elif term and not (reading.is_single(term) and term in kept):
+            elif term:
                 kept.append(term)
         return kept or stopped
 
     def is_stopped(self, term: str) -> bool:
         """Return whether a term is that of a stop word."""
         return self.language is not None and term.startswith(STOPPED)
+
+    def is_counted(self, term: str) -> bool:
+        """
+        Return whether a term counts in a document's length: with a language, all but stop words, letters and digits.
+
+        Most letters of texts are articles, initials and numbering. A document is not about less for them.
+        """
+        return self.language is None or not (term.startswith(STOPPED) or reading.is_single(term))
 
     def fingerprint(self) -> dict[str, Any]:
         """Return plain values that are kept with an index on disk. They differ if a text could become other terms."""
@@ -227,7 +231,7 @@ class _Numbers(dict[str, int]):
 
     def __init__(self, analysis: Analysis, terms: dict[str, int]) -> None:
         super().__init__()
-        self._is_stopped = analysis.is_stopped
+        self._is_counted = analysis.is_counted
         self._term = analysis.term_function()
         self._terms = terms
 
@@ -236,7 +240,7 @@ class _Numbers(dict[str, int]):
         number = -1
         if term:
             number = self._terms.setdefault(term, len(self._terms))
-            if self._is_stopped(term):
+            if not self._is_counted(term):
                 number = -2 - number
         self[word] = number
         return number
@@ -252,8 +256,8 @@ def number_terms(texts: Iterable[str], analysis: Analysis, terms: dict[str, int]
     :param analysis: How a text becomes terms.
     :param terms: Term -> number; new terms are added to it, numbered from its length on.
     :returns: The numbers of all words of all texts (`int32`), and where each text begins, with one more entry for the
-        end (`int64`). A number `t` from 0 on is that of a term, and -2 - t that of a stop word's term, which does not
-        count in the text's length. -1 stands for no term.
+        end (`int64`). A number `t` from 0 on is that of a term. -2 - t is that of a term which does not count in the
+        text's length. -1 stands for no term.
     """
     numbers, starts = array("i"), array("q", [0])
     number = _Numbers(analysis, terms).__getitem__

@@ -72,7 +72,7 @@ class BM25Index:
 
     :param base: The postings of most documents.
     :param recent: The documents that came since the last merge.
-    :param lengths: Terms of each slot without stop words, those of `base` first.
+    :param lengths: Terms of each slot that count (`Analysis.is_counted`), those of `base` first.
     :param positions: Where each slot stands in the collection, -1 when it was removed.
     """
 

@@ -64,7 +64,7 @@ class Recent(NamedTuple):
         return Recent(more.terms, np.concatenate([self.numbers, more.numbers]), starts)
 
     def lengths(self) -> NDArray[np.int32]:
-        """Return how many terms each document has, without stop words."""
+        """Return how many terms each document has that count in its length."""
         if not len(self.numbers):
             return np.zeros(len(self), np.int32)
         terms = np.concatenate([[0], np.cumsum(self.numbers >= 0)])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from haystack_ce_ranker.backends.exported import OneByOne, one_logit_each, require_classifier, stored_dtype
+from onnx_models import save_operator
 
 
 def test_models_with_equal_threads_share_them():
@@ -27,15 +28,21 @@ def test_what_is_no_cross_encoder_is_refused_as_far_as_its_file_tells():
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "expected"),
+    ("operator", "number", "expected"),
     [
-        ("model.onnx", b"MatMul", "float32"),
-        ("model.onnx", b"QLinearMatMul", "int8"),
-        ("model.onnx", b"graph_output_cast0", "float16"),
-        ("model.xml", b'element_type="f32"', "float32"),
-        ("model.xml", b'element_type="i8"', "int8"),
+        ("MatMul", np.float32, "float32"),
+        ("MatMul", np.float16, "float16"),
+        ("QLinearMatMul", np.int8, "int8"),
+        ("MatMulInteger", np.int8, "int8"),
+        ("DequantizeLinear", np.int8, "int8"),
     ],
 )
-def test_a_file_tells_what_it_holds(tmp_path, name, content, expected):
-    (tmp_path / name).write_bytes(b"\x00" + content)
-    assert stored_dtype(tmp_path / name) == expected
+def test_an_onnx_file_tells_what_it_holds(tmp_path, operator, number, expected):
+    save_operator(tmp_path / "model.onnx", operator, number)
+    assert stored_dtype(tmp_path / "model.onnx") == expected
+
+
+@pytest.mark.parametrize(("content", "expected"), [(b'element_type="f32"', "float32"), (b'element_type="i8"', "int8")])
+def test_an_openvino_file_tells_what_it_holds(tmp_path, content, expected):
+    (tmp_path / "model.xml").write_bytes(b"\x00" + content)
+    assert stored_dtype(tmp_path / "model.xml") == expected

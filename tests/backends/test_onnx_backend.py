@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -24,6 +25,7 @@ from haystack_ce_ranker.backends.onnx_backend import (
     _providers,
 )
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
+from onnx_models import save_operator
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +141,7 @@ def test_on_a_gpu_onnx_runs_padded_batches_one_at_a_time(onnx_bert, tiny_bert):
     on_cpu = loading.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=1))
     session = OnGpu(on_cpu._session)
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    models = [OnnxBackend(session, tokenizer, None, dtype="float32", threads=None) for _ in range(2)]
+    models = [OnnxBackend(session, on_cpu._signature, tokenizer, None, dtype="float32", threads=None) for _ in range(2)]
     assert [(one.device, one.pads, one.batch_tokens) for one in models] == [("cuda:1", True, CUDA_BATCH_TOKENS)] * 2
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda number: scores_of(models[number % 2]), range(6)))
@@ -154,7 +156,6 @@ def test_on_a_gpu_onnx_runs_padded_batches_one_at_a_time(onnx_bert, tiny_bert):
         ("cuda", [(CUDA, {"device_id": 0}), *CPU_ONLY]),
         ("cuda:2", [(CUDA, {"device_id": 2}), *CPU_ONLY]),
         ("cpu", CPU_ONLY),
-        ("mps", CPU_ONLY),
     ],
 )
 def test_onnx_takes_the_gpu_that_was_named(device, expected):
@@ -230,8 +231,12 @@ def test_onnx_computes_in_what_the_file_holds_and_refuses_another_dtype(onnx_ber
         assert loading.load("onnx", ModelOptions(onnx_bert, dtype=dtype)).dtype == "float32"
     with pytest.raises(ValueError, match=r"dtype='bfloat16' is not what .*model.onnx holds, which is float32"):
         loading.load("onnx", ModelOptions(onnx_bert, dtype="bfloat16"))
-    for mark, stored in ((b"MatMulInteger", "int8"), (b"DequantizeLinear", "int8"), (b"graph_output_cast0", "float16")):
-        (tmp_path / "model.onnx").write_bytes(b"\x00" + mark)
+    for operator, number, stored in (
+        ("MatMulInteger", np.int8, "int8"),
+        ("DequantizeLinear", np.int8, "int8"),
+        ("MatMul", np.float16, "float16"),
+    ):
+        save_operator(tmp_path / "model.onnx", operator, number)
         with pytest.raises(ValueError, match=f"dtype='float32' is not what .*model.onnx holds, which is {stored}"):
             loading.load("onnx", ModelOptions(str(tmp_path), dtype="float32"))
 

@@ -83,7 +83,7 @@ def test_a_converted_checkpoint_scores_as_torch_does(kind, tmp_path):
     assert scores_of(ours) == pytest.approx(expected, abs=1e-4)
     assert (ours.name, ours.dtype, ours.device, ours.pads) == ("openvino", "float32", "cpu", False)
     assert ours.max_length == exact.max_length
-    assert ("token_type_ids" in ours._inputs) == exact.tokenizer.uses_token_types
+    assert ("token_type_ids" in ours._signature.inputs) == exact.tokenizer.uses_token_types
 
 
 def test_an_openvino_and_an_onnx_file_score_as_torch_does(tiny_bert, ir, float_onnx):

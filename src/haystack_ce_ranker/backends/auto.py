@@ -3,6 +3,9 @@ Chooses a runtime by the device, by what is installed, and by what the model's f
 
 The first rule that applies counts:
 
+0. `model_kwargs` holds what one runtime alone takes: `openvino` for `export`, `ov_config`, or a `file_name` that ends
+   in .xml. For one that ends in .onnx: `openvino` if it is installed, the device is a CPU and the file holds no int8,
+   else `onnx`.
 1. On a GPU, or another device than a CPU: `torch` if there is a torch checkpoint, or if the model is on the hub. If
    there is none: `onnx`, then `openvino`, if the folder has a file for it and it is installed.
 2. The folder has an int8 ONNX file, no `dtype` is asked for, and onnxruntime is installed: `onnx`.
@@ -29,6 +32,9 @@ from haystack_ce_ranker.backends.exported import stored_dtype
 from haystack_ce_ranker.backends.model_files import ModelOptions, has_safetensors, locate
 from haystack_ce_ranker.backends.protocol import Backend
 
+COMPUTES_ON = {"onnx": ("cpu", "cuda"), "openvino": ("cpu",)}
+"""The kinds of devices of the runtimes that have few."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -50,6 +56,12 @@ def load(options: ModelOptions) -> Backend:
     chosen = choose(options)
     logger.info("backend='auto' takes %s: %s.", chosen.backend, chosen.reason)
     with_dtype = replace(options, dtype=chosen.dtype)
+    kind = (options.device or "cpu").partition(":")[0]
+    if kind not in COMPUTES_ON.get(chosen.backend, (kind,)):
+        logger.warning(
+            "backend='auto' takes %s, which computes on the CPU and not on %s.", chosen.backend, options.device
+        )
+        with_dtype = replace(with_dtype, device="cpu")
     try:
         return loading.load(chosen.backend, with_dtype)
     except openvino_backend.ConversionError as error:
@@ -72,6 +84,13 @@ def choose(options: ModelOptions) -> Choice:
     installed = loading.installed()
     has_openvino, has_onnxruntime = "openvino" in installed, "onnx" in installed
     file = onnx_backend.find_local(options, folder)
+    named = options.model_kwargs.get("file_name")
+    if {"export", "ov_config"} & set(options.model_kwargs) or str(named).endswith(".xml"):
+        return Choice("openvino", dtype, "model_kwargs hold what only OpenVINO takes")
+    if named is not None:
+        exact = device.startswith("cpu") and file is not None and stored_dtype(file) != "int8"
+        name = "openvino" if has_openvino and (exact or not has_onnxruntime) else "onnx"
+        return Choice(name, dtype, f"model_kwargs name {named}")
     if not device.startswith("cpu"):
         if not has_checkpoint and file is not None and has_onnxruntime:
             return Choice("onnx", dtype, f"the folder has {file.name}, but no torch checkpoint")
@@ -93,4 +112,7 @@ def choose(options: ModelOptions) -> Choice:
 def _best_device() -> str:
     import torch
 
+    accelerator = getattr(torch, "accelerator", None)  # from torch 2.6 on; knows GPUs of other makers, too
+    if accelerator is not None and accelerator.is_available():
+        return str(accelerator.current_accelerator())
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,32 +1,106 @@
 """What lies beside a model's weights: its tokenizer, its configuration, and the limits that the configuration names."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from haystack_ce_ranker.backends.model_files import ModelOptions
+import numpy as np
+from numpy.typing import NDArray
+
+from haystack_ce_ranker.backends.model_files import HUB_KWARGS, ModelOptions
+from haystack_ce_ranker.backends.taken import INSTEAD, refuse, refuse_others
+from haystack_ce_ranker.tokenizing.tokens import Ids
 
 BESIDE = ("*.json", "*.txt", "*.model")
 """Patterns of the files beside exported weights that are needed: the configuration and the tokenizer."""
 
 
+# What a tokenizer is always made of, whether or not the value is the one that it has anyway.
+_TOKENIZER = (
+    "model_max_length",
+    *("pad_token", "unk_token", "cls_token", "sep_token", "bos_token", "eos_token", "mask_token"),
+    *("additional_special_tokens", "extra_special_tokens", "model_input_names"),
+)
+# What this package reads of the configuration of a model that was exported: its file holds all else.
+_EXPORTED_CONFIG = ("max_position_embeddings", "pad_token_id", "architectures")
+
+
 def load_tokenizer(folder: str, options: ModelOptions) -> Any:
-    """Load the tokenizer beside exported weights, with transformers."""
+    """
+    Load the tokenizer beside exported weights, with transformers.
+
+    :raises ValueError: If one of `tokenizer_kwargs` has no effect.
+    """
+    require_useful_tokenizer_kwargs(folder, options)
+    return _tokenizer(folder, options, options.tokenizer_kwargs)
+
+
+def require_useful_tokenizer_kwargs(place: str, options: ModelOptions) -> None:
+    """
+    Check that each of `tokenizer_kwargs` changes something that is read of the tokenizer.
+
+    A tokenizer takes any name and keeps it. So it is loaded without the names that not every tokenizer has, and
+    compared. Names that it always has are not checked.
+
+    :param place: A folder, or a hub id.
+    :raises ValueError: If one changes nothing. The error names it.
+    """
+    given = options.tokenizer_kwargs
+    refuse("tokenizer_kwargs", [key for key in given if key in INSTEAD], _TAKEN)
+    if given.get("use_fast") is False:
+        raise ValueError("tokenizer_kwargs['use_fast'] must be True: the parts of a pair need a fast tokenizer.")
+    doubtful = [key for key in given if key not in (*_TOKENIZER, "use_fast")]
+    if not doubtful:
+        return
+
+    def read(left_out: str | None) -> tuple[object, ...]:
+        tokenizer = _tokenizer(place, options, {key: value for key, value in given.items() if key != left_out})
+        fast = getattr(tokenizer, "backend_tokenizer", None)
+        names = tuple(tokenizer.model_input_names)
+        described = None if fast is None else fast.to_str()
+        return described, tokenizer.pad_token_id, tokenizer.model_max_length, names
+
+    whole = read(None)
+    refuse("tokenizer_kwargs", [key for key in doubtful if read(key) == whole], _TAKEN)
+
+
+_TAKEN = f"{', '.join(_TOKENIZER)} are always read, any other name only where it changes this tokenizer"
+
+
+def _tokenizer(place: str, options: ModelOptions, given: Mapping[str, Any]) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=options.trust_remote_code, **dict(options.tokenizer_kwargs)
+        place,
+        revision=options.revision,
+        token=options.token,
+        trust_remote_code=options.trust_remote_code,
+        **_downloads(options),
+        **given,
     )
 
 
 def load_config(folder: Path, options: ModelOptions) -> Any:
-    """Return the model's configuration, or None if the folder has none. Exported weights often come without it."""
+    """
+    Return the model's configuration, or None if the folder has none. Exported weights often come without it.
+
+    :raises ValueError: If one of `config_kwargs` has no effect on exported weights.
+    """
+    refuse_others(
+        "config_kwargs", options.config_kwargs, _EXPORTED_CONFIG, "an exported model, whose file holds the rest,"
+    )
     if not (folder / "config.json").is_file():
+        refuse("config_kwargs", options.config_kwargs, f"{folder} has no config.json that it could change")
         return None
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(
         str(folder), trust_remote_code=options.trust_remote_code, **dict(options.config_kwargs)
     )
+
+
+def _downloads(options: ModelOptions) -> dict[str, Any]:
+    return {key: options.model_kwargs[key] for key in HUB_KWARGS if key in options.model_kwargs}
 
 
 def stores_quantised(place: str, options: ModelOptions) -> bool:
@@ -36,23 +110,40 @@ def stores_quantised(place: str, options: ModelOptions) -> bool:
     from transformers import PretrainedConfig
 
     try:
-        described, _ = PretrainedConfig.get_config_dict(place, revision=options.revision, token=options.token)
+        described, _ = PretrainedConfig.get_config_dict(
+            place, revision=options.revision, token=options.token, **_downloads(options)
+        )
     except OSError:  # loading the model says what is wrong
         return False
     return described.get("quantization_config") is not None
 
 
 def position_limit(config: Any) -> int | None:
-    """
-    Return the most tokens that a model's positions allow, or None if its configuration names no limit.
-
-    RoBERTa and its kin number positions from the padding id on, so that the first positions are never used.
-    """
+    """Return the most tokens that a model's positions allow, or None if its configuration names no limit."""
     limit = getattr(config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit <= 0:
         return None
+    behind = padding_before_positions(config)
+    return limit - (behind + 1) if behind is not None else limit
+
+
+def padding_before_positions(config: Any) -> int | None:
+    """
+    Return the padding id if a model numbers positions from it on, else None.
+
+    RoBERTa and its kin do, so that the first positions are never used.
+    """
     offset = getattr(config, "pad_token_id", None) if getattr(config, "model_type", "") in _OFFSET_POSITIONS else None
-    return limit - (offset + 1) if isinstance(offset, int) else limit
+    return offset if isinstance(offset, int) else None
+
+
+def numbered_positions(ids: Ids, behind: int | None) -> NDArray[np.int64]:
+    """Number the tokens of a pair as its model does; `behind` is the padding id if positions start after it."""
+    if behind is None:
+        return np.arange(len(ids), dtype=np.int64)
+    real = (ids != behind).astype(np.int64)  # a text can contain the padding token, too
+    numbered: NDArray[np.int64] = np.cumsum(real) * real + behind
+    return numbered
 
 
 _OFFSET_POSITIONS = frozenset(

@@ -15,17 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker.backends.devices import allowed_cpus
+from haystack_ce_ranker.backends.onnx_file import read_onnx
 from haystack_ce_ranker.backends.protocol import Batch
 
 # Enough to keep every thread busy until near the end, and few enough to keep a deadline.
 BATCH_TOKENS_PER_THREAD = 1024
 # Operators and element types that only a quantised file has.
-_INT8_MARKS = {
-    ".onnx": (b"MatMulInteger", b"QLinearMatMul", b"DequantizeLinear"),
-    ".xml": (b'type="FakeQuantize"', b'element_type="i8"', b'element_type="u8"'),
+_INT8_OPERATORS = {
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "QLinearMatMul",
+    "QAttention",
+    "DequantizeLinear",
 }
-# The converters of onnxruntime and onnxconverter-common give this name to the way back from float16.
-_FLOAT16_MARK = b"graph_output_cast"
+_INT8_MARKS = (b'type="FakeQuantize"', b'element_type="i8"', b'element_type="u8"')
 
 Run = Callable[[Batch], NDArray[np.float32]]
 
@@ -54,11 +58,12 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def stored_dtype(file: Path) -> str:
-    """Name what a weight file holds: `int8`, `float16` or `float32`."""
+    """Name what a weight file holds: `int8`, `bfloat16`, `float16` or `float32`. An OpenVINO file counts as float32."""
+    if file.suffix == ".onnx":
+        held = read_onnx(file)
+        return "int8" if held.operators & _INT8_OPERATORS else held.floats
     content = file.read_bytes()
-    if any(mark in content for mark in _INT8_MARKS[file.suffix]):
-        return "int8"
-    return "float16" if file.suffix == ".onnx" and _FLOAT16_MARK in content else "float32"
+    return "int8" if any(mark in content for mark in _INT8_MARKS) else "float32"
 
 
 def require_classifier(shape: Sequence[object], config: Any, model: str) -> None:

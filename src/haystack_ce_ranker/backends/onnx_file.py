@@ -1,0 +1,136 @@
+"""
+Reads from an ONNX file which other files hold its weights, which operators it has, and what its weights are stored in.
+
+Walks over the messages of the file (protobuf) and reads no weights, so that a file of gigabytes costs little. The
+package onnx could do the same, but OpenVINO reads ONNX files without it.
+"""
+
+import math
+import mmap
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# Which field of a message holds messages of which kind: the numbers are those of onnx.proto.
+_INSIDE = {
+    "model": {7: "graph", 25: "function"},
+    "function": {7: "node"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse tensor", 23: "sparse tensor"},
+    "sparse tensor": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+}
+_OPERATOR, _DIMENSIONS, _ELEMENT, _ENTRY, _KEY, _VALUE = 4, 1, 2, 13, 1, 2
+_FLOATS = {1: "float32", 10: "float16", 16: "bfloat16"}
+_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
+
+Field = tuple[int, int | memoryview]
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """
+    What an ONNX file says of itself.
+
+    :ivar locations: The files that hold its weights, as paths from its own folder, in the order they are named.
+    :ivar operators: The names of its operators.
+    :ivar floats: What most of its weights are stored in, of those that are floating-point numbers: `float32`,
+        `float16` or `bfloat16`.
+    """
+
+    locations: tuple[str, ...]
+    operators: frozenset[str]
+    floats: str
+
+
+def read_onnx(file: Path) -> OnnxFile:
+    """
+    Read an ONNX file.
+
+    :raises ValueError: If it is none.
+    """
+    locations: dict[str, None] = {}
+    operators: set[str] = set()
+    sizes: Counter[str] = Counter()
+    try:
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            for kind, fields in _messages("model", memoryview(mapped)):
+                if kind == "node":
+                    operators |= {_text(value) for number, value in fields if number == _OPERATOR}
+                elif kind == "tensor":
+                    locations |= dict.fromkeys(_locations(fields))
+                    element = next((value for number, value in fields if number == _ELEMENT), None)
+                    if element in _FLOATS:
+                        sizes[_FLOATS[element]] += math.prod(_dimensions(fields))  # type: ignore[index]
+            kind, fields = "", []  # or the map could not be closed
+    except (ValueError, IndexError, RecursionError, BufferError) as error:
+        raise ValueError(f"{file} is no ONNX file that can be read ({error}); export or download it again.") from error
+    return OnnxFile(tuple(locations), frozenset(operators), max(sizes, key=sizes.__getitem__, default="float32"))
+
+
+def _messages(kind: str, message: memoryview) -> Iterator[tuple[str, list[Field]]]:
+    fields = list(_fields(message))
+    yield kind, fields
+    for number, value in fields:
+        inside = _INSIDE.get(kind, {}).get(number)
+        if inside is not None and isinstance(value, memoryview):
+            yield from _messages(inside, value)
+
+
+def _fields(message: memoryview) -> Iterator[Field]:
+    """Return the number and the value of each field: a whole number, or the bytes."""
+    place = 0
+    while place < len(message):
+        tag, place = _varint(message, place)
+        number, wire = tag >> 3, tag & 7
+        if wire == _VARINT:
+            value, place = _varint(message, place)
+            yield number, value
+            continue
+        if wire == _LENGTH:
+            size, place = _varint(message, place)
+        elif wire in (_EIGHT_BYTES, _FOUR_BYTES):
+            size = 8 if wire == _EIGHT_BYTES else 4
+        else:
+            raise ValueError(f"wire type {wire}")
+        if place + size > len(message):
+            raise ValueError("it is cut off")
+        yield number, message[place : place + size]
+        place += size
+
+
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[place]
+        value |= (byte & 0x7F) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 0x80:
+            return value, place
+
+
+def _locations(tensor: list[Field]) -> Iterator[str]:
+    for number, entry in tensor:
+        if number == _ENTRY and isinstance(entry, memoryview):
+            pair = dict(_fields(entry))
+            if _text(pair.get(_KEY)) == "location":
+                yield _text(pair.get(_VALUE))
+
+
+def _dimensions(tensor: list[Field]) -> Iterator[int]:
+    for number, value in tensor:
+        if number != _DIMENSIONS:
+            continue
+        if isinstance(value, int):
+            yield value
+            continue
+        place = 0
+        while place < len(value):  # all of them in one field
+            size, place = _varint(value, place)
+            yield size
+
+
+def _text(value: int | memoryview | None) -> str:
+    return bytes(value).decode() if isinstance(value, memoryview) else ""

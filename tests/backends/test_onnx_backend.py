@@ -24,6 +24,7 @@ from haystack_ce_ranker.backends.onnx_backend import (
     OnnxBackend,
     _providers,
 )
+from haystack_ce_ranker.backends.signature import Port, Signature
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from onnx_models import save_operator
 
@@ -147,6 +148,20 @@ def test_on_a_gpu_onnx_runs_padded_batches_one_at_a_time(onnx_bert, tiny_bert):
         found = list(pool.map(lambda number: scores_of(models[number % 2]), range(6)))
     assert session.most == 1
     assert found[0] == pytest.approx(scores_of(on_cpu), abs=1e-5)
+
+
+def test_a_model_for_one_pair_is_refused_on_a_gpu(onnx_bert, tiny_bert):
+    on_cpu = loading.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=1))
+    shape = [Port("input_ids", "int64", (1, None))], [Port("logits", "float32", (1, 1))]
+    with pytest.raises(ValueError, match="takes one pair at a time, which is slow on a GPU"):
+        OnnxBackend(
+            OnGpu(on_cpu._session),
+            Signature(*shape, None, "m"),
+            AutoTokenizer.from_pretrained(tiny_bert),
+            None,
+            dtype="float32",
+            threads=1,
+        )
 
 
 @pytest.mark.parametrize(

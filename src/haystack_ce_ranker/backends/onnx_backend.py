@@ -59,6 +59,11 @@ class OnnxBackend:
         self.tokenizer = PairTokenizer(tokenizer)
         self.max_length = position_limit(config)
         self.pads = session.get_providers()[0] == CUDA
+        if self.pads and signature.one_pair:
+            raise ValueError(
+                "model takes one pair at a time, which is slow on a GPU: set device='cpu', or export it again with the "
+                "number of pairs left open (dynamic axes)."
+            )
         self.device = f"cuda:{session.get_provider_options()[CUDA]['device_id']}" if self.pads else "cpu"
         self._one_by_one = OneByOne(threads)
         self.batch_tokens = CUDA_BATCH_TOKENS if self.pads else BATCH_TOKENS_PER_THREAD * self._one_by_one.threads

@@ -63,7 +63,7 @@ def read_onnx(file: Path) -> OnnxFile:
                     locations |= dict.fromkeys(_locations(fields))
                     element = next((value for number, value in fields if number == _ELEMENT), None)
                     if element in _FLOATS:
-                        sizes[_FLOATS[element]] += math.prod(_dimensions(fields))  # type: ignore[index]
+                        sizes[_FLOATS[element]] += math.prod(_dimensions(fields))
             kind, fields = "", []  # or the map could not be closed
     except (ValueError, IndexError, RecursionError, BufferError) as error:
         raise ValueError(f"{file} is no ONNX file that can be read ({error}); export or download it again.") from error

@@ -5,8 +5,8 @@ come as logits, as probabilities or with our own record.
     python benchmarks/fusion.py bm25_dense reranker_dense given_as other_scores choice
 
 Parts of `fusion.py`, which prints and keeps them. The scores are files (`join-scores` in the folder of the
-collections), so that nothing is computed but joins. Rules were chosen on the first half of each collection's queries;
-the tables show both halves.
+collections), so that nothing is computed but joins. Tables show each half of a collection's queries: what the first
+half would choose, and what that gives on the second.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def haystack_rrf(queries: Sequence[Given], names: Sequence[str]) -> FloatArray:
 
 
 def halves(values: FloatArray) -> str:
-    """Return the means over the half on which rules were chosen and over the other."""
+    """Return the means over one half of the queries and over the other."""
     return " / ".join(f"{values[part].mean():.4f}" for part in split(values.size, 2)) if values.size > 1 else ""
 
 
@@ -250,7 +250,7 @@ def show_other_scores(arguments: argparse.Namespace, report: Report) -> None:
 
 
 def show_choice(arguments: argparse.Namespace, report: Report) -> None:
-    """How the rules were chosen: the first half of the queries decides, the second one tells."""
+    """What other rules would give: on the first half of the queries, and on the second."""
     data = given(arguments, report)
     report.table(
         "How many logits a deviation of a foreign list counts: cross-encoder + dense .8 / .2 over the cross-encoder",

@@ -22,7 +22,8 @@ FloatArray = npt.NDArray[np.float64]
 KEY = "ce_ranker"
 
 BM25_SCALING = 8.0
-"""A scaled BM25 score is the sigmoid of the score over this, as in Haystack's own retriever."""
+"""A scaled BM25 score is the sigmoid of the score over this, as in Haystack's in-memory, Elasticsearch and OpenSearch
+stores."""
 
 _SAME = 1e-6  # relative: some components hand scores on in float32
 _TINY = 1e-12  # absolute: the sigmoid of a very low logit
@@ -94,8 +95,8 @@ def noted_scores(scores: Sequence[object], metas: Sequence[Mapping[str, Any]], n
     components scale it. It *contradicts* a record if it bears out none of the document's records: then something else
     has scored the document since. A document without a score does neither.
 
-    The records of the stage `name` speak for the list if more of them are borne out than contradicted (by whichever
-    record; a later stage leaves earlier records alone). Those that are contradicted are then left out. Otherwise
+    The records of the stage `name` speak for the list if more of the documents that have one bear out some record of
+    theirs (a later stage leaves earlier records alone) than contradict it. The latter are then left out. Otherwise
     another stage's records speak for it if every document that has a score bears them out: then the input only has
     another name than the stage that feeds it.
 
@@ -103,44 +104,51 @@ def noted_scores(scores: Sequence[object], metas: Sequence[Mapping[str, Any]], n
     :param metas: `Document.meta` by document.
     :param name: The stage whose records come first.
     """
-    shown = np.array([float(score) if is_number(score) else math.nan for score in scores])  # type: ignore[arg-type]
+    shown = np.array([_number(score) for score in scores], dtype=np.float64)
     stages = [_stages(meta) for meta in metas]
-    noted = _values(stages, name)
-    compared = np.isfinite(shown) & np.isfinite(noted)
-    trusted = compared & _borne_out(shown, noted)
-    for place in np.flatnonzero(compared & ~trusted).tolist():
-        others = np.array([_value(stages[place], other) for other in stages[place]])
-        trusted[place] = _borne_out(np.full(others.shape, shown[place]), others).any()
-    if trusted.sum() > (compared & ~trusted).sum():
-        return _noted(name, stages, trusted)
+    values = _values(stages, name)
+    compared = np.isfinite(shown) & np.isfinite(values)
+    trusted = compared & _borne_out(shown, values)
+    doubtful = compared & ~trusted
+    if doubtful.any():
+        for other in {other for place in np.flatnonzero(doubtful).tolist() for other in stages[place]}:
+            trusted |= doubtful & _borne_out(shown, _values(stages, other))
+    if 2 * trusted.sum() > compared.sum():
+        return _noted(name, stages, values, trusted)
     scored = np.isfinite(shown)
     first = np.flatnonzero(scored)[:1].tolist()
     for other in [other for place in first for other in stages[place] if other != name]:
-        if _borne_out(shown, _values(stages, other))[scored].all():
-            return _noted(other, stages, scored)
+        values = _values(stages, other)
+        if _borne_out(shown, values)[scored].all():
+            return _noted(other, stages, values, scored)
     return None
 
 
 def _stages(meta: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the records in a meta by stage, to read only: unlike `records`, not a copy."""
     found = meta.get(KEY)
-    return found if isinstance(found, Mapping) else {}
+    return found if type(found) is dict or isinstance(found, Mapping) else {}
 
 
-def _noted(name: str, stages: Sequence[Mapping[str, Any]], trusted: npt.NDArray[np.bool_]) -> NotedScores:
-    found = [stage[name] if kept else None for stage, kept in zip(stages, trusted.tolist(), strict=True)]
-    scores = [None if noted is None else score_in(noted) for noted in found]
-    return NotedScores(name, scores, [noted for noted in found if noted is not None])
+def _noted(
+    name: str, stages: Sequence[Mapping[str, Any]], values: FloatArray, trusted: npt.NDArray[np.bool_]
+) -> NotedScores:
+    kept = trusted.tolist()
+    scores = [value if is_kept else None for value, is_kept in zip(values.tolist(), kept, strict=True)]
+    return NotedScores(name, scores, [stage[name] for stage, is_kept in zip(stages, kept, strict=True) if is_kept])
 
 
 def _values(stages: Sequence[Mapping[str, Any]], name: str) -> FloatArray:
-    return np.array([_value(stage, name) for stage in stages], dtype=np.float64)
+    """Return by document the raw score that its record of a stage holds; NaN if there is none."""
+    found = [stage.get(name) for stage in stages]
+    noted = [_number(one.get("logit", one.get("score"))) if isinstance(one, dict) else math.nan for one in found]
+    return np.array(noted, dtype=np.float64)
 
 
-def _value(stage: Mapping[str, Any], name: str) -> float:
-    noted = stage.get(name)
-    found = score_in(noted) if isinstance(noted, Mapping) else None
-    return math.nan if found is None else found
+def _number(value: object) -> float:
+    if type(value) is float:  # nearly all of them, and the checks take several times as long
+        return value
+    return float(value) if is_number(value) else math.nan  # type: ignore[arg-type]
 
 
 def _borne_out(shown: FloatArray, noted: FloatArray) -> npt.NDArray[np.bool_]:

@@ -21,7 +21,7 @@ them are within 0.001 of 0 or 1. Near that span a list's deviation is about one 
 come to the same, and nothing hangs on a narrow decision. A few duplicates of the query, with cosines of 1, are in the
 tenth that is left out. Lists that lie beyond 0 and 1 *look like logits* if they span as much and lie between -12 and
 12, where the logits of cross-encoders are, or on both sides of 0. `benchmarks/fusion.py` measures these rules on
-queries that played no part in their choice.
+each half of the queries of five collections.
 """
 
 from collections.abc import Mapping, Sequence

@@ -23,6 +23,7 @@ CE, BM25 = INPUTS = ("cross_encoder", "bm25")
     "setting",
     [
         Setting(Frame("none", {}), {"a": 0.25, "b": 0.75}),
+        Setting(Frame("default", parse_normalizations(None, ["a", "b"])), {"a": 0.5, "b": 0.5}),
         Setting(Frame("min_max", parse_normalizations("min_max", ["a", "b"]), "impute"), {"a": 0.5, "b": 0.5}),
         Setting(
             Frame(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 from haystack import Document, component, default_from_dict, default_to_dict
 
 from haystack_ce_ranker import checks
@@ -224,25 +225,24 @@ class HybridScoreJoiner:
                 documents = sorted(documents, key=partial(_worse, given=given))
             for document in documents:
                 copies.setdefault(document.id, []).append((given, document))
-        columns = [
-            [
-                {
-                    "score": None if math.isnan(score) else score,
-                    "rank": rank or None,
-                    "normalized": value,
-                    "weight": fused.weights[given],
-                    "contribution": contribution,
-                }
-                for score, rank, value, contribution in zip(
-                    *(
-                        array[row, :count].tolist()
-                        for array in (fused.raw, fused.ranks, fused.normalized, fused.contributions)
-                    ),
-                    strict=True,
-                )
-            ]
-            for row, given in enumerate(fused.names)
-        ]
+        arrays = (fused.raw, fused.ranks, fused.normalized, fused.contributions)
+        columns = []
+        for row, given in enumerate(fused.names):
+            weight = fused.weights[given]
+            columns.append(
+                [
+                    {
+                        "score": score if score == score else None,  # NaN alone is not itself
+                        "rank": rank or None,
+                        "normalized": value,
+                        "weight": weight,
+                        "contribution": contribution,
+                    }
+                    for score, rank, value, contribution in zip(
+                        *(array[row, :count].tolist() for array in arrays), strict=True
+                    )
+                ]
+            )
         joined = []
         for place, values in enumerate(zip(*columns, strict=True)):
             score = fused.scores[place]
@@ -257,7 +257,7 @@ def _report(fused: Fused, inputs: Mapping[str, Input]) -> dict[str, dict[str, An
     """Return the report's entry for each input in use."""
     found = {}
     for row, given in enumerate(fused.names):
-        known = sum(score is not None and not math.isnan(score) for score in inputs[given].scores.scores)
+        known = int((~np.isnan(np.asarray(inputs[given].scores.scores, dtype=np.float64))).sum())
         assumed = fused.assumed.get(given)
         found[given] = {
             "documents": len(inputs[given].documents),

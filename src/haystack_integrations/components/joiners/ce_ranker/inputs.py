@@ -78,6 +78,8 @@ def read_inputs(lists: Mapping[str, Any], names: Sequence[str]) -> dict[str, Inp
 
 def number_or_none(score: object) -> float | None:
     """Return a document's score as a plain number, or None if it is no number. A text is none, even if it reads so."""
+    if type(score) is float:
+        return score
     return float(score) if is_number(score) else None  # type: ignore[arg-type]
 
 
@@ -92,6 +94,8 @@ def _input(name: str, documents: list[Document], report: Mapping[str, Any] | Non
         return Input(documents, ScoredList(list(known), list(known.values()), reranked=True, scale="logits"), True)
     if noted is None:
         return Input(documents, ScoredList(ids, given), False)
-    lowest = [float(record["lowest"]) for record in noted.records if is_finite(record.get("lowest"))]
-    scale: Scale | None = "logits" if noted.logits else "bm25" if noted.stage == "bm25" else None
-    return Input(documents, ScoredList(ids, noted.scores, min(lowest, default=None), noted.logits, scale), True)
+    floors = [record["lowest"] for record in noted.records if "lowest" in record]
+    lowest = min((float(floor) for floor in floors if is_finite(floor)), default=None)
+    logits = noted.logits
+    scale: Scale | None = "logits" if logits else "bm25" if noted.stage == "bm25" else None
+    return Input(documents, ScoredList(ids, noted.scores, lowest, logits, scale), True)

@@ -27,7 +27,6 @@ from haystack_integrations.components.retrievers.ce_ranker.filters import Search
 from haystack_integrations.components.retrievers.ce_ranker.store_index import Hit, Indexed, StoreIndex
 
 RECORD = "bm25"
-_SCALING = 8.0  # Haystack's in-memory, Elasticsearch and OpenSearch stores scale BM25 scores like this
 _ENGINES = ("auto", "bm25s", "native")
 _FILTER_POLICIES = tuple(policy.value for policy in FilterPolicy)
 _REFRESH = ("auto", "every_run", "manual")
@@ -358,7 +357,7 @@ def _noted(
         noted.append(
             replace(
                 document,
-                score=1.0 / (1.0 + math.exp(-score / _SCALING)) if scale_score else score,
+                score=1.0 / (1.0 + math.exp(-score / provenance.BM25_SCALING)) if scale_score else score,
                 meta=provenance.with_record(document.meta, RECORD, {"score": score, "rank": rank, **record}),
                 **changes,
             )

@@ -55,6 +55,11 @@ def test_ids_may_hold_spaces_where_tabs_part_the_columns(tmp_path):
         load_run(put(tmp_path, "q 1 Q0 d 1 1 2.5 mine\n"))
 
 
+def test_only_a_brace_at_the_very_start_says_that_a_file_is_json(tmp_path):
+    assert load_judgments(put(tmp_path, "\x0c{q1 0 d1 1\n")) == {"\x0c{q1": {"d1": 1}}
+    assert load_judgments(put(tmp_path, ' \n \t{"qid": "q1", "docid": "d1", "score": 1}\n')) == {"q1": {"d1": 1}}
+
+
 @pytest.mark.parametrize("content", ["q1 Q0\td1 1\t2.5 mine\n", "q1\tQ0\td1\t1\t2.5\tmine\t\t\n"])
 def test_a_run_is_mended_and_said(tmp_path, content, caplog):
     with caplog.at_level(logging.WARNING):
@@ -123,7 +128,10 @@ def test_a_file_without_rows_is_refused(tmp_path):
     [
         *((text, 1) for text in ("1", "1.0", "1.", "+1", "1e0", "10e-1", 1, 1.0)),
         *((text, -1) for text in ("-1", "-1.0", -1.0)),
-        *((text, None) for text in ("", "1_0", "x", "0.5", "nan", "inf", "1 0", "\u0661", None, True, [1], 2**31)),
+        *(
+            (text, None)
+            for text in ("", "1_0", "x", "0.5", "nan", "inf", "1 0", "\u0661", None, True, [1], 2**31, 10**400)
+        ),
     ],
 )
 def test_a_grade_is_a_whole_number_however_it_is_written(given, grade):

@@ -167,7 +167,7 @@ class Source:
 
     def holds_objects(self) -> bool:
         """Tell whether the file is parquet or JSON lines, and not a table."""
-        return self._is_parquet() or self.first_line().lstrip().startswith("{")
+        return self._is_parquet() or trimmed(self.first_line()).startswith("{")
 
     def first_line(self) -> str:
         """Return the first line that is not empty, or nothing. It is still read, and counted, later."""

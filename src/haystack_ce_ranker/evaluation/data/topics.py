@@ -44,7 +44,7 @@ def read_topics(source: Source, field: str, judged: Collection[str]) -> dict[str
     :returns: Texts by query id.
     """
     found: Iterator[tuple[int | None, str, str]]
-    if re.match("<[/?!a-z]", source.first_line().lstrip(), re.IGNORECASE):
+    if re.match("<[/?!a-z]", trimmed(source.first_line()), re.IGNORECASE):
         found = _marked_topics(source, field)
     elif source.holds_objects():
         found = ((None, *id_and_text(source, row)) for row in source.objects())

@@ -9,6 +9,7 @@ from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from typer.testing import CliRunner
 
+from fakes import save_bert
 from haystack_ce_ranker import BM25Retriever
 from haystack_ce_ranker.cli import app
 
@@ -315,3 +316,25 @@ def test_energy_that_a_service_takes_elsewhere_is_said_to_be_missing(collection,
     assert done.exit_code == 0, done.output
     for text in told(done, tmp_path).values():
         assert "OwnIndex not covered" in text
+
+
+def test_results_are_taken_over_with_a_word_unless_the_model_is_another(collection, tmp_path):
+    model, output = tmp_path / "model", tmp_path / "out"
+    save_bert(model)
+    arguments = [collection, "--model", model, "--backend", "torch", "--depth", "2", "--no-memory", "--output", output]
+
+    def noted():
+        return len((output / "progress.jsonl").read_text(encoding="utf-8").splitlines())
+
+    assert "taken over" not in evaluate(*arguments).output
+    first = noted()
+    done = evaluate(*arguments)
+    assert "Note: 4 results are taken over from" in done.output
+    assert noted() == first
+    config = model / "tokenizer_config.json"
+    config.write_text(config.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    done = evaluate(*arguments)
+    assert "Note: 2 results are taken over from" in done.output  # those of the first stage
+    assert noted() > first
+    assert "taken over" not in evaluate(*arguments, "--fresh").output
+    assert noted() == first

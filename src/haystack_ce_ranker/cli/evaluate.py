@@ -49,6 +49,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option(help="Where to write results.json, report.html and the run files, and to go on from.")
     ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what the output folder holds.")] = False,
     fit_gate: GateTolerance = None,
 ) -> None:
     """
@@ -79,6 +80,7 @@ def evaluate(
             limits=Limits(ms=budget_ms, joules=budget_joules),
             memory=memory,
             output=output,
+            fresh=fresh,
             gate_tolerance=fit_gate,
         )
         complete = run_evaluation(settings, Console())

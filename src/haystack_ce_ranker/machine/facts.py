@@ -7,7 +7,17 @@ from pathlib import Path
 
 from haystack_ce_ranker.backends.devices import allowed_cpus
 
-_PACKAGES = ("ce-ranker-haystack", "haystack-ai", "torch", "onnxruntime", "openvino", "sentence-transformers")
+_PACKAGES = (
+    "ce-ranker-haystack",
+    "haystack-ai",
+    "torch",
+    "onnxruntime",
+    "openvino",
+    "sentence-transformers",
+    "transformers",
+    "tokenizers",
+    "bm25s",
+)
 
 
 def machine() -> dict[str, str | int | float | None]:
@@ -16,6 +26,7 @@ def machine() -> dict[str, str | int | float | None]:
         "processor": _processor(),
         "cpus": allowed_cpus(),
         "memory_gb": _memory_gb(),
+        "gpu": _gpu(),
         "python": platform.python_version(),
     }
     for package in _PACKAGES:
@@ -34,6 +45,13 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _gpu() -> str | None:
+    """Return the names of the NVIDIA cards that the driver tells, or None."""
+    told = [one.read_text(errors="replace") for one in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))]
+    names = [line.partition(":")[2].strip() for text in told for line in text.splitlines() if line.startswith("Model")]
+    return ", ".join(names) or None
 
 
 def _memory_gb() -> float | None:

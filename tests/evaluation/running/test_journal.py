@@ -55,3 +55,32 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
         journal.note("k", "q", 1)
         assert journal.get("k", "q") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_taken_over_is_counted_with_its_time(tmp_path):
+    with Journal(tmp_path) as journal:
+        for name in ("q1", "q2", "q3"):
+            journal.note("k", name, name)
+        journal.get("k", "q1", counts=True)
+        assert journal.taken_over() == []
+    again = Journal(tmp_path)
+    again.get("k", "q1")
+    assert again.taken_over() == []
+    for _ in range(2):
+        again.get("k", "q1", counts=True)
+        again.get("k", "q2", counts=True)
+    (told,) = again.taken_over()
+    at = json.loads((tmp_path / NAME).read_text(encoding="utf-8").splitlines()[0])["at"]
+    assert told.startswith(f"2 results are taken over from {tmp_path / NAME}, of {at}")
+    assert told.endswith("; --fresh measures them again")
+
+
+def test_a_fresh_journal_begins_anew(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.note("k", "q1", 1)
+        journal.note("k", "q2", 2)
+    with Journal(tmp_path, fresh=True) as journal:
+        assert journal.get("k", "q1") is None
+        journal.note("k", "q1", 3)
+    found = Journal(tmp_path)
+    assert (found.get("k", "q1"), found.get("k", "q2")) == (3, None)

@@ -73,6 +73,13 @@ def test_a_run_takes_the_place_of_every_first_stage():
         sweep.plan(collection(), bi_encoder="b", run=run)
 
 
+def test_a_rerankers_key_changes_with_the_documents_behind_a_run():
+    run = GivenRun("run.mine", {"q": {"d0": 1.0}})
+    options = {"models": ["m"], "backends": ["torch"], "depths": (5,), "run": run}
+    first, second = (sweep.plan(collection(words=words), **options).groups[1].key for words in (5, 6))
+    assert first != second
+
+
 def test_an_unknown_backend_is_refused_before_any_work():
     with pytest.raises(ValueError, match="backend must be one of 'torch'.* but got 'tensorflow'"):
         sweep.plan(collection(), backends=["tensorflow"])

@@ -35,6 +35,7 @@ class Evaluation:
     :ivar split: The judgments to use, as in `load_collection`.
     :ivar queries: At most this many, drawn at random.
     :ivar output: Where files are written, and where an interrupted run goes on from.
+    :ivar fresh: Whether to measure again what the output holds.
     :ivar gate_tolerance: nDCG@10 that a gate may give up; None: no gate is fitted.
     """
 
@@ -53,6 +54,7 @@ class Evaluation:
     limits: Limits = NO_LIMITS
     memory: bool = True
     output: Path | None = None
+    fresh: bool = False
     gate_tolerance: float | None = None
 
 
@@ -92,7 +94,7 @@ def _measured(settings: Evaluation, collection: Collection, console: Console) ->
         run=_given_run(settings, collection),
     )
     checks.choice("baseline", settings.baseline, planned.names, optional=True)
-    with Journal(settings.output) as journal:
+    with Journal(settings.output, fresh=settings.fresh) as journal:
         queries = partial(track, description="queries", console=console)
         measured = measure(
             planned.groups,
@@ -114,7 +116,7 @@ def _measured(settings: Evaluation, collection: Collection, console: Console) ->
         baseline=settings.baseline,
         relevance_level=settings.relevance_level,
         memory=memory,
-        notes=planned.notes,
+        notes=(*journal.taken_over(), *planned.notes),
         left_out=failed,
         limits=settings.limits,
     )

@@ -22,8 +22,9 @@ from haystack_ce_ranker.evaluation.judging.results import RESULTS_VERSION, Resul
 from haystack_ce_ranker.evaluation.judging.segments import Features, Segments, features, judge
 from haystack_ce_ranker.evaluation.judging.systems import Description, Kind
 from haystack_ce_ranker.evaluation.judging.verdict import verdict
+from haystack_ce_ranker.evaluation.running.contents import key_of, system_key
 from haystack_ce_ranker.evaluation.running.graphs import PipelineError, one_line
-from haystack_ce_ranker.evaluation.running.groups import SystemGroup, key_of
+from haystack_ce_ranker.evaluation.running.groups import SystemGroup
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.evaluation.running.sweep import Variant
 from haystack_ce_ranker.machine.energy import IDLE, UNCOUNTED
@@ -104,7 +105,7 @@ def _ask(
         for query_id in track(list(entries)):
             found: dict[str, Observation] = {}
             for group in groups:
-                plain = journal.get(group.key, entries[query_id])
+                plain = journal.get(group.key, entries[query_id], counts=True)
                 if plain is None:
                     plain = [one.plain() for one in group.observe(query_id, found)]
                     journal.note(group.key, entries[query_id], plain)
@@ -197,8 +198,8 @@ def memory_by_batch(
     left_out: list[LeftOut] = []
     pairs = list(dict.fromkeys((one.model, one.backend) for one in swept))
     for model, backend, batch_tokens in track([(*pair, size) for pair in pairs for size in BATCH_TOKENS]):
-        key = key_of("memory", model, backend, batch_tokens)
-        found = journal.get(key, "peak")
+        key = system_key("memory", model, backend, batch_tokens)
+        found = journal.get(key, "peak", counts=True)
         if found is None:
             try:
                 found = asdict(peak_megabytes(model, backend, batch_tokens))

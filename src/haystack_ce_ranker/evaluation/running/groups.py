@@ -5,10 +5,7 @@ A group says what it did for one query as observations, one a system. It is prep
 before it is asked, and only if somebody asks. `sweep.py` decides which groups there are; `experiments.py` asks them.
 """
 
-import hashlib
-import json
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +18,7 @@ from haystack_ce_ranker.evaluation.data.collections import Collection, Run
 from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Passage
 from haystack_ce_ranker.evaluation.judging.observations import READ, Observation
 from haystack_ce_ranker.evaluation.judging.systems import Description, Kind, Stage
+from haystack_ce_ranker.evaluation.running.contents import key_of, system_key
 from haystack_ce_ranker.evaluation.running.filling import candidates_of
 from haystack_ce_ranker.evaluation.running.parts import devices_of, remote_parts
 from haystack_ce_ranker.evaluation.running.pipelines import MeasuredPipeline, PipelineOutput
@@ -31,7 +29,6 @@ from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanke
 
 WEIGHTS = {"cross_encoder": 0.8, "bm25": 0.2}  # the default blend, by the joiner's inputs
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _WARM_UP = "which text is this"
 
 Found = Mapping[str, Observation]
@@ -69,12 +66,6 @@ class SystemGroup(ABC):
     @abstractmethod
     def observe(self, query_id: str, found: Found) -> list[Observation]:
         """Do a query and return what each system did; `found` holds what earlier groups' systems did, by name."""
-
-
-def key_of(*parts: Any) -> str:
-    """Return a short key for plain values, without UUIDs: an unnamed in-memory store has a new one each time."""
-    text = _UUID.sub("", json.dumps(parts, sort_keys=True, default=str))
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 class GivenRun(SystemGroup):
@@ -126,7 +117,8 @@ class PipelineGroup(SystemGroup):
         self._elsewhere: tuple[str, ...] = ()
         self.names = tuple(self._names.values())
         run_key = candidates.key if candidates is not None else None
-        self.key = key_of("pipeline", measured.pipeline.to_dict(), list(self._names), run_key, collection_key)
+        described = measured.pipeline.to_dict()
+        self.key = system_key("pipeline", described, measured.source, list(self._names), run_key, collection_key)
 
     def prepare(self) -> None:
         done = self._measured.prepare(self._collection)
@@ -198,7 +190,7 @@ class RerankGroup(SystemGroup):
         self._collection = collection
         self._joiner = HybridScoreJoiner(WEIGHTS)
         blend = {name: one.spec() for name, one in self._joiner.normalizations.items()}
-        self.key = key_of("rerank", key, ranker.to_dict(), self._joiner.to_dict(), blend, list(depths))
+        self.key = system_key("rerank", key, ranker.to_dict(), self._joiner.to_dict(), blend, list(depths))
         self._report: dict[str, Any] = {}
 
     def prepare(self) -> None:

@@ -22,7 +22,7 @@ How a pipeline and a collection meet (the documentation of `evaluate` repeats th
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ class MeasuredPipeline:
     :param ends: The outputs that may hold the result.
     :param stages: The components that make documents.
     :param notes: In words, what was taken out or left out.
+    :param source: The text of its file.
     """
 
     name: str
@@ -93,6 +94,7 @@ class MeasuredPipeline:
     stages: tuple[str, ...]
     notes: tuple[str, ...] = ()
     _query_lists: frozenset[Socket] = field(default_factory=frozenset)
+    source: str = ""
 
     def fill(self, collection: Collection, *, title: str = "content") -> tuple[str, ...]:
         """Fill the pipeline's document stores with the collection and return notes, as `filling.fill` does."""
@@ -174,15 +176,17 @@ def load_pipeline(path: str | Path, *, candidates: bool = False, name: str | Non
     if not path.is_file():
         raise PipelineError(f"there is no pipeline file {path}")
     try:
-        with path.open(encoding="utf-8") as stream:
-            pipeline = Pipeline.load(stream)
-        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+        source = path.read_text(encoding="utf-8")
+        pipeline = Pipeline.loads(source)
+        described = yaml.safe_load(source)
     except Exception as error:
         raise PipelineError(f"{path} is not a pipeline that Haystack can load: {error}") from error
     queries = _declared((described.get("inputs") or {}).get("query"), path, "inputs.query")
     ends = _declared((described.get("outputs") or {}).get("documents"), path, "outputs.documents")
     name = path.stem if name is None else name
-    return measured(pipeline, name=name, candidates=candidates, query_sockets=queries, end=ends[0] if ends else None)
+    end = ends[0] if ends else None
+    found = measured(pipeline, name=name, candidates=candidates, query_sockets=queries, end=end)
+    return replace(found, source=source)
 
 
 def measured(

@@ -159,7 +159,7 @@ def plan(
         groups = [*firsts]
         swept = variants(collection, models=models, backends=backends, strategies=strategies)
         for first, variant in product(firsts, swept):
-            group = _reranker(collection, first, variant, _marks(first, firsts, variant, swept), sorted(depths))
+            group = _reranker(collection, key, first, variant, _marks(first, firsts, variant, swept), sorted(depths))
             groups.append(group)
             optional |= set() if variant.required else {group.key}
             needed.setdefault(variant.model, set()).add(group.key)
@@ -225,8 +225,13 @@ def _marks(first: FirstStage, firsts: Sequence[FirstStage], variant: Variant, sw
 
 
 def _reranker(
-    collection: Collection, first: FirstStage, variant: Variant, marks: Sequence[str], depths: Sequence[int]
+    collection: Collection,
+    key: str,
+    first: FirstStage,
+    variant: Variant,
+    marks: Sequence[str],
+    depths: Sequence[int],
 ) -> RerankGroup:
     names = [f"{' '.join([kind, *marks])}@{depth}" for depth in depths for kind in (Kind.CROSS_ENCODER, Kind.HYBRID)]
     ranker = CrossEncoderRanker(model=variant.model, backend=variant.backend, long_documents=variant.strategy)
-    return RerankGroup(first.names[0], ranker, depths, names, collection, key=first.key)
+    return RerankGroup(first.names[0], ranker, depths, names, collection, key=f"{key} {first.key}")

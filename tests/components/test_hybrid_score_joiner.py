@@ -460,6 +460,23 @@ def test_cosines_beside_logits_are_warned_about_once_unless_they_are_brought_to_
     assert noted(result, "d0")["inputs"]["embedding"]["normalized"] == pytest.approx(14.0)
 
 
+@pytest.mark.parametrize("method", ["weighted_sum", "reciprocal_rank"])
+def test_a_list_whose_scores_rise_is_warned_about_once_as_distances_do(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    distances = documents({f"d{i}": 0.2 + 0.1 * i for i in range(6)})
+    joiner = HybridScoreJoiner({"dense": 0.5, "bm25": 0.5}, method=method)
+    with caplog.at_level(logging.WARNING):
+        joiner.run(dense=distances[:4], bm25=retrieved({"d0": 3.0}))
+        joiner.run(dense=[*distances, *distances[:1]], bm25=retrieved({"d0": 3.0}))
+        joiner.run(dense=distances[::-1], bm25=retrieved({f"d{i}": 1.0 + i for i in range(6)}))
+        assert caplog.messages == []
+        for _ in range(2):
+            joiner.run(dense=distances, bm25=retrieved({"d0": 3.0}))
+    assert len(caplog.messages) == 1
+    assert "scores of input 'dense' rise from its first document to its last (0.2 to 0.7)" in caplog.messages[0]
+
+
 def test_no_warning_for_logits_behind_saturated_probabilities(caplog: pytest.LogCaptureFixture) -> None:
     found = retrieved({f"d{i}": 20.0 - i for i in range(8)})
     ranked = reranked(found, {f"d{i}": 12.0 - 3 * i for i in range(8)}, top_k=8)["documents"]

@@ -1,5 +1,8 @@
 """Tuning: choices that hold on other queries, the frames that are tried, and curves."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from fakes import judged_queries
@@ -11,7 +14,8 @@ from haystack_ce_ranker.fusion.judged import (
     measure,
     split,
 )
-from haystack_ce_ranker.fusion.tuning import learning_curve, standard_frames, tune, weight_curve
+from haystack_ce_ranker.fusion.normalizers import AUTO
+from haystack_ce_ranker.fusion.tuning import _Search, learning_curve, standard_frames, tune, weight_curve
 
 RAW = Frame("none", {})
 DEFAULT = Setting(RAW, {"bm25": 0.2, "ce": 0.8})
@@ -91,3 +95,22 @@ def test_the_curve_over_a_weight_says_where_it_leaves_the_input_alone() -> None:
     assert curve[-1].value.mean == pytest.approx(alone.mean())
     assert curve[0].gain.mean == pytest.approx((first - alone).mean())
     assert curve[0].gain.low > 0.0
+
+
+def test_tuning_also_tries_what_a_joiner_does_untuned() -> None:
+    """A joiner that adds cosines as they are is told to use the default, which brings them to a scale."""
+    judged = [
+        replace(query, lists={"bm25": query.lists["bm25"], "dense": _as_cosines(query.lists["ce"])})
+        for query in judged_queries(60, bm25=1.5, ce=2.5)
+    ]
+    found = tune(judged, Setting(RAW, {"bm25": 0.5, "dense": 0.5}), frames=None)
+    tried = _Search.over(judged, Setting(RAW, {"bm25": 0.5, "dense": 0.5}), None, 4)
+    assert [frame.label for frame in tried.frames[:2]] == ["none", "auto"]
+    assert found.held_out.mean() > measure(judged, Setting(RAW, {"bm25": 0.5, "dense": 0.5})).mean() + 0.05
+    own = Setting(Frame("default", dict.fromkeys(("bm25", "dense"), AUTO)), {"bm25": 0.5, "dense": 0.5})
+    assert "auto" not in [frame.label for frame in _Search.over(judged, own, None, 4).frames]  # not twice
+
+
+def _as_cosines(listed: ScoredList) -> ScoredList:
+    scores = np.asarray(listed.scores, dtype=np.float64)
+    return ScoredList(listed.ids, 0.5 + 0.01 * scores)

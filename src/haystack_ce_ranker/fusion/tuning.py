@@ -6,7 +6,7 @@ Judged queries in, settings and figures out. `evaluation.commands.tune_joiner` r
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from haystack_ce_ranker.fusion.judged import (
     split,
 )
 from haystack_ce_ranker.fusion.normalizers import (
+    AUTO,
     NONE,
     RANK_CONSTANT,
     FloatArray,
@@ -70,8 +71,8 @@ def tune(
     they are better by 1.64 standard errors of the paired difference. It takes a blend only if that is better by one
     standard error than the default's heaviest input alone.
 
-    :param frames: Frames beside the default's own; None: see `standard_frames`. A `logistic` frame is fitted anew on
-        the training queries of each fold.
+    :param frames: Frames beside the default's own; None: `auto` and `standard_frames`. A `logistic` frame is fitted
+        anew on the training queries of each fold.
     :param steps: Of the grid; None: see `default_steps`.
     :param folds: At most as many as there are queries.
     """
@@ -192,14 +193,17 @@ class _Search:
         if len(queries) < 2:
             raise ValueError(f"tuning needs at least 2 judged queries, but got {len(queries)}")
         grid = WeightGrid.around(default.weights, steps)
-        given = standard_frames(queries, grid.names) if frames is None else list(frames)
-        fixed = [default.frame, *(frame for frame in given if frame != default.frame and frame.label != "logistic")]
+        untuned = Frame(AUTO.name, dict.fromkeys(grid.names, AUTO))
+        given = [untuned, *standard_frames(queries, grid.names)] if frames is None else list(frames)
+        own = default.frame
+        others = [frame for frame in given if frame.label != "logistic" and replace(frame, label=own.label) != own]
+        fixed = [own, *others]
         fitted = any(frame.label == "logistic" for frame in given)
         measured = [ndcg(queries, grid.names, frame, grid.rows) for frame in fixed]
-        own = max(grid.names, key=lambda name: default.weights[name])
-        alone = [float(name == own) for name in grid.names]
-        heaviest = int(np.argmax((grid.rows == alone).all(axis=1)))
-        return cls(queries, grid, fixed, measured, fitted, heaviest)
+        heaviest = max(grid.names, key=lambda name: default.weights[name])
+        alone = [float(name == heaviest) for name in grid.names]
+        row = int(np.argmax((grid.rows == alone).all(axis=1)))
+        return cls(queries, grid, fixed, measured, fitted, row)
 
     def choose(self, training: IntArray) -> Setting:
         """Choose on these queries; see `tune`."""

@@ -39,6 +39,7 @@ LAYERS = (
     f"{ENGINE}.provenance",
     f"{ENGINE}.checks",
     f"{ENGINE}.compiling",
+    f"{ENGINE}.forking",
     f"{ENGINE}.pictures",
 )
 """All layers, the topmost first: a module may import modules of its own layer and of those below."""

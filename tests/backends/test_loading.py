@@ -1,5 +1,7 @@
 """The table of runtimes: loading by name, clear errors, and a runtime added in one line."""
 
+import os
+import subprocess
 import sys
 from importlib import import_module
 from types import SimpleNamespace
@@ -78,3 +80,39 @@ def test_a_model_that_is_nowhere_names_what_was_tried(name, package):
     pytest.importorskip(package)
     with pytest.raises(ModelNotFoundError, match=r"no/such-model.*tried the folder .*hub"):
         loading.load(name, ModelOptions("no/such-model"))
+
+
+FIRST_QUERY = """
+import builtins, sys, time
+from haystack import Document
+from haystack_ce_ranker import CrossEncoderRanker
+
+ranker = CrossEncoderRanker(model=sys.argv[1], backend=sys.argv[2], threads=2)
+imported = builtins.__import__
+
+def slow(name, *args, **kwargs):
+    if name.partition(".")[0] == "numpy":
+        time.sleep(0.05)  # another thread gets the GIL
+    return imported(name, *args, **kwargs)
+
+ranker.warm_up()
+builtins.__import__ = slow
+found = ranker.run("the hut", [Document(content=f"the hut {number}") for number in range(8)])
+print(len(found["documents"]))
+"""
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnx", "torch"])
+def test_threads_that_meet_a_runtime_first_never_freeze_the_process(request, tiny_bert, name):
+    """A native module that imports numpy at its first call can freeze all threads, so one thread calls it first."""
+    pytest.importorskip(loading.BACKENDS[name].package)
+    model = tiny_bert if name == "torch" else request.getfixturevalue({"openvino": "ir", "onnx": "float_onnx"}[name])
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_QUERY, model, name],
+        env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,  # a frozen process would wait for ever
+    )
+    assert done.stdout.split() == ["8"], done.stderr

@@ -160,8 +160,15 @@ def test_learnt_sizes_are_kept_by_key_and_only_fall():
 def test_other_errors_and_wrong_values_are_errors():
     model = Model()
     model.logits = lambda batch: np.full(len(batch.pairs), np.inf)
-    with pytest.raises(ValueError, match="not finite for 2 of 2 pairs in float32"):
-        PairRunner(model).run(pairs_of([3, 3]), ScoringCost())
+    for model.name, model.dtype, remedy in [
+        ("torch", "float32", "its weights are damaged, or too large for it"),
+        ("torch", "bfloat16", "try dtype='float32'"),
+        ("openvino", "float16", "try dtype='float32'"),
+        ("openvino", "int8", "use a file that holds float32"),
+        ("onnx", "float16", "use a file that holds float32"),
+    ]:
+        with pytest.raises(ValueError, match=f"not finite for 2 of 2 pairs in {model.dtype}; {remedy}"):
+            PairRunner(model).run(pairs_of([3, 3]), ScoringCost())
     with pytest.raises(MemoryError, match="single pair of 30 tokens does not fit into the memory of cpu"):
         PairRunner(Model(room=10)).run(pairs_of([30]), ScoringCost())
     with pytest.raises(ValueError, match="batch_size must be a whole number >= 1 or None"):

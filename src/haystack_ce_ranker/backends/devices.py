@@ -4,14 +4,27 @@ import os
 import sys
 import threading
 
+from haystack_ce_ranker import forking
 
-def pass_lock(device: str) -> threading.Lock:
+
+@forking.cached  # one for the process: models that share a device do not know of each other
+def pass_lock(device: str) -> threading.Lock:  # noqa: ARG001 - the key
     """Return the lock of a device: forward passes there run one at a time, whichever model they belong to."""
-    return _pass_locks.setdefault(device, threading.Lock())
+    return threading.Lock()
 
 
-# One for the process: models that share a device do not know of each other.
-_pass_locks: dict[str, threading.Lock] = {}
+def require_process_of(device: str, process: int) -> None:
+    """
+    Check that a model on a device is used in the process that loaded it.
+
+    :param process: The id of that process.
+    :raises RuntimeError: If this process was forked from it and the device is no CPU.
+    """
+    if not device.startswith("cpu") and process != os.getpid():
+        raise RuntimeError(
+            f"the model was loaded on {device} before this process was forked, and a forked process cannot use "
+            "what its parent has there: load the model after the fork, or start workers with 'spawn'."
+        )
 
 
 def allowed_cpus() -> int:

@@ -7,16 +7,16 @@ made here.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends.devices import allowed_cpus
 from haystack_ce_ranker.backends.onnx_file import read_onnx
-from haystack_ce_ranker.backends.protocol import Batch
+from haystack_ce_ranker.backends.protocol import Backend, Batch
 
 # Enough to keep every thread busy until near the end, and few enough to keep a deadline.
 BATCH_TOKENS_PER_THREAD = 1024
@@ -45,14 +45,31 @@ class OneByOne:
 
     def __init__(self, threads: int | None) -> None:
         self.threads = threads if threads is not None else allowed_cpus()
-        self._pool = _pool(self.threads)
+
+    @property
+    def _pool(self) -> ThreadPoolExecutor:
+        return _pool(self.threads)
 
     def logits(self, batch: Batch, run: Run) -> NDArray[np.float32]:
         """Return the logit that `run` finds for each pair, shape (pairs,)."""
-        return np.concatenate(list(self._pool.map(run, (Batch([pair], batch.pad_id) for pair in batch.pairs))))
+        with forking.uninterrupted():
+            return np.concatenate(list(self._pool.map(run, (Batch([pair], batch.pad_id) for pair in batch.pairs))))
 
 
-@cache  # one pool for the process: two pools of one size would run twice the threads that were asked for
+def run_first_pair(backend: Backend) -> None:
+    """
+    Run one pair of a model that has just been loaded.
+
+    The first call of a native module may import another module with a lock held. A second thread that makes the same
+    call waits for that lock, and holds the interpreter's lock, which the first one waits for. So one thread alone makes
+    the first call.
+    """
+    tokenizer = backend.tokenizer
+    query, document = tokenizer.encode(["a question", "an answer"])
+    backend.logits(Batch([tokenizer.format.pack(query.ids, document.ids)], tokenizer.pad_id))
+
+
+@forking.cached  # one pool for the process: two pools of one size would run twice the threads that were asked for
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="ce-ranker")
 

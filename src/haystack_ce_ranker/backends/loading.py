@@ -5,11 +5,15 @@ Each runtime has a file that offers `load(options) -> Backend`; no other file im
 file, its line in `BACKENDS`, and a test. Everything that lists, checks or tries runtimes reads the table.
 """
 
+import threading
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends.model_files import DTYPE_KWARGS, DTYPES, ModelOptions
 from haystack_ce_ranker.checks import choice
 
@@ -53,8 +57,19 @@ def load(name: str, options: ModelOptions) -> "Backend":
     :raises ModelNotFoundError: If the model is in none of the places where it was looked for.
     """
     choice("backend", name, BACKENDS)
-    backend: Backend = import_module(BACKENDS[name].module).load(with_one_dtype(options))
-    return backend
+    return forking.in_own_thread(partial(_load, name, with_one_dtype(options)))
+
+
+def _load(name: str, options: ModelOptions) -> "Backend":
+    """Import a runtime and load a model, one at a time. A fork by another thread waits meanwhile."""
+    with forking.uninterrupted(), _loading():
+        backend: Backend = import_module(BACKENDS[name].module).load(options)
+        return backend
+
+
+@forking.cached  # one for the process: a load may load with another runtime
+def _loading() -> AbstractContextManager[Any]:
+    return threading.RLock()
 
 
 def with_one_dtype(options: ModelOptions) -> ModelOptions:

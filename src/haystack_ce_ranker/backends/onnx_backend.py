@@ -7,6 +7,7 @@ rounds activations on one scale for a whole batch, which moved logits by 0.13 on
 """
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends.configuration import BESIDE, load_config, load_tokenizer, position_limit
-from haystack_ce_ranker.backends.devices import pass_lock
+from haystack_ce_ranker.backends.devices import pass_lock, require_process_of
 from haystack_ce_ranker.backends.exported import (
     BATCH_TOKENS_PER_THREAD,
     OneByOne,
     one_logit_each,
+    run_first_pair,
     stored_dtype,
 )
 from haystack_ce_ranker.backends.model_files import HUB_KWARGS, ModelOptions, find_files
@@ -55,6 +58,7 @@ class OnnxBackend:
     ) -> None:
         self._session = session
         self._signature = signature
+        self._process = os.getpid()
         self.dtype = dtype
         self.tokenizer = PairTokenizer(tokenizer)
         self.max_length = position_limit(config)
@@ -72,7 +76,8 @@ class OnnxBackend:
         """Return the model's raw output for each pair, shape (pairs,)."""
         if not self.pads:
             return self._one_by_one.logits(batch, self._run)
-        with pass_lock(self.device):
+        require_process_of(self.device, self._process)
+        with forking.uninterrupted(), pass_lock(self.device):
             return self._run(batch)
 
     def _run(self, batch: Batch) -> NDArray[np.float32]:
@@ -96,13 +101,7 @@ def load(options: ModelOptions) -> OnnxBackend:
     :raises ModelNotFoundError: If the model has no ONNX file.
     :raises ValueError: If it is not a cross-encoder with one output label, or `dtype` is not what the file holds.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(
-            "backend='onnx' needs onnxruntime, which is not installed: pip install \"ce-ranker-haystack[onnx]\"."
-        ) from error
-
+    onnxruntime = import_onnxruntime()
     refuse_others("model_kwargs", options.model_kwargs, TAKEN, "backend='onnx'")
     if (options.device or "cpu").partition(":")[0] not in ("cpu", "cuda"):
         raise ValueError(
@@ -141,7 +140,9 @@ def load(options: ModelOptions) -> OnnxBackend:
         logger.warning("%s runs on the CPU and not on %s: %s.", file, options.device, reason)
     signature = Signature(_ports(session.get_inputs()), _ports(session.get_outputs()), config, options.model)
     tokenizer = load_tokenizer(str(folder), options)
-    return OnnxBackend(session, signature, tokenizer, config, dtype=dtype, threads=options.threads)
+    backend = OnnxBackend(session, signature, tokenizer, config, dtype=dtype, threads=options.threads)
+    run_first_pair(backend)
+    return backend
 
 
 def _ports(described: Sequence[Any]) -> list[Port]:
@@ -152,6 +153,21 @@ def _ports(described: Sequence[Any]) -> list[Port]:
         sizes = tuple(size if isinstance(size, int) and size > 0 else None for size in one.shape)
         ports.append(Port(one.name, _NUMPY.get(kind, kind), sizes))
     return ports
+
+
+def import_onnxruntime() -> Any:
+    """
+    Import onnxruntime, whose telemetry is off unless the environment already says otherwise; see `backends`.
+
+    :raises ImportError: If it is not installed. The error names the extra.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(
+            "backend='onnx' needs onnxruntime, which is not installed: pip install \"ce-ranker-haystack[onnx]\"."
+        ) from error
+    return onnxruntime
 
 
 def _has_exact_int8() -> bool:

@@ -12,21 +12,25 @@ import queue
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from haystack_ce_ranker.backends import export, onnx_backend
+from haystack_ce_ranker import forking
+from haystack_ce_ranker.backends import export, loading, onnx_backend
 from haystack_ce_ranker.backends.configuration import BESIDE, load_config, load_tokenizer, position_limit
 from haystack_ce_ranker.backends.exported import (
     BATCH_TOKENS_PER_THREAD,
     OneByOne,
     one_logit_each,
+    run_first_pair,
     stored_dtype,
 )
 from haystack_ce_ranker.backends.model_files import (
@@ -76,7 +80,13 @@ class ConversionError(ValueError):
 
 
 class OpenVinoBackend:
-    """See `Backend`."""
+    """
+    See `Backend`.
+
+    A compiled model has threads of its own, which a forked child lacks. So a child loads the model again.
+
+    :param reload: Loads the same model again.
+    """
 
     name = "openvino"
     device = "cpu"
@@ -90,6 +100,7 @@ class OpenVinoBackend:
         signature: Signature,
         dtype: str,
         one_by_one: OneByOne,
+        reload: Callable[[], Any],
         max_length: int | None,
         query_prompt: str = "",
     ) -> None:
@@ -100,13 +111,35 @@ class OpenVinoBackend:
         self.batch_tokens = BATCH_TOKENS_PER_THREAD * one_by_one.threads
         self._signature = signature
         self._one_by_one = one_by_one
+        self._reload = reload
+        self._reloading = threading.Lock()
+        self._all_requests = [compiled.create_infer_request() for _ in range(one_by_one.threads)]
+        self._compiled: Any | None = compiled
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(one_by_one.threads):
-            self._requests.put(compiled.create_infer_request())
+        for request in self._all_requests:
+            self._requests.put(request)
+        forking.renewed(self)
+
+    def after_fork(self) -> None:
+        """Give up the model of the parent, whose threads are gone; see `forking`."""
+        for parents in (self._compiled, *self._all_requests):
+            forking.keep_for_ever(parents)  # destroying them would end the process
+        self._compiled = None
+        self._reloading = threading.Lock()
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """Return the model's raw output for each pair, shape (pairs,)."""
+        if self._compiled is None:
+            self._load_again()
         return self._one_by_one.logits(batch, self._run)
+
+    def _load_again(self) -> None:
+        with self._reloading:
+            if self._compiled is None:
+                logger.info("this process was forked after OpenVINO had loaded the model, which is loaded again.")
+                again = self._reload()
+                self._all_requests, self._requests = again._all_requests, again._requests
+                self._compiled = again._compiled
 
     def _run(self, batch: Batch) -> NDArray[np.float32]:
         arrays = self._signature.arrays(batch)
@@ -158,14 +191,17 @@ def load(options: ModelOptions) -> OpenVinoBackend:
     model = _read(core, file)
     signature = _signature(model, config, options.model)
     one_by_one = OneByOne(options.threads)
-    return OpenVinoBackend(
+    backend = OpenVinoBackend(
         _compile(core, model, dtype, one_by_one.threads, options.model_kwargs.get("ov_config", {})),
         PairTokenizer(load_tokenizer(str(folder), options)),
         signature=signature,
         dtype=dtype,
         one_by_one=one_by_one,
+        reload=partial(loading.load, OpenVinoBackend.name, options),
         max_length=position_limit(config),
     )
+    run_first_pair(backend)
+    return backend
 
 
 def _read(core: Any, file: Path) -> Any:
@@ -262,6 +298,7 @@ def _load_converted(core: Any, options: ModelOptions) -> OpenVinoBackend:
             signature=signature,
             dtype=precision,
             one_by_one=one_by_one,
+            reload=partial(loading.load, OpenVinoBackend.name, options),
             max_length=exact.max_length,
             query_prompt=exact.query_prompt,
         )

@@ -8,9 +8,11 @@ faster. The GPU paths have run on one H100; benchmarks/speed.md has the figures.
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends.configuration import position_limit, require_useful_tokenizer_kwargs, stores_quantised
-from haystack_ce_ranker.backends.devices import pass_lock
+from haystack_ce_ranker.backends.devices import pass_lock, require_process_of
 from haystack_ce_ranker.backends.first_token import first_tokens_only, part_behind_the_last_attention
 from haystack_ce_ranker.backends.float32_head import keep_head_in_float32
 from haystack_ce_ranker.backends.loading import BACKENDS
@@ -82,6 +85,7 @@ class TorchBackend:
         self.batch_tokens = BATCH_TOKENS.get(self._device.type, _FALLBACK_BATCH_TOKENS)
         self.query_prompt = _saved_prompt(cross_encoder, self.tokenizer)
         self._threads = options.threads
+        self._process = os.getpid()
         self._last_part = part_behind_the_last_attention(self._model)
         self._packed: PackedForm | None = None
         if packed or (packed is None and self._device.type == "cuda" and self._packs_faster()):
@@ -94,9 +98,19 @@ class TorchBackend:
 
     def start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
         """Queue a batch on a GPU, and return a function that waits for its logits. On CPU they are there at once."""
+        return forking.in_own_thread(partial(self._start, batch))
+
+    def _start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
+        require_process_of(self.device, self._process)
         inputs = {name: self._moved(value) for name, value in self._inputs(batch).items()}
         padded_only = self._last_part if self._packed is None else None
-        with pass_lock(self.device), _threads(self._threads), first_tokens_only(padded_only), torch.inference_mode():
+        with (
+            forking.uninterrupted(),
+            pass_lock(self.device),
+            _threads(self._threads),
+            first_tokens_only(padded_only),
+            torch.inference_mode(),
+        ):
             output: torch.Tensor = self._model(**inputs).logits[:, 0].float()
             if self._device.type != "cuda":
                 values: NDArray[np.float32] = output.cpu().numpy()

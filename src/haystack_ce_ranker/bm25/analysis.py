@@ -21,6 +21,7 @@ from typing import Any
 
 import Stemmer
 
+from haystack_ce_ranker import forking
 from haystack_ce_ranker.bm25 import words as reading
 from haystack_ce_ranker.bm25.words import DEFAULT_TOKENIZATION_REGEX, RULES, Reader
 
@@ -67,7 +68,8 @@ def languages() -> tuple[str, ...]:
 def _listed(language: str | None) -> frozenset[str]:
     if language not in _STOP_WORDS:
         return frozenset()
-    from bm25s import stopwords  # here, because bm25s loads numba
+    with forking.uninterrupted():
+        from bm25s import stopwords  # here, because bm25s loads numba
 
     return frozenset(map(reading.normalize, getattr(stopwords, _STOP_WORDS[language])))
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from haystack_ce_ranker import forking
 from haystack_ce_ranker.bm25.analysis import Analysis, number_terms
 
 
@@ -75,9 +76,11 @@ EMPTY_BLOCK = Block({}, np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0
 NO_RECENT = Recent({}, np.zeros(0, np.int32), np.zeros(1, np.int64))
 
 
+@forking.cached
 def kernels() -> ModuleType:
     """Return the compiled loops; the first call in a process loads numba, the first on a machine compiles."""
-    from haystack_ce_ranker.bm25 import kernels as compiled
+    with forking.uninterrupted():
+        from haystack_ce_ranker.bm25 import kernels as compiled
 
     return compiled
 

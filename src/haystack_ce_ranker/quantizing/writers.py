@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from haystack_ce_ranker.backends import onnx_backend
 from haystack_ce_ranker.backends.export import input_names, quiet, traceable
 
 LARGEST_ONNX = 2_000_000_000  # bytes of one ONNX file, a limit of protobuf
@@ -29,7 +30,8 @@ def write_onnx(exact: Any, folder: Path) -> None:
     """
     try:
         import onnx  # noqa: F401
-        import onnxruntime
+
+        onnxruntime = onnx_backend.import_onnxruntime()
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError as error:
         raise ImportError(

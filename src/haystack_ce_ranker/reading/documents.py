@@ -16,6 +16,7 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
+from haystack_ce_ranker import forking
 from haystack_ce_ranker.checks import whole_number
 from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
 from haystack_ce_ranker.tokenizing.tokens import Ids, Tokens
@@ -78,8 +79,13 @@ class DocumentEncoder:
     def __init__(self, tokenizer: PairTokenizer, *, cache_tokens: int = 2_000_000) -> None:
         cache_tokens = whole_number("cache_tokens", cache_tokens, least=0)
         self._tokenizer = tokenizer
-        self._cache: LRUCache[bytes, EncodedDocument] = LRUCache(max(cache_tokens, 1), getsizeof=len_or_one)
         self._cache_tokens = cache_tokens
+        self.after_fork()
+        forking.renewed(self)
+
+    def after_fork(self) -> None:
+        """Begin with an empty cache; see `forking`. Another thread may have been changing the old one."""
+        self._cache: LRUCache[bytes, EncodedDocument] = LRUCache(max(self._cache_tokens, 1), getsizeof=len_or_one)
         self._lock = threading.Lock()
 
     def encode(self, documents: Sequence[DocumentText]) -> list[EncodedDocument]:

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from cachetools import LRUCache
 
+from haystack_ce_ranker import forking
 from haystack_ce_ranker.checks import whole_number
 
 Value = TypeVar("Value")
@@ -25,8 +26,13 @@ class ScoreCache(Generic[Value]):
     """
 
     def __init__(self, size: int) -> None:
-        whole_number("cache_size", size)
-        self._kept: LRUCache[Hashable, Value] = LRUCache(size)
+        self._size = whole_number("cache_size", size)
+        self.after_fork()
+        forking.renewed(self)
+
+    def after_fork(self) -> None:
+        """Begin empty, with nothing that others compute; see `forking`."""
+        self._kept: LRUCache[Hashable, Value] = LRUCache(self._size)
         self._computing: dict[Hashable, Future[Value]] = {}
         self._lock = threading.Lock()
 

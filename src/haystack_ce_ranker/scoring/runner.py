@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends.protocol import Asynchronous, Backend, Batch
 from haystack_ce_ranker.scoring.batching import plan_batches
 from haystack_ce_ranker.scoring.scores import ScoringCost
@@ -46,6 +47,11 @@ class LearntBatchSizes:
 
     def __init__(self) -> None:
         self._tokens: dict[tuple[str, ...], int] = {}
+        self.after_fork()
+        forking.renewed(self)
+
+    def after_fork(self) -> None:
+        """Make the lock anew; see `forking`. What was learnt stays true."""
         self._lock = threading.Lock()
 
     def affordable(self, key: tuple[str, ...], tokens: int) -> int:
@@ -249,7 +255,7 @@ class PairRunner:
         if not np.isfinite(values).all():
             raise ValueError(
                 f"model returned scores that are not finite for {int((~np.isfinite(values)).sum())} of "
-                f"{len(values)} pairs in {self.backend.dtype}; try dtype='float32'."
+                f"{len(values)} pairs in {self.backend.dtype}; {_remedy(self.backend)}."
             )
 
     def _count(self, lengths: NDArray[np.int64], seconds: float, cost: ScoringCost) -> None:
@@ -261,3 +267,12 @@ class PairRunner:
         cost.batches += 1
         cost.tokens += tokens
         cost.slots += int(lengths.max()) * len(lengths) if self.backend.pads else tokens
+
+
+def _remedy(backend: Backend) -> str:
+    """Say what to do about scores that are not finite."""
+    if backend.dtype == "float32":
+        return "its weights are damaged, or too large for it: use another copy of the model, or another model"
+    if backend.dtype == "int8" or backend.name == "onnx":  # these compute in what the file holds
+        return "use a file that holds float32"
+    return "try dtype='float32'"

@@ -5,12 +5,12 @@ Texts to tokens: by the tokenizer itself, or word by word from a table where tha
 """
 
 import json
-import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from haystack_ce_ranker import forking
 from haystack_ce_ranker.tokenizing.tokens import LONG_WORDS, Tokens, read_whole
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ MANY_ADDED = 100
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
-_loading = threading.RLock()
-if hasattr(os, "register_at_fork"):
-    # Without this, a child forked while another thread imports and compiles would wait for that thread for ever.
-    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
+
+@forking.cached
+def _loading() -> threading.Lock:
+    return threading.Lock()
 
 
 class TextEncoder:
@@ -73,7 +73,7 @@ class TextEncoder:
         """
         if not self.by_words:
             raise ValueError("the tokenizer does not read word by word, so it has no table of words; use `encode`.")
-        with _loading:
+        with forking.uninterrupted(), _loading():
             if self._table is None:
                 from haystack_ce_ranker.tokenizing.word_table import WordTable  # compiles, or loads what was compiled
 

@@ -8,7 +8,6 @@ what that saves. A word that is one token comes from the vocabulary. The tokeniz
 Importing this module imports numba, and compiles the loops or loads them from the cache.
 """
 
-import os
 import re
 import secrets
 import string
@@ -16,11 +15,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
+from haystack_ce_ranker import forking
 from haystack_ce_ranker.tokenizing import word_kernels
 from haystack_ce_ranker.tokenizing.tokens import LONG_WORDS, Ids, Tokens, read_whole
 
@@ -34,19 +33,6 @@ _PARTS, _FEW_WORDS = 8, 100  # the tokenizer reads new words as up to 8 texts, i
 _SPACES = " \t\n\r"  # other spaces of Unicode may be control characters to a tokenizer, which drops those
 _CODE_POINTS = "utf-32-le"
 _NOTHING = "(?!)"  # matches nowhere
-
-
-_tables: "WeakSet[WordTable]" = WeakSet()
-
-
-def _renew_locks() -> None:
-    """Give each table of a forked child a lock of its own: the thread that held the old one stayed in the parent."""
-    for table in _tables:
-        table._lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class WordTable:
@@ -93,8 +79,12 @@ class WordTable:
         self._token_firsts = self._seed_firsts
         self._tokens = self._seed_tokens
         self._sound = False  # whether all words in the table have their tokens
+        self.after_fork()
+        forking.renewed(self)
+
+    def after_fork(self) -> None:
+        """Make the lock anew; see `forking`. The next text finds out whether the table is sound."""
         self._lock = threading.Lock()
-        _tables.add(self)
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """Encode texts as the tokenizer does, without special tokens."""

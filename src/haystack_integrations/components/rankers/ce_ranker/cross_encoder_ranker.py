@@ -18,7 +18,7 @@ from haystack import Document, component, default_from_dict, default_to_dict, lo
 from haystack.utils import ComponentDevice, Secret
 from haystack.utils.hf import deserialize_hf_model_kwargs
 
-from haystack_ce_ranker import checks
+from haystack_ce_ranker import checks, forking
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.devices import give_back_reserve
 from haystack_ce_ranker.backends.model_files import ModelOptions
@@ -46,7 +46,6 @@ from haystack_integrations.components.rankers.ce_ranker.report import (
 
 logger = logging.getLogger(__name__)
 
-_LOADING = threading.Lock()  # of the module: a lock on the instance would make copy.deepcopy(component) fail
 _BATCH_SIZES = LearntBatchSizes()  # of all rankers: they share the memory of this process's devices
 _MANY_CANDIDATES = 200  # with more, most of the time goes to documents that do not reach the top
 
@@ -238,6 +237,17 @@ class CrossEncoderRanker:
             outputs["passages"] = list[Document]
         component.set_output_types(self, **outputs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what `pickle` keeps: all but the model, which the process that unpickles loads again."""
+        return {**vars(self), "_scorer": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CrossEncoderRanker":
+        """Copy the component; the copy shares the loaded model."""
+        clone = type(self).__new__(type(self))
+        memo[id(self)] = clone
+        vars(clone).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        return clone
+
     def _get_telemetry_data(self) -> dict[str, Any]:
         return {"model": self.model, "backend": self.backend}
 
@@ -278,7 +288,7 @@ class CrossEncoderRanker:
 
     def close(self) -> None:
         """Release the model; runs that have begun end with it, and a later run loads it again."""
-        with _LOADING:
+        with _loading():
             device = None if self._scorer is None else self._scorer.backend.device
             self._scorer = None
         if device is not None:
@@ -383,7 +393,7 @@ class CrossEncoderRanker:
         """Return the scorer with its model loaded."""
         scorer = self._scorer
         if scorer is None:
-            with _LOADING:
+            with _loading():
                 scorer = self._scorer = self._load() if self._scorer is None else self._scorer
         return scorer
 
@@ -425,6 +435,11 @@ class CrossEncoderRanker:
         fields = [str(document.meta[key]) for key in self.meta_fields_to_embed if document.meta.get(key) is not None]
         header = self.document_prefix + "".join(field + self.embedding_separator for field in fields)
         return DocumentText(content_of(document), header, self.document_suffix)
+
+
+@forking.cached  # one for the process: two rankers that load at once would need the memory of both
+def _loading() -> threading.Lock:
+    return threading.Lock()
 
 
 _PARAMETERS = [name for name in inspect.signature(CrossEncoderRanker.__init__).parameters if name != "self"]

@@ -6,9 +6,7 @@ for what is done in the background. The index itself is `haystack_ce_ranker.bm25
 """
 
 import copy
-import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from haystack import Document, logging
 
+from haystack_ce_ranker import forking
 from haystack_ce_ranker.bm25.analysis import Analysis
 from haystack_ce_ranker.bm25.files import IndexFilesError
 from haystack_ce_ranker.bm25.index import Allowed, BM25Index
@@ -88,14 +87,14 @@ class StoreIndex:
         self._indexed: Indexed | None = None
         self._said: dict[str, str] = {}
         self._failure: str | None = None
-        self._begin()
+        self.after_fork()
+        forking.renewed(self)
 
-    def _begin(self) -> None:
-        """Make what belongs to this object in this process alone: locks and the thread."""
+    def after_fork(self) -> None:
+        """Make what belongs to this object in this process alone: locks and the thread; see `forking`."""
         self._lock = threading.RLock()  # held while the index is made
         self._mask_lock = threading.Lock()
         self._background = Background(self._read_again, self._refresh_seconds)
-        _ALL.add(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "StoreIndex":
         """Return an index of the same store that shares what is built so far and is refreshed on its own."""
@@ -107,11 +106,13 @@ class StoreIndex:
         return clone
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in _OF_A_PROCESS}
+        """Leave out the index: a copy in another process opens or builds its own."""
+        return {name: value for name, value in vars(self).items() if name not in _OF_A_PROCESS} | {"_indexed": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._begin()
+        self.after_fork()
+        forking.renewed(self)
 
     @property
     def is_built(self) -> bool:
@@ -361,17 +362,6 @@ class StoreIndex:
 
 
 _OF_A_PROCESS = ("_lock", "_mask_lock", "_background")
-_ALL: "weakref.WeakSet[StoreIndex]" = weakref.WeakSet()
-
-
-def _begin_again() -> None:
-    """Give all indexes new locks and threads in a child process: a thread that held or was one is not there."""
-    for index in list(_ALL):
-        index._begin()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_again)
 
 
 def _checked(documents: Iterable[Document], check: Callable[[], None]) -> Iterator[Document]:

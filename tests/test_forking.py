@@ -1,0 +1,244 @@
+"""Forks: state that a child makes anew, blocks that a fork waits for, and the thread that came over from the parent."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from haystack_ce_ranker import forking
+from haystack_ce_ranker.backends.devices import pass_lock, require_process_of
+from haystack_ce_ranker.backends.exported import OneByOne
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def in_a_new_process(code, *arguments, **environment):
+    """Run code in a process of its own, and return what it printed; what hangs is an error."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "2", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+RETRIEVING = """
+import multiprocessing, signal, sys, threading
+from haystack import Document
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack_ce_ranker import BM25Retriever
+
+store = InMemoryDocumentStore()
+store.write_documents([Document(id=str(number), content=f"fox number{number}") for number in range(100)])
+retriever = BM25Retriever(store)
+if sys.argv[1] == "used":
+    retriever.run("fox")
+if sys.argv[1] == "held":  # by a thread that does not exist in the child
+    thread = threading.Thread(target=retriever._index._lock.acquire)
+    thread.start()
+    thread.join()
+
+
+def work():
+    signal.alarm(100)  # ends a child that waits for ever
+    for one in (retriever, BM25Retriever(store)):
+        assert [document.id for document in one.run("number7")["documents"]] == ["7"]
+    store.write_documents([Document(id="new", content="goose")])
+    assert [document.id for document in retriever.run("goose")["documents"]] == ["new"]
+
+
+child = multiprocessing.get_context("fork").Process(target=work)
+child.start()
+child.join()
+print(child.exitcode)
+"""
+
+
+@pytest.mark.parametrize("state", ["used", "fresh", "held"])
+def test_a_child_retrieves_with_the_parents_index_and_with_its_own(state):
+    assert in_a_new_process(RETRIEVING, state) == ["0"]
+
+
+def in_a_child(work):
+    """Fork, and return the exit code of a child that does `work`: 0 if that returns True."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if work() is True else 1)
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_child_has_locks_and_pools_of_its_own():
+    lock, pool = pass_lock("a device"), OneByOne(2)._pool
+    assert pass_lock("a device") is lock is not pass_lock("another device")
+    assert OneByOne(2)._pool is pool
+
+    def has_its_own():
+        free = not pass_lock("a device").locked()
+        return free and OneByOne(2)._pool.submit(os.getpid).result(timeout=100) == os.getpid()
+
+    with lock:
+        assert in_a_child(has_its_own) == 0
+    assert pass_lock("a device") is lock
+    assert OneByOne(2)._pool is pool
+
+
+def test_threads_that_ask_at_once_get_the_same_object():
+    started, made = threading.Barrier(4), []
+
+    @forking.cached
+    def slow():
+        made.append(object())
+        return made[-1]
+
+    def ask():
+        started.wait()
+        found.append(slow())
+
+    found = []
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == made * 4
+    assert len(made) == 1
+
+
+def test_an_error_is_not_kept():
+    answers = iter([ZeroDivisionError("first"), 7])
+
+    @forking.cached
+    def made():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with pytest.raises(ZeroDivisionError):
+        made()
+    assert (made(), made()) == (7, 7)
+
+
+class Owner:
+    renewals = 0
+
+    def after_fork(self):
+        self.renewals += 1
+
+
+def test_owners_are_renewed_in_each_child_and_forgotten_when_they_are_gone():
+    owner, gone = Owner(), Owner()
+    forking.renewed(owner)
+    forking.renewed(gone)
+    known = len(forking._owners)
+    del gone
+    assert len(forking._owners) == known - 1
+    assert in_a_child(lambda: owner.renewals == 1 and in_a_child(lambda: owner.renewals == 2) == 0) == 0
+    assert owner.renewals == 0
+
+
+def test_a_fork_waits_for_the_block_of_another_thread_and_lets_it_begin_inner_ones():
+    inside, go_on, done = threading.Event(), threading.Event(), []
+
+    def work():
+        with forking.uninterrupted():
+            inside.set()
+            go_on.wait()
+            with forking.uninterrupted():  # while the fork waits
+                done.append("work")
+
+    def fork():
+        done.append(("child", in_a_child(lambda: done == ["work"])))
+
+    worker, forker = threading.Thread(target=work), threading.Thread(target=fork)
+    worker.start()
+    inside.wait()
+    forker.start()
+    while not forking._gate._forking:
+        pass
+    go_on.set()
+    worker.join()
+    forker.join()
+    assert done == ["work", ("child", 0)]
+    assert not forking._gate._forking
+    assert not forking._gate._inside
+
+
+def test_no_other_thread_begins_a_block_while_a_fork_waits():
+    gate, order = forking._Gate(), []
+    gate.enter()
+
+    def enter():
+        gate.enter()
+        order.append("entered")
+        gate.leave()
+
+    def fork():
+        gate.before_fork()
+        order.append("forked")
+        gate.after_in_parent()
+
+    forker = threading.Thread(target=fork)
+    forker.start()
+    while not gate._forking:
+        pass
+    late = threading.Thread(target=enter)
+    late.start()
+    while not gate._changed._waiters or len(gate._changed._waiters) < 2:  # both wait
+        pass
+    gate.leave()
+    forker.join()
+    late.join()
+    assert order == ["forked", "entered"]
+
+
+def test_a_thread_may_fork_inside_a_block_and_two_threads_may_at_once():
+    both = threading.Barrier(2)
+    codes = []
+
+    def fork():
+        with forking.uninterrupted():
+            both.wait()
+
+            def work():
+                with forking.uninterrupted():
+                    return forking._gate._inside == {threading.get_ident(): 2}
+
+            codes.append(in_a_child(work))
+
+    threads = [threading.Thread(target=fork) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [0, 0]
+
+
+def test_only_the_thread_that_came_over_hands_its_work_to_another_one():
+    here = threading.get_ident()
+    assert forking.in_own_thread(threading.get_ident) == here
+
+    def in_child():
+        others = forking.in_own_thread(threading.get_ident), forking.in_own_thread(threading.get_ident)
+        from_there = forking.in_own_thread(lambda: forking.in_own_thread(threading.get_ident))
+        with pytest.raises(ZeroDivisionError):
+            forking.in_own_thread(lambda: 1 / 0)
+        return others[0] == others[1] == from_there != here
+
+    assert in_a_child(in_child) == 0
+
+
+def test_a_model_on_a_gpu_is_refused_in_a_child_with_the_way_out():
+    require_process_of("cuda:0", os.getpid())
+    require_process_of("cpu", os.getpid() + 1)
+    with pytest.raises(RuntimeError, match="loaded on cuda:0 before .* forked.*after the fork.*'spawn'"):
+        require_process_of("cuda:0", os.getpid() + 1)

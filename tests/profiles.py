@@ -10,7 +10,9 @@ TIMES = {"default": 1, "ci": 1, "long": 20}
 """By what each profile of hypothesis (`--hypothesis-profile`) multiplies the examples that a test asks for."""
 
 SLOW: tuple[str, ...] = (
+    "tests/backends/test_loading.py::test_threads_that_meet_a_runtime_first_never_freeze_the_process",
     "tests/backends/test_openvino_backend.py",
+    "tests/backends/test_other_processes.py",
     "tests/backends/test_packed.py::test_packed_batches_that_score_otherwise_or_fail_are_not_used",
     "tests/bm25/test_files.py::test_a_process_killed_while_it_saves_leaves_an_index_that_opens",
     "tests/cli",
@@ -28,6 +30,8 @@ SLOW: tuple[str, ...] = (
     "tests/quantizing",
     "tests/test_docs.py",
     "tests/test_examples.py",
+    "tests/test_forking.py::test_a_child_retrieves_with_the_parents_index_and_with_its_own",
+    "tests/test_network.py",
     "tests/test_readme.py",
 )
 """Folders, files and single tests that take more than about 1.5 seconds of a CPU: `make check` leaves them out."""

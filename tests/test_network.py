@@ -122,7 +122,7 @@ def in_a_process_that_is_watched(code, *arguments, home: Path, listener: Listene
         "MPLCONFIGDIR",
     )
     kept = {name: value for name, value in os.environ.items() if name.upper() not in switches}
-    proxies = {name: listener.url for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")}
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), listener.url)
     proxies |= {name.lower(): url for name, url in proxies.items()}
     homes = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "XDG_CONFIG_HOME": str(home / ".config")}
     done = subprocess.run(

@@ -17,7 +17,9 @@ from haystack import Document
 from haystack.document_stores.types import DuplicatePolicy
 
 from fake_stores import GatedStore, PlainStore
+from haystack_ce_ranker import forking
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever, refreshing
+from haystack_integrations.components.retrievers.ce_ranker.store_index import StoreIndex
 
 OVERWRITE = DuplicatePolicy.OVERWRITE
 CITY = {"field": "meta.place", "operator": "==", "value": "city"}
@@ -344,18 +346,19 @@ def test_a_copy_made_while_the_store_is_read_is_refreshed_on_its_own(copied, clo
 
 
 def test_an_index_that_is_forgotten_leaves_nothing_behind():
-    from haystack_integrations.components.retrievers.ce_ranker import store_index
+    def indexes():
+        return [owner for owner in forking._owners if isinstance(owner, StoreIndex)]
 
     gc.collect()
-    before = len(store_index._ALL)
+    before = len(indexes())
     retriever = BM25Retriever(PlainStore([document("a")]), refresh_seconds=0)
     retriever.run("car")
     retriever.run("car")
     settle(retriever)
-    assert len(store_index._ALL) == before + 1
+    assert len(indexes()) == before + 1
     del retriever
     gc.collect()
-    assert len(store_index._ALL) == before
+    assert len(indexes()) == before
 
 
 def test_writing_and_asking_at_once_ends_with_everything_found():

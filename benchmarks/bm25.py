@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+import bm25_stores
 import bm25_workers
 import common
 from bm25_workers import SOURCES, TOP_K, bm25s_search, bm25s_tokens, passages, some_queries, spread, times
@@ -411,8 +412,9 @@ PARTS = {
     "growth": growth,
     "component": component,
     "updates": updates,
+    "stores": bm25_stores.stores,
 }
-QUICK = {"documents": "10000", "component_documents": 10_000, "queries": 20}
+QUICK = {"documents": "10000", "component_documents": 10_000, "store_documents": 2000, "queries": 20}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -420,6 +422,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(queries=100, threads=1)
     parser.add_argument("--documents", default="10000,100000,1000000", help="sizes of the recombined collections")
     parser.add_argument("--component-documents", type=int, default=100_000, help="passages of the part `component`")
+    bm25_stores.options(parser)
 
 
 BENCHMARK = common.Benchmark(__file__, __doc__, PARTS, QUICK, options, pin=False)

@@ -10,7 +10,7 @@ from haystack import Document
 from haystack.document_stores.types import DuplicatePolicy
 
 from fake_stores import CutStore, PlainStore
-from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever, listing
+from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever, freshness, listing
 from haystack_integrations.components.retrievers.ce_ranker.listing import IncompleteListingError
 
 EVEN = {"field": "meta.even", "operator": "==", "value": True}
@@ -182,6 +182,30 @@ def test_documents_that_a_store_lost_meanwhile_make_room_for_the_next_best(qdran
         [Document(id="8", content="car", meta={"now": True}, embedding=[1.0, 0.0])], DuplicatePolicy.OVERWRITE
     )
     assert retriever.run("car")["documents"][0].meta["now"] is True
+
+
+def test_points_that_another_program_wrote_are_kept_because_their_ids_do_not_find_them(qdrant):
+    from qdrant_client.http import models
+
+    store = qdrant([])
+    store._client.upsert(
+        store.index,
+        [models.PointStruct(id=i, vector=[1.0, 0.0], payload={"content": f"word{i} common"}) for i in range(1, 9)],
+    )
+    retriever = BM25Retriever(store)
+    assert [one.content for one in retriever.run("word8")["documents"]] == ["word8 common"]
+    assert len(retriever._index._indexed.snapshot.documents) == 8
+    not_first = {"field": "content", "operator": "!=", "value": "word1 common"}
+    assert len(ids(retriever.run("common", filters=not_first))) == 7
+
+
+def test_a_store_class_of_another_release_is_read_as_any_store(monkeypatch):
+    name = f"{PlainStore.__module__}.PlainStore"
+    lacking = freshness.Probe(list, id, needs=("filter_documents", "_scroll_all"))
+    monkeypatch.setattr(freshness, "PROBES", {name: lacking})
+    assert freshness.probe_of(PlainStore()) is freshness.ANY_STORE
+    monkeypatch.setattr(freshness, "PROBES", {name: lacking._replace(needs=("filter_documents",))})
+    assert freshness.probe_of(PlainStore()).read is list
 
 
 # Chroma

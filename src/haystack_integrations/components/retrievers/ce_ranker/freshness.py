@@ -13,7 +13,7 @@ What a run without a change costs with `refresh="auto"`, and what is kept of a d
 | pgvector | `filter_documents()` | `count_documents()` | the id; hits are fetched |
 | any other, such as FAISS | `filter_documents()` | `count_documents()` | all but the embeddings |
 
-The first probe takes 4 ns per document. `benchmarks/bm25_stores.md` has the cost of the others. By default, OpenSearch
+The first probe takes 4 ns per document. `benchmarks/bm25.md` has the cost of the others. By default, OpenSearch
 and Elasticsearch answer the query themselves (`native.py`), and nothing is kept or probed; their row is for
 `engine="bm25s"`. Where `filter_documents()` is believed, it must be as long as `count_documents()` says (`listing.py`).
 
@@ -37,7 +37,7 @@ work is not proportional to the change:
 - When more than a tenth of the index is new or gone, all postings are merged, without reading a text.
 - Every text of a store with an inexact probe is read and hashed.
 
-`benchmarks/bm25.py` measures these figures, `benchmarks/bm25.md` and `benchmarks/bm25_stores.md` have them.
+`benchmarks/bm25.py` measures these figures, `benchmarks/bm25.md` has them.
 """
 
 import operator
@@ -66,6 +66,8 @@ class Probe(NamedTuple):
     :ivar same: Tells whether two states are equal.
     :ivar shares: Whether `read` returns the store's own objects, which need no copy and stay the same while they are
         unchanged.
+    :ivar needs: Methods that the store's class must have. A class of another release, without them, gets the probe for
+        any store.
     :ivar view: Given the store and a state, returns an object whose `filter_documents` is the store's, but over the
         documents of that state, so that a filter sees the same documents as the index. None if there is no such object;
         then the filter asks the store as it is at that time.
@@ -78,6 +80,7 @@ class Probe(NamedTuple):
     fetch: Callable[[Any, Sequence[str]], list[Document]] | None = None
     same: Callable[[Any, Any], bool] = operator.eq
     shares: bool = False
+    needs: tuple[str, ...] = ()
     view: Callable[[Any, Any], Any] | None = None
 
 
@@ -115,30 +118,43 @@ def _counted(read: Callable[[Any], Iterable[Document]], **others: Any) -> Probe:
 
 
 _STORES = "haystack_integrations.document_stores"
+_SEARCHING = ("_ensure_initialized", "_search_documents", "_deserialize_document")
 
 PROBES: dict[str, Probe] = {
     "haystack.document_stores.in_memory.document_store.InMemoryDocumentStore": Probe(
         _read_in_memory, _read_in_memory, same=_same_in_memory, shares=True, view=_view_in_memory
     ),
     f"{_STORES}.opensearch.document_store.OpenSearchDocumentStore": _counted(
-        integrations.read_opensearch, passing=integrations.passing_opensearch, fetch=integrations.fetch_opensearch
+        integrations.read_opensearch,
+        passing=integrations.passing_opensearch,
+        fetch=integrations.fetch_opensearch,
+        needs=(*_SEARCHING, "_prepare_filter_search_request"),
     ),
     f"{_STORES}.elasticsearch.document_store.ElasticsearchDocumentStore": _counted(
         integrations.read_elasticsearch,
         passing=integrations.passing_elasticsearch,
         fetch=integrations.fetch_elasticsearch,
+        needs=_SEARCHING,
     ),
     f"{_STORES}.qdrant.document_store.QdrantDocumentStore": _counted(
-        integrations.read_qdrant, passing=integrations.passing_qdrant, fetch=integrations.fetch_qdrant
+        integrations.read_qdrant,
+        passing=integrations.passing_qdrant,
+        fetch=integrations.fetch_qdrant,
+        needs=("_initialize_client", "_validate_filters"),
     ),
     f"{_STORES}.chroma.document_store.ChromaDocumentStore": _counted(
-        integrations.read_chroma, fetch=integrations.fetch_chroma
+        integrations.read_chroma,
+        fetch=integrations.fetch_chroma,
+        needs=("_ensure_initialized", "_get_result_to_documents"),
     ),
     f"{_STORES}.pgvector.document_store.PgvectorDocumentStore": _counted(
         listing.whole, fetch=integrations.fetch_by_filter
     ),
     "milvus_haystack.document_store.MilvusDocumentStore": _counted(
-        integrations.read_milvus, passing=integrations.passing_milvus, fetch=integrations.fetch_milvus
+        integrations.read_milvus,
+        passing=integrations.passing_milvus,
+        fetch=integrations.fetch_milvus,
+        needs=("_get_output_fields", "_parse_document"),
     ),
 }
 """Probes by the qualified name of a store's class; an entry counts for derived classes too."""
@@ -150,7 +166,7 @@ ANY_STORE = _counted(listing.whole)
 def probe_of(store: Any) -> Probe:
     """Return the probe for this kind of store, or that for any other."""
     probe = entry_for(store, PROBES)
-    return ANY_STORE if probe is None else probe
+    return ANY_STORE if probe is None or not all(hasattr(type(store), name) for name in probe.needs) else probe
 
 
 def register_probe(class_name: str, probe: Probe) -> None:

@@ -20,36 +20,37 @@ _VECTORS = {"excludes": ["embedding", "sparse_embedding"]}
 # OpenSearch and Elasticsearch
 
 
-def _scan(store: Any, package: str, query: dict[str, Any] | None, source: Any) -> Iterator[dict[str, Any]]:
-    """Yield all hits of a query, as they were when it began."""
+def _scan(store: Any, package: str, query: dict[str, Any] | None) -> Iterator[Document]:
+    """Yield all documents that a query finds, as they were when it began."""
     store._ensure_initialized()
-    body = {"_source": source} if query is None else {"query": query, "_source": source}
+    body = {"_source": _VECTORS} if query is None else {"query": query, "_source": _VECTORS}
     scan = import_module(f"{package}.helpers").scan
-    yield from scan(store._client, query=body, index=store._index, size=_PAGE)
+    # An id that is not in the document is made from its content, so a filter needs the content, too.
+    return map(store._deserialize_document, scan(store._client, query=body, index=store._index, size=_PAGE))
 
 
 def read_opensearch(store: Any) -> Iterator[Document]:
     """Yield all documents."""
-    return map(store._deserialize_document, _scan(store, "opensearchpy", None, _VECTORS))
+    return _scan(store, "opensearchpy", None)
 
 
 def passing_opensearch(store: Any, filters: dict[str, Any]) -> Iterator[str]:
     """Yield the ids of the documents that pass a filter."""
     store._ensure_initialized()
     query = store._prepare_filter_search_request(filters)["query"]
-    return (hit["_id"] for hit in _scan(store, "opensearchpy", query, False))
+    return (document.id for document in _scan(store, "opensearchpy", query))
 
 
 def read_elasticsearch(store: Any) -> Iterator[Document]:
     """Yield all documents."""
-    return map(store._deserialize_document, _scan(store, "elasticsearch", None, _VECTORS))
+    return _scan(store, "elasticsearch", None)
 
 
 def passing_elasticsearch(store: Any, filters: dict[str, Any]) -> Iterator[str]:
     """Yield the ids of the documents that pass a filter."""
     normalize = import_module(f"{_STORES}.elasticsearch.filters")._normalize_filters
     query = {"bool": {"filter": normalize(filters)}}
-    return (hit["_id"] for hit in _scan(store, "elasticsearch", query, False))
+    return (document.id for document in _scan(store, "elasticsearch", query))
 
 
 def fetch_opensearch(store: Any, ids: Sequence[str]) -> list[Document]:
@@ -75,7 +76,7 @@ def fetch_elasticsearch(store: Any, ids: Sequence[str]) -> list[Document]:
 # Qdrant
 
 
-def _scroll(store: Any, filters: Any, payload: Any) -> Iterator[Any]:
+def _scroll(store: Any, filters: Any) -> Iterator[Any]:
     """Yield the points that pass a filter, without vectors."""
     store._initialize_client()
     asked = import_module(f"{_STORES}.qdrant.filters").convert_filters_to_qdrant(filters)
@@ -86,7 +87,7 @@ def _scroll(store: Any, filters: Any, payload: Any) -> Iterator[Any]:
             scroll_filter=asked,
             limit=store.scroll_size,
             offset=offset,
-            with_payload=payload,
+            with_payload=True,
             with_vectors=False,
         )
         yield from points
@@ -102,13 +103,13 @@ def _from_points(store: Any, points: Iterable[Any]) -> Iterator[Document]:
 
 def read_qdrant(store: Any) -> Iterator[Document]:
     """Yield all documents."""
-    return _from_points(store, _scroll(store, None, True))
+    return _from_points(store, _scroll(store, None))
 
 
 def passing_qdrant(store: Any, filters: Any) -> Iterator[str]:
     """Yield the ids of the documents that pass a filter, which may also be one of Qdrant's own."""
     store._validate_filters(filters)
-    return (point.payload["id"] for point in _scroll(store, filters, ["id"]))
+    return (document.id for document in _from_points(store, _scroll(store, filters)))
 
 
 def fetch_qdrant(store: Any, ids: Sequence[str]) -> list[Document]:

@@ -289,6 +289,19 @@ class StoreIndex:
         self._look_for_doubles(change.snapshot)
         return change
 
+    def _first_changes(self, before: StoreSnapshot) -> Change:
+        """
+        Read the store, and once more to keep the documents if it does not find them by the ids that it lists.
+
+        An index that another program wrote need not have the ids of Haystack's documents.
+        """
+        change = self._changes(before)
+        ids, fetch = change.snapshot.ids[:1], self._probe.fetch
+        if fetch is None or not ids or any(document.id == ids[0] for document in fetch(self._store, ids)):
+            return change
+        self._probe = self._probe._replace(fetch=None)
+        return self._changes(before)
+
     def _look_for_doubles(self, snapshot: StoreSnapshot) -> None:
         """Warn if documents share an id: they are found more than once, and others may have been left out for them."""
         if self._probe.shares:
@@ -305,10 +318,10 @@ class StoreIndex:
         """Open the index in `path`, or build one, for what the store holds; the lock is held."""
         opened = self._open()
         if opened is None:
-            change = self._changes(snapshots.NOTHING)
+            change = self._first_changes(snapshots.NOTHING)
             index = BM25Index.build(change.texts, analysis=self._analysis, scoring=self._scoring)
         else:
-            change = self._changes(snapshots.NOTHING._replace(fingerprints=opened.extra[_FINGERPRINTS]))
+            change = self._first_changes(snapshots.NOTHING._replace(fingerprints=opened.extra[_FINGERPRINTS]))
             index = opened
             gone = change.gone(len(opened))
             if change.texts or gone:

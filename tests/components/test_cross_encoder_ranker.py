@@ -264,9 +264,10 @@ def test_ties_keep_the_incoming_order_and_the_better_duplicate_stays(ranker):
 
 
 @pytest.mark.parametrize("content", [None, "", "  \n"])
-def test_documents_without_text_are_scored_as_empty(ranker, content):
+def test_documents_without_text_are_not_scored(ranker, content):
     (found,) = ranker.run("the hut", [Document(id="x", content=content)])["documents"]
-    assert found.meta["ce_ranker"]["cross_encoder"]["coverage"] == 1.0
+    assert found.score is None
+    assert found.meta["ce_ranker"]["cross_encoder"]["why_unscored"] == "no_text"
 
 
 def test_no_documents_and_an_empty_query(ranker):
@@ -301,7 +302,7 @@ def test_any_unicode_is_read_as_query_and_as_document_with_true_offsets(tiny_ber
     assert found["report"]["documents"] == 2
     for document in found["documents"]:
         note = document.meta["ce_ranker"]["cross_encoder"]
-        assert math.isfinite(note["logit"])
+        assert note["logit"] is None if text == "\u2003\u200b" else math.isfinite(note["logit"])
         assert all(0 <= part["start"] <= part["end"] <= len(document.content) for part in note["read"])
     for passage in found["passages"]:
         whole = given[passage.meta["parent_id"] == "long"].content
@@ -401,10 +402,11 @@ def test_truncation_can_warn_or_be_refused(tiny_bert, caplog):
     assert len(strict.run("the hut", documents(["a"]))["documents"]) == 1
 
 
-def test_embedded_fields_that_leave_no_room_are_an_error(tiny_bert):
+def test_embedded_fields_that_leave_no_room_keep_their_document_from_being_scored(tiny_bert):
     made = CrossEncoderRanker(model=tiny_bert, meta_fields_to_embed=["title"])
-    with pytest.raises(ValueError, match="meta_fields_to_embed"):
-        made.run("q", [Document(content="a", meta={"title": "the car " * 90})])
+    found = made.run("q", [Document(content="a", meta={"title": "the car " * 90}), Document(content="a")])
+    assert [document.meta.get("title") is None for document in found["documents"]] == [True, False]
+    assert found["report"]["why_unscored"] == {"no_room": 1}
 
 
 def test_a_shared_budget_leaves_the_rest_below_in_order(tiny_bert):

@@ -64,6 +64,12 @@ def test_a_model_compared_with_itself_agrees(tiny_bert):
     assert found.largest_difference == pytest.approx(0.0, abs=1e-6)
 
 
+def test_documents_and_queries_without_text_do_not_count(tiny_bert):
+    backend = loading.load("torch", ModelOptions(tiny_bert, device="cpu"))
+    empty = [(REQUESTS[0][0], ["", *REQUESTS[0][1], " "]), *REQUESTS[1:], ("hut", ["", "\u200b"]), (" ", ["a hut"])]
+    assert agreement(backend, backend, empty) == agreement(backend, backend, REQUESTS)
+
+
 def test_comparing_says_how_far_it_is(tiny_bert):
     backend = loading.load("torch", ModelOptions(tiny_bert, device="cpu"))
     calls = []

@@ -95,4 +95,15 @@ def test_a_pair_of_tokens_alone_has_no_texts_and_says_so():
 
 def test_what_is_embedded_must_leave_room():
     with pytest.raises(ValueError, match="take .* tokens of the .* that a pair has for document 0"):
-        planned("snow", DocumentText("hut", "a b c d " * 20))
+        planned("snow", DocumentText("hut", prefix="a b c d " * 20))
+    plan = planned("snow", DocumentText("hut", "a b c d " * 20))
+    assert (plan.pieces, plan.why_unread) == ((), "no_room")
+    assert planned("snow", DocumentText("hut")).why_unread is None
+
+
+@pytest.mark.parametrize("prefix", ["", "city: "])
+@pytest.mark.parametrize("content", ["", " \n", "\u200b"])
+def test_a_plan_for_nothing_has_no_pieces_and_says_why(prefix, content):
+    for strategy in STRATEGIES:
+        plan = planned("snow " * 90, DocumentText(content, prefix=prefix, footer=prefix), long_documents=strategy)
+        assert (plan.pieces, plan.why_unread) == ((), "no_text")

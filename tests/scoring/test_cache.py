@@ -176,7 +176,8 @@ def test_a_score_of_another_runtime_is_not_taken(attribute):
 def test_what_is_embedded_around_a_text_belongs_to_the_key():
     made = scorer(cache=ScoreCache(10))
     made.score("a", [DocumentText("b c")])
-    for text in (DocumentText("c", header="b "), DocumentText("b", footer=" c"), DocumentText("b c", header="b ")):
+    split = (DocumentText("c", header="b "), DocumentText("b", footer=" c"), DocumentText("c", prefix="b "))
+    for text in (*split, DocumentText("b c", header="b ")):
         assert made.score("a", [text])[0].cached == 0
     assert made.score("a", [DocumentText("b c")])[0].cached == 1
 
@@ -195,8 +196,8 @@ def test_where_scores_depend_on_neighbours_or_on_time_nothing_is_kept():
 def test_an_error_names_the_documents_place_among_all():
     made = scorer(cache=ScoreCache(10))
     made.score("a", ["abc", "cab"])
-    with pytest.raises(ValueError, match="meta_fields_to_embed take .* document 2"):
-        made.score("a", ["abc", "cab", DocumentText("abc", header="abc " * 60)])
+    with pytest.raises(ValueError, match="document_prefix and document_suffix take .* document 2"):
+        made.score("a", ["abc", "cab", DocumentText("abc", prefix="abc " * 60)])
 
 
 def test_the_ranker_reports_what_it_did_not_have_to_score(tiny_bert):

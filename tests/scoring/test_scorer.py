@@ -1,5 +1,6 @@
 """The scorer: budgets, order, neighbours, running out of memory."""
 
+import math
 import time
 from functools import lru_cache
 
@@ -78,11 +79,16 @@ def test_on_torch_in_float32_a_score_does_not_move_by_more_than_a_ten_thousandth
 ):
     backend = torch_backend(tiny_bert)
     policy = ReadingPolicy(passage_tokens=24, passage_stride=12)
-    together = logits(CrossEncoderScorer(backend, policy).score(query, documents)[0])
+    together = values(CrossEncoderScorer(backend, policy).score(query, documents)[0])
     other = CrossEncoderScorer(backend, policy, batch_tokens=batch_tokens, batch_size=batch_size)
-    assert logits(other.score(query, documents[::-1])[0])[::-1] == pytest.approx(together, abs=1e-4, rel=0)
-    alone = [logits(other.score(query, [document])[0])[0] for document in documents]
-    assert alone == pytest.approx(together, abs=1e-4, rel=0)
+    expected = pytest.approx(together, abs=1e-4, rel=0, nan_ok=True)
+    assert values(other.score(query, documents[::-1])[0])[::-1] == expected
+    assert [values(other.score(query, [document])[0])[0] for document in documents] == expected
+
+
+def values(scores):
+    """The logits, NaN for a text of spaces alone, which has none."""
+    return [math.nan if logit is None else logit for logit in logits(scores)]
 
 
 @lru_cache
@@ -102,7 +108,7 @@ def test_a_shared_budget_is_never_exceeded(query, documents, budget, strategy, t
     scores, stats = made.score(query, documents, top_k=top_k)
     assert backend.read == scores.tokens == stats.tokens <= budget
     if budget >= 64 * len(documents):
-        assert None not in logits(scores)
+        assert {document.why_unscored for document in scores.documents} <= {None, "no_text", "no_query"}
 
 
 def test_what_a_shared_budget_leaves_goes_to_the_most_promising_documents():
@@ -192,8 +198,11 @@ def test_what_is_embedded_stands_in_every_window_and_must_leave_room():
         assert scores.documents[0].pairs >= (1 if strategy.startswith("head") else 2)
     assert all(pair[4 : 4 + len(header)] == header for pair in backend.fed)
     assert all(pair[-1 - len(footer) : -1] == footer for pair in backend.fed)
-    with pytest.raises(ValueError, match="meta_fields_to_embed take .* document 0"):
-        scorer().score("a", [DocumentText("abc", header="abc " * 60)])
+    with pytest.raises(ValueError, match="document_prefix and document_suffix take .* document 0"):
+        scorer().score("a", [DocumentText("abc", prefix="abc " * 60)])
+    without_room, read = scorer().score("a", [DocumentText("abc", header="abc " * 60), "abc"])[0].documents
+    assert (without_room.why_unscored, without_room.tokens_read) == ("no_room", 0)
+    assert read.logit is not None
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_a_device_that_fails_leaves_no_thread_behind():
 @pytest.mark.usefixtures("small_slices")
 @pytest.mark.parametrize("scores", [None, ScoreCache(100)])
 def test_a_document_of_a_later_slice_is_named_by_its_place(scores):
-    documents = [f"{'abc ' * 12}{place}" for place in range(33)] + [DocumentText("abc", header="abc " * 60)]
+    documents = [f"{'abc ' * 12}{place}" for place in range(33)] + [DocumentText("abc", prefix="abc " * 60)]
     with pytest.raises(ValueError, match="for document 33,"):
         scorer(Device(), scores=scores).score("abc", documents)
 

@@ -76,7 +76,7 @@ def test_a_model_of_each_format_scores_what_its_own_tokenizer_would_feed_it(arch
     backend = loading.load("torch", ModelOptions(folder, dtype="float32", threads=1))
     assert backend.max_length == 64
     scorer = CrossEncoderScorer(backend, ReadingPolicy(long_documents="head"))
-    documents = ["snow", TEXTS[1], "", "the hut. " * 60]
+    documents = ["snow", TEXTS[1], ".", "the hut. " * 60]
     query = "where is the hut"
     scores, _ = scorer.score(query, documents)
     expected = [own_logit(model, tokenizer, query, text, truncation="only_second", max_length=64) for text in documents]

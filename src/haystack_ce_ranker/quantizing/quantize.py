@@ -133,7 +133,7 @@ def agreement(
     """
     Score the same documents with two models, each document by its best passage, and say how alike they rank.
 
-    :param requests: Queries with documents; those without documents do not count.
+    :param requests: Queries with documents; those without documents, and documents without text, do not count.
     :param progress: As in `quantize`.
     """
     policy = ReadingPolicy(passages_per_document=1)
@@ -166,7 +166,9 @@ def _logits(
     scorer: CrossEncoderScorer, requests: Sequence[Request], progress: Callable[[int, int], None]
 ) -> list[NDArray[np.float64]]:
     results, _ = scorer.score_many([request for request in requests if len(request[1])], progress=progress)
-    return [np.asarray([document.logit for document in result.documents], dtype=np.float64) for result in results]
+    # A document without text has no logit, whichever of the models reads it.
+    read = [[document.logit for document in result.documents if document.logit is not None] for result in results]
+    return [np.asarray(logits, dtype=np.float64) for logits in read if logits]
 
 
 def _correlation(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
 from haystack_ce_ranker.checks import whole_number
+from haystack_ce_ranker.reading.blank import is_blank
 from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
 from haystack_ce_ranker.tokenizing.tokens import Ids, Tokens
 
@@ -28,11 +29,19 @@ _NO_IDS = np.empty(0, dtype=np.int32)
 
 
 class DocumentText(NamedTuple):
-    """A document as it is shown to the model: its content between texts that stand in every window of it."""
+    """
+    A document as it is shown to the model: its content between texts that stand in every window of it.
+
+    :ivar content: What is read, whole or by windows.
+    :ivar header: Text of this document before its content, such as its title.
+    :ivar footer: Text after the content that is the same for all documents.
+    :ivar prefix: Text before the header that is the same for all documents.
+    """
 
     content: str
     header: str = ""
     footer: str = ""
+    prefix: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,16 +49,19 @@ class EncodedDocument:
     """
     A document as tokens. Offsets of `body` count characters of the content.
 
-    :ivar header: Tokens of the text before the content; in every window.
+    :ivar header: Tokens of the texts before the content, those of the prefix included; in every window.
     :ivar body: Tokens of the content.
     :ivar footer: Tokens of the text after the content; in every window.
     :ivar sentence_starts: Indexes of the body tokens that begin a sentence, ascending; shape (sentences,).
+    :ivar own: How many tokens say something of this document: those of its content and of its own header, without the
+        texts that all documents have. 0 also if nobody would see anything of them; see `blank`.
     """
 
     header: Ids
     body: Tokens
     footer: Ids
     sentence_starts: NDArray[np.intp]
+    own: int
 
     def __len__(self) -> int:
         """Return how many tokens it has, those of header and footer included."""
@@ -59,6 +71,11 @@ class EncodedDocument:
     def embedded(self) -> int:
         """Tokens around the content that every window repeats."""
         return len(self.header) + len(self.footer)
+
+    @property
+    def shared(self) -> int:
+        """Tokens around the content that all documents have."""
+        return len(self) - self.own
 
     @cached_property
     def word_starts(self) -> NDArray[np.intp]:
@@ -94,7 +111,9 @@ class DocumentEncoder:
         with self._lock:
             found = {key: self._cache[key] for key in keys if key in self._cache}
         new = {key: document for key, document in zip(keys, documents, strict=True) if key not in found}
-        tokens = self._tokenizer.encode([text.header + text.content + text.footer for text in new.values()])
+        tokens = self._tokenizer.encode(
+            [text.prefix + text.header + text.content + text.footer for text in new.values()]
+        )
         fresh = {key: _split(text, all_tokens) for (key, text), all_tokens in zip(new.items(), tokens, strict=True)}
         with self._lock:
             for key, document in fresh.items():
@@ -121,13 +140,16 @@ def content_key(*texts: str) -> bytes:
 
 def _split(text: DocumentText, tokens: Tokens) -> EncodedDocument:
     """Separate the tokens of header, content and footer. A token that straddles a border belongs to the content."""
-    if not text.header and not text.footer:
-        return EncodedDocument(_NO_IDS, tokens, _NO_IDS, _sentence_starts(text.content, tokens))
-    first, end = len(text.header), len(text.header) + len(text.content)
+    blank = is_blank(text.header) and is_blank(text.content)
+    first = len(text.prefix) + len(text.header)
+    end = first + len(text.content)
+    if end == len(text.content) and not text.footer:
+        own = 0 if blank else len(tokens.ids)
+        return EncodedDocument(_NO_IDS, tokens, _NO_IDS, _sentence_starts(text.content, tokens), own)
     before = tokens.ends <= first
     after = tokens.starts >= end
     before &= ~after
-    if not text.header:
+    if not first:
         before[:] = False
     if not text.footer:
         after[:] = False
@@ -143,6 +165,7 @@ def _split(text: DocumentText, tokens: Tokens) -> EncodedDocument:
         body=body,
         footer=tokens.ids[stop:],
         sentence_starts=_sentence_starts(text.content, body),
+        own=0 if blank else stop - int((tokens.ends[:start] <= len(text.prefix)).sum()),
     )
 
 

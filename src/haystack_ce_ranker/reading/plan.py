@@ -1,7 +1,8 @@
 """
 The pieces of a document to show the model beside a query: a budget for the pair, then the choice within it.
 
-A document that fits is read whole. If it does not fit, a strategy of `passages.py` picks the windows.
+A document that fits is read whole. If it does not fit, a strategy of `passages.py` picks the windows. Where there is
+nothing to read or no room to read it, the plan has no pieces and says why.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,13 @@ from haystack_ce_ranker.reading.passages import STRATEGIES, Piece, Span, charact
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.reading.queries import EncodedQuery
 from haystack_ce_ranker.tokenizing.pairs import PackedPair, PairFormat, PairTexts
+
+NO_TEXT = "no_text"
+"""Nothing of a document is to be read: neither its content nor its header has a token that anybody would see."""
+NO_QUERY = "no_query"
+"""The query has no such token."""
+NO_ROOM = "no_room"
+"""The document's header leaves no room for its content."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +32,7 @@ class ReadingPlan:
     :ivar query: The query as its pairs show it.
     :ivar pieces: What to read, one pair each, the best first.
     :ivar format: The pair format of the model.
+    :ivar why_unread: Why there are no pieces: `NO_TEXT`, `NO_QUERY` or `NO_ROOM`; None if there are.
     """
 
     text: DocumentText
@@ -31,6 +40,7 @@ class ReadingPlan:
     query: EncodedQuery
     pieces: tuple[Piece, ...]
     format: PairFormat
+    why_unread: str | None = None
 
     def cost(self, piece: Piece) -> int:
         """Return the tokens of the pair that shows a piece, special tokens among them."""
@@ -48,7 +58,7 @@ class ReadingPlan:
         content = self.text.content
         spans = [slice(*self.offsets(span)) for span in piece.spans]
         passage = " ".join(content[span] for span in spans)
-        return PairTexts(self.query.shown(), self.text.header + passage + self.text.footer)
+        return PairTexts(self.query.shown(), self.text.prefix + self.text.header + passage + self.text.footer)
 
     def offsets(self, span: Span) -> tuple[int, int]:
         """Return where a span stands in the content, in characters. A span of all tokens is the whole content."""
@@ -80,9 +90,11 @@ class Planner:
         :param text: The document's texts.
         :param document: The same as tokens.
         :param place: Where the document stands in the caller's list, for the error.
-        :raises ValueError: If what is embedded around the document leaves no room for its content.
+        :raises ValueError: If what stands around all documents leaves no room.
         """
         policy = self.policy
+        if not query.has_text or not document.own:
+            return self._unread(query, text, document, NO_TEXT if query.has_text else NO_QUERY)
         budget = split_budget(
             len(query),
             len(document),
@@ -92,18 +104,23 @@ class Planner:
         )
         kept = query.reduced(budget.query, policy.query_reduction)
         room = self.room - len(kept) - document.embedded
-        if room < 1:
+        if document.shared >= self.room - len(kept):
             raise ValueError(
-                f"document_prefix, document_suffix and meta_fields_to_embed take {document.embedded} tokens of the "
-                f"{self.room - len(kept)} that a pair has for document {place}, which leaves none for its content; "
-                "embed less, or raise max_length."
+                f"document_prefix and document_suffix take {document.shared} tokens of the {self.room - len(kept)} "
+                f"that a pair has for document {place}, which leaves none for a text; shorten them "
+                "or raise max_length."
             )
         tokens = len(document.body.ids)
+        if room < min(tokens, 1):
+            return self._unread(kept, text, document, NO_ROOM)
         if tokens <= room:
             pieces = [Piece((Span(0, tokens),))]
         else:
             pieces = STRATEGIES[policy.long_documents](document, query.tokens.ids, room, policy.windows)
         return ReadingPlan(text, document, kept, tuple(pieces), self._format)
+
+    def _unread(self, query: EncodedQuery, text: DocumentText, document: EncodedDocument, why: str) -> ReadingPlan:
+        return ReadingPlan(text, document, query, (), self._format, why)
 
     def document_limit(self, query: EncodedQuery) -> int:
         """Return the most tokens a document may have to be read whole with `query`; 0 if the query itself is cut."""

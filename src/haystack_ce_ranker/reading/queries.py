@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from haystack_ce_ranker.reading.blank import is_blank
 from haystack_ce_ranker.tokenizing.tokens import Ids, Tokens
 
 Places = NDArray[np.intp]
@@ -23,11 +24,23 @@ class EncodedQuery:
     :ivar text: The text that the tokens were made of.
     :ivar tokens: Token ids with their places in `text`, without special tokens.
     :ivar kept: Which tokens of the whole query these are, ascending; None for all.
+    :ivar has_text: Whether there is anything to ask: not if only a prompt of the model has tokens.
     """
 
     text: str
     tokens: Tokens
     kept: Places | None = None
+    has_text: bool = True
+
+    @classmethod
+    def of(cls, query: str, tokens: Tokens, *, prompt: str = "") -> "EncodedQuery":
+        """
+        Return a query with the tokens of `prompt + query`.
+
+        :param prompt: What the model was saved with, to go before every query.
+        """
+        has_text = not is_blank(query) and bool((tokens.ends > len(prompt)).any())
+        return cls(prompt + query, tokens, has_text=has_text)
 
     def __len__(self) -> int:
         """Return how many tokens it has."""

@@ -25,12 +25,15 @@ from haystack_ce_ranker.reading.queries import EncodedQuery
 from haystack_ce_ranker.scoring.cache import ScoreCache
 from haystack_ce_ranker.scoring.runner import LearntBatchSizes, PairRunner
 from haystack_ce_ranker.scoring.scores import (
-    UNSCORED,
+    BEYOND_DEPTH,
+    OUT_OF_TIME,
+    OVER_BUDGET,
     DocumentScore,
     QueryScores,
     ScoredPiece,
     ScoringCost,
     document_score,
+    skipped,
 )
 from haystack_ce_ranker.scoring.shared_budget import first_pieces, further_pieces
 from haystack_ce_ranker.scoring.slices import CHARACTERS_PER_TOKEN, SlicePart, plan_slices, prepared
@@ -100,13 +103,14 @@ class _Request:
         fresh = found if fresh is None else fresh
         read = [score.query_tokens for score in found if score.logit is not None]
         return QueryScores(
-            documents=(*(found[position] for position in self.positions), *[UNSCORED] * self.beyond),
+            documents=(*(found[position] for position in self.positions), *[skipped(BEYOND_DEPTH)] * self.beyond),
             query_tokens=len(self.query),
             query_tokens_read=min(read, default=len(self.query)),
             pairs=sum(score.pairs for score in fresh),
             tokens=sum(score.pair_tokens for score in fresh),
             out_of_time=out_of_time,
-            cached=len(self.positions) - len(fresh),
+            cached=sum(found[position].logit is not None for position in self.positions)
+            - sum(score.logit is not None for score in fresh),
         )
 
 
@@ -192,9 +196,10 @@ class CrossEncoderScorer:
             and scored in the order they came, each by all its windows or not at all. Documents that were not reached
             keep a logit of None. With a shared token budget all documents are tokenised first, because the shares
             depend on them.
-        :returns: The scores, and what they cost.
-        :raises ValueError: If a value is not what its parameter takes, or what is embedded around a document leaves no
-            room for its content.
+        :returns: The scores, and what they cost. Documents without text, all documents of a query without text, and
+            documents whose header leaves no room have a logit of None; `DocumentScore.why_unscored` says which.
+        :raises ValueError: If a value is not what its parameter takes, or what stands around all documents leaves no
+            room for a text.
         """
         top_k, depth = (
             checks.whole_number(name, value, optional=True) for name, value in (("top_k", top_k), ("depth", depth))
@@ -256,7 +261,8 @@ class CrossEncoderScorer:
 
         :param queries: One query per document; repeat it for each of its documents.
         :param progress: Called after each batch with the number of pairs scored so far, and of all pairs.
-        :returns: One logit per pair, in the order they came; shape (pairs,).
+        :returns: One logit per pair, in the order they came; NaN for a pair that was not scored, see `score`. Shape
+            (pairs,).
         :raises ValueError: If there are not as many queries as documents.
         """
         if len(queries) != len(documents):
@@ -287,8 +293,8 @@ class CrossEncoderScorer:
         started = time.perf_counter()
         different = list(dict.fromkeys(checks.text("query", query) for query in queries))
         unique = [self.backend.query_prompt + query for query in different]
-        encoded = map(EncodedQuery, unique, self.backend.tokenizer.encode(unique))
-        by_text = dict(zip(different, encoded, strict=True))
+        encode = partial(EncodedQuery.of, prompt=self.backend.query_prompt)
+        by_text = dict(zip(different, map(encode, different, self.backend.tokenizer.encode(unique)), strict=True))
         cost.tokenise += time.perf_counter() - started
         return [by_text[query] for query in queries]
 
@@ -302,11 +308,11 @@ class CrossEncoderScorer:
         with closing(prepared(self._slices(requests), prepare, ahead=not self.runner.on_cpu)) as slices:
             for parts, own_cost in slices:
                 cost.add(own_cost)
-                self._run(
-                    [pair for part in parts for pair in part.pairs],
-                    cost,
-                    report=None if counted is None else counted.of_slice(parts),
-                )
+                pairs = [pair for part in parts for pair in part.pairs]
+                report = None if counted is None else counted.of_slice(parts)
+                self._run(pairs, cost, report=report)
+                if report is not None and not pairs:
+                    report(np.empty(0, dtype=np.bool_))  # documents without text count as done, too
                 for part in parts:
                     found[part.request] += map(self._document_score, part.candidates)
         return found
@@ -368,8 +374,8 @@ class CrossEncoderScorer:
             pairs[place].candidate.scored.append(ScoredPiece(pairs[place].piece, float(logits[place])))
         return bool(reached.all())
 
-    def _document_score(self, candidate: _Candidate) -> DocumentScore:
-        return document_score(candidate.plan, candidate.scored, self.policy.aggregate)
+    def _document_score(self, candidate: _Candidate, why_unscored: str = OUT_OF_TIME) -> DocumentScore:
+        return document_score(candidate.plan, candidate.scored, self.policy.aggregate, why_unscored=why_unscored)
 
     def _score_new(self, request: _Request, cost: ScoringCost, kept: ScoreCache[DocumentScore]) -> QueryScores:
         """Score those texts whose score with this query is not kept."""
@@ -398,8 +404,11 @@ class CrossEncoderScorer:
                 stop += 1
             candidates = self._plan(request, range(start, stop), cost)
             in_time = self._run(self._pairs(candidates, cost), cost, deadline)
-            found += [self._document_score(one) if one.scored else UNSCORED for one in candidates]
-        found += [UNSCORED] * (len(texts) - len(found))
+            found += [
+                self._document_score(one) if one.scored or one.plan.why_unread else skipped(OUT_OF_TIME)
+                for one in candidates
+            ]
+        found += [skipped(OUT_OF_TIME)] * (len(texts) - len(found))
         return request.scores(found, out_of_time=not in_time)
 
     def _score_shared(
@@ -408,13 +417,19 @@ class CrossEncoderScorer:
         """Share one token budget among all texts: one piece of each, then more of those that can reach the top k."""
         candidates = self._plan(request, range(len(request.texts)), cost)
         plans = [candidate.plan for candidate in candidates]
-        first = [_pair(candidates[place], piece) for place, piece in first_pieces(plans, budget)]
+        chosen = first_pieces(plans, budget)
+        affordable = {place for place, _ in chosen}
+        first = [_pair(candidates[place], piece) for place, piece in chosen]
         in_time = self._run(first, cost, deadline)
         logits = [candidate.scored[0].logit if candidate.scored else None for candidate in candidates]
         left = budget - sum(len(pair.packed.ids) for pair in first)
         further = further_pieces(plans, logits, left, top_k=top_k)
         in_time = in_time and self._run([_pair(candidates[place], piece) for place, piece in further], cost, deadline)
-        return request.scores([*map(self._document_score, candidates)], out_of_time=not in_time)
+        found = [
+            self._document_score(candidate, OUT_OF_TIME if place in affordable else OVER_BUDGET)
+            for place, candidate in enumerate(candidates)
+        ]
+        return request.scores(found, out_of_time=not in_time)
 
 
 class _Progress:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from haystack_ce_ranker.reading.passages import AGGREGATES, Piece
-from haystack_ce_ranker.reading.plan import ReadingPlan
+from haystack_ce_ranker.reading.plan import NO_QUERY, NO_TEXT, ReadingPlan
 
 
 class ScoredPiece(NamedTuple):
@@ -40,6 +40,8 @@ class DocumentScore:
     The score of one document.
 
     :ivar logit: The model's raw output, aggregated over the pairs; None if the document was not scored.
+    :ivar why_unscored: Why it was not: `NO_TEXT`, `NO_QUERY` or `NO_ROOM` of `reading.plan`, or `BEYOND_DEPTH`,
+        `OUT_OF_TIME` or `OVER_BUDGET`; None if it was.
     :ivar read: What was read, the pair with the highest logit first. Head and tail of one pair are two entries.
     :ivar tokens: Tokens of the content.
     :ivar tokens_read: How many of them the model saw, each counted once.
@@ -55,6 +57,7 @@ class DocumentScore:
     pairs: int = 0
     pair_tokens: int = 0
     query_tokens: int = 0
+    why_unscored: str | None = None
 
     @property
     def coverage(self) -> float:
@@ -63,15 +66,22 @@ class DocumentScore:
 
     def plain(self) -> dict[str, Any]:
         """Return what a document's record says of its score, as plain values."""
+        why = {} if self.why_unscored is None else {"why_unscored": self.why_unscored}
         return {
             "logit": self.logit,
             "read": [{"start": span.start, "end": span.end, "logit": span.logit} for span in self.read],
             "coverage": self.coverage if self.logit is not None else 0.0,
+            **why,
         }
 
 
-UNSCORED = DocumentScore(logit=None)
-"""A document that was skipped before anything of it was read."""
+BEYOND_DEPTH, OUT_OF_TIME, OVER_BUDGET = "beyond_depth", "deadline", "budget"
+"""Why a document was not scored although it may have text: `depth`, the deadline, or the shared token budget."""
+
+
+def skipped(why: str) -> DocumentScore:
+    """Return the score of a document that was skipped before anything of it was read."""
+    return DocumentScore(logit=None, why_unscored=why)
 
 
 @dataclass(frozen=True)
@@ -125,16 +135,21 @@ class ScoringCost:
             setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
 
-def document_score(plan: ReadingPlan, scored: Sequence[ScoredPiece], aggregate: str) -> DocumentScore:
+def document_score(
+    plan: ReadingPlan, scored: Sequence[ScoredPiece], aggregate: str, *, why_unscored: str = OUT_OF_TIME
+) -> DocumentScore:
     """
     Return a document's score from those of its pieces. A document without a scored piece is not scored.
 
     :param scored: The pieces in the order in which the plan has them.
     :param aggregate: A name in `passages.AGGREGATES`.
+    :param why_unscored: Why no piece was scored if the plan has some.
     """
     tokens = len(plan.document.body.ids)
     if not scored:
-        return DocumentScore(logit=None, tokens=tokens)
+        if plan.why_unread in (NO_TEXT, NO_QUERY):
+            return skipped(plan.why_unread)  # none of its tokens was cut
+        return DocumentScore(logit=None, tokens=tokens, why_unscored=plan.why_unread or why_unscored)
     logits = np.asarray([one.logit for one in scored])
     seen = np.zeros(tokens, dtype=bool)
     read = []

@@ -27,19 +27,22 @@ def first_pieces(plans: Sequence[ReadingPlan], budget: int) -> list[Chosen]:
     """
     Choose one piece of each document in the order they came, while the budget can show a window worth reading.
 
+    Documents of which nothing is to be read are passed over.
+
     The pieces are cut to equal shares if they do not all fit.
 
     :param budget: The most tokens of all pairs together, special tokens among them.
     """
-    pieces = [plan.pieces[0] for plan in plans]
-    overheads = [plan.cost(piece) - piece.tokens for plan, piece in zip(plans, pieces, strict=True)]
+    places = [place for place, plan in enumerate(plans) if plan.pieces]
+    pieces = [plans[place].pieces[0] for place in places]
+    overheads = [plans[place].cost(piece) - piece.tokens for place, piece in zip(places, pieces, strict=True)]
     if sum(overheads) + sum(piece.tokens for piece in pieces) <= budget:
-        return [Chosen(place, piece) for place, piece in enumerate(pieces)]
+        return [Chosen(place, piece) for place, piece in zip(places, pieces, strict=True)]
     least = [over + min(MIN_SHARED_WINDOW, piece.tokens) for over, piece in zip(overheads, pieces, strict=True)]
     affordable = int(np.searchsorted(np.cumsum(least), budget, side="right"))
     pieces, overheads = pieces[:affordable], overheads[:affordable]
     share = _equal_share([piece.tokens for piece in pieces], budget - sum(overheads))
-    return [Chosen(place, _shortened(piece, share)) for place, piece in enumerate(pieces)]
+    return [Chosen(place, _shortened(piece, share)) for place, piece in zip(places, pieces, strict=False)]
 
 
 def further_pieces(

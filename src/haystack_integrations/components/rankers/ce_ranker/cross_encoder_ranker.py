@@ -22,6 +22,7 @@ from haystack_ce_ranker import checks, forking
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.devices import give_back_reserve
 from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.reading.blank import is_blank
 from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.cache import ScoreCache
@@ -33,6 +34,7 @@ from haystack_integrations.components.rankers.ce_ranker.documents import (
     best_passage,
     content_of,
     deduplicated,
+    embedded,
     ranked,
     read_documents,
 )
@@ -80,7 +82,8 @@ class CrossEncoderRanker:
     :param query_suffix: Text after the query.
     :param document_prefix: Text before each document; stands in every window of it.
     :param document_suffix: Text after each document; stands in every window of it.
-    :param meta_fields_to_embed: Fields of the document's meta to show before its content, in every window.
+    :param meta_fields_to_embed: Fields of the document's meta to show before its content, in every window. A field
+        without text is left out, with its separator.
     :param embedding_separator: Text between embedded fields and before the content.
     :param scale_score: Whether `Document.score` is the sigmoid of the logit, between 0 and 1. The logit itself is
         in the meta either way.
@@ -310,8 +313,10 @@ class CrossEncoderRanker:
         Rank documents by their relevance to the query.
 
         Of documents with one id, the one with the highest score stays. Documents with equal scores keep the order in
-        which they came. Documents that were not scored (see `depth`, `deadline_ms`, `max_tokens_per_query`) follow in
-        their order, with a score of None.
+        which they came. Documents that were not scored follow in their order, with a score of None. These are the ones
+        that `depth`, `deadline_ms` or `max_tokens_per_query` left out, those without text (in their content and
+        embedded fields together; the prefix and suffix of all documents do not count), those whose embedded fields
+        leave no room, and all of them if the query has no text.
 
         :param query: The query.
         :param documents: The candidates; they are not changed. Dictionaries of `Document.to_dict`, as they come from a
@@ -322,8 +327,8 @@ class CrossEncoderRanker:
         :returns: `documents`, best first, and `report`, whose keys docs/report.md explains: what ran, what it cost,
             what was not read, and the logit of every scored document. With `return_passages` also `passages`.
         :raises ValueError: If `top_k` is not positive, `score_threshold` not a number, `query` not a text, a text does
-            not fit and `on_truncation` is `error`, or what is embedded around a document leaves no room for its
-            content.
+            not fit and `on_truncation` is `error`, or `document_prefix` and `document_suffix` leave no room for a
+            text.
         :raises TypeError: If `documents` is not a list of documents.
         """
         checks.text("query", query)
@@ -365,7 +370,7 @@ class CrossEncoderRanker:
         """Score the candidates. Return a score for each, and the report."""
         scorer = self._loaded()
         deadline = None if self.deadline_ms is None else time.monotonic() + self.deadline_ms / 1000.0
-        full_query = self.query_prefix + query + self.query_suffix
+        full_query = "" if is_blank(query) else self.query_prefix + query + self.query_suffix
         texts = [self._text(document) for document in candidates]
         self._warn_of_many(len(texts))
         if self.on_truncation == "error":
@@ -432,9 +437,9 @@ class CrossEncoderRanker:
         )
 
     def _text(self, document: Document) -> DocumentText:
-        fields = [str(document.meta[key]) for key in self.meta_fields_to_embed if document.meta.get(key) is not None]
-        header = self.document_prefix + "".join(field + self.embedding_separator for field in fields)
-        return DocumentText(content_of(document), header, self.document_suffix)
+        fields = [embedded(document.meta.get(key)) for key in self.meta_fields_to_embed]
+        header = "".join(field + self.embedding_separator for field in fields if not is_blank(field))
+        return DocumentText(content_of(document), header, self.document_suffix, self.document_prefix)
 
 
 @forking.cached  # one for the process: two rankers that load at once would need the memory of both

@@ -1,7 +1,7 @@
 """Documents as the ranker takes and gives them: read and deduplicated, shown to the model, ranked, cut to a passage."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +39,11 @@ def deduplicated(documents: Sequence[Document]) -> list[Document]:
 def content_of(document: Document) -> str:
     """Return the document's text, which may be empty."""
     return document.content if document.content is not None else ""
+
+
+def embedded(value: object) -> str:
+    """Return the text of a meta field, empty for None and for an empty list or dictionary. 0 and False are values."""
+    return "" if value is None or (isinstance(value, Sized) and not len(value)) else str(value)
 
 
 def ranked(

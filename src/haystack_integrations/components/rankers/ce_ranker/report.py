@@ -1,5 +1,6 @@
 """The report of a run of the ranker, and the warning or error if a text is not read whole."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,6 +48,7 @@ def what_was_done(candidates: Sequence[Document], scores: QueryScores, cost: Sco
         "padding_share": cost.padding_share,
         "scored": {document.id: score.logit for document, score in found if score.logit is not None},
         "unscored": [document.id for document, score in found if score.logit is None],
+        "why_unscored": dict(Counter(score.why_unscored for _, score in found if score.why_unscored is not None)),
         "deadline_reached": scores.out_of_time,
         "seconds": {"tokenise": cost.tokenise, "select": cost.select, "score": cost.score},
     }

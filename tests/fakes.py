@@ -172,7 +172,7 @@ def logits(scores):
     return [document.logit for document in scores.documents]
 
 
-DOCUMENTS = ["the hut in the snow", ".", "a car", "berlin is a city of germany. " * 2, "paris", "a brake " * 30]
+DOCUMENTS = ["the hut in the snow", "a city", "a car", "berlin is a city of germany. " * 2, "paris", "a brake " * 30]
 
 
 def scores_of(backend, documents=DOCUMENTS, query="the hut"):

@@ -5,9 +5,11 @@ import subprocess
 import sys
 
 import pytest
+from haystack import Pipeline
 from typer.testing import CliRunner
 
 from fakes import REPOSITORY
+from haystack_ce_ranker import CrossEncoderRanker, HybridScoreJoiner
 from haystack_ce_ranker.cli import app
 
 runner = CliRunner()
@@ -158,3 +160,49 @@ def test_evaluate_writes_the_page_and_fits_a_gate(collection, tiny_bert, tmp_pat
     done = runner.invoke(app, [*arguments[:-1], "-0.1"])
     assert done.exit_code == 2
     assert "Invalid value for '--fit-gate'" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["quantize", "MODEL", "OUTPUT", "--verify-on", "COLLECTION", "--depth", "0"],
+            "depth must be a whole number >=",
+        ),
+        (
+            ["quantize", "MODEL", "OUTPUT", "--verify-on", "COLLECTION", "--queries", "0"],
+            "queries must be a whole number",
+        ),
+        (
+            ["quantize", "MODEL", "OUTPUT", "--min-correlation", "nan"],
+            "min_correlation must be a finite number >= -1 and",
+        ),
+        (["quantize", "MODEL", "OUTPUT", "--min-overlap", "1.5"], "min_overlap must be a finite number >= 0 and <= 1"),
+        (
+            ["tune", "COLLECTION", "--pipeline", "PIPELINE", "--run", "RUN", "--depth", "-5"],
+            "depth must be a whole number",
+        ),
+        (["tune", "COLLECTION", "--pipeline", "PIPELINE", "--queries", "0"], "queries must be a whole number >= 1"),
+        (["profile", "MODEL", "--dtype", "int4"], "dtype must be one of 'auto',"),
+        (["profile", "MODEL", "--backend", "jax"], "backend must be one of 'torch',"),
+    ],
+)
+def test_options_out_of_range_are_named_before_any_work(collection, tiny_bert, tmp_path, arguments, message):
+    run = collection / "run.tsv"
+    run.write_text("qid\tdocid\trank\tscore\nq1\td1\t1\t3.0\n", encoding="utf-8")
+    pipeline = Pipeline()
+    pipeline.add_component("ranker", CrossEncoderRanker(model=tiny_bert))
+    pipeline.add_component("joiner", HybridScoreJoiner(weights={"cross_encoder": 0.8, "bm25": 0.2}))
+    pipeline.connect("ranker.documents", "joiner.cross_encoder")
+    (tmp_path / "pipeline.yaml").write_text(pipeline.dumps(), encoding="utf-8")
+    named = {
+        "MODEL": tiny_bert,
+        "OUTPUT": str(tmp_path / "out"),
+        "COLLECTION": str(collection),
+        "PIPELINE": str(tmp_path / "pipeline.yaml"),
+        "RUN": str(run),
+    }
+    done = runner.invoke(app, [named.get(argument, argument) for argument in arguments])
+    assert done.exit_code == 2
+    assert f"error: {message}" in done.output
+    assert not (tmp_path / "out").exists()

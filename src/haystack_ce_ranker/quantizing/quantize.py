@@ -18,8 +18,9 @@ from scipy.stats import spearmanr
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.backends.protocol import Backend
-from haystack_ce_ranker.checks import choice
+from haystack_ce_ranker.checks import choice, number
 from haystack_ce_ranker.quantizing.writers import WRITERS
+from haystack_ce_ranker.reading.blank import is_blank
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 
@@ -90,9 +91,11 @@ def quantize(
     :raises ImportError: If a package that writes it is not installed.
     """
     choice("backend", backend, WRITERS)
+    min_correlation = number("min_correlation", min_correlation, least=-1, most=1)
+    min_overlap = number("min_overlap", min_overlap, least=0, most=1)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"output must be a folder that is not there yet, or empty, but got {str(output)!r}.")
-    if not sum(len(documents) for _, documents in requests):
+    if all(is_blank(text) for query, documents in requests if not is_blank(query) for text in documents):
         raise ValueError("requests must have a query with documents to verify the model on, but no query has any.")
     exact: Any = loading.load("torch", _float32(options))
     if exact.query_prompt:

@@ -8,6 +8,7 @@ from rich.progress import Progress
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.bm25.index import BM25Index
+from haystack_ce_ranker.checks import whole_number
 from haystack_ce_ranker.evaluation.data.collections import load_collection
 from haystack_ce_ranker.evaluation.data.left_out import lines
 from haystack_ce_ranker.quantizing.quantize import Agreement, Quantized, Request, quantize
@@ -32,7 +33,7 @@ def verification(
     for line in (*lines(known.left_out, "comparison"), *(f"note: {note}" for note in known.notes)):
         console.print(line, markup=False, highlight=False)
     texts = [document.content for document in known.documents.values()]
-    index = BM25Index.build(texts)
+    index, depth = BM25Index.build(texts), whole_number("depth", depth)
     found = [(query, index.search(query, depth).positions.tolist()) for query in known.queries.values()]
     return [(query, [texts[row] for row in rows]) for query, rows in found]
 

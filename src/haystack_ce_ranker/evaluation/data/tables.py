@@ -7,6 +7,7 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from haystack_ce_ranker.checks import whole_number
 from haystack_ce_ranker.evaluation.data.sources import PADDED, Source, trimmed
 
 Run = dict[str, dict[str, float]]
@@ -127,6 +128,7 @@ def read_run(path: str | Path, *, collection: Known | None = None, depth: int | 
 
 def run_of(source: Source, *, collection: Known | None = None, depth: int | None = None) -> Run:
     """Read a run as `load_run` does; what was mended is left to the source's counts."""
+    depth = whole_number("depth", depth, optional=True)
     run: Run = {}
     for query_id, document_id, given in _rows(source, _TREC_RUN):
         score = number(given)

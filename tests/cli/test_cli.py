@@ -179,7 +179,6 @@ def test_evaluate_writes_the_page_and_fits_a_gate(collection, tiny_bert, tmp_pat
         ),
         (["quantize", "MODEL", "OUTPUT", "--min-overlap", "1.5"], "min_overlap must be a finite number >= 0 and <= 1"),
         (
-            ["tune", "COLLECTION", "--pipeline", "PIPELINE", "--run", "RUN", "--depth", "-5"],
             "depth must be a whole number",
         ),
         (["tune", "COLLECTION", "--pipeline", "PIPELINE", "--queries", "0"], "queries must be a whole number >= 1"),

@@ -16,7 +16,8 @@ from haystack_ce_ranker.fusion.fuse import ScoredList
 from haystack_ce_ranker.fusion.judged import JudgedQuery
 from haystack_ce_ranker.gating.fitting import GateQuery
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
-from haystack_ce_ranker.tokenizing.pairs import PackedPair, PairTokenizer
+from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
+from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -138,7 +139,7 @@ def save_causal(folder: Path) -> str:
 class FakeBackend:
     """A backend whose logit is a fixed function of the tokens, and that can run out of memory."""
 
-    name, dtype, device, pads, query_prompt = "fake", "float32", "cpu", True, ""
+    name, dtype, device, pads, mixes_lengths, prompt, query_prompt = "fake", "float32", "cpu", True, True, "", ""
 
     def __init__(self, *, room_for=10**9):
         self.tokenizer = PairTokenizer(bert_tokenizer())

@@ -252,9 +252,9 @@ def test_a_file_whose_configuration_names_another_kind_of_model_is_refused(ir, t
         loading.load("openvino", ModelOptions(str(tmp_path / "causal"), **CPU))
 
 
-def test_a_causal_re_ranker_is_an_error(tmp_path):
+def test_a_causal_model_without_words_for_its_answer_is_an_error(tmp_path):
     model = save_causal(tmp_path)
-    with pytest.raises(ValueError, match="for example a causal re-ranker"):
+    with pytest.raises(ValueError, match="one token for both"):
         loading.load("openvino", ModelOptions(model, **CPU))
 
 

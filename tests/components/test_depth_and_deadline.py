@@ -15,7 +15,7 @@ from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring import runner as pair_runner
 from haystack_ce_ranker.scoring import scorer as scorer_module
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
-from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
+from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 from haystack_integrations.components.rankers.ce_ranker import cross_encoder_ranker
 
 TEXTS = ["a car", "the hut in the snow", "berlin is a city of germany", "paris", "brake", "a city", "the snow", "car"]
@@ -37,7 +37,7 @@ class Clock:
 class SlowBackend:
     """Takes a fixed time per token by the clock, whatever the machine; remembers the batches it was given."""
 
-    name, dtype, device, pads, query_prompt = "slow", "float32", "cpu", True, ""
+    name, dtype, device, pads, mixes_lengths, prompt, query_prompt = "slow", "float32", "cpu", True, True, "", ""
 
     def __init__(self, clock, *, seconds_per_token=0.01, batch_tokens=40):
         self.clock = clock

@@ -134,6 +134,10 @@ OF_RANKER = {
     "model_kwargs": options(({"dtype": torch.float16}, {"dtype": torch.float16})),
     "tokenizer_kwargs": options(),
     "config_kwargs": options(({"a": {"dtype": torch.bfloat16}}, {"a": {"dtype": torch.bfloat16}})),
+    "label": Kind(
+        [*WHOLE, (0, 0), ("yes", "yes")], [*(one for one in NOT_WHOLE if one != "5" and one != "0.5")], optional=True
+    ),
+    "prompt": text(optional=True),
     "backend": choice(BACKENDS),
     "dtype": choice(["auto", "float32", "float16", "bfloat16"], optional=True),
     "batch_size": count(optional=True),

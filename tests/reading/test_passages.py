@@ -19,7 +19,7 @@ from haystack_ce_ranker.reading.passages import (
     evidence,
     windows,
 )
-from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
+from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 
 TOKENIZER = PairTokenizer(bert_tokenizer())
 

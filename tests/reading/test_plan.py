@@ -10,16 +10,15 @@ from haystack_ce_ranker.reading.passages import STRATEGIES
 from haystack_ce_ranker.reading.plan import Planner
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.reading.queries import EncodedQuery
-from haystack_ce_ranker.tokenizing.pairs import PackedPair, PairTokenizer
+from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
+from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
 TOKENIZER = PairTokenizer(bert_tokenizer())
 MAX_LENGTH = 48
 
 
 def planned(query, text, **policy):
-    planner = Planner(
-        ReadingPolicy(**{"passage_tokens": 12, "passage_stride": 6, **policy}), MAX_LENGTH, TOKENIZER.format
-    )
+    planner = Planner(ReadingPolicy(**{"passage_tokens": 12, "passage_stride": 6, **policy}), MAX_LENGTH, TOKENIZER)
     [tokens] = TOKENIZER.encode([query])
     [document] = DocumentEncoder(TOKENIZER).encode([text])
     return planner.plan(EncodedQuery(query, tokens), text, document, place=0)

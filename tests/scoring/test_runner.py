@@ -17,7 +17,8 @@ class Model:
     """A logit is the sum of a pair's ids; takes time by a clock, and runs out of memory above some slots."""
 
     name, dtype, device, pads, batch_tokens = "model", "float32", "cpu", True, 64
-    tokenizer = SimpleNamespace(pad_id=0)
+    mixes_lengths = True
+    tokenizer = SimpleNamespace(pad_id=0, pads_left=False)
 
     def __init__(self, *, room=10**9, clock=None):
         self.room, self.clock = room, clock
@@ -78,6 +79,15 @@ def test_each_pair_gets_its_own_logit_whatever_the_memory(lengths, room, kind, p
     assert (cost.pairs, cost.tokens, cost.batches) == (len(lengths), sum(lengths), len(model.batches))
     assert cost.slots == sum(max(batch) * len(batch) if pads else sum(batch) for batch in model.batches)
     assert not lengths or 0.0 <= cost.padding_share < 1.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(LENGTHS)
+def test_pairs_of_different_lengths_run_apart_if_padding_would_move_their_scores(lengths):
+    model = Model()
+    model.mixes_lengths = False
+    assert PairRunner(model).run(pairs_of(lengths), ScoringCost()).tolist() == expected(lengths)
+    assert all(len(set(batch)) == 1 for batch in model.batches)
 
 
 def test_no_pairs_are_no_work():

@@ -9,7 +9,7 @@ from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
-from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
+from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 
 
 @pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
@@ -108,8 +108,7 @@ def test_a_tokenizer_without_a_fast_form_is_an_error():
         PairTokenizer(object())
 
 
-def test_a_tokenizer_without_padding_is_an_error():
+def test_a_tokenizer_without_a_padding_token_fills_with_a_token_that_the_mask_hides():
     tokenizer = bert_tokenizer()
     tokenizer.pad_token = None
-    with pytest.raises(ValueError, match="padding token"):
-        PairTokenizer(tokenizer)
+    assert PairTokenizer(tokenizer).pad_id == 0

@@ -44,6 +44,8 @@ class ModelOptions:
     :ivar device: A torch device such as `cuda:0`; None lets the backend choose.
     :ivar dtype: One of `DTYPES`; None for the default, which is float32 unless the file is quantised. `auto` is the
         fastest that ranks the same on this hardware.
+    :ivar label: The label whose score is wanted, by number or name; None for a model that has one.
+    :ivar prompt: The instruction that the model reads with each pair; None for the one that it was saved with.
     :ivar threads: Threads of one forward pass on CPU; None leaves the runtime's own number.
     """
 
@@ -57,6 +59,8 @@ class ModelOptions:
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     tokenizer_kwargs: Mapping[str, Any] = field(default_factory=dict)
     config_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    label: int | str | None = None
+    prompt: str | None = None
 
 
 def locate(model: str) -> str:

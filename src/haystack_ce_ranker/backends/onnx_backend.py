@@ -29,7 +29,7 @@ from haystack_ce_ranker.backends.model_files import HUB_KWARGS, ModelOptions, fi
 from haystack_ce_ranker.backends.protocol import Batch
 from haystack_ce_ranker.backends.signature import Port, Signature
 from haystack_ce_ranker.backends.taken import refuse_others
-from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
+from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 
 TAKEN = ("file_name", *HUB_KWARGS)
 """What this runtime uses of `model_kwargs`, beside the dtype."""
@@ -52,6 +52,7 @@ class OnnxBackend:
 
     name = "onnx"
     query_prompt = ""
+    mixes_lengths = True
 
     def __init__(
         self, session: Any, signature: Signature, tokenizer: Any, config: Any, *, dtype: str, threads: int | None

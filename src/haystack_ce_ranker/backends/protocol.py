@@ -7,27 +7,35 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from haystack_ce_ranker.tokenizing.pairs import PackedPair, PairTokenizer
+from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
+from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The packed pairs of one forward pass."""
+    """
+    The packed pairs of one forward pass.
+
+    :ivar pad_id: The token that fills short pairs.
+    :ivar pads_left: Whether they are filled on the left, so that all end together.
+    """
 
     pairs: Sequence[PackedPair]
     pad_id: int
+    pads_left: bool = False
 
     def padded(self) -> dict[str, NDArray[np.int64]]:
-        """Return `input_ids`, `attention_mask`, `token_type_ids`, each of shape (pairs, longest pair), padded right."""
+        """Return `input_ids`, `attention_mask`, `token_type_ids`, each of shape (pairs, longest pair)."""
         shape = (len(self.pairs), max(len(pair.ids) for pair in self.pairs))
         ids = np.full(shape, self.pad_id, dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)
         types = np.zeros(shape, dtype=np.int64)
         for row, pair in enumerate(self.pairs):
             length = len(pair.ids)
-            ids[row, :length] = pair.ids
-            mask[row, :length] = 1
-            types[row, :length] = pair.types
+            own = slice(shape[1] - length, None) if self.pads_left else slice(length)
+            ids[row, own] = pair.ids
+            mask[row, own] = 1
+            types[row, own] = pair.types
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
@@ -42,7 +50,10 @@ class Backend(Protocol):
     :ivar max_length: The most tokens of a pair that the model's positions allow; None if the model names no limit.
     :ivar batch_tokens: The most tokens of a batch by default, padding included; measured.
     :ivar pads: Whether a batch runs as one padded array, in which a short pair costs as much as the longest one.
-    :ivar query_prompt: A text that the model was saved with, which goes before every query.
+    :ivar mixes_lengths: Whether a pair scores the same beside longer ones in a padded batch as alone. Otherwise only
+        pairs of one length run together.
+    :ivar prompt: The instruction that the model reads with every pair, for the report; empty if there is none.
+    :ivar query_prompt: The same if it is to be put before the query; empty if the pair format holds it.
     """
 
     name: str
@@ -52,6 +63,8 @@ class Backend(Protocol):
     max_length: int | None
     batch_tokens: int
     pads: bool
+    mixes_lengths: bool
+    prompt: str
     query_prompt: str
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:

@@ -1,7 +1,8 @@
 """
-The torch runtime: a sequence-classification model loaded by sentence-transformers, run on packed pairs.
+The torch runtime: a cross-encoder loaded by sentence-transformers, run on packed pairs.
 
-sentence-transformers loads the model (hub, revision, tokens, prompts); the engine tokenises and makes batches. On a GPU
+sentence-transformers loads the model (hub, revision, tokens, prompts), and `cross_encoders.py` knows how to use what it
+loaded; the engine tokenises and makes batches. On a GPU
 a batch is either one padded array or one row without padding (`packed.py`); a short trial at loading finds out which is
 faster. The GPU paths have run on one H100; benchmarks/speed.md has the figures.
 """
@@ -12,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
+from haystack_ce_ranker.backends import cross_encoders, labels
 from haystack_ce_ranker.backends.configuration import position_limit, require_useful_tokenizer_kwargs, stores_quantised
 from haystack_ce_ranker.backends.devices import pass_lock, require_process_of
 from haystack_ce_ranker.backends.first_token import first_tokens_only, part_behind_the_last_attention
@@ -39,7 +42,7 @@ from haystack_ce_ranker.backends.model_files import (
 from haystack_ce_ranker.backends.packed import PackedForm, why_not
 from haystack_ce_ranker.backends.protocol import Batch
 from haystack_ce_ranker.backends.taken import INSTEAD, refuse
-from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
+from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -74,16 +77,20 @@ class TorchBackend:
     name = "torch"
 
     def __init__(self, cross_encoder: Any, options: ModelOptions, *, packed: bool | None = None) -> None:
-        self.cross_encoder = cross_encoder
-        self._model = cross_encoder.model.eval()
+        self.cross_encoder = cross_encoder.eval()
+        self._model = cross_encoder.model
         self._device = next(self._model.parameters()).device
         self.device = str(self._device)
         self.dtype = str(next(self._model.parameters()).dtype).removeprefix("torch.")
-        keep_head_in_float32(self._model)
-        self.tokenizer = PairTokenizer(cross_encoder.tokenizer)
+        if cross_encoders.is_classifier(cross_encoder):
+            keep_head_in_float32(self._model)
         self.max_length = position_limit(self._model.config)
+        self.prompt = cross_encoders.prompt_of(cross_encoder, options)
+        own_encoding, self.query_prompt = cross_encoders.own_encoding(cross_encoder, self.prompt)
+        self.tokenizer = PairTokenizer(cross_encoder.tokenizer, own_encoding, **cross_encoders.padding(cross_encoder))
+        self._call = cross_encoders.call_of(cross_encoder, self.prompt)
+        self._label = labels.choose(options.label, cross_encoders.label_names(cross_encoder), options.model)
         self.batch_tokens = BATCH_TOKENS.get(self._device.type, _FALLBACK_BATCH_TOKENS)
-        self.query_prompt = _saved_prompt(cross_encoder, self.tokenizer)
         self._threads = options.threads
         self._process = os.getpid()
         self._last_part = part_behind_the_last_attention(self._model)
@@ -91,6 +98,7 @@ class TorchBackend:
         if packed or (packed is None and self._device.type == "cuda" and self._packs_faster()):
             self._packed = self._pack()
         self.pads = self._packed is None
+        self.mixes_lengths = not self.pads or self._mixes_lengths()
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """Return the model's raw output for each pair, shape (pairs,)."""
@@ -111,9 +119,9 @@ class TorchBackend:
             first_tokens_only(padded_only),
             torch.inference_mode(),
         ):
-            output: torch.Tensor = self._model(**inputs).logits[:, 0].float()
+            output = self._call(inputs).float()
             if self._device.type != "cuda":
-                values: NDArray[np.float32] = output.cpu().numpy()
+                values = labels.one_logit_each(output.cpu().numpy(), len(batch.pairs), self._label)
                 return lambda: values
             # The copy is queued, too: waiting for it does not wait for the passes that are queued after it.
             copy = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
@@ -123,8 +131,7 @@ class TorchBackend:
 
         def wait() -> NDArray[np.float32]:
             done.synchronize()
-            found: NDArray[np.float32] = copy.numpy()
-            return found
+            return labels.one_logit_each(copy.numpy(), len(batch.pairs), self._label)
 
         return wait
 
@@ -157,8 +164,19 @@ class TorchBackend:
     def _pack(self) -> PackedForm:
         return PackedForm(self._model, uses_token_types=self.tokenizer.uses_token_types)
 
+    def _mixes_lengths(self) -> bool:
+        """Tell whether pairs of different lengths score in one padded batch as they do alone."""
+        batch = _trial_batches(self.tokenizer, self._model.config.vocab_size, 48, pairs=3)[0]
+        together = self.logits(batch)
+        alone = np.concatenate([self.logits(replace(batch, pairs=[pair])) for pair in batch.pairs])
+        difference = float(np.abs(together - alone).max())
+        same = difference <= TRIAL_TOLERANCE[DTYPES[self.dtype]] * max(float(np.abs(alone).max()), 1.0)
+        if not same:
+            logger.info("pairs of different lengths do not run together: padding moves scores by %.4f.", difference)
+        return same
+
     def _packs_faster(self) -> bool:
-        reason = why_not(self._model)
+        reason = why_not(self._model) if cross_encoders.is_classifier(self.cross_encoder) else "it has several modules"
         if reason is None:
             reason = self._trial()
         logger.info("packed batches on %s: %s.", self.device, reason if reason is not None else "faster, and used")
@@ -213,8 +231,9 @@ def load(options: ModelOptions) -> TorchBackend:
 
     :raises ModelNotFoundError: If there is no such folder, the model cannot be fetched from the hub, or the folder
         holds no safetensors.
-    :raises ValueError: If the model is not a sequence-classification model with one output label, its weights are not
-        safetensors, `device` is a GPU and there is none, or packed batches were asked for and are impossible.
+    :raises ValueError: If the model has several labels and none is named, no trained head, or pairs that cannot be
+        packed, its weights are not safetensors, `device` is a GPU and there is none, or packed batches were asked for
+        and are impossible.
     """
     model_kwargs = dict(options.model_kwargs)
     if model_kwargs.setdefault("use_safetensors", True) is not True:
@@ -241,7 +260,10 @@ def load(options: ModelOptions) -> TorchBackend:
         # transformers 5 would take the checkpoint's own, and float16 takes four times as long on a CPU
         model_kwargs["dtype"] = resolve_dtype(options.dtype if options.dtype is not None else "float32", options.device)
     cross_encoder = _cross_encoder(place, options, model_kwargs)
-    _require_classifier(cross_encoder, options.model)
+    if cross_encoder.tokenizer.pad_token_id is None:
+        # The library pads even a single pair. Which token it takes is hidden by the mask, and by `padding` below.
+        cross_encoder.tokenizer.pad_token = cross_encoder.tokenizer.unk_token or cross_encoder.tokenizer.eos_token
+    cross_encoders.require_trained_head(cross_encoder, options)
     config = cross_encoder.model.config
     unknown = [key for key in options.config_kwargs if not hasattr(config, key)]
     refuse("config_kwargs", unknown, f"{type(config).__name__} takes {', '.join(sorted(config.to_dict()))}")
@@ -308,6 +330,12 @@ def _require_safetensors(folder: Path, model: str) -> None:
 
     :raises ModelNotFoundError: If it does not. The error names what it holds, and the runtime that reads it.
     """
+    described = any((folder / name).is_file() for name in ("config.json", "modules.json"))
+    if (folder / "adapter_config.json").is_file() and not described:
+        raise ModelNotFoundError(
+            f"model {model!r} has only an adapter in {folder}, without the model that it changes. Load both with "
+            "sentence_transformers.CrossEncoder and save them with save_pretrained, or merge the adapter."
+        )
     if has_safetensors(folder):
         require_shards(folder)
         return
@@ -327,36 +355,6 @@ def _require_safetensors(folder: Path, model: str) -> None:
     )
 
 
-def _require_classifier(cross_encoder: Any, model: str) -> None:
-    if len(cross_encoder) != 1 or cross_encoder.model is None:
-        raise ValueError(
-            f"model {model!r} is not a sequence-classification cross-encoder but "
-            f"{' + '.join(type(module).__name__ for module in cross_encoder)} (for example a causal re-ranker); "
-            "use a model with an AutoModelForSequenceClassification form."
-        )
-    if cross_encoder.num_labels != 1:
-        raise ValueError(
-            f"model {model!r} has {cross_encoder.num_labels} output labels; "
-            "a ranker needs one, the relevance of the document to the query."
-        )
-
-
-def _saved_prompt(cross_encoder: Any, tokenizer: PairTokenizer) -> str:
-    """Return the prompt that the model was saved with, if our packing of a prompted pair equals the library's."""
-    name = cross_encoder.default_prompt_name
-    prompt: str = cross_encoder.prompts.get(name, "") if name is not None else ""
-    pair = ("a question", "an answer")
-    theirs = cross_encoder.preprocess([pair], prompt=prompt or None)["input_ids"]
-    query, document = tokenizer.encode([prompt + pair[0], pair[1]])
-    ours = tokenizer.format.pack(query.ids, document.ids).ids
-    if np.asarray(theirs).reshape(-1).tolist() != ours.tolist():
-        raise ValueError(
-            f"model wraps its pairs in a way that cannot be budgeted (saved prompt {prompt!r}, or a chat template); "
-            "use a model that reads plain query-document pairs."
-        )
-    return prompt
-
-
 def _trial_batches(tokenizer: PairTokenizer, vocabulary: int, limit: int | None, *, pairs: int = 128) -> list[Batch]:
     """Make up two batches of random tokens below `vocabulary`: pairs of mixed lengths, and pairs of equal length."""
     rng = np.random.default_rng(0)
@@ -367,7 +365,8 @@ def _trial_batches(tokenizer: PairTokenizer, vocabulary: int, limit: int | None,
 
     def batch(lengths: Sequence[int]) -> Batch:
         texts = (rng.choice(words, max(length - len(special), 2)) for length in lengths)
-        return Batch([pair_format.pack(text[:1], text[1:]) for text in texts], tokenizer.pad_id)
+        pairs = [pair_format.pack(text[:1], text[1:]) for text in texts]
+        return Batch(pairs, tokenizer.pad_id, tokenizer.pads_left)
 
     mixed = [int(length) for length in np.geomspace(longest, 16, pairs)]
     return [batch(mixed), batch([min(longest, 128)] * pairs)]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from haystack_ce_ranker import forking
 from haystack_ce_ranker.checks import whole_number
 from haystack_ce_ranker.reading.blank import is_blank
-from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
+from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 from haystack_ce_ranker.tokenizing.tokens import Ids, Tokens
 
 # A full stop, closing quotes or brackets, and a space; the end of a line; or a Chinese full stop, which needs no space.
@@ -111,7 +111,7 @@ class DocumentEncoder:
         with self._lock:
             found = {key: self._cache[key] for key in keys if key in self._cache}
         new = {key: document for key, document in zip(keys, documents, strict=True) if key not in found}
-        tokens = self._tokenizer.encode(
+        tokens = self._tokenizer.encode_documents(
             [text.prefix + text.header + text.content + text.footer for text in new.values()]
         )
         fresh = {key: _split(text, all_tokens) for (key, text), all_tokens in zip(new.items(), tokens, strict=True)}

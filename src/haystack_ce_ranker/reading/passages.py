@@ -41,6 +41,11 @@ class Piece(NamedTuple):
         """Body tokens of the piece."""
         return sum(span.stop - span.start for span in self.spans)
 
+    def shortened(self, tokens: int) -> "Piece":
+        """Return the piece without some tokens at its end; its last span keeps at least one."""
+        *others, last = self.spans
+        return self._replace(spans=(*others, Span(last.start, max(last.stop - tokens, last.start + 1))))
+
 
 class WindowSettings(NamedTuple):
     """How a document that does not fit is read. `policy.ReadingPolicy` describes the values and has the defaults."""
@@ -154,6 +159,10 @@ STRATEGIES: dict[str, Callable[[EncodedDocument, Ids, int, WindowSettings], list
     "windows": _windows,
 }
 """How a document that does not fit is read, by name. If there is room for one piece only, the first is read."""
+
+
+TRUNCATIONS = frozenset({"head", "head_tail"})
+"""Strategies that cut a document where the room ends, as other libraries do, instead of choosing windows of it."""
 
 
 def _logsumexp(logits: NDArray[np.float64]) -> float:

@@ -1,18 +1,24 @@
 """
 The pieces of a document to show the model beside a query: a budget for the pair, then the choice within it.
 
-A document that fits is read whole. If it does not fit, a strategy of `passages.py` picks the windows. Where there is
-nothing to read or no room to read it, the plan has no pieces and says why.
+A document that fits is read whole. If it does not fit, a strategy of `passages.py` picks the windows. The model reads a
+piece as if its text had been given alone. Where the tokens of a slice of a text are no slice of the text's tokens, as
+with byte pairs and templates, the text of a chosen piece is therefore encoded anew.
+
+Where there is nothing to read or no room to read it, the plan has no pieces and says why.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from haystack_ce_ranker.reading.budget import room_for_texts, split_budget
 from haystack_ce_ranker.reading.documents import DocumentText, EncodedDocument
-from haystack_ce_ranker.reading.passages import STRATEGIES, Piece, Span, characters
+from haystack_ce_ranker.reading.passages import STRATEGIES, TRUNCATIONS, Piece, Span, characters
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.reading.queries import EncodedQuery
-from haystack_ce_ranker.tokenizing.pairs import PackedPair, PairFormat, PairTexts
+from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
+from haystack_ce_ranker.tokenizing.pairs import NO_FRAME, PackedPair, PairFormat, PairTexts
+from haystack_ce_ranker.tokenizing.tokens import Ids
 
 NO_TEXT = "no_text"
 """Nothing of a document is to be read: neither its content nor its header has a token that anybody would see."""
@@ -33,6 +39,7 @@ class ReadingPlan:
     :ivar pieces: What to read, one pair each, the best first.
     :ivar format: The pair format of the model.
     :ivar why_unread: Why there are no pieces: `NO_TEXT`, `NO_QUERY` or `NO_ROOM`; None if there are.
+    :ivar encoded: The tokens of those pieces whose texts were encoded anew, with what is embedded around them.
     """
 
     text: DocumentText
@@ -41,17 +48,24 @@ class ReadingPlan:
     pieces: tuple[Piece, ...]
     format: PairFormat
     why_unread: str | None = None
+    encoded: Mapping[Piece, Ids] = field(default_factory=dict)
 
     def cost(self, piece: Piece) -> int:
         """Return the tokens of the pair that shows a piece, special tokens among them."""
-        return self.format.special_tokens + len(self.query) + self.document.embedded + piece.tokens
+        return self.format.special_tokens + len(self.query) + sum(map(len, self._parts(piece)))
 
     def pack(self, piece: Piece) -> PackedPair:
         """Return the pair that shows a piece; it can give its texts back."""
+        packed = self.format.pack(self.query.tokens.ids, *self._parts(piece))
+        return packed._replace(source=lambda: self.texts(piece))
+
+    def _parts(self, piece: Piece) -> Sequence[Ids]:
+        """Return the tokens of the document's side of a pair, in one part or several."""
+        if piece in self.encoded:
+            return [self.encoded[piece]]
         document = self.document
         body = [document.body.ids[span.start : span.stop] for span in piece.spans]
-        packed = self.format.pack(self.query.tokens.ids, document.header, *body, document.footer)
-        return packed._replace(source=lambda: self.texts(piece))
+        return [document.header, *body, document.footer]
 
     def texts(self, piece: Piece) -> PairTexts:
         """Return what a piece's pair says: the query, and the document's passage between its header and footer."""
@@ -73,14 +87,17 @@ class Planner:
 
     :param policy: What may be read.
     :param max_length: Tokens of a pair, special tokens among them.
-    :param pair_format: The pair format of the model.
+    :param tokenizer: The model's tokenizer with its pair format.
     :raises ValueError: If `policy` leaves no room in the model's pairs.
     """
 
-    def __init__(self, policy: ReadingPolicy, max_length: int, pair_format: PairFormat) -> None:
+    def __init__(self, policy: ReadingPolicy, max_length: int, tokenizer: PairTokenizer) -> None:
         self.policy = policy
-        self.room = room_for_texts(max_length, pair_format.special_tokens)
-        self._format = pair_format
+        self.room = room_for_texts(max_length, tokenizer.format.special_tokens)
+        self._tokenizer = tokenizer
+        # A document that is cut at its end is cut as other libraries do it: between two of its tokens.
+        cuts = policy.long_documents in TRUNCATIONS and tokenizer.format.document == NO_FRAME
+        self._slices = tokenizer.slices or cuts
         split_budget(1, 1, room=self.room, window=1, max_query=policy.max_query_tokens)  # checks max_query_tokens
 
     def plan(self, query: EncodedQuery, text: DocumentText, document: EncodedDocument, *, place: int) -> ReadingPlan:
@@ -117,10 +134,24 @@ class Planner:
             pieces = [Piece((Span(0, tokens),))]
         else:
             pieces = STRATEGIES[policy.long_documents](document, query.tokens.ids, room, policy.windows)
-        return ReadingPlan(text, document, kept, tuple(pieces), self._format)
+        plan = ReadingPlan(text, document, kept, tuple(pieces), self._tokenizer.format)
+        if tokens <= room or self._slices:
+            return plan
+        return self._as_texts(plan, room + document.embedded)
+
+    def _as_texts(self, plan: ReadingPlan, room: int) -> ReadingPlan:
+        """Return a plan whose pieces are encoded anew, each shortened at its end until it fits into `room` tokens."""
+        encoded: dict[Piece, Ids] = {}
+        found = self._tokenizer.encode_documents([plan.texts(piece).document for piece in plan.pieces])
+        for piece, tokens in zip(plan.pieces, found, strict=True):
+            while len(tokens.ids) > room and piece.tokens > 1:
+                piece = piece.shortened(len(tokens.ids) - room)
+                [tokens] = self._tokenizer.encode_documents([plan.texts(piece).document])
+            encoded[piece] = tokens.ids[:room]
+        return replace(plan, pieces=tuple(encoded), encoded=encoded)
 
     def _unread(self, query: EncodedQuery, text: DocumentText, document: EncodedDocument, why: str) -> ReadingPlan:
-        return ReadingPlan(text, document, query, (), self._format, why)
+        return ReadingPlan(text, document, query, (), self._tokenizer.format, why)
 
     def document_limit(self, query: EncodedQuery) -> int:
         """Return the most tokens a document may have to be read whole with `query`; 0 if the query itself is cut."""

@@ -21,7 +21,7 @@ class ReadingPolicy:
     """
     What the model may read of a query and its documents. The ranker's parameters of these names mean the same.
 
-    :ivar max_length: Tokens of a pair, special tokens among them; None for the model's own limit.
+    :ivar max_length: Tokens of a pair, special tokens among them; None for 512, or the model's limit if that is less.
     :ivar max_query_tokens: The most tokens the query may take of a pair; None for the rule of `budget.split_budget`.
     :ivar max_tokens_per_query: The most tokens of all pairs of a query together, special tokens among them; None for
         no limit.

@@ -223,17 +223,24 @@ class PairRunner:
                 report(~np.isnan(logits))
 
     def _batches(self, lengths: NDArray[np.int64], places: NDArray[np.intp]) -> deque[NDArray[np.intp]]:
-        plan = plan_batches(
-            lengths[places],
-            batch_tokens=self.affordable_batch_tokens,
-            batch_size=self.batch_size,
-            pass_tokens=(CPU_PASS_TOKENS if self.on_cpu else DEVICE_PASS_TOKENS) if self.backend.pads else None,
+        groups = [places]
+        if not self.backend.mixes_lengths:
+            groups = [places[lengths[places] == length] for length in np.unique(lengths[places])[::-1]]
+        return deque(
+            group[part]
+            for group in groups
+            for part in plan_batches(
+                lengths[group],
+                batch_tokens=self.affordable_batch_tokens,
+                batch_size=self.batch_size,
+                pass_tokens=(CPU_PASS_TOKENS if self.on_cpu else DEVICE_PASS_TOKENS) if self.backend.pads else None,
+            )
         )
-        return deque(places[part] for part in plan)
 
     def _start(self, pairs: Sequence[PackedPair]) -> _Wait:
         """Queue a batch if the device works by itself. Otherwise it runs when its logits are asked for."""
-        batch = Batch(pairs, self.backend.tokenizer.pad_id)
+        tokenizer = self.backend.tokenizer
+        batch = Batch(pairs, tokenizer.pad_id, tokenizer.pads_left)
         return partial(self.backend.logits, batch) if self._queue is None else self._queue.start(batch)
 
     def _make_smaller(self, pairs: int, longest: int, error: Exception) -> None:

@@ -39,6 +39,14 @@ from haystack_ce_ranker.scoring.shared_budget import first_pieces, further_piece
 from haystack_ce_ranker.scoring.slices import CHARACTERS_PER_TOKEN, SlicePart, plan_slices, prepared
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
+DEFAULT_MAX_LENGTH = 512
+"""
+Tokens of a pair if nothing else is asked for and the model can read as many.
+
+With a model that reads 8,192 tokens, documents that fit would be read whole: fifty articles would cost many times what
+their best windows cost. benchmarks/long_context.py has the figures.
+"""
+
 Progress = Callable[[int, int], None]
 """Called with the number of documents scored so far, and of all documents."""
 
@@ -137,6 +145,8 @@ class CrossEncoderScorer:
         Only scores that depend on a query and a text alone are kept: calls with a deadline or a shared token budget
         do not use it.
     :param identity: What tells the model from others in `scores` beside its name: the revision, loading options.
+    :ivar max_length: The most tokens of a pair.
+    :ivar model_limit: The most that the model could read; None if it names no limit.
     :raises ValueError: If a value is out of range, or `policy` leaves no room in the model's pairs.
     """
 
@@ -155,7 +165,8 @@ class CrossEncoderScorer:
     ) -> None:
         self.backend = backend
         self.policy = policy if policy is not None else ReadingPolicy()
-        self.max_length = _max_length(backend, self.policy.max_length)
+        self.model_limit = _model_limit(backend)
+        self.max_length = _max_length(self.model_limit, self.policy.max_length)
         self.runner = PairRunner(
             backend,
             batch_tokens=batch_tokens,
@@ -163,7 +174,7 @@ class CrossEncoderScorer:
             model_name=model_name,
             batch_sizes=batch_sizes,
         )
-        self._planner = Planner(self.policy, self.max_length, backend.tokenizer.format)
+        self._planner = Planner(self.policy, self.max_length, backend.tokenizer)
         self._documents = DocumentEncoder(backend.tokenizer, cache_tokens=cache_tokens)
         self._scores = scores
         self._identity = content_key(
@@ -294,7 +305,9 @@ class CrossEncoderScorer:
         different = list(dict.fromkeys(checks.text("query", query) for query in queries))
         unique = [self.backend.query_prompt + query for query in different]
         encode = partial(EncodedQuery.of, prompt=self.backend.query_prompt)
-        by_text = dict(zip(different, map(encode, different, self.backend.tokenizer.encode(unique)), strict=True))
+        by_text = dict(
+            zip(different, map(encode, different, self.backend.tokenizer.encode_queries(unique)), strict=True)
+        )
         cost.tokenise += time.perf_counter() - started
         return [by_text[query] for query in queries]
 
@@ -465,14 +478,16 @@ def _pair(candidate: _Candidate, piece: Piece) -> _Pair:
     return _Pair(candidate, piece, candidate.plan.pack(piece))
 
 
-def _max_length(backend: Backend, asked: int | None) -> int:
-    """Return the most tokens of a pair: what was asked for, or the model's own limit."""
+def _model_limit(backend: Backend) -> int | None:
+    """Return the most tokens of a pair that the model and its tokenizer name; None if neither names a limit."""
     limits = [limit for limit in (backend.max_length, backend.tokenizer.max_length) if limit is not None]
-    own = min(limits) if limits else None
-    if asked is not None and own is not None and asked > own:
+    return min(limits, default=None)
+
+
+def _max_length(own: int | None, asked: int | None) -> int:
+    """Return the most tokens of a pair: what was asked for, or the default, both within the model's own limit."""
+    if asked is None:
+        return DEFAULT_MAX_LENGTH if own is None else min(own, DEFAULT_MAX_LENGTH)
+    if own is not None and asked > own:
         raise ValueError(f"max_length must be at most {own}, the model's own limit, but got {asked}.")
-    if asked is not None:
-        return asked
-    if own is None:
-        raise ValueError("max_length must be given, since neither the model nor its tokenizer names a limit.")
-    return own
+    return asked

@@ -21,7 +21,7 @@ from haystack_ce_ranker.backends.model_files import DTYPES, ModelOptions, locate
 from haystack_ce_ranker.backends.protocol import Backend
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
-from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
+from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -49,6 +49,7 @@ from haystack_integrations.components.rankers.ce_ranker.report import (
 logger = logging.getLogger(__name__)
 
 _BATCH_SIZES = LearntBatchSizes()  # of all rankers: they share the memory of this process's devices
+_OF_THE_LOADED_MODEL = ("revision", "model_kwargs", "tokenizer_kwargs", "config_kwargs", "label", "prompt")
 _MANY_CANDIDATES = 200  # with more, most of the time goes to documents that do not reach the top
 
 
@@ -97,6 +98,11 @@ class CrossEncoderRanker:
     :param tokenizer_kwargs: For the tokenizer's `from_pretrained`, such as `model_max_length` and `pad_token`.
     :param config_kwargs: For the configuration's `from_pretrained`. The configuration of an exported model says only
         `max_position_embeddings`, `pad_token_id` and `architectures`; its file holds the rest.
+    :param label: The label whose score is wanted, by number or name, for a model that has several, such as one for
+        entailment. The logit is then the log-odds of that label against all others. None for a model that has one.
+    :param prompt: The instruction that the model reads with every pair; its tokens count in the budget. None for the
+        one that the model was saved with. A chat template puts it where the model expects it. A model without one
+        reads it before the query.
     :param backend: What runs the model: `torch`, `onnx` (onnxruntime, the extra `onnx`; needs an ONNX file),
         `openvino` (the extra `openvino`; takes an OpenVINO or ONNX file or converts the checkpoint while it loads;
         runs on CPU), or `auto`: the fastest that is installed and ranks the same, by a fixed rule that times
@@ -110,7 +116,8 @@ class CrossEncoderRanker:
         onnxruntime's file or, with `openvino`, this CPU does not have is an error.
     :param batch_size: The most pairs of one forward pass; None for no limit beside `batch_tokens`.
     :param batch_tokens: The most tokens of one forward pass, padding among them; None for the backend's default.
-    :param max_length: Tokens of a pair, special tokens among them; None for the model's own limit.
+    :param max_length: Tokens of a pair, special tokens among them; None for 512, or the model's limit if that is less.
+        The report says if the model could read more.
     :param max_query_tokens: The most tokens the query may take of a pair, a hard limit. None: the query stays
         whole if one window of the document fits beside it, and never gives up more than half of the pair.
     :param max_tokens_per_query: The most tokens of all pairs of a query together; None for no limit. Candidates for
@@ -165,6 +172,8 @@ class CrossEncoderRanker:
     model_kwargs: dict[str, Any] | None
     tokenizer_kwargs: dict[str, Any] | None
     config_kwargs: dict[str, Any] | None
+    label: int | str | None
+    prompt: str | None
     backend: str
     dtype: Literal["auto", "float32", "float16", "bfloat16"] | None
     batch_size: int | None
@@ -207,6 +216,8 @@ class CrossEncoderRanker:
         model_kwargs: dict[str, Any] | None = None,
         tokenizer_kwargs: dict[str, Any] | None = None,
         config_kwargs: dict[str, Any] | None = None,
+        label: int | str | None = None,
+        prompt: str | None = None,
         backend: str = "torch",
         dtype: Literal["auto", "float32", "float16", "bfloat16"] | None = None,
         batch_size: int | None = None,
@@ -419,6 +430,8 @@ class CrossEncoderRanker:
             model_kwargs=self.model_kwargs if self.model_kwargs is not None else {},
             tokenizer_kwargs=self.tokenizer_kwargs if self.tokenizer_kwargs is not None else {},
             config_kwargs=self.config_kwargs if self.config_kwargs is not None else {},
+            label=self.label,
+            prompt=self.prompt,
         )
         backend = loading.load(self.backend, options)
         if measured is not None:
@@ -431,9 +444,7 @@ class CrossEncoderRanker:
             model_name=self.model,
             batch_sizes=_BATCH_SIZES,
             scores=ScoreCache(self.cache_size) if self.cache_size else None,
-            identity=[
-                repr(part) for part in (self.revision, self.model_kwargs, self.tokenizer_kwargs, self.config_kwargs)
-            ],
+            identity=[repr(getattr(self, part)) for part in _OF_THE_LOADED_MODEL],
         )
 
     def _text(self, document: Document) -> DocumentText:

@@ -44,6 +44,12 @@ def _token(name: str, value: object) -> Secret | None:
     return value
 
 
+def _label(name: str, value: object) -> int | str | None:
+    if value is None or isinstance(value, str):
+        return text(name, value, empty=False, optional=True)
+    return whole_number(name, value, least=0)
+
+
 def threshold(name: str, value: object) -> float | None:
     """Return a score's threshold: a number, infinity among them, or None."""
     return number(name, value, infinite=True, optional=True)
@@ -64,6 +70,8 @@ _RULES: dict[str, Callable[[str, Any], Any]] = {
     "score_threshold": threshold,
     "trust_remote_code": flag,
     **dict.fromkeys(("model_kwargs", "tokenizer_kwargs", "config_kwargs"), options),
+    "label": _label,
+    "prompt": partial(text, optional=True),
     "backend": partial(choice, choices=BACKENDS),
     "dtype": partial(choice, choices=DTYPES, optional=True),
     "batch_size": _count,

@@ -21,6 +21,9 @@ def what_ran(name: str, model: str, scorer: CrossEncoderScorer) -> dict[str, Any
         "backend": scorer.backend.name,
         "dtype": scorer.backend.dtype,
         "device": scorer.backend.device,
+        "prompt": scorer.backend.prompt,
+        "max_length": scorer.max_length,
+        "model_max_length": scorer.model_limit,
         "strategy": scorer.policy.long_documents,
     }
 

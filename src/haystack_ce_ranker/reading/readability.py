@@ -1,0 +1,99 @@
+"""
+Whether a model's vocabulary knows a text, or sees unknown tokens and single letters where there are words.
+
+An English re-ranker reads Arabic letter by letter and Thai as one unknown token a sentence. Its scores are then noise,
+and worse than no re-ranking at all.
+"""
+
+import unicodedata
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from haystack_ce_ranker.tokenizing.tokens import Tokens
+
+UNREADABLE_SHARE = 0.75
+"""
+From this share of unknown and single-letter pieces on, a text counts as unreadable.
+
+With the vocabulary of ms-marco-MiniLM, texts in English, German, French, Polish, Finnish and Vietnamese have shares up
+to 0.09. Those in Russian, Greek, Arabic, Hindi, Chinese, Japanese, Korean and Thai have shares from 0.97 on. Byte pairs
+that know Hindi still stop at its vowel signs, which gave 0.53.
+"""
+
+MANY_IDEOGRAPHS = 2000
+"""
+With so many ideographs of its own, a vocabulary reads them one by one as a matter of course.
+
+The English vocabulary of BERT has 488, a Chinese one over 7,000.
+"""
+
+
+class Vocabulary(NamedTuple):
+    """
+    What of a model's vocabulary tells whether it knows a text.
+
+    :ivar unknown_id: The token for what it does not know; None if every text can be spelled.
+    :ivar knows_ideographs: Whether it has `MANY_IDEOGRAPHS`.
+    """
+
+    unknown_id: int | None
+    knows_ideographs: bool
+
+    @classmethod
+    def of(cls, words: Iterable[str], unknown_id: int | None) -> "Vocabulary":
+        """Return what counts of a vocabulary's words."""
+        found = {word.removeprefix("##").removeprefix("▁") for word in words}
+        return cls(unknown_id, sum(len(word) == 1 and _is_ideograph(word) for word in found) >= MANY_IDEOGRAPHS)
+
+
+class Readability(NamedTuple):
+    """
+    How well a vocabulary knows a text.
+
+    :ivar unreadable: The share of its pieces that are unknown or a single letter of another script than Latin.
+    :ivar unknown: The share of its characters, spaces apart, that stand in unknown tokens: no model can read those.
+    """
+
+    unreadable: float = 0.0
+    unknown: float = 0.0
+
+
+READABLE = Readability()
+
+
+def readability(text: str, tokens: Tokens, vocabulary: Vocabulary) -> Readability:
+    """
+    Return how well a vocabulary knows a text.
+
+    :param tokens: The text's tokens, with offsets in it.
+    """
+    lengths = tokens.ends - tokens.starts
+    unknown = tokens.ids == (-1 if vocabulary.unknown_id is None else vocabulary.unknown_id)
+    short = (lengths <= 1) & ~unknown
+    if not unknown.any() and 2 * np.count_nonzero(short) < UNREADABLE_SHARE * len(lengths):
+        return READABLE
+    pieces = [text[start:end] for start, end in zip(tokens.starts[short], tokens.ends[short], strict=True)]
+    letters = [piece for piece in pieces if any(map(_is_letter, piece))]
+    telling = len(lengths) - len(pieces) + len(letters)  # numbers and punctuation tell nothing
+    strange = int(np.count_nonzero(unknown)) + sum(not _is_own(piece, vocabulary) for piece in letters)
+    characters = len(text) - sum(map(str.isspace, text))
+    return Readability(
+        strange / telling if telling else 0.0,
+        min(int(lengths[unknown].sum()) / characters, 1.0) if characters else 0.0,
+    )
+
+
+def _is_own(letter: str, vocabulary: Vocabulary) -> bool:
+    """Tell whether a single letter is one at which a vocabulary stops as a matter of course."""
+    return letter.isascii() or (vocabulary.knows_ideographs and all(map(_is_ideograph, letter)))
+
+
+def _is_letter(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LM"
+
+
+def _is_ideograph(character: str) -> bool:
+    """Tell whether a character is one of the CJK ideographs."""
+    return "\u3400" <= character <= "\u9fff" or "\U00020000" <= character <= "\U0003ffff"

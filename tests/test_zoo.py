@@ -185,3 +185,18 @@ def test_a_prompt_can_be_given(tmp_path):
         [(QUERY, text) for text in SHORT], prompt="Find the hut.", activation_fn=torch.nn.Identity()
     )
     assert [one.logit for one in scores.documents] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["bert, two labels", "bert, modular", "modernbert, modular", "bert, prompt", "qwen2", "qwen3, chat"]
+)
+def test_openvino_converts_the_whole_model(tmp_path, name):
+    pytest.importorskip("openvino", reason="needs the extra 'openvino'")
+    specimen = ZOO[name]
+    options = ModelOptions(specimen.save(tmp_path / "model"), device="cpu", label=0 if specimen.labels > 1 else None)
+    exact, converted = (CrossEncoderScorer(loading.load(one, options), POLICY) for one in ("torch", "openvino"))
+    documents = [*SHORT, LONG]
+    expected, found = (
+        [one.logit for one in scorer.score(QUERY, documents)[0].documents] for scorer in (exact, converted)
+    )
+    assert found == pytest.approx(expected, abs=1e-3)

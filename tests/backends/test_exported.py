@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from haystack_ce_ranker.backends.exported import OneByOne, one_logit_each, require_classifier, stored_dtype
+from haystack_ce_ranker.backends.exported import OneByOne, require_classifier, stored_dtype
 from onnx_models import save_operator
 
 
@@ -23,8 +23,6 @@ def test_what_is_no_cross_encoder_is_refused_as_far_as_its_file_tells():
         require_classifier([None, 1], Config(), "m")
     with pytest.raises(ValueError, match="an output of 3 dimensions"):
         require_classifier([None, None, 50], None, "m")
-    with pytest.raises(ValueError, match="2 output labels"):
-        one_logit_each(np.zeros((3, 2)), 3)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_requests_share_the_threads_that_were_asked_for(ir):
 
 def test_an_infer_request_comes_back_after_an_error(ir, monkeypatch):
     ours = loading.load("openvino", ModelOptions(ir, threads=1, **CPU))
-    monkeypatch.setattr(runtime, "one_logit_each", lambda output, pairs: 1 / 0)
+    monkeypatch.setattr(ours._signature, "logits", lambda output, pairs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         scores_of(ours)
     ours._one_by_one._pool.submit(int).result()  # waits for the other pairs

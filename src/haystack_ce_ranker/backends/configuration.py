@@ -1,5 +1,6 @@
 """What lies beside a model's weights: its tokenizer, its configuration, and the limits that the configuration names."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,20 @@ def stores_quantised(place: str, options: ModelOptions) -> bool:
     except OSError:  # loading the model says what is wrong
         return False
     return described.get("quantization_config") is not None
+
+
+def prompt_beside(folder: Path, options: ModelOptions) -> str:
+    """
+    Return the prompt of exported weights: the one that was asked for, or the one that was saved beside them.
+
+    sentence-transformers keeps it in a file of its own. It is put before each query.
+    """
+    if options.prompt is not None:
+        return options.prompt
+    file = folder / "config_sentence_transformers.json"
+    saved = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    name = saved.get("default_prompt_name")
+    return str((saved.get("prompts") or {}).get(name, "")) if name is not None else ""
 
 
 def position_limit(config: Any) -> int | None:

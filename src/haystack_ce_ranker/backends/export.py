@@ -21,7 +21,7 @@ def input_names(exact: Any) -> list[str]:
 
 def traceable(exact: Any) -> tuple[Any, tuple[Any, ...]]:
     """
-    Return a torch module from arrays to logits, and example arrays for it, int64 of shape (pairs, tokens).
+    Return a torch module from arrays to one logit each, and example arrays for it, int64 of shape (pairs, tokens).
 
     The module omits the part of the last layer that the head does not read, as the torch backend does.
 
@@ -29,7 +29,7 @@ def traceable(exact: Any) -> tuple[Any, tuple[Any, ...]]:
     """
     import torch
 
-    model = exact.cross_encoder.model.eval()
+    model = exact.cross_encoder.eval()
     names = input_names(exact)
 
     class Logits(torch.nn.Module):  # type: ignore[misc]
@@ -38,8 +38,13 @@ def traceable(exact: Any) -> tuple[Any, tuple[Any, ...]]:
             self.model = model
 
         def forward(self, *inputs: Any) -> Any:
-            with first_tokens_only(part_behind_the_last_attention(self.model)):
-                return self.model(**dict(zip(names, inputs, strict=True))).logits
+            with first_tokens_only(part_behind_the_last_attention(self.model.model)):
+                outputs = exact.call(dict(zip(names, inputs, strict=True)))
+            if outputs.shape[1] == 1:
+                return outputs
+            others = [place for place in range(outputs.shape[1]) if place != exact.label]
+            wanted = outputs[:, exact.label : exact.label + 1]
+            return wanted - torch.logsumexp(outputs[:, others], dim=1, keepdim=True)
 
     # A converter keeps the mode of the module, and in training mode dropout would be at work.
     return Logits().eval(), tuple(torch.ones(2, 8, dtype=torch.long) for _ in names)

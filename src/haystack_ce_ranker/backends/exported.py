@@ -85,9 +85,9 @@ def stored_dtype(file: Path) -> str:
 
 def require_classifier(shape: Sequence[object], config: Any, model: str) -> None:
     """
-    Check that an exported model is a cross-encoder with one output label, as far as its file tells.
+    Check that an exported model is a cross-encoder, as far as its file tells.
 
-    :param shape: The shape of the first output. A size that is not a whole number is left open by the file.
+    :param shape: The shape of the output. A size that is not a whole number is left open by the file.
     :param config: The model's configuration, or None.
     :raises ValueError: If it is something else.
     """
@@ -97,25 +97,6 @@ def require_classifier(shape: Sequence[object], config: Any, model: str) -> None
         what = other[0] if other else f"an output of {len(shape)} dimensions"
         raise ValueError(
             f"model {model!r} is not a sequence-classification cross-encoder but {what} (for example a causal "
-            "re-ranker, or an embedding model); use a model with an AutoModelForSequenceClassification form."
+            "re-ranker, or an embedding model); use backend='torch', or a file that was exported from a model with an "
+            "AutoModelForSequenceClassification form."
         )
-    labels = shape[-1] if len(shape) == 2 else None
-    if isinstance(labels, int) and labels != 1:
-        raise ValueError(_labels(model, labels))
-
-
-def one_logit_each(output: Any, pairs: int) -> NDArray[np.float32]:
-    """
-    Return a model's output as one value for each pair, shape (pairs,).
-
-    :raises ValueError: If it has more than one: a file may leave the number of labels open.
-    """
-    values: NDArray[np.float32] = np.array(output, dtype=np.float32).reshape(pairs, -1)
-    if values.shape[1] != 1:
-        raise ValueError(_labels("", values.shape[1]))
-    return values[:, 0]
-
-
-def _labels(model: str, labels: int) -> str:
-    name = f"model {model!r}" if model else "model"
-    return f"{name} has {labels} output labels; a ranker needs one, the relevance of the document to the query."

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
-from haystack_ce_ranker.backends.configuration import BESIDE, load_config, load_tokenizer, position_limit
+from haystack_ce_ranker.backends.configuration import BESIDE, load_config, load_tokenizer, position_limit, prompt_beside
 from haystack_ce_ranker.backends.devices import pass_lock, require_process_of
 from haystack_ce_ranker.backends.exported import (
     BATCH_TOKENS_PER_THREAD,
     OneByOne,
-    one_logit_each,
     run_first_pair,
     stored_dtype,
 )
@@ -51,16 +50,24 @@ class OnnxBackend:
     """See `Backend`."""
 
     name = "onnx"
-    query_prompt = ""
     mixes_lengths = True
 
     def __init__(
-        self, session: Any, signature: Signature, tokenizer: Any, config: Any, *, dtype: str, threads: int | None
+        self,
+        session: Any,
+        signature: Signature,
+        tokenizer: Any,
+        config: Any,
+        *,
+        dtype: str,
+        threads: int | None,
+        prompt: str = "",
     ) -> None:
         self._session = session
         self._signature = signature
         self._process = os.getpid()
         self.dtype = dtype
+        self.prompt = self.query_prompt = prompt
         self.tokenizer = PairTokenizer(tokenizer)
         self.max_length = position_limit(config)
         self.pads = session.get_providers()[0] == CUDA
@@ -83,7 +90,7 @@ class OnnxBackend:
 
     def _run(self, batch: Batch) -> NDArray[np.float32]:
         found = self._session.run([self._signature.output_name], self._signature.arrays(batch))
-        return one_logit_each(found[0], len(batch.pairs))
+        return self._signature.logits(found[0], len(batch.pairs))
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Tell whether `error` means that the batch was too large. Only onnxruntime's message says so."""
@@ -100,7 +107,8 @@ def load(options: ModelOptions) -> OnnxBackend:
 
     :raises ImportError: If onnxruntime is not installed.
     :raises ModelNotFoundError: If the model has no ONNX file.
-    :raises ValueError: If it is not a cross-encoder with one output label, or `dtype` is not what the file holds.
+    :raises ValueError: If it is not a cross-encoder, has several labels and none is named, or `dtype` is not what the
+        file holds.
     """
     onnxruntime = import_onnxruntime()
     refuse_others("model_kwargs", options.model_kwargs, TAKEN, "backend='onnx'")
@@ -139,9 +147,19 @@ def load(options: ModelOptions) -> OnnxBackend:
             else "this onnxruntime is built without CUDA (onnxruntime-gpu is the one with it)"
         )
         logger.warning("%s runs on the CPU and not on %s: %s.", file, options.device, reason)
-    signature = Signature(_ports(session.get_inputs()), _ports(session.get_outputs()), config, options.model)
+    signature = Signature(
+        _ports(session.get_inputs()), _ports(session.get_outputs()), config, options.model, options.label
+    )
     tokenizer = load_tokenizer(str(folder), options)
-    backend = OnnxBackend(session, signature, tokenizer, config, dtype=dtype, threads=options.threads)
+    backend = OnnxBackend(
+        session,
+        signature,
+        tokenizer,
+        config,
+        dtype=dtype,
+        threads=options.threads,
+        prompt=prompt_beside(folder, options),
+    )
     run_first_pair(backend)
     return backend
 

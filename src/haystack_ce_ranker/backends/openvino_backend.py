@@ -25,11 +25,10 @@ from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends import export, loading, onnx_backend
-from haystack_ce_ranker.backends.configuration import BESIDE, load_config, load_tokenizer, position_limit
+from haystack_ce_ranker.backends.configuration import BESIDE, load_config, load_tokenizer, position_limit, prompt_beside
 from haystack_ce_ranker.backends.exported import (
     BATCH_TOKENS_PER_THREAD,
     OneByOne,
-    one_logit_each,
     run_first_pair,
     stored_dtype,
 )
@@ -103,12 +102,14 @@ class OpenVinoBackend:
         one_by_one: OneByOne,
         reload: Callable[[], Any],
         max_length: int | None,
-        query_prompt: str = "",
+        prompt: str = "",
+        query_prompt: str | None = None,
     ) -> None:
         self.dtype = _report_dtype(dtype, compiled)
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.query_prompt = query_prompt
+        self.prompt = prompt
+        self.query_prompt = prompt if query_prompt is None else query_prompt
         self.batch_tokens = BATCH_TOKENS_PER_THREAD * one_by_one.threads
         self._signature = signature
         self._one_by_one = one_by_one
@@ -147,7 +148,7 @@ class OpenVinoBackend:
         request = self._requests.get()  # as many as the pool has threads, so nobody waits
         try:
             found = request.infer(list(arrays.values()), share_inputs=True)
-            return one_logit_each(found[self._signature.output], len(batch.pairs))
+            return self._signature.logits(found[self._signature.output], len(batch.pairs))
         finally:
             self._requests.put(request)
 
@@ -190,7 +191,7 @@ def load(options: ModelOptions) -> OpenVinoBackend:
         logger.warning("%s is an int8 ONNX file, which runs faster with backend='onnx' than with OpenVINO.", file)
     config = load_config(folder, options)
     model = _read(core, file)
-    signature = _signature(model, config, options.model)
+    signature = _signature(model, config, options.model, options.label)
     one_by_one = OneByOne(options.threads)
     backend = OpenVinoBackend(
         _compile(core, model, dtype, one_by_one.threads, options.model_kwargs.get("ov_config", {})),
@@ -200,6 +201,7 @@ def load(options: ModelOptions) -> OpenVinoBackend:
         one_by_one=one_by_one,
         reload=partial(loading.load, OpenVinoBackend.name, options),
         max_length=position_limit(config),
+        prompt=prompt_beside(folder, options),
     )
     run_first_pair(backend)
     return backend
@@ -288,7 +290,7 @@ def _load_converted(core: Any, options: ModelOptions) -> OpenVinoBackend:
     kwargs = {key: value for key, value in options.model_kwargs.items() if key not in OWN_KWARGS}
     exact = torch_backend.load(replace(options, dtype="float32", device="cpu", model_kwargs=kwargs))
     model = convert(exact)
-    signature = _signature(model, exact.cross_encoder.model.config, options.model)
+    signature = _signature(model, None, options.model)  # the model was checked when torch loaded it
     one_by_one = OneByOne(options.threads)
     config = options.model_kwargs.get("ov_config", {})
 
@@ -301,6 +303,7 @@ def _load_converted(core: Any, options: ModelOptions) -> OpenVinoBackend:
             one_by_one=one_by_one,
             reload=partial(loading.load, OpenVinoBackend.name, options),
             max_length=exact.max_length,
+            prompt=exact.prompt,
             query_prompt=exact.query_prompt,
         )
 
@@ -396,11 +399,11 @@ def _report_dtype(dtype: str, compiled: Any) -> str:
     return dtype if dtype == "int8" else next((name for name, known in _HINTS.items() if known == hint), hint)
 
 
-def _signature(model: Any, config: Any, name: str) -> Signature:
+def _signature(model: Any, config: Any, name: str, label: int | str | None = None) -> Signature:
     def ports(described: Sequence[Any]) -> list[Port]:
         return [_port(port) for port in described]
 
-    return Signature(ports(model.inputs), ports(model.outputs), config, name)
+    return Signature(ports(model.inputs), ports(model.outputs), config, name, label)
 
 
 def _port(described: Any) -> Port:

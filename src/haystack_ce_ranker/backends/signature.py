@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from haystack_ce_ranker.backends import labels
 from haystack_ce_ranker.backends.configuration import numbered_positions, padding_before_positions
 from haystack_ce_ranker.backends.exported import require_classifier
 from haystack_ce_ranker.backends.protocol import Batch
@@ -50,21 +51,48 @@ class Signature:
 
     :param config: The model's configuration, or None.
     :param model: The model's name, for errors.
+    :param label: The label whose score is wanted, by number or name; None for a model that has one.
     :ivar inputs: The numpy dtype of each input, by name, in the model's order.
     :ivar output: The place of the output that holds the logits.
     :ivar output_name: Its name.
     :ivar one_pair: Whether the model takes one pair at a time only.
-    :raises ValueError: If an input cannot be filled, no output can be told to be the logits, or the model is not a
-        cross-encoder with one label.
+    :raises ValueError: If an input cannot be filled, no output can be told to be the logits, the model is not a
+        cross-encoder, or it has several labels and none is named.
     """
 
-    def __init__(self, inputs: Sequence[Port], outputs: Sequence[Port], config: Any, model: str) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[Port],
+        outputs: Sequence[Port],
+        config: Any,
+        model: str,
+        label: int | str | None = None,
+    ) -> None:
         _require_inputs(inputs, config, model)
         self.inputs = {port.name: np.dtype(port.dtype) for port in inputs}
         self.one_pair = any(port.shape is not None and port.shape[:1] == (1,) for port in inputs)
         self.output = _place_of_logits(outputs, config, model)
         self.output_name = outputs[self.output].name
+        shape = outputs[self.output].shape
+        count = shape[1] if shape is not None and len(shape) == 2 else 1
+        self._labels = count if count is not None else int(getattr(config, "num_labels", None) or 1)
+        self._label = labels.choose(label, labels.names_of(config, self._labels), model)
+        self._model = model
         self._behind = padding_before_positions(config)
+
+    def logits(self, output: Any, pairs: int) -> NDArray[np.float32]:
+        """
+        Return the model's output as one logit for each pair, shape (pairs,).
+
+        :raises ValueError: If it has more labels than the file and its configuration told.
+        """
+        values: NDArray[np.float32] = np.array(output, dtype=np.float32).reshape(pairs, -1)
+        if values.shape[1] != self._labels:
+            raise ValueError(
+                f"model {self._model!r} has {values.shape[1]} output labels, but its configuration tells of "
+                f"{self._labels}; put the config.json beside the file that it was exported with."
+            )
+        return labels.one_logit_each(values, pairs, self._label)
 
     def arrays(self, batch: Batch) -> dict[str, NDArray[Any]]:
         """Return an array for each input, of shape (pairs, longest pair)."""

@@ -70,6 +70,8 @@ class TorchBackend:
     of one pass at a time. (Queueing a padded pass waits for the passes before it, because transformers looks at its
     mask. A packed pass has no mask.)
 
+    :ivar call: Takes tensors of shape (pairs, tokens), and returns the raw outputs, shape (pairs, labels).
+    :ivar label: The number of the output that is the score.
     :param packed: True packs batches, False pads them, None lets a trial decide on a GPU and pads elsewhere.
     :raises ValueError: If `packed` is True and the model cannot read packed batches.
     """
@@ -88,8 +90,8 @@ class TorchBackend:
         self.prompt = cross_encoders.prompt_of(cross_encoder, options)
         own_encoding, self.query_prompt = cross_encoders.own_encoding(cross_encoder, self.prompt)
         self.tokenizer = PairTokenizer(cross_encoder.tokenizer, own_encoding, **cross_encoders.padding(cross_encoder))
-        self._call = cross_encoders.call_of(cross_encoder, self.prompt)
-        self._label = labels.choose(options.label, cross_encoders.label_names(cross_encoder), options.model)
+        self.call = cross_encoders.call_of(cross_encoder, self.prompt)
+        self.label = labels.choose(options.label, cross_encoders.label_names(cross_encoder), options.model)
         self.batch_tokens = BATCH_TOKENS.get(self._device.type, _FALLBACK_BATCH_TOKENS)
         self._threads = options.threads
         self._process = os.getpid()
@@ -119,9 +121,9 @@ class TorchBackend:
             first_tokens_only(padded_only),
             torch.inference_mode(),
         ):
-            output = self._call(inputs).float()
+            output = self.call(inputs).float()
             if self._device.type != "cuda":
-                values = labels.one_logit_each(output.cpu().numpy(), len(batch.pairs), self._label)
+                values = labels.one_logit_each(output.cpu().numpy(), len(batch.pairs), self.label)
                 return lambda: values
             # The copy is queued, too: waiting for it does not wait for the passes that are queued after it.
             copy = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
@@ -131,7 +133,7 @@ class TorchBackend:
 
         def wait() -> NDArray[np.float32]:
             done.synchronize()
-            return labels.one_logit_each(copy.numpy(), len(batch.pairs), self._label)
+            return labels.one_logit_each(copy.numpy(), len(batch.pairs), self.label)
 
         return wait
 

@@ -4,6 +4,8 @@ Writes a cross-encoder in int8, but only if it ranks as the model in float32 doe
 `writers.py` makes the file of each runtime.
 """
 
+import copy
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,6 +25,7 @@ from haystack_ce_ranker.quantizing.writers import WRITERS
 from haystack_ce_ranker.reading.blank import is_blank
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
+from haystack_ce_ranker.tokenizing.pairs import NO_FRAME
 
 MIN_CORRELATION = 0.95
 MIN_OVERLAP = 0.9
@@ -98,10 +101,10 @@ def quantize(
     if all(is_blank(text) for query, documents in requests if not is_blank(query) for text in documents):
         raise ValueError("requests must have a query with documents to verify the model on, but no query has any.")
     exact: Any = loading.load("torch", _float32(options))
-    if exact.query_prompt:
+    if exact.tokenizer.format.query != NO_FRAME:
         raise ValueError(
-            f"model {options.model!r} was saved with the prompt {exact.query_prompt!r}, which the folder would not "
-            "keep; remove it from the model and give it to the ranker as query_prefix."
+            f"model {options.model!r} reads its pairs in a chat template, which a folder of exported weights does not "
+            "keep; use it with backend='torch' or 'openvino'."
         )
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as place:
@@ -109,8 +112,7 @@ def quantize(
         made.mkdir()
         WRITERS[backend](exact, made)
         megabytes = sum(file.stat().st_size for file in made.iterdir()) / 1e6
-        exact.cross_encoder.tokenizer.save_pretrained(made)
-        exact.cross_encoder.model.config.save_pretrained(made)
+        _save_beside(exact, made)
         found = agreement(exact, loading.load(backend, ModelOptions(str(made), device="cpu")), requests, progress)
         if report is not None:
             report(found)
@@ -125,6 +127,18 @@ def quantize(
             output.rmdir()
         shutil.move(made, output)
     return Quantized(found, megabytes)
+
+
+def _save_beside(exact: Any, folder: Path) -> None:
+    """Save what the weights need beside them: the tokenizer, the prompt, and the configuration, with the one label."""
+    exact.cross_encoder.tokenizer.save_pretrained(folder)
+    config = copy.deepcopy(exact.cross_encoder.model.config)
+    if config.num_labels != 1 or len(exact.cross_encoder) > 1:
+        config.num_labels, config.architectures = 1, None  # the file gives one logit, whatever the model was made of
+    config.save_pretrained(folder)
+    if exact.prompt:
+        saved = {"prompts": {"default": exact.prompt}, "default_prompt_name": "default"}
+        (folder / "config_sentence_transformers.json").write_text(json.dumps(saved), encoding="utf-8")
 
 
 def agreement(

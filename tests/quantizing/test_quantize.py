@@ -17,6 +17,7 @@ from haystack_ce_ranker.quantizing import quantize as quantization
 from haystack_ce_ranker.quantizing import writers
 from haystack_ce_ranker.quantizing.quantize import Agreement, RanksDifferentlyError, agreement, quantize
 from haystack_ce_ranker.quantizing.sample_texts import TEXTS, sample_requests
+from zoo import ZOO
 
 pytest.importorskip("onnx", reason="needs the extra 'onnx'")
 pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
@@ -135,13 +136,34 @@ def test_what_cannot_be_done_is_a_clear_error(tiny_bert, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_saved_prompt_is_not_lost_silently(tiny_bert, tmp_path):
+@pytest.mark.parametrize("backend", FILES)
+def test_a_saved_prompt_is_kept_beside_the_weights(tiny_bert, tmp_path, backend):
     from sentence_transformers import CrossEncoder
 
     prompted = CrossEncoder(tiny_bert, prompts={"rank": "city "}, default_prompt_name="rank")
     prompted.save_pretrained(str(tmp_path / "prompted"))
-    with pytest.raises(ValueError, match="saved with the prompt 'city '.*query_prefix"):
-        quantize(ModelOptions(str(tmp_path / "prompted")), tmp_path / "out", REQUESTS)
+    quantize(ModelOptions(str(tmp_path / "prompted")), tmp_path / "out", REQUESTS, backend=backend, **ANYTHING)
+    small = loading.load(backend, ModelOptions(str(tmp_path / "out"), device="cpu"))
+    exact = loading.load("torch", ModelOptions(str(tmp_path / "prompted"), device="cpu"))
+    assert (small.prompt, small.query_prompt) == ("city ", "city ")
+    assert np.corrcoef(logits(exact), logits(small))[0, 1] > 0.9
+    other = loading.load(backend, ModelOptions(str(tmp_path / "out"), device="cpu", prompt=""))
+    assert logits(other) != pytest.approx(logits(small))
+
+
+def test_a_model_that_reads_a_chat_template_is_not_written(tmp_path):
+    folder = ZOO["qwen3, chat"].save(tmp_path / "chat")
+    with pytest.raises(ValueError, match="reads its pairs in a chat template"):
+        quantize(ModelOptions(folder), tmp_path / "out", REQUESTS)
+
+
+@pytest.mark.parametrize("backend", FILES)
+def test_a_stack_of_modules_is_written_with_the_label_that_counts(tmp_path, backend):
+    for name, label in (("bert, modular", None), ("bert, three labels", 1)):
+        options = ModelOptions(ZOO[name].save(tmp_path / name), label=label, device="cpu")
+        quantize(options, tmp_path / f"{name}-int8", REQUESTS, backend=backend, **ANYTHING)
+        small = loading.load(backend, ModelOptions(str(tmp_path / f"{name}-int8"), device="cpu"))
+        assert np.corrcoef(logits(loading.load("torch", options)), logits(small))[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("backend", FILES)

@@ -20,7 +20,7 @@ from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.cache import ScoreCache
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
-from haystack_ce_ranker.tokenizing.pairs import PairTokenizer
+from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 
 NOTHING = ["", " ", "\n\t ", "\u200b", "\ufeff\u200d\u2060", "\x00\x07", "\u00a0\u3000", "\u202e\u200f", "\u2028"]
 TOKENIZERS = ["bert_tokenizer", "roberta", "xlm_roberta", "modernbert"]

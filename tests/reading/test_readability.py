@@ -50,7 +50,7 @@ def trained(texts, kind):
 
 def read_by(tokenizer, text):
     unknown = tokenizer.token_to_id("[UNK]")
-    return readability(text, *read_whole(tokenizer, [text]), Vocabulary.of(tokenizer.get_vocab(), unknown))
+    return readability(text, *read_whole(tokenizer, [text]), Vocabulary(tokenizer.get_vocab, unknown))
 
 
 @pytest.mark.parametrize("kind", ["words", "bytes"])
@@ -80,20 +80,20 @@ def test_ideographs_count_only_for_a_vocabulary_without_them():
     text = UNKNOWN["Chinese"]
     many = {chr(place): number for number, place in enumerate(range(0x4E00, 0x4E00 + 7000))}
     tokens = Tokens(*(np.arange(len(text), dtype=np.int32) + shift for shift in (100, 0, 1)))
-    assert readability(text, tokens, Vocabulary.of(many, None)) == READABLE
-    assert readability(text, tokens, Vocabulary.of(["a", "the"], None)).unreadable == 1.0
+    assert readability(text, tokens, Vocabulary(lambda: many, None)) == READABLE
+    assert readability(text, tokens, Vocabulary(lambda: ["a", "the"], None)).unreadable == 1.0
 
 
 def test_one_unknown_token_for_a_long_text_leaves_nothing_known():
     text = "ก" * 3100
     tokens = Tokens(np.array([7], np.int32), np.array([0], np.int32), np.array([3100], np.int32))
-    assert readability(text, tokens, Vocabulary(7, False)) == (1.0, 1.0)
+    assert readability(text, tokens, Vocabulary(list, 7)) == (1.0, 1.0)
 
 
 def test_numbers_and_single_latin_letters_are_no_other_language():
     text = "a 1 b 2 c 3 . 7 x"
     places = np.arange(0, len(text), 2, dtype=np.int32)
-    assert readability(text, Tokens(places, places, places + 1), Vocabulary(None, False)) == READABLE
+    assert readability(text, Tokens(places, places, places + 1), Vocabulary(list, None)) == READABLE
 
 
 @settings(max_examples=50, deadline=None)

@@ -124,29 +124,7 @@ def load(options: ModelOptions) -> OnnxBackend:
             "file holds: omit dtype, or name another file with model_kwargs={'file_name': ...}."
         )
     config = load_config(folder, options)
-    session_options = onnxruntime.SessionOptions()
-    if not _has_exact_int8():
-        session_options.add_session_config_entry(EXACT_INT8, "1")
-    session_options.intra_op_num_threads = 1
-
-    def opened(providers: list[Any]) -> Any:
-        slow = SLOW_ON_CPU if providers == CPU_ONLY else []
-        return onnxruntime.InferenceSession(str(file), session_options, providers=providers, disabled_optimizers=slow)
-
-    available = onnxruntime.get_available_providers()
-    wanted = _providers(options.device, available, dtype)
-    session = opened(wanted)
-    if wanted != CPU_ONLY and session.get_providers()[0] != CUDA:
-        session = opened(CPU_ONLY)  # without the fusion that is slow on CPU
-    if not (options.device or "cpu").startswith("cpu") and session.get_providers()[0] != CUDA:
-        reason = (
-            "onnxruntime multiplies int8 on the CPU"
-            if dtype == "int8"
-            else "CUDA did not start"
-            if CUDA in available
-            else "this onnxruntime is built without CUDA (onnxruntime-gpu is the one with it)"
-        )
-        logger.warning("%s runs on the CPU and not on %s: %s.", file, options.device, reason)
+    session = _session(onnxruntime, file, dtype, options.device)
     signature = Signature(
         _ports(session.get_inputs()), _ports(session.get_outputs()), config, options.model, options.label
     )
@@ -162,6 +140,34 @@ def load(options: ModelOptions) -> OnnxBackend:
     )
     run_first_pair(backend)
     return backend
+
+
+def _session(onnxruntime: Any, file: Path, dtype: str, device: str | None) -> Any:
+    """Open a file on a GPU if one is asked for and can be had, else on the CPU, which is said."""
+    session_options = onnxruntime.SessionOptions()
+    if not _has_exact_int8():
+        session_options.add_session_config_entry(EXACT_INT8, "1")
+    session_options.intra_op_num_threads = 1
+
+    def opened(providers: list[Any]) -> Any:
+        slow = SLOW_ON_CPU if providers == CPU_ONLY else []
+        return onnxruntime.InferenceSession(str(file), session_options, providers=providers, disabled_optimizers=slow)
+
+    available = onnxruntime.get_available_providers()
+    wanted = _providers(device, available, dtype)
+    session = opened(wanted)
+    if wanted != CPU_ONLY and session.get_providers()[0] != CUDA:
+        session = opened(CPU_ONLY)  # without the fusion that is slow on CPU
+    if not (device or "cpu").startswith("cpu") and session.get_providers()[0] != CUDA:
+        reason = (
+            "onnxruntime multiplies int8 on the CPU"
+            if dtype == "int8"
+            else "CUDA did not start"
+            if CUDA in available
+            else "this onnxruntime is built without CUDA (onnxruntime-gpu is the one with it)"
+        )
+        logger.warning("%s runs on the CPU and not on %s: %s.", file, device, reason)
+    return session
 
 
 def _ports(described: Sequence[Any]) -> list[Port]:

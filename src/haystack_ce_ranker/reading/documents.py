@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from haystack_ce_ranker import forking
 from haystack_ce_ranker.checks import whole_number
 from haystack_ce_ranker.reading.blank import is_blank
+from haystack_ce_ranker.reading.readability import READABLE, Readability, Vocabulary, readability
 from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 from haystack_ce_ranker.tokenizing.tokens import Ids, Tokens
 
@@ -55,6 +56,7 @@ class EncodedDocument:
     :ivar sentence_starts: Indexes of the body tokens that begin a sentence, ascending; shape (sentences,).
     :ivar own: How many tokens say something of this document: those of its content and of its own header, without the
         texts that all documents have. 0 also if nobody would see anything of them; see `blank`.
+    :ivar readability: How well the model's vocabulary knows the content.
     """
 
     header: Ids
@@ -62,6 +64,7 @@ class EncodedDocument:
     footer: Ids
     sentence_starts: NDArray[np.intp]
     own: int
+    readability: Readability = READABLE
 
     def __len__(self) -> int:
         """Return how many tokens it has, those of header and footer included."""
@@ -96,6 +99,7 @@ class DocumentEncoder:
     def __init__(self, tokenizer: PairTokenizer, *, cache_tokens: int = 2_000_000) -> None:
         cache_tokens = whole_number("cache_tokens", cache_tokens, least=0)
         self._tokenizer = tokenizer
+        self._vocabulary = Vocabulary(tokenizer.vocabulary, tokenizer.unknown_id)
         self._cache_tokens = cache_tokens
         self.after_fork()
         forking.renewed(self)
@@ -114,7 +118,10 @@ class DocumentEncoder:
         tokens = self._tokenizer.encode_documents(
             [text.prefix + text.header + text.content + text.footer for text in new.values()]
         )
-        fresh = {key: _split(text, all_tokens) for (key, text), all_tokens in zip(new.items(), tokens, strict=True)}
+        fresh = {
+            key: _split(text, all_tokens, self._vocabulary)
+            for (key, text), all_tokens in zip(new.items(), tokens, strict=True)
+        }
         with self._lock:
             for key, document in fresh.items():
                 if len_or_one(document) <= self._cache_tokens:
@@ -138,14 +145,15 @@ def content_key(*texts: str) -> bytes:
     return digest.digest()
 
 
-def _split(text: DocumentText, tokens: Tokens) -> EncodedDocument:
+def _split(text: DocumentText, tokens: Tokens, vocabulary: Vocabulary) -> EncodedDocument:
     """Separate the tokens of header, content and footer. A token that straddles a border belongs to the content."""
     blank = is_blank(text.header) and is_blank(text.content)
     first = len(text.prefix) + len(text.header)
     end = first + len(text.content)
     if end == len(text.content) and not text.footer:
         own = 0 if blank else len(tokens.ids)
-        return EncodedDocument(_NO_IDS, tokens, _NO_IDS, _sentence_starts(text.content, tokens), own)
+        known = readability(text.content, tokens, vocabulary)
+        return EncodedDocument(_NO_IDS, tokens, _NO_IDS, _sentence_starts(text.content, tokens), own, known)
     before = tokens.ends <= first
     after = tokens.starts >= end
     before &= ~after
@@ -166,6 +174,7 @@ def _split(text: DocumentText, tokens: Tokens) -> EncodedDocument:
         footer=tokens.ids[stop:],
         sentence_starts=_sentence_starts(text.content, body),
         own=0 if blank else stop - int((tokens.ends[:start] <= len(text.prefix)).sum()),
+        readability=readability(text.content, body, vocabulary),
     )
 
 

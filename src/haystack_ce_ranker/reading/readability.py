@@ -6,7 +6,8 @@ and worse than no re-ranking at all.
 """
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -30,22 +31,23 @@ The English vocabulary of BERT has 488, a Chinese one over 7,000.
 """
 
 
-class Vocabulary(NamedTuple):
+class Vocabulary:
     """
     What of a model's vocabulary tells whether it knows a text.
 
-    :ivar unknown_id: The token for what it does not know; None if every text can be spelled.
-    :ivar knows_ideographs: Whether it has `MANY_IDEOGRAPHS`.
+    :param words: Gives its words; called once, by the first text with ideographs.
+    :param unknown_id: The token for what it does not know; None if every text can be spelled.
     """
 
-    unknown_id: int | None
-    knows_ideographs: bool
+    def __init__(self, words: Callable[[], Iterable[str]], unknown_id: int | None) -> None:
+        self._words = words
+        self.unknown_id = unknown_id
 
-    @classmethod
-    def of(cls, words: Iterable[str], unknown_id: int | None) -> "Vocabulary":
-        """Return what counts of a vocabulary's words."""
-        found = {word.removeprefix("##").removeprefix("▁") for word in words}
-        return cls(unknown_id, sum(len(word) == 1 and _is_ideograph(word) for word in found) >= MANY_IDEOGRAPHS)
+    @cached_property
+    def knows_ideographs(self) -> bool:
+        """Whether it has `MANY_IDEOGRAPHS`."""
+        found = {word.removeprefix("##").removeprefix("▁") for word in self._words()}
+        return sum(len(word) == 1 and _is_ideograph(word) for word in found) >= MANY_IDEOGRAPHS
 
 
 class Readability(NamedTuple):
@@ -87,7 +89,7 @@ def readability(text: str, tokens: Tokens, vocabulary: Vocabulary) -> Readabilit
 
 def _is_own(letter: str, vocabulary: Vocabulary) -> bool:
     """Tell whether a single letter is one at which a vocabulary stops as a matter of course."""
-    return letter.isascii() or (vocabulary.knows_ideographs and all(map(_is_ideograph, letter)))
+    return letter.isascii() or (all(map(_is_ideograph, letter)) and vocabulary.knows_ideographs)
 
 
 def _is_letter(character: str) -> bool:

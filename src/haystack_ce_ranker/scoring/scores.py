@@ -8,6 +8,7 @@ import numpy as np
 
 from haystack_ce_ranker.reading.passages import AGGREGATES, Piece
 from haystack_ce_ranker.reading.plan import NO_QUERY, NO_TEXT, ReadingPlan
+from haystack_ce_ranker.reading.readability import READABLE, Readability
 
 
 class ScoredPiece(NamedTuple):
@@ -48,6 +49,7 @@ class DocumentScore:
     :ivar pairs: Forward passes that it took.
     :ivar pair_tokens: Tokens of its pairs, with special tokens, without padding.
     :ivar query_tokens: Tokens of the query that its pairs showed.
+    :ivar readability: How well the model's vocabulary knows the content.
     """
 
     logit: float | None
@@ -58,11 +60,17 @@ class DocumentScore:
     pair_tokens: int = 0
     query_tokens: int = 0
     why_unscored: str | None = None
+    readability: Readability = READABLE
 
     @property
     def coverage(self) -> float:
-        """Share of the content's tokens that the model saw; 1.0 for an empty document."""
-        return self.tokens_read / self.tokens if self.tokens else 1.0
+        """
+        Share of the content that the model saw; 1.0 for an empty document.
+
+        It is the share of the tokens, less the share of the characters that stand in unknown tokens.
+        """
+        shown = self.tokens_read / self.tokens if self.tokens else 1.0
+        return shown * (1.0 - self.readability.unknown)
 
     def plain(self) -> dict[str, Any]:
         """Return what a document's record says of its score, as plain values."""
@@ -166,4 +174,5 @@ def document_score(
         pairs=len(scored),
         pair_tokens=sum(plan.cost(one.piece) for one in scored),
         query_tokens=len(plan.query),
+        readability=plan.document.readability,
     )

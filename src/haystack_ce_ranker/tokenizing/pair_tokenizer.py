@@ -30,6 +30,7 @@ class PairTokenizer:
     :param pad_id: The token that fills a batch, which the attention mask hides; None for the tokenizer's own, or token
         0 if it has none.
     :param pads_left: Whether a batch is filled on the left; None for the tokenizer's own side.
+    :ivar unknown_id: The token for what the vocabulary does not know; None if there is none.
     :ivar slices: Whether the tokens of a slice of a text are a slice of the text's tokens, up to words cut in two.
     :raises ValueError: If the tokenizer has no fast form, or a pair format that cannot be packed.
     """
@@ -52,6 +53,7 @@ class PairTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._encoder = TextEncoder(self._tokenizer)
+        self.unknown_id: int | None = tokenizer.unk_token_id
         own_pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.pad_id = int(own_pad) if pad_id is None else pad_id
         self.pads_left = tokenizer.padding_side == "left" if pads_left is None else pads_left

@@ -42,6 +42,7 @@ from haystack_integrations.components.rankers.ce_ranker.parameters import checke
 from haystack_integrations.components.rankers.ce_ranker.report import (
     refuse_truncation,
     warn_of_truncation,
+    warn_of_unreadable,
     what_ran,
     what_was_done,
 )
@@ -246,6 +247,7 @@ class CrossEncoderRanker:
         self._policy = policy_of(vars(self))
         self._scorer: CrossEncoderScorer | None = None
         self._warned_of_candidates = False
+        self._warned_of_unreadable = False
         outputs: dict[str, Any] = {"documents": list[Document], "report": dict[str, Any]}
         if self.return_passages:
             outputs["passages"] = list[Document]
@@ -391,6 +393,9 @@ class CrossEncoderRanker:
         report["beyond_depth"] = 0 if self.depth is None else max(len(candidates) - self.depth, 0)
         if self.on_truncation == "warn":
             warn_of_truncation(report)
+        if report["unreadable"]["documents"] and not self._warned_of_unreadable:
+            self._warned_of_unreadable = True
+            warn_of_unreadable(report)
         return scores.documents, report
 
     def _warn_of_many(self, candidates: int) -> None:

@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from haystack import Document, logging
 
 from haystack_ce_ranker.reading.documents import DocumentText
+from haystack_ce_ranker.reading.readability import UNREADABLE_SHARE
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.scoring.scores import QueryScores, ScoringCost
 
@@ -36,6 +38,7 @@ def what_was_done(candidates: Sequence[Document], scores: QueryScores, cost: Sco
     """
     found = list(zip(candidates, scores.documents, strict=True))
     cut = [(document.id, score) for document, score in found if score.tokens_read < score.tokens]
+    partly = [*cut, *((document.id, score) for document, score in found if score.readability.unknown > 0)]
     return {
         "documents": len(candidates),
         "pairs": scores.pairs,
@@ -43,7 +46,8 @@ def what_was_done(candidates: Sequence[Document], scores: QueryScores, cost: Sco
         "content_tokens": sum(score.tokens for score in scores.documents),
         "documents_cut": len(cut),
         "tokens_unread": sum(score.tokens - score.tokens_read for _, score in cut),
-        "coverage": {document_id: score.coverage for document_id, score in cut},
+        "coverage": {document_id: score.coverage for document_id, score in partly},
+        "unreadable": _unreadable(scores),
         "query_tokens": scores.query_tokens,
         "query_tokens_cut": scores.query_tokens - scores.query_tokens_read,
         "cached": scores.cached,
@@ -55,6 +59,27 @@ def what_was_done(candidates: Sequence[Document], scores: QueryScores, cost: Sco
         "deadline_reached": scores.out_of_time,
         "seconds": {"tokenise": cost.tokenise, "select": cost.select, "score": cost.score},
     }
+
+
+def _unreadable(scores: QueryScores) -> dict[str, Any]:
+    """Return how many scored documents the model's vocabulary does not know, and the mean share of their pieces."""
+    shares = [score.readability.unreadable for score in scores.documents if score.logit is not None]
+    strange = [share for share in shares if share >= UNREADABLE_SHARE]
+    return {"documents": len(strange), "share": fmean(strange) if strange else 0.0}
+
+
+def warn_of_unreadable(report: dict[str, Any]) -> None:
+    """Say in the log that the model cannot read some texts."""
+    logger.warning(
+        "{ranker}: {model} does not know the language of {strange} of {documents} documents: {share} of their pieces "
+        "are unknown or single letters to its vocabulary, so that their scores say nothing. Use a model for that "
+        "language, or no re-ranking.",
+        ranker=report["name"],
+        model=report["model"],
+        strange=report["unreadable"]["documents"],
+        documents=report["documents"],
+        share=f"{report['unreadable']['share']:.0%}",
+    )
 
 
 def refuse_truncation(

@@ -63,7 +63,7 @@ PROPERTY_SECONDS ?= 3600
 
 long-properties: $(VENV)/.installed
 	end=$$(($$(date +%s) + $(PROPERTY_SECONDS))); while [ $$(date +%s) -lt $$end ]; do \
-	  $(BIN)/python -m pytest -q --hypothesis-profile=long tests/evaluation/data/test_reader_properties.py || exit 1; \
+	  $(BIN)/python -m pytest -q --hypothesis-profile=long tests/data/test_reader_properties.py || exit 1; \
 	done
 
 # The quick part on every supported Python; those that this machine lacks are named.

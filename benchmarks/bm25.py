@@ -26,7 +26,7 @@ import common
 from bm25_workers import SOURCES, TOP_K, bm25s_search, bm25s_tokens, passages, some_queries, spread, times
 from common import Report
 from haystack_ce_ranker.bm25.words import is_single
-from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection
+from haystack_ce_ranker.data.collections import Collection, load_collection
 from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10
 
 JUDGED = ("vaswani", "cacm", "med")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common import milliseconds, peak_gb, resident_gb, serve
-from haystack_ce_ranker.evaluation.data.collections import load_collection
+from haystack_ce_ranker.data.collections import load_collection
 
 SOURCES = ("dl19", "vaswani", "cacm", "med")
 TOP_K = 50

@@ -17,8 +17,8 @@ from haystack import Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from common import CannotRun, Report, collection_folder, located_model
+from haystack_ce_ranker.data.collections import Collection, load_collection, load_run
 from haystack_ce_ranker.evaluation.commands.tune_joiner import collect
-from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection, load_run
 from haystack_ce_ranker.evaluation.running.pipelines import measured
 from haystack_ce_ranker.fusion.fuse import ScoredList
 from haystack_ce_ranker.fusion.judged import Frame, JudgedQuery, Setting

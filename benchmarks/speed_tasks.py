@@ -12,7 +12,7 @@ import numpy as np
 from haystack import Document
 
 from haystack_ce_ranker.bm25.index import BM25Index
-from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection, load_run
+from haystack_ce_ranker.data.collections import Collection, load_collection, load_run
 
 LIMIT = 512
 """Tokens of a pair that the model can read."""

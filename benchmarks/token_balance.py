@@ -31,7 +31,7 @@ from scipy.stats import binomtest
 import common
 from common import Report, collection_folder
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
-from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection
+from haystack_ce_ranker.data.collections import Collection, load_collection
 from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10, ranked_scores
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.reading.queries import REDUCTIONS

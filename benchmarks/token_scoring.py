@@ -19,7 +19,7 @@ from haystack_ce_ranker.backends.configuration import load_tokenizer
 from haystack_ce_ranker.backends.model_files import ModelOptions, locate
 from haystack_ce_ranker.backends.protocol import Backend, Batch
 from haystack_ce_ranker.bm25.index import BM25Index
-from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection, load_run
+from haystack_ce_ranker.data.collections import Collection, load_collection, load_run
 from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10, ranked_scores
 from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.reading.policy import ReadingPolicy

@@ -15,8 +15,8 @@ import numpy as np
 import Stemmer
 
 from common import Report
-from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection
-from haystack_ce_ranker.evaluation.data.sources import Source
+from haystack_ce_ranker.data.collections import Collection, load_collection
+from haystack_ce_ranker.data.sources import Source
 from haystack_ce_ranker.reading.documents import DocumentEncoder, DocumentText, EncodedDocument
 from haystack_ce_ranker.reading.passages import STRATEGIES, Piece, Span, WindowSettings, align, evidence, windows
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from haystack_ce_ranker.evaluation.data.left_out import LeftOut
+from haystack_ce_ranker.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.judging.choosing import Judge, Limits
 from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Passage, Versus, helped_and_hurt, versus
 from haystack_ce_ranker.evaluation.judging.measures import MEASURES, NDCG_AT_10, UNJUDGED

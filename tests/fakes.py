@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from haystack_ce_ranker.backends.protocol import Batch
-from haystack_ce_ranker.evaluation.data.collections import Collection, Text
+from haystack_ce_ranker.data.collections import Collection, Text
 from haystack_ce_ranker.fusion.fuse import ScoredList
 from haystack_ce_ranker.fusion.judged import JudgedQuery
 from haystack_ce_ranker.gating.fitting import GateQuery

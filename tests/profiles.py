@@ -23,7 +23,7 @@ SLOW: tuple[str, ...] = (
     "tests/components/test_refreshing.py::test_a_reading_that_never_ends_keeps_no_process_alive",
     "tests/components/test_rerank_gate.py::test_the_example_loads_and_runs_in_a_fresh_process",
     "tests/evaluation/commands/test_tune_joiner.py::test_from_pipeline_and_collection_to_advice_pictures_and_file",
-    "tests/evaluation/data/test_reader_properties.py",
+    "tests/data/test_reader_properties.py",
     "tests/evaluation/running/test_experiments.py::test_slices_rank_at_each_depth_as_a_pipeline_of_that_depth_does",
     "tests/fusion/test_fuse.py::test_weighted_sums_and_reciprocal_ranks_equal_those_of_ranx",
     "tests/machine/test_memory.py",

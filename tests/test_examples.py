@@ -10,7 +10,7 @@ import yaml
 from haystack import Document, Pipeline
 
 from fakes import REPOSITORY
-from haystack_ce_ranker.evaluation.data.collections import load_collection
+from haystack_ce_ranker.data.collections import load_collection
 from haystack_ce_ranker.evaluation.running.pipelines import load_pipeline
 
 EXAMPLES = REPOSITORY / "examples"

@@ -10,7 +10,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from fakes import REPOSITORY
 from haystack_ce_ranker import BM25Retriever
-from haystack_ce_ranker.evaluation.data.collections import load_collection
+from haystack_ce_ranker.data.collections import load_collection
 from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10, ranked_scores
 
 FOLDER = REPOSITORY / "examples" / "handbook"

@@ -7,7 +7,7 @@ from sentence_transformers import CrossEncoder
 
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelOptions
-from haystack_ce_ranker.evaluation.data.collections import load_collection, load_run
+from haystack_ce_ranker.data.collections import load_collection, load_run
 from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10, ranked_scores
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 

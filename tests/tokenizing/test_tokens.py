@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers
 from transformers import AutoTokenizer
 
 from fakes import FORMATS, LEARNT, SCRIPTS, bert_tokenizer
-from haystack_ce_ranker.evaluation.data.collections import load_collection
+from haystack_ce_ranker.data.collections import load_collection
 from haystack_ce_ranker.tokenizing import word_table
 from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 from haystack_ce_ranker.tokenizing.text_encoder import LONG_TEXT, MANY_ADDED, TextEncoder

@@ -19,7 +19,7 @@ def convert_csv(
     label: Annotated[str, typer.Option(help="The column with the grade: a whole number, 0 if not relevant.")] = "label",
 ) -> None:
     """Turn a CSV of query, document and label into a BEIR folder."""
-    from haystack_ce_ranker.evaluation.data import converters
+    from haystack_ce_ranker.data import converters
 
     with clear_errors():
         typer.echo(converters.convert_csv(path, folder, columns=converters.CsvColumns(query, document, label)))
@@ -34,7 +34,7 @@ def convert_trec(
     field: Annotated[str, typer.Option(help="The query is a topic's title, description or narrative.")] = "title",
 ) -> None:
     """Turn TREC topics and judgments, with a collection of texts, into a BEIR folder."""
-    from haystack_ce_ranker.evaluation.data import converters
+    from haystack_ce_ranker.data import converters
 
     with clear_errors():
         typer.echo(converters.convert_trec(topics, qrels, documents, folder, field=field))

@@ -28,8 +28,8 @@ def tune(
     """Find a joiner's weights, normalizer and missing rule from judged queries, and say whether to use them."""
     from rich.console import Console
 
+    from haystack_ce_ranker.data import collections
     from haystack_ce_ranker.evaluation.commands.tune_joiner import run_tuning
-    from haystack_ce_ranker.evaluation.data import collections
 
     with clear_errors():
         if depth is not None and run is None:

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from fakes import telling_gate_queries, untelling_gate_queries
 from haystack_ce_ranker import RerankGate
+from haystack_ce_ranker.data.collections import Collection
 from haystack_ce_ranker.evaluation.commands.fit_gate import as_json, fragment, gate_queries, save, show
-from haystack_ce_ranker.evaluation.data.collections import Collection
 from haystack_ce_ranker.gating.fitting import fit_gate
 
 

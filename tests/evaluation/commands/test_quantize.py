@@ -5,8 +5,8 @@ from io import StringIO
 from rich.console import Console
 
 from fakes import REPOSITORY
+from haystack_ce_ranker.data.collections import load_collection
 from haystack_ce_ranker.evaluation.commands.quantize import verification
-from haystack_ce_ranker.evaluation.data.collections import load_collection
 from haystack_ce_ranker.quantizing.sample_texts import sample_requests
 
 

@@ -11,8 +11,8 @@ from haystack import Document, Pipeline, component
 from typer.testing import CliRunner
 
 from haystack_ce_ranker.cli import app
+from haystack_ce_ranker.data.collections import load_collection
 from haystack_ce_ranker.evaluation.commands.tune_joiner import collect, find_joiner, setting_of
-from haystack_ce_ranker.evaluation.data.collections import load_collection
 from haystack_ce_ranker.evaluation.running.graphs import PipelineError
 from haystack_ce_ranker.evaluation.running.pipelines import MeasuredPipeline, load_pipeline
 from haystack_ce_ranker.fusion.tuning import measure

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haystack_ce_ranker.evaluation.data.collections import Collection, Text
+from haystack_ce_ranker.data.collections import Collection, Text
 from haystack_ce_ranker.evaluation.judging.segments import AMBIGUOUS, FEATURES, features, judge, split
 from haystack_ce_ranker.gating.decision import predict
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fake_results import BM25, altered, by_name, cross_encoders, figures, made, memory, rejudged, sweep
-from haystack_ce_ranker.evaluation.data.left_out import LeftOut
+from haystack_ce_ranker.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.judging.choosing import Limits, WorthIt
 from haystack_ce_ranker.evaluation.judging.results import to_plain
 from haystack_ce_ranker.evaluation.judging.segments import judge

@@ -8,8 +8,8 @@ from haystack import Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from fake_results import by_name
-from haystack_ce_ranker.evaluation.data.collections import Collection, Text
-from haystack_ce_ranker.evaluation.data.left_out import LeftOut
+from haystack_ce_ranker.data.collections import Collection, Text
+from haystack_ce_ranker.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Passage
 from haystack_ce_ranker.evaluation.judging.observations import Observation, Observed, restored
 from haystack_ce_ranker.evaluation.judging.results import schema

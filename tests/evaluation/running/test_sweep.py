@@ -3,7 +3,7 @@
 import pytest
 
 from fakes import REPOSITORY
-from haystack_ce_ranker.evaluation.data.collections import Collection, Text
+from haystack_ce_ranker.data.collections import Collection, Text
 from haystack_ce_ranker.evaluation.running import sweep
 from haystack_ce_ranker.evaluation.running.groups import GivenRun
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from haystack_ce_ranker.evaluation.data.tables import load_run
+from haystack_ce_ranker.data.tables import load_run
 from haystack_ce_ranker.evaluation.showing.files import trec
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-from haystack_ce_ranker.evaluation.data.collections import load_collection
+from haystack_ce_ranker.data.collections import load_collection
 from haystack_ce_ranker.evaluation.running.experiments import measure, results
 from haystack_ce_ranker.evaluation.running.groups import PipelineGroup
 from haystack_ce_ranker.evaluation.running.pipelines import load_pipeline

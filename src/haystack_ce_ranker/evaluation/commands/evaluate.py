@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.progress import track
 
 from haystack_ce_ranker import checks
+from haystack_ce_ranker.data.collections import Collection, load_collection, read_run
+from haystack_ce_ranker.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.commands import fit_gate
-from haystack_ce_ranker.evaluation.data.collections import Collection, load_collection, read_run
-from haystack_ce_ranker.evaluation.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.judging.choosing import NO_LIMITS, Limits
 from haystack_ce_ranker.evaluation.judging.results import Results
 from haystack_ce_ranker.evaluation.running import sweep

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from haystack_ce_ranker.evaluation.data.collections import Collection
+from haystack_ce_ranker.data.collections import Collection
 from haystack_ce_ranker.evaluation.judging.comparison import Rankings
 from haystack_ce_ranker.evaluation.judging.measures import ndcg_at_10
 from haystack_ce_ranker.gating.fitting import TOLERANCE, GateAdvice, GateQuery, fit_gate

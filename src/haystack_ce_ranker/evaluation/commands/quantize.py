@@ -9,8 +9,8 @@ from rich.progress import Progress
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.bm25.index import BM25Index
 from haystack_ce_ranker.checks import whole_number
-from haystack_ce_ranker.evaluation.data.collections import load_collection
-from haystack_ce_ranker.evaluation.data.left_out import lines
+from haystack_ce_ranker.data.collections import load_collection
+from haystack_ce_ranker.data.left_out import lines
 from haystack_ce_ranker.quantizing.quantize import Agreement, Quantized, Request, quantize
 from haystack_ce_ranker.quantizing.sample_texts import sample_requests
 

@@ -11,9 +11,9 @@ from haystack import Pipeline
 from rich.console import Console
 from rich.progress import Progress
 
+from haystack_ce_ranker.data.collections import Collection, ReadRun, Run
+from haystack_ce_ranker.data.left_out import LeftOut, lines, part, sorted_by_weight
 from haystack_ce_ranker.evaluation.commands.joiner_yaml import fragment, parameters_of, round_trip, write_into
-from haystack_ce_ranker.evaluation.data.collections import Collection, ReadRun, Run
-from haystack_ce_ranker.evaluation.data.left_out import LeftOut, lines, part, sorted_by_weight
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.evaluation.running.experiments import check_found
 from haystack_ce_ranker.evaluation.running.filling import candidates_of

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from haystack_ce_ranker.evaluation.data.left_out import LeftOut
+from haystack_ce_ranker.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.judging.comparison import ByQuery, Count, HelpedAndHurt, MovedDocument, Versus
 from haystack_ce_ranker.evaluation.judging.measures import MEASURES, UNJUDGED
 from haystack_ce_ranker.evaluation.judging.segments import Features, JudgedSegment, Segments

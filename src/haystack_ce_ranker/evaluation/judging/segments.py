@@ -16,7 +16,7 @@ import numpy as np
 
 from haystack_ce_ranker import checks
 from haystack_ce_ranker.bm25.analysis import Analysis
-from haystack_ce_ranker.evaluation.data.collections import Collection
+from haystack_ce_ranker.data.collections import Collection
 from haystack_ce_ranker.evaluation.judging.comparison import (
     LEVEL,
     Bounds,

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from haystack_ce_ranker.evaluation.data.left_out import LeftOut
+from haystack_ce_ranker.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.judging.choosing import (
     DepthCurve,
     Judge,

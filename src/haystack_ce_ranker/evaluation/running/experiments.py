@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from haystack_ce_ranker import checks
-from haystack_ce_ranker.evaluation.data.collections import Collection
-from haystack_ce_ranker.evaluation.data.left_out import LeftOut, part, sorted_by_weight
+from haystack_ce_ranker.data.collections import Collection
+from haystack_ce_ranker.data.left_out import LeftOut, part, sorted_by_weight
 from haystack_ce_ranker.evaluation.judging.choosing import NO_LIMITS, Judge, Limits
 from haystack_ce_ranker.evaluation.judging.comparison import HelpedAndHurt, Rankings, helped_and_hurt, versus
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10, measures, per_query

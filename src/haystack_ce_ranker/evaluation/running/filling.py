@@ -14,7 +14,7 @@ from haystack.core.serialization import component_from_dict, component_to_dict
 from haystack.document_stores.types import DuplicatePolicy
 
 from haystack_ce_ranker.checks import choice
-from haystack_ce_ranker.evaluation.data.collections import Collection, Text
+from haystack_ce_ranker.data.collections import Collection, Text
 from haystack_ce_ranker.evaluation.running.graphs import PipelineError, one_line
 from haystack_ce_ranker.evaluation.running.parts import document_stores, held_by, is_component, parts_of, sockets_of
 from haystack_ce_ranker.provenance import with_record

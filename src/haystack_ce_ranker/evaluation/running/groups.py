@@ -14,7 +14,7 @@ from typing import Any
 import networkx
 from haystack import Document
 
-from haystack_ce_ranker.evaluation.data.collections import Collection, Run
+from haystack_ce_ranker.data.collections import Collection, Run
 from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Passage
 from haystack_ce_ranker.evaluation.judging.observations import READ, Observation
 from haystack_ce_ranker.evaluation.judging.systems import Description, Kind, Stage

@@ -31,7 +31,7 @@ from haystack import Document, Pipeline
 from haystack.core.errors import PipelineRuntimeError
 from haystack.tracing.tracer import NullSpan, NullTracer, Span, enable_tracing, tracer
 
-from haystack_ce_ranker.evaluation.data.collections import Collection
+from haystack_ce_ranker.data.collections import Collection
 from haystack_ce_ranker.evaluation.running.filling import fill
 from haystack_ce_ranker.evaluation.running.graphs import (
     PipelineError,

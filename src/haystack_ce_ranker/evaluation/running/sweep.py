@@ -20,7 +20,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack_ce_ranker import checks
 from haystack_ce_ranker.backends.loading import BACKENDS, installed
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
-from haystack_ce_ranker.evaluation.data.collections import Collection
+from haystack_ce_ranker.data.collections import Collection
 from haystack_ce_ranker.evaluation.judging.systems import Kind
 from haystack_ce_ranker.evaluation.running.groups import GivenRun, PipelineGroup, RerankGroup, SystemGroup
 from haystack_ce_ranker.evaluation.running.pipelines import load_pipeline, measured

@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from haystack_ce_ranker.evaluation.data.left_out import lines
+from haystack_ce_ranker.data.left_out import lines
 from haystack_ce_ranker.evaluation.judging.formats import p_value
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.evaluation.judging.results import Results

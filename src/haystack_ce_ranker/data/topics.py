@@ -4,9 +4,9 @@ import html
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from haystack_ce_ranker.evaluation.data.collections import EMPTY_QUERIES
-from haystack_ce_ranker.evaluation.data.sources import Source, trimmed
-from haystack_ce_ranker.evaluation.data.tables import REPEATED, TRAILING
+from haystack_ce_ranker.data.collections import EMPTY_QUERIES
+from haystack_ce_ranker.data.sources import Source, trimmed
+from haystack_ce_ranker.data.tables import REPEATED, TRAILING
 
 EXPECTED_TOPICS = (
     "<top> <num> Number: 301 <title> international organized crime <desc> Description: ... </top>",

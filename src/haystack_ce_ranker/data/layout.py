@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from haystack_ce_ranker.evaluation.data.sources import Source
-from haystack_ce_ranker.evaluation.data.tables import EXPECTED_QRELS
+from haystack_ce_ranker.data.sources import Source
+from haystack_ce_ranker.data.tables import EXPECTED_QRELS
 
 EXPECTED_FOLDER = (
     'corpus.jsonl    a document a line: {"_id": "d1", "title": "Returns", "text": "Goods can be sent back."}',

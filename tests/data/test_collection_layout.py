@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from haystack_ce_ranker.cli import app
-from haystack_ce_ranker.evaluation.data.collections import load_collection
-from haystack_ce_ranker.evaluation.data.sources import CollectionError
+from haystack_ce_ranker.data.collections import load_collection
+from haystack_ce_ranker.data.sources import CollectionError
 
 CORPUS = [{"_id": "d1", "title": "Returns", "text": "Goods"}, {"_id": "d2", "title": None, "text": "Parcels"}]
 QUERIES = [{"_id": "q1", "text": "send back"}, {"_id": "q2", "text": "when"}]

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from haystack_ce_ranker.cli import app
-from haystack_ce_ranker.evaluation.data.collections import CollectionError, load_collection
-from haystack_ce_ranker.evaluation.data.converters import CsvColumns, convert_csv, convert_trec
+from haystack_ce_ranker.data.collections import CollectionError, load_collection
+from haystack_ce_ranker.data.converters import CsvColumns, convert_csv, convert_trec
 
 TOPICS = """<top>
 <num> Number: 301

@@ -7,9 +7,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from haystack_ce_ranker.evaluation.data import tables
-from haystack_ce_ranker.evaluation.data.sources import PADDED, CollectionError, Source
-from haystack_ce_ranker.evaluation.data.tables import EXPECTED_QRELS, judgments_of, load_judgments, load_run, whole
+from haystack_ce_ranker.data import tables
+from haystack_ce_ranker.data.sources import PADDED, CollectionError, Source
+from haystack_ce_ranker.data.tables import EXPECTED_QRELS, judgments_of, load_judgments, load_run, whole
 
 HEADER = "query-id\tcorpus-id\tscore\n"
 

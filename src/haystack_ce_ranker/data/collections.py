@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from haystack_ce_ranker.checks import whole_number
-from haystack_ce_ranker.evaluation.data.layout import find
-from haystack_ce_ranker.evaluation.data.left_out import LeftOut, part
-from haystack_ce_ranker.evaluation.data.sources import CollectionError, ReadCounts, Source
-from haystack_ce_ranker.evaluation.data.tables import (
+from haystack_ce_ranker.data.layout import find
+from haystack_ce_ranker.data.left_out import LeftOut, part
+from haystack_ce_ranker.data.sources import CollectionError, ReadCounts, Source
+from haystack_ce_ranker.data.tables import (
     EXPECTED_QRELS,
     REPEATED,
     Judgments,

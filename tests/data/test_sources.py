@@ -6,10 +6,10 @@ import json
 import pyarrow
 import pytest
 
-from haystack_ce_ranker.evaluation.data import sources
-from haystack_ce_ranker.evaluation.data.collections import load_judgments, load_run
-from haystack_ce_ranker.evaluation.data.converters import convert_csv, convert_trec
-from haystack_ce_ranker.evaluation.data.sources import CollectionError, Source
+from haystack_ce_ranker.data import sources
+from haystack_ce_ranker.data.collections import load_judgments, load_run
+from haystack_ce_ranker.data.converters import convert_csv, convert_trec
+from haystack_ce_ranker.data.sources import CollectionError, Source
 
 INNER = ("\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029")
 """Characters that `str.splitlines` takes for the end of a line, and a file does not."""

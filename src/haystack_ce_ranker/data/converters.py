@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from haystack_ce_ranker.checks import choice
-from haystack_ce_ranker.evaluation.data.collections import Text, relevant_ids, text_of
-from haystack_ce_ranker.evaluation.data.sources import Source, trimmed
-from haystack_ce_ranker.evaluation.data.tables import (
+from haystack_ce_ranker.data.collections import Text, relevant_ids, text_of
+from haystack_ce_ranker.data.sources import Source, trimmed
+from haystack_ce_ranker.data.tables import (
     EXPECTED_QRELS,
     REPEATED,
     TRAILING,
@@ -26,7 +26,7 @@ from haystack_ce_ranker.evaluation.data.tables import (
     judgments_of,
     whole,
 )
-from haystack_ce_ranker.evaluation.data.topics import (
+from haystack_ce_ranker.data.topics import (
     EXPECTED_TOPICS,
     TOPIC_FIELDS,
     id_and_text,

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from haystack_ce_ranker.evaluation.data.collections import EXPECTED_CORPUS, load_collection
-from haystack_ce_ranker.evaluation.data.converters import (
+from haystack_ce_ranker.data.collections import EXPECTED_CORPUS, load_collection
+from haystack_ce_ranker.data.converters import (
     EXPECTED_TEXTS,
     CsvColumns,
     convert_csv,
@@ -29,9 +29,9 @@ from haystack_ce_ranker.evaluation.data.converters import (
     csv_rows,
     read_texts,
 )
-from haystack_ce_ranker.evaluation.data.sources import CollectionError, Source, trimmed
-from haystack_ce_ranker.evaluation.data.tables import EXPECTED_QRELS, EXPECTED_RUN, judgments_of, run_of
-from haystack_ce_ranker.evaluation.data.topics import EXPECTED_TOPICS, read_topics
+from haystack_ce_ranker.data.sources import CollectionError, Source, trimmed
+from haystack_ce_ranker.data.tables import EXPECTED_QRELS, EXPECTED_RUN, judgments_of, run_of
+from haystack_ce_ranker.data.topics import EXPECTED_TOPICS, read_topics
 
 PLAIN = b'{"_id": "d1", "text": "x"}\n'
 PIECES = (

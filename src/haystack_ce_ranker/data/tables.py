@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from haystack_ce_ranker.checks import whole_number
-from haystack_ce_ranker.evaluation.data.sources import PADDED, Source, trimmed
+from haystack_ce_ranker.data.sources import PADDED, Source, trimmed
 
 Run = dict[str, dict[str, float]]
 """For each query id, document ids with scores, best first."""

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from haystack_ce_ranker.evaluation.data.collections import CollectionError, load_collection, load_judgments, load_run
+from haystack_ce_ranker.data.collections import CollectionError, load_collection, load_judgments, load_run
 
 
 def write_collection(folder, *, corpus=None, queries=None, qrels=None):

@@ -178,7 +178,6 @@ def test_evaluate_writes_the_page_and_fits_a_gate(collection, tiny_bert, tmp_pat
             "min_correlation must be a finite number >= -1 and",
         ),
         (["quantize", "MODEL", "OUTPUT", "--min-overlap", "1.5"], "min_overlap must be a finite number >= 0 and <= 1"),
-        ("depth must be a whole number",),
         (["tune", "COLLECTION", "--pipeline", "PIPELINE", "--queries", "0"], "queries must be a whole number >= 1"),
         (["profile", "MODEL", "--dtype", "int4"], "dtype must be one of 'auto',"),
         (["profile", "MODEL", "--backend", "jax"], "backend must be one of 'torch',"),

@@ -120,6 +120,7 @@ OF_RANKER = {
     "model": path(optional=False),
     "device": Kind([(DEVICE, DEVICE)], ["", "cpu", *NO_TEXTS], optional=True),
     "token": Kind([(TOKEN, TOKEN)], ["", "hf_secret", *NO_TEXTS], optional=True),
+    "api_key": Kind([(TOKEN, TOKEN)], ["", "hf_secret", *NO_TEXTS], optional=True),
     "revision": text(optional=True, empty=False),
     "top_k": count(),
     "query_prefix": text(),
@@ -237,7 +238,7 @@ COMPONENTS = {
     HybridScoreJoiner: (OF_JOINER, {"weights": WEIGHTS}),
     RerankGate: (OF_GATE, {"threshold": 0.5}),
 }
-BESIDE = {"delta": {"method": "bm25plus"}, "passage_tokens": {"passage_stride": 32}}
+BESIDE = {"api_key": {"backend": "remote"}, "delta": {"method": "bm25plus"}, "passage_tokens": {"passage_stride": 32}}
 """What must be given beside a parameter."""
 
 PARAMETERS = [(made, name) for made, (table, _) in COMPONENTS.items() for name in table]
@@ -280,7 +281,7 @@ def assert_names(error, name, value):
     message = str(error)
     assert re.search(rf"\b{name}\b", message), message
     got = re.split(r"\bbut\b", message)[-1]
-    if name == "token":
+    if name in ("token", "api_key"):
         assert "hf_secret" not in message
     elif isinstance(value, dict | Normalization):  # what is wrong is a part of it
         parts = [part for pair in dict(value).items() for part in pair] if isinstance(value, dict) else [*value]

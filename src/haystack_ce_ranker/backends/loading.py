@@ -30,12 +30,14 @@ class Runtime(NamedTuple):
         Such a runtime is used only if it is named.
     :ivar format: The name of a format that it reads and torch does not; None if there is none.
     :ivar files: The pattern of files of that format.
+    :ivar takes_key: Whether it sends a key to a server (`ModelOptions.api_key`).
     """
 
     module: str
     package: str | None = None
     format: str | None = None
     files: str = ""
+    takes_key: bool = False
 
 
 BACKENDS = {
@@ -43,6 +45,7 @@ BACKENDS = {
     "onnx": Runtime("haystack_ce_ranker.backends.onnx_backend", "onnxruntime", "ONNX", "*.onnx"),
     "openvino": Runtime("haystack_ce_ranker.backends.openvino_backend", "openvino", "OpenVINO", "openvino_*.xml"),
     "auto": Runtime("haystack_ce_ranker.backends.auto"),  # chooses one of the others
+    "remote": Runtime("haystack_ce_ranker.backends.remote", takes_key=True),  # asks a server
 }
 
 

@@ -38,9 +38,10 @@ class ModelOptions:
     """
     What a backend needs to load a model.
 
-    :ivar model: A hub id, a folder, or `package:name/path`.
+    :ivar model: A hub id, a folder, or `package:name/path`; with a server, its address.
     :ivar revision: Branch, tag or commit of a hub model.
-    :ivar token: Access token of the hub, resolved.
+    :ivar token: Access token of the hub, resolved. Never sent anywhere else.
+    :ivar api_key: Key of the server that scores, resolved.
     :ivar device: A torch device such as `cuda:0`; None lets the backend choose.
     :ivar dtype: One of `DTYPES`; None for the default, which is float32 unless the file is quantised. `auto` is the
         fastest that ranks the same on this hardware.
@@ -61,6 +62,7 @@ class ModelOptions:
     config_kwargs: Mapping[str, Any] = field(default_factory=dict)
     label: int | str | None = None
     prompt: str | None = None
+    api_key: str | None = field(default=None, repr=False)
 
 
 def locate(model: str) -> str:

@@ -18,11 +18,14 @@ class Batch:
 
     :ivar pad_id: The token that fills short pairs.
     :ivar pads_left: Whether they are filled on the left, so that all end together.
+    :ivar deadline: A time of `time.monotonic()` after which nobody waits for the logits. A backend that waits for
+        others raises `OutOfTimeError` then; one that computes itself finishes what it has begun.
     """
 
     pairs: Sequence[PackedPair]
     pad_id: int
     pads_left: bool = False
+    deadline: float | None = None
 
     def padded(self) -> dict[str, NDArray[np.int64]]:
         """Return `input_ids`, `attention_mask`, `token_type_ids`, each of shape (pairs, longest pair)."""
@@ -37,6 +40,18 @@ class Batch:
             mask[row, own] = 1
             types[row, own] = pair.types
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+class OutOfTimeError(Exception):
+    """
+    The deadline of a batch passed before all its logits were there.
+
+    :ivar logits: Those that were there, NaN for the others; shape (pairs,). None if there were none.
+    """
+
+    def __init__(self, message: str, logits: NDArray[np.float32] | None = None) -> None:
+        super().__init__(message)
+        self.logits = logits
 
 
 class Backend(Protocol):
@@ -68,7 +83,11 @@ class Backend(Protocol):
     query_prompt: str
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
-        """Return the model's raw output for each pair, shape (pairs,). Safe from several threads."""
+        """
+        Return the model's raw output for each pair, shape (pairs,). Safe from several threads.
+
+        :raises OutOfTimeError: If the batch's deadline passed before. Only a backend that waits for others raises it.
+        """
         ...
 
     def is_out_of_memory(self, error: Exception) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
-from haystack_ce_ranker.backends.protocol import Asynchronous, Backend, Batch
+from haystack_ce_ranker.backends.protocol import Asynchronous, Backend, Batch, OutOfTimeError
 from haystack_ce_ranker.scoring.batching import plan_batches
 from haystack_ce_ranker.scoring.scores import ScoringCost
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
@@ -133,7 +133,7 @@ class PairRunner:
             other, and are scored all or not at all. Shape (pairs,).
         :param deadline: A time of `time.monotonic()`. Pairs are then taken in their order, about a batch at a
             time, while the next ones should be done in time. The very first pairs, when no speed is known, are those
-            of a single document. A batch that has begun is finished.
+            of a single document. A batch that has begun is finished, unless the backend raises `OutOfTimeError`.
         :param report: Called after each batch.
         :returns: Shape (pairs,); NaN where the deadline left no time.
         :raises MemoryError: If a single pair does not fit into memory.
@@ -150,7 +150,11 @@ class PairRunner:
                 count = self._affordable_pairs(lengths[done:], owners[done:], cost, deadline)
                 if not count:
                     break
-                self._run_group(np.arange(done, done + count), pairs, logits, cost, report)
+                try:
+                    self._run_group(np.arange(done, done + count), pairs, logits, cost, report, deadline)
+                except OutOfTimeError:
+                    _forget_unfinished(logits, owners)
+                    break
                 done += count
         cost.score += time.perf_counter() - started
         return logits
@@ -187,6 +191,7 @@ class PairRunner:
         logits: NDArray[np.float64],
         cost: ScoringCost,
         report: Report | None,
+        deadline: float | None = None,
     ) -> None:
         """Score a group of pairs. When memory runs out, halve the batches and go on with the pairs not scored yet."""
         lengths = np.asarray([len(pairs[place].ids) for place in group], dtype=np.int64)
@@ -204,10 +209,15 @@ class PairRunner:
             try:
                 if starts:
                     began = time.perf_counter()
-                    queued.append(_Queued(batch, began, self._start([pairs[group[place]] for place in batch])))
+                    wait = self._start([pairs[group[place]] for place in batch], deadline)
+                    queued.append(_Queued(batch, began, wait))
                     pending.popleft()
                     continue
                 values = queued[0].wait()
+            except OutOfTimeError as late:
+                if late.logits is not None:
+                    logits[group[batch]] = late.logits
+                raise
             except Exception as error:
                 self._make_smaller(len(batch), int(lengths[batch].max()), error)
                 if not starts:
@@ -237,10 +247,10 @@ class PairRunner:
             )
         )
 
-    def _start(self, pairs: Sequence[PackedPair]) -> _Wait:
+    def _start(self, pairs: Sequence[PackedPair], deadline: float | None) -> _Wait:
         """Queue a batch if the device works by itself. Otherwise it runs when its logits are asked for."""
         tokenizer = self.backend.tokenizer
-        batch = Batch(pairs, tokenizer.pad_id, tokenizer.pads_left)
+        batch = Batch(pairs, tokenizer.pad_id, tokenizer.pads_left, deadline)
         return partial(self.backend.logits, batch) if self._queue is None else self._queue.start(batch)
 
     def _make_smaller(self, pairs: int, longest: int, error: Exception) -> None:
@@ -283,3 +293,9 @@ def _remedy(backend: Backend) -> str:
     if backend.dtype == "int8" or backend.name == "onnx":  # these compute in what the file holds
         return "use a file that holds float32"
     return "try dtype='float32'"
+
+
+def _forget_unfinished(logits: NDArray[np.float64], owners: Sequence[int]) -> None:
+    """Remove the logits of documents that have pairs without one: a document is scored by all its pairs or not."""
+    unfinished = {owner for owner, logit in zip(owners, logits, strict=True) if np.isnan(logit)}
+    logits[[owner in unfinished for owner in owners]] = np.nan

@@ -74,9 +74,12 @@ class CrossEncoderRanker:
     result["documents"][0].content, result["report"]["tokens"]
     ```
 
-    :param model: A hub id, a folder, or `package:<name>/<path>` for a folder inside an installed package.
+    :param model: A hub id, a folder, or `package:<name>/<path>` for a folder inside an installed package. With
+        `backend="remote"`, the address of a server.
     :param device: Where the model runs; None for the best device of the machine that the backend computes on.
-    :param token: Access token of the Hugging Face hub.
+    :param token: Access token of the Hugging Face hub. It is sent nowhere else.
+    :param api_key: Key of the server that scores, with `backend="remote"`; sent as `Authorization: Bearer`, and over
+        plain http only to this machine.
     :param revision: Branch, tag or commit of a hub model.
     :param top_k: How many documents to return. To join the ranking with another one, set it to the number of
         candidates, or connect `report` to the joiner as well.
@@ -109,7 +112,8 @@ class CrossEncoderRanker:
         runs on CPU), or `auto`: the fastest that is installed and ranks the same, by a fixed rule that times
         nothing. On a GPU that is `torch`. On a CPU it is `openvino` if it is installed, but `onnx` for a model that
         comes as an int8 ONNX file, and `torch` if neither can be used. `haystack_ce_ranker.backends.auto` states the
-        whole rule. The report says what ran.
+        whole rule. The report says what ran. `remote` asks the server at the address `model`, of the kind that
+        `model_kwargs["api"]` names; it is used only if it is named.
     :param dtype: The number format that the model computes in. None: float32, or what a quantised file holds, and with
         `onnx` what any file holds; with `backend="auto"` the same as `"auto"`. `"auto"`: the fastest that ranks the
         same on this hardware: float16 on a GPU, bfloat16 on a CPU with instructions for it (AVX512-BF16, AMX), else
@@ -159,6 +163,7 @@ class CrossEncoderRanker:
     model: str
     device: ComponentDevice | None
     token: Secret | None
+    api_key: Secret | None
     revision: str | None
     top_k: int
     query_prefix: str
@@ -203,6 +208,7 @@ class CrossEncoderRanker:
         model: str | Path = "cross-encoder/ms-marco-MiniLM-L6-v2",
         device: ComponentDevice | None = None,
         token: Secret | None = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False),  # noqa: B008
+        api_key: Secret | None = None,
         revision: str | None = None,
         top_k: int = 10,
         query_prefix: str = "",
@@ -265,7 +271,8 @@ class CrossEncoderRanker:
         return clone
 
     def _get_telemetry_data(self) -> dict[str, Any]:
-        return {"model": self.model, "backend": self.backend}
+        # The address of a server is nobody else's business.
+        return {"model": None if self.backend == "remote" else self.model, "backend": self.backend}
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -274,7 +281,7 @@ class CrossEncoderRanker:
         :raises ValueError: If options hold something that a YAML cannot, such as an `AddedToken`; the error names it.
         """
         parameters = {name: getattr(self, name) for name in _PARAMETERS}
-        for name in ("device", "token"):
+        for name in ("device", "token", "api_key"):
             if parameters[name] is not None:
                 parameters[name] = parameters[name].to_dict()
         return default_to_dict(self, **{name: checks.writable(name, value) for name, value in parameters.items()})
@@ -285,8 +292,9 @@ class CrossEncoderRanker:
         parameters = dict(data.get("init_parameters", {}))
         if isinstance(parameters.get("device"), dict):
             parameters["device"] = ComponentDevice.from_dict(parameters["device"])
-        if isinstance(parameters.get("token"), dict):
-            parameters["token"] = Secret.from_dict(parameters["token"])
+        for name in ("token", "api_key"):
+            if isinstance(parameters.get(name), dict):
+                parameters[name] = Secret.from_dict(parameters[name])
         for name in ("model_kwargs", "tokenizer_kwargs", "config_kwargs"):
             if isinstance(parameters.get(name), dict):
                 parameters[name] = copy.deepcopy(parameters[name])
@@ -428,6 +436,7 @@ class CrossEncoderRanker:
             model=self.model,
             revision=self.revision,
             token=self.token.resolve_value() if self.token is not None else None,
+            api_key=self.api_key.resolve_value() if self.api_key is not None else None,
             trust_remote_code=self.trust_remote_code,
             device=self.device.to_torch_str() if self.device is not None else None,
             dtype=self.dtype,

@@ -22,7 +22,9 @@ _count = partial(whole_number, optional=True)
 def _model(name: str, value: object) -> str:
     model = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(model, str) or not model.strip():
-        raise ValueError(f"{name} must be a hub id, a folder or 'package:<name>/<path>', but got {value!r:.100}.")
+        raise ValueError(
+            f"{name} must be a hub id, a folder, 'package:<name>/<path>' or a server's address, but got {value!r:.100}."
+        )
     return str.__str__(model)
 
 
@@ -35,10 +37,10 @@ def _device(name: str, value: object) -> ComponentDevice | None:
     return value
 
 
-def _token(name: str, value: object) -> Secret | None:
+def _secret(name: str, value: object, *, variable: str) -> Secret | None:
     if value is not None and not isinstance(value, Secret):
         raise ValueError(  # without the value, which must not get into a log
-            f"{name} must be a Secret, such as Secret.from_env_var('HF_TOKEN'), or None, but got a value of type "
+            f"{name} must be a Secret, such as Secret.from_env_var('{variable}'), or None, but got a value of type "
             f"{type(value).__name__}."
         )
     return value
@@ -58,7 +60,8 @@ def threshold(name: str, value: object) -> float | None:
 _RULES: dict[str, Callable[[str, Any], Any]] = {
     "model": _model,
     "device": _device,
-    "token": _token,
+    "token": partial(_secret, variable="HF_TOKEN"),
+    "api_key": partial(_secret, variable="RERANKER_KEY"),
     "revision": partial(text, empty=False, optional=True),
     "top_k": _at_least_one,
     **dict.fromkeys(
@@ -112,5 +115,10 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     if plain["dtype"] is not None and twice:
         raise ValueError(
             f"dtype={plain['dtype']!r} and model_kwargs[{min(twice)!r}] say the same thing; give one of them."
+        )
+    if plain["api_key"] is not None and not BACKENDS[plain["backend"]].takes_key:
+        raise ValueError(
+            f"api_key has no effect with backend={plain['backend']!r}, which asks no server; remove it, or set "
+            "backend='remote'."
         )
     return plain

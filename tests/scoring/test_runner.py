@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from haystack_ce_ranker.backends.protocol import OutOfTimeError
 from haystack_ce_ranker.scoring import runner as module
 from haystack_ce_ranker.scoring.runner import LearntBatchSizes, PairRunner
 from haystack_ce_ranker.scoring.scores import ScoringCost
@@ -153,6 +154,43 @@ def test_after_a_stall_the_speed_is_tried_anew(clock):
     tries = [runner.run(pairs_of([5]), ScoringCost(), owners=[0], deadline=clock.now + 1.0) for _ in range(15)]
     assert np.isnan(tries[0]).all()
     assert not np.isnan(tries[-1]).any()
+
+
+class Server(Model):
+    """Answers pair after pair, and says what it has when the deadline of a batch passes."""
+
+    device, pads = "remote", False
+
+    def logits(self, batch):
+        found = np.full(len(batch.pairs), np.nan)
+        for place, pair in enumerate(batch.pairs):
+            if self.clock.now + 0.01 * len(pair.ids) > batch.deadline:
+                self.clock.now = batch.deadline
+                raise OutOfTimeError("late", found)
+            self.clock.now += 0.01 * len(pair.ids)
+            found[place] = pair.ids.sum()
+        return found
+
+
+def test_what_a_late_batch_gave_counts_by_whole_documents_and_teaches_the_speed(clock):
+    runner, cost = PairRunner(Server(clock=clock)), ScoringCost()
+    runner._seconds_per_token = 1e-6
+    found = runner.run(pairs_of([10] * 6), cost, owners=[0, 0, 1, 1, 2, 2], deadline=clock.now + 0.35)
+    assert found[:2].tolist() == expected([10] * 2)
+    assert np.isnan(found[2:]).all()
+    assert (cost.pairs, cost.batches) == (3, 1)
+    assert runner._seconds_per_token == pytest.approx((1e-6 + 0.35 / 30) / 2)
+
+
+def test_after_a_batch_that_gave_nothing_in_time_twice_its_time_is_expected(clock):
+    runner = PairRunner(Server(clock=clock))
+    runner._seconds_per_token = 1e-6
+    found = runner.run(pairs_of([50, 5]), ScoringCost(), owners=[0, 1], deadline=clock.now + 0.4)
+    assert np.isnan(found).all()
+    assert runner._seconds_per_token == pytest.approx(2 * 0.4 / 50)
+    found = runner.run(pairs_of([5, 50]), ScoringCost(), owners=[0, 1], deadline=clock.now + 0.4)
+    assert found[:1].tolist() == expected([5])
+    assert np.isnan(found[1])
 
 
 def test_learnt_sizes_are_kept_by_key_and_only_fall():

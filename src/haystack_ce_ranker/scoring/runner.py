@@ -213,10 +213,12 @@ class PairRunner:
                     queued.append(_Queued(batch, began, wait))
                     pending.popleft()
                     continue
+                began = max(queued[0].began, free_since)
                 values = queued[0].wait()
             except OutOfTimeError as late:
                 if late.logits is not None:
                     logits[group[batch]] = late.logits
+                self._count_late(lengths[batch], logits[group[batch]], time.perf_counter() - began, cost)
                 raise
             except Exception as error:
                 self._make_smaller(len(batch), int(lengths[batch].max()), error)
@@ -224,7 +226,7 @@ class PairRunner:
                     pending.appendleft(queued.popleft().places)
                 planned_for = None
                 continue
-            began = max(queued.popleft().began, free_since)
+            queued.popleft()
             self._require_finite(values)
             free_since = time.perf_counter()
             self._count(lengths[batch], free_since - began, cost)
@@ -284,6 +286,17 @@ class PairRunner:
         cost.batches += 1
         cost.tokens += tokens
         cost.slots += int(lengths.max()) * len(lengths) if self.backend.pads else tokens
+
+    def _count_late(
+        self, lengths: NDArray[np.int64], logits: NDArray[np.float64], seconds: float, cost: ScoringCost
+    ) -> None:
+        """Count what a batch gave before its deadline, and learn from it. If that is nothing, expect twice the time."""
+        known = ~np.isnan(logits)
+        if known.any():
+            self._count(lengths[known], seconds, cost)
+            return
+        least, before = 2.0 * seconds / max(int(lengths.sum()), 1), self._seconds_per_token
+        self._seconds_per_token = least if before is None else max(least, before)
 
 
 def _remedy(backend: Backend) -> str:

@@ -548,7 +548,6 @@ def ranker_of(server, tokenizer, *, api="vllm", model_kwargs=None, **given):
 LONG = {
     "long": "The hut is in the snow. " * 30 + "A car of the city — Émile 漢字 🙂. " + "The brake is  of a car.\n" * 30,
     "short": "  the hut ",
-    "empty": "",
 }
 
 

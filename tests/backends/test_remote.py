@@ -402,6 +402,18 @@ def test_what_will_not_pass_is_an_error_at_once_without_a_word_of_the_texts(conn
         assert not any(word in shown for word in ("secretquery", "secrettext", KEY))
 
 
+def test_words_in_a_broken_answer_are_not_shown(connect, server, sleeps):
+    def garbled(handler, body):
+        handler.wfile.write(f"secrettext {body}\r\n\r\n".encode())
+        handler.close_connection = True
+        return True
+
+    server.always = garbled
+    with pytest.raises(ServerError, match="the connection broke") as caught:
+        connect().logits(batch_of([("secretquery", "secrettext")]))
+    assert "secret" not in str(caught.value)
+
+
 WRONG = {
     "a score too few": (changed(lambda rows: rows.pop()), "holds 2 scores for 3 texts"),
     "a score too many": (changed(lambda rows: rows.append(rows[0])), "holds 4 scores for 3 texts"),
@@ -501,6 +513,25 @@ def test_what_was_answered_before_the_deadline_counts_and_the_rest_has_no_score(
     found = runner.run(batch_of(PAIRS[:6]).pairs, ScoringCost(), owners=[0, 0, 1, 2, 2, 2], deadline=deadline)
     assert found[:3].tolist() == expected(PAIRS[:3])
     assert np.isnan(found[3:]).all()  # of the last document one pair was answered: all or none
+
+
+def test_what_came_late_in_the_batch_but_in_time_counts_too(connect, server, monkeypatch):
+    backend = connect(max_texts=2)
+    threads, futures = backend.client.connection.threads, []
+    submit = threads.submit
+    monkeypatch.setattr(threads, "submit", lambda *given: futures.append(submit(*given)) or futures[-1])
+
+    def after_the_second(handler, body):
+        if "snow 0" not in body["documents"]:
+            return False
+        futures[1].result(GUARD)
+        return handler.send(429, {}, Retry_After="5000")
+
+    server.always = after_the_second
+    with pytest.raises(OutOfTimeError) as caught:
+        backend.logits(batch_of(PAIRS[:4], deadline=time.monotonic() + 1000))
+    assert np.isnan(caught.value.logits[:2]).all()
+    assert caught.value.logits[2:].tolist() == expected(PAIRS[2:4])
 
 
 def test_the_ranker_keeps_what_it_has_when_the_deadline_passes(server, tiny_bert, sleeps):

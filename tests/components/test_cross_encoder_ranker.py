@@ -368,7 +368,10 @@ def test_top_k_must_be_a_positive_number(ranker, top_k):
         ({"dtype": "int4"}, "dtype must be one of 'auto', 'float32', 'float16', 'bfloat16' or None, but got 'int4'"),
         ({"on_truncation": "cut"}, "on_truncation must be one of"),
         ({"name": ""}, "name must not be empty"),
-        ({"model": " "}, "model must be a hub id, a folder or 'package:<name>/<path>', but got ' '"),
+        (
+            {"model": " "},
+            "model must be a hub id, .*'package:<name>/<path>' or a server's address, but got ' '",
+        ),
         ({"meta_fields_to_embed": "title"}, "meta_fields_to_embed must be a list of names or None, but got 'title'"),
         ({"batch_size": 0}, "batch_size must be a whole number >= 1 or None"),
         ({"batch_size": 2.5}, "batch_size must be a whole number >= 1 or None"),

@@ -9,6 +9,14 @@ from fakes import CASES, batch_of, padded_logits, tiny_model
 from haystack_ce_ranker.backends.export import input_names, traceable
 
 
+class Stack(torch.nn.Module):
+    """A model as sentence-transformers holds it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_function_gives_the_logits_of_the_model(case):
     family, values = CASES[case]
@@ -17,7 +25,10 @@ def test_the_function_gives_the_logits_of_the_model(case):
     batch = batch_of([40, 33, 20, 5], pad_id=model.config.pad_token_id)
     expected = padded_logits(model, batch, token_types=token_types)
     exact = SimpleNamespace(
-        cross_encoder=SimpleNamespace(model=model.train()), tokenizer=SimpleNamespace(uses_token_types=token_types)
+        cross_encoder=Stack(model.train()),
+        tokenizer=SimpleNamespace(uses_token_types=token_types),
+        call=lambda inputs: model(**inputs).logits,
+        label=0,
     )
     module, example = traceable(exact)
     names = input_names(exact)

@@ -59,7 +59,7 @@ def test_a_vocabulary_of_other_languages_does_not_know_a_text(kind, language):
     assert read_by(trained(KNOWN.values(), kind), UNKNOWN[language]).unreadable > 0.9
 
 
-@pytest.mark.parametrize("language", sorted(set(UNKNOWN) - {"Thai"}))  # a vocabulary of one text has its sentences as words
+@pytest.mark.parametrize("language", sorted(set(UNKNOWN) - {"Thai"}))  # whose sentences would be words
 def test_a_vocabulary_of_a_language_knows_it(language):
     texts = {**KNOWN, **UNKNOWN}
     found = read_by(trained(texts.values(), "bytes"), texts[language])

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from haystack import Document, Pipeline
 
 from fakes import DOCUMENTS, bert_tokenizer, save_causal, scores_of
@@ -228,18 +228,31 @@ def test_a_folder_without_any_weights_names_what_was_tried(tmp_path):
         loading.load("openvino", ModelOptions(str(tmp_path)))
 
 
-def test_a_model_with_two_labels_is_an_error(two_label_bert, tmp_path):
+def test_a_model_with_two_labels_needs_one_that_is_named(two_label_bert, tmp_path):
     from transformers import AutoModelForSequenceClassification
 
-    with pytest.raises(ValueError, match="2 output labels"):
-        loading.load("openvino", ModelOptions(two_label_bert, **CPU))
-    shutil.copytree(two_label_bert, tmp_path / "two", ignore=shutil.ignore_patterns("*.safetensors"))
-    tokenizer = SimpleNamespace(uses_token_types=True)
-    model = AutoModelForSequenceClassification.from_pretrained(two_label_bert)
-    exact = SimpleNamespace(cross_encoder=SimpleNamespace(model=model), tokenizer=tokenizer)
-    openvino.save_model(runtime.convert(exact), tmp_path / "two" / "openvino_model.xml")
-    with pytest.raises(ValueError, match="2 output labels"):
-        loading.load("openvino", ModelOptions(str(tmp_path / "two"), **CPU))
+    model = AutoModelForSequenceClassification.from_pretrained(two_label_bert).eval()
+
+    class Labels(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask, token_type_ids):
+            return self.model(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).logits
+
+    folder = tmp_path / "two"
+    shutil.copytree(two_label_bert, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    made = openvino.convert_model(Labels(), example_input=tuple(torch.ones(2, 8, dtype=torch.long) for _ in range(3)))
+    for port, name in zip(made.inputs, ("input_ids", "attention_mask", "token_type_ids"), strict=True):
+        port.get_tensor().set_names({name})
+    openvino.save_model(made, folder / "openvino_model.xml", compress_to_fp16=False)
+    expected = scores_of(loading.load("torch", ModelOptions(two_label_bert, label=1, **CPU)))
+    for place in (two_label_bert, str(folder)):
+        with pytest.raises(ValueError, match="2 output labels"):
+            loading.load("openvino", ModelOptions(place, **CPU))
+        found = scores_of(loading.load("openvino", ModelOptions(place, label=1, **CPU)))
+        assert found == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_file_whose_configuration_names_another_kind_of_model_is_refused(ir, tmp_path):

@@ -19,7 +19,7 @@ from haystack import Document
 from haystack_ce_ranker import CrossEncoderRanker
 
 model, backend, threads = sys.argv[1:]
-documents = [Document(id=str(number), content="the hut in the snow, near berlin. " * number) for number in range(48)]
+documents = [Document(id=str(number), content="the hut in the snow, near berlin. " * number) for number in range(1, 49)]
 
 
 def made():

@@ -87,15 +87,15 @@ def label_names(cross_encoder: Any) -> list[str]:
     )
 
 
-def padding(cross_encoder: Any) -> dict[str, Any]:
+def padding(cross_encoder: Any, options: ModelOptions) -> dict[str, Any]:
     """
     Return the token and the side that fill a batch so that the model finds the last token of each pair.
 
     A decoder with a classification head looks for the last token that is not its configuration's padding token,
     whatever the tokenizer fills with. Without one it reads the last place. That is every pair's own last token if the
-    left side is filled.
+    left side is filled. A padding token that the user names is used as it is.
     """
-    if not is_classifier(cross_encoder):
+    if not is_classifier(cross_encoder) or "pad_token" in options.tokenizer_kwargs:
         return {}
     config = cross_encoder.model.config
     if config.pad_token_id is not None:

@@ -89,7 +89,9 @@ class TorchBackend:
         self.max_length = position_limit(self._model.config)
         self.prompt = cross_encoders.prompt_of(cross_encoder, options)
         own_encoding, self.query_prompt = cross_encoders.own_encoding(cross_encoder, self.prompt)
-        self.tokenizer = PairTokenizer(cross_encoder.tokenizer, own_encoding, **cross_encoders.padding(cross_encoder))
+        self.tokenizer = PairTokenizer(
+            cross_encoder.tokenizer, own_encoding, **cross_encoders.padding(cross_encoder, options)
+        )
         self.call = cross_encoders.call_of(cross_encoder, self.prompt)
         self.label = labels.choose(options.label, cross_encoders.label_names(cross_encoder), options.model)
         self.batch_tokens = BATCH_TOKENS.get(self._device.type, _FALLBACK_BATCH_TOKENS)

@@ -162,5 +162,8 @@ def numbered_positions(ids: Ids, behind: int | None) -> NDArray[np.int64]:
 
 
 _OFFSET_POSITIONS = frozenset(
-    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "data2vec-text", "ibert", "xmod"}
+    {
+        *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet"),
+        *("data2vec-text", "ibert", "xmod", "luke", "esm"),
+    }
 )

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def documents(scores, *, stage="bm25"):
         Document(
             id=f"d{place}",
             content="text",
-            score=0.5,
+            score=1.0 / (1.0 + math.exp(-score / 8.0)),  # as a BM25 store scales it
             meta=with_record({"page": place}, stage, {"score": score, "rank": place + 1}),
         )
         for place, score in enumerate(scores)
@@ -66,7 +67,7 @@ def test_documents_go_one_way_only_and_say_why(scores, way):
     assert given == before
     assert set(found) == {way, "report"}
     assert [d.id for d in found[way]] == [d.id for d in given]
-    assert [d.score for d in found[way]] == [0.5] * 3
+    assert [d.score for d in found[way]] == [d.score for d in before]
     value = np.std(scores) / np.mean(scores)
     for document in found[way]:
         notes = document.meta["ce_ranker"]
@@ -108,12 +109,21 @@ def test_the_stages_own_scores_decide_else_the_documents():
     gate = RerankGate(predictor="nqc", threshold=0.5)
     given = documents(SURE)
     assert "keep" in gate.run("q", given)
-    assert "rerank" in RerankGate(predictor="nqc", threshold=0.5, stage=None).run("q", given)  # all 0.5
+    assert "rerank" in RerankGate(predictor="nqc", threshold=0.5, stage=None).run("q", given)  # 0.6 to 0.8
     plain = [Document(id=str(n), content="t", score=score) for n, score in enumerate(SURE)]
     assert "keep" in gate.run("q", plain)
     mixed = [documents(SURE)[0], Document(id="other", content="t", score=3.0)]  # 3.0 is of another scale: no score
     assert gate.run("q", mixed)["report"]["usable"] == 1
     assert "keep" in RerankGate(predictor="nqc", threshold=0.5, stage="first").run("q", documents(SURE, stage="first"))
+
+
+def test_records_of_an_earlier_run_do_not_decide():
+    """Documents were written back to a store with their records, and another retriever found them."""
+    stale = [replace(document, score=score) for document, score in zip(documents(SURE), UNSURE, strict=True)]
+    gate = RerankGate(predictor="nqc", threshold=0.5)
+    plain = [Document(id=document.id, content="text", score=document.score) for document in stale]
+    assert gate.run("q", stale)["report"] == gate.run("q", plain)["report"]
+    assert "rerank" in gate.run("q", stale)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])

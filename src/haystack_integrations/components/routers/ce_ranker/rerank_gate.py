@@ -13,7 +13,7 @@ from haystack import Document, component, default_from_dict, default_to_dict
 
 from haystack_ce_ranker.checks import choice, number, text
 from haystack_ce_ranker.gating.decision import PREDICTORS, decide
-from haystack_ce_ranker.provenance import raw_score, record, with_record
+from haystack_ce_ranker.provenance import noted_scores, with_record
 from haystack_integrations.components.rankers.ce_ranker.documents import read_documents
 
 
@@ -47,7 +47,7 @@ class RerankGate:
             threshold holds for one collection, first stage and number of candidates: fit it.
         :param predictor: `nqc` or `smv`; see `gating.decision.PREDICTORS`.
         :param stage: The stage whose scores decide: the key in `meta["ce_ranker"]` under which it noted them. With
-            None, or if no document has such a record, `Document.score` decides.
+            None, or if no such record agrees with `Document.score`, `Document.score` decides.
         :param name: The key of this gate's record in `meta["ce_ranker"]`.
         :raises ValueError: If a value is out of range or not among the choices.
         """
@@ -115,12 +115,12 @@ class RerankGate:
         return self.run(query=query, documents=documents, threshold=threshold)
 
     def _scores(self, documents: Sequence[Document]) -> list[float | None]:
-        """Return one score for each id: the stage's own if any document has it, else `Document.score`."""
-        stage = self.stage
-        by_stage = stage is not None and any(record(document.meta, stage) is not None for document in documents)
+        """Return one score for each id: the stage's own if its records speak for the list, else `Document.score`."""
+        shown = [document.score for document in documents]
+        metas = [document.meta for document in documents]
+        noted = noted_scores(shown, metas, self.stage) if self.stage is not None else None
         best: dict[str, float | None] = {}
-        for document in documents:
-            score = raw_score(document.meta, stage) if by_stage and stage is not None else document.score
+        for document, score in zip(documents, shown if noted is None else noted.scores, strict=True):
             if document.id not in best or _height(score) > _height(best[document.id]):
                 best[document.id] = score
         return list(best.values())

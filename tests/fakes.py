@@ -1,5 +1,7 @@
 """What tests share: tiny tokenizers and models built in memory, a backend that is a function, texts in many scripts."""
 
+import os
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -41,6 +43,20 @@ def assert_finds_alike(index, texts, queries=("a", "b c", "c d e f", "abcdef", "
         mine, theirs = index.search(query, 10), rebuilt.search(query, 10)
         assert mine.positions.tolist() == theirs.positions.tolist()
         assert mine.scores.tolist() == theirs.scores.tolist()
+
+
+def in_a_new_process(code, *arguments, **environment):
+    """Run code in a process of its own, and return what it printed; what hangs is an error."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "2", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
 
 def calls(function, *args, **parameters):

@@ -1,31 +1,16 @@
 """Forks: state that a child makes anew, blocks that a fork waits for, and the thread that came over from the parent."""
 
 import os
-import subprocess
-import sys
 import threading
 
 import pytest
 
+from fakes import in_a_new_process
 from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends.devices import pass_lock, require_process_of
 from haystack_ce_ranker.backends.exported import OneByOne
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-
-
-def in_a_new_process(code, *arguments, **environment):
-    """Run code in a process of its own, and return what it printed; what hangs is an error."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "2", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
 
 
 RETRIEVING = """

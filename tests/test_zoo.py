@@ -79,6 +79,14 @@ def test_the_score_of_a_pair_does_not_depend_on_its_batch(animal):
     assert animal.found(SHORT) == pytest.approx(alone, abs=1e-5, rel=1e-5)
 
 
+MOVED = ("xlnet", "fnet", "convbert")
+"""Models whose scores padding moves, whatever it is filled with."""
+
+
+def test_pairs_of_different_lengths_run_together_unless_padding_itself_moves_scores(animal):
+    assert animal.scorer.backend.mixes_lengths == (animal.name not in MOVED)
+
+
 def test_a_document_that_fills_its_pair_to_the_last_token_is_read_as_the_library_reads_it(animal):
     words = LONG.split()
 

@@ -2,12 +2,11 @@
 
 import os
 import pickle
-import subprocess
-import sys
 
 import pytest
 from haystack import Document
 
+from fakes import in_a_new_process
 from haystack_ce_ranker import CrossEncoderRanker
 from haystack_ce_ranker.backends import loading
 
@@ -92,20 +91,6 @@ for thread in threads:
     thread.join()
 print(*codes)
 """
-
-
-def in_a_new_process(code, *arguments, **environment):
-    """Run code in a process of its own, and return what it printed; what hangs is an error."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "2", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
 
 
 def model_for(request, name, tiny_bert):

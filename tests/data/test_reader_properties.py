@@ -142,11 +142,12 @@ def folder(**files: bytes) -> Iterator[Path]:
 
 def lines_of(content: bytes) -> int:
     """The lines of a file, by the one rule: a line feed ends a line."""
-    content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
-    if content.startswith(b"\x28\xb5\x2f\xfd"):
-        content = pyarrow.CompressedInputStream(pyarrow.BufferReader(content), "zstd").read()
     if content.startswith(b"PAR1\x15"):
         return pyarrow.parquet.read_metadata(io.BytesIO(content)).num_rows
+    if content.startswith(b"\x1f\x8b"):
+        content = gzip.decompress(content)
+    elif content.startswith(b"\x28\xb5\x2f\xfd"):
+        content = pyarrow.CompressedInputStream(pyarrow.BufferReader(content), "zstd").read()
     return content.count(b"\n") + (not content.endswith(b"\n") and content != b"")
 
 
@@ -171,6 +172,9 @@ def check_error(error: CollectionError, name: str) -> None:
 @example(content=b"\r" * 10)
 @example(content=zstd(PLAIN * 50_000)[:-1])
 @example(content=gzip.compress(PLAIN)[:-1])
+@example(content=gzip.compress(b"PAR1\x15\t"))
+@example(content=gzip.compress(gzip.compress(PLAIN)))
+@example(content=gzip.compress(b"\x1f\x8b\t"))
 def test_any_bytes_give_data_or_one_error_of_ours_and_the_counts_add_up(reader, content):
     expected, read = READERS[reader]
     with folder(file_name=content) as path:

@@ -89,6 +89,9 @@ def test_a_packed_file_that_is_torn_is_refused_at_any_place(tmp_path, pack):
         ("[" * 100_000, "line 1: it is not a JSON object a line .nested too deeply"),
         ('{"a": ' + "1" * 5000 + "}", "line 1: it is not a JSON object a line .Exceeds the limit"),
         (b"PAR1\x15\x00", "it cannot be read"),
+        (gzip.compress(b"PAR1\x15\t", mtime=0), "what is packed in it is itself packed, or a parquet file"),
+        (zstd(gzip.compress(b"{}", mtime=0)), "what is packed in it is itself packed, or a parquet file"),
+        (gzip.compress(b"PK\x03\x04", mtime=0), "what is packed in it cannot be read: it is a zip archive"),
     ],
 )
 def test_what_cannot_be_read_is_said_with_the_way_out(tmp_path, content, says):

@@ -264,15 +264,24 @@ class Source:
     def _open(self) -> Iterator[IO[bytes]]:
         """Open the file; how it is packed is seen by its first bytes, not by its name."""
         start = self._start()
-        if problem := next((why for magic, why in _FOREIGN.items() if start.startswith(magic)), None):
-            raise self.error(problem)
+        self._refuse_foreign(start)
         with self._clear_errors(), self.path.open("rb") as file:
             if start.startswith(_GZIP):
-                yield BufferedReader(gzip.GzipFile(fileobj=file))
+                unpacked = BufferedReader(gzip.GzipFile(fileobj=file))
             elif start.startswith(_ZSTANDARD):  # Arrow notices a torn end, which zstandard's own reader does not
-                yield BufferedReader(_arrow().CompressedInputStream(file, "zstd"))
+                unpacked = BufferedReader(_arrow().CompressedInputStream(file, "zstd"))
             else:
                 yield file
+                return
+            self._refuse_foreign(unpacked.peek(_LONGEST_MAGIC), packed=True)
+            yield unpacked
+
+    def _refuse_foreign(self, start: bytes, *, packed: bool = False) -> None:
+        """Raise an error if a file, or what is packed in it, begins as no text does."""
+        if packed and start.startswith((_PARQUET, _GZIP, _ZSTANDARD)):
+            raise self.error("what is packed in it is itself packed, or a parquet file: unpack it first")
+        if problem := next((why for magic, why in _FOREIGN.items() if start.startswith(magic)), None):
+            raise self.error(f"what is packed in it cannot be read: {problem}" if packed else problem)
 
     @contextmanager
     def _clear_errors(self) -> Iterator[None]:

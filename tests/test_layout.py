@@ -18,6 +18,7 @@ LAYERS = (
     # The package itself only looks components up by name; everything below it may be imported from there.
     f"{ENGINE}.__init__",
     f"{ENGINE}.cli",
+    f"{ENGINE}.training",
     f"{ENGINE}.evaluation.commands",
     f"{ENGINE}.evaluation.showing",
     f"{ENGINE}.evaluation.running",

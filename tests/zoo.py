@@ -166,6 +166,7 @@ class Specimen:
         `lora` (an adapter on a classifier).
     :ivar prompt: A prompt that it is saved with.
     :ivar adapted: The modules that an adapter changes, for the form `lora`.
+    :ivar pooling: Which tokens the head of a stack reads: `cls`, `lasttoken` or `mean`.
     """
 
     family: str
@@ -175,6 +176,7 @@ class Specimen:
     labels: int = 1
     prompt: str | None = None
     adapted: tuple[str, ...] = ()
+    pooling: str = "cls"
 
     def save(self, folder: Path) -> str:
         """Save the model into a folder; returns the folder."""
@@ -212,7 +214,7 @@ def _save_modular(specimen: Specimen, config: Any, tokenizer: Any, folder: Path)
     size = config.hidden_size
     modules = [
         Transformer(str(body)),
-        Pooling(size, pooling_mode="cls" if specimen.words.padding_side == "right" else "lasttoken"),
+        Pooling(size, pooling_mode=specimen.pooling),
         Dense(size, size, bias=False, activation_function=torch.nn.GELU()),
         LayerNorm(size),
         Dense(size, specimen.labels, activation_function=torch.nn.Identity(), module_output_name="scores"),
@@ -310,10 +312,12 @@ ZOO: dict[str, Specimen] = {
     "qwen2, other padding token": Specimen("Qwen2", QWEN, {**DECODER, "pad_token_id": 40}),
     "qwen2, no padding token in its configuration": Specimen("Qwen2", QWEN, {**DECODER, "pad_token_id": None}),
     "qwen2, adapter": Specimen("Qwen2", QWEN, DECODER, form="lora", adapted=("q_proj", "v_proj")),
+    "qwen2, modular, mean": Specimen("Qwen2", QWEN_LEFT, DECODER, form="modular", pooling="mean"),
     "gpt2": Specimen("GPT2", QWEN, {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": LIMIT}),
     "qwen3": Specimen("Qwen3", QWEN, DECODER),
     "qwen3, chat": Specimen("Qwen3", QWEN_CHAT, DECODER, form="causal"),
     "qwen3, chat, prompt": Specimen("Qwen3", QWEN_CHAT, DECODER, form="causal", prompt="Find the hut."),
+    "qwen3, chat, tied": Specimen("Qwen3", QWEN_CHAT, {**DECODER, "tie_word_embeddings": True}, form="causal"),
     "qwen3, turns": Specimen("Qwen3", QWEN_TURNS, DECODER, form="causal"),
     "qwen2, causal without template": Specimen("Qwen2", QWEN_LEFT, DECODER, form="causal"),
     "llama": Specimen("Llama", LLAMA_PADDED, DECODER),

@@ -21,6 +21,7 @@ from haystack_ce_ranker.backends.model_files import ModelNotFoundError, ModelOpt
 from haystack_ce_ranker.backends.packed import PackedForm
 from haystack_ce_ranker.backends.torch_backend import DTYPES, resolve_dtype
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
+from zoo import ZOO
 
 THREE = ["the hut in the snow", "a car", "berlin is a city of germany. " * 3]
 
@@ -145,6 +146,35 @@ def test_near_equal_texts_do_not_tie_in_half_precision(tmp_path, name, dtype):
     texts = [f"the hut of berlin is in the city {number}" for number in range(30)]
     exact = scores_of(loading.load("torch", ModelOptions(str(tmp_path), device="cpu")), texts)
     assert len(set(scores_of(backend, texts))) >= 0.9 * len(set(exact)) > 20
+
+
+def narrow(cross_encoder):
+    """Move all scores, or the logits of both answers, far from zero, where half precision has wide steps."""
+    last = cross_encoder[-1]
+    with torch.no_grad():
+        if hasattr(last, "true_token_id"):
+            rows = cross_encoder.model.get_output_embeddings().weight
+            rows[last.true_token_id] = 30 * rows[last.false_token_id] + 0.1 * rows[last.true_token_id]
+            rows[last.false_token_id] *= 30
+        else:
+            last.linear.weight.mul_(0.01)
+            last.linear.bias.fill_(-60.0)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["modernbert, modular", "qwen2, modular, mean", "qwen3, chat", "qwen3, chat, tied"])
+def test_near_equal_texts_do_not_tie_in_half_precision_whatever_the_head(tmp_path, name, dtype):
+    cross_encoder = CrossEncoder(ZOO[name].save(tmp_path / "model"), device="cpu")
+    narrow(cross_encoder)
+    cross_encoder.save_pretrained(str(tmp_path / "narrow"))
+    exact, half = (
+        loading.load("torch", ModelOptions(str(tmp_path / "narrow"), dtype=one, device="cpu"))
+        for one in ("float32", dtype)
+    )
+    texts = [f"the hut of berlin is in the snow {number}" for number in range(30)]
+    expected, found = (scores_of(one, texts) for one in (exact, half))
+    assert half.dtype == dtype
+    assert len(set(found)) >= 0.9 * len(set(expected)) > 20
 
 
 def test_torch_says_when_the_gpu_that_was_named_is_not_there(tiny_bert, monkeypatch):

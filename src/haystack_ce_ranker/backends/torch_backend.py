@@ -27,7 +27,7 @@ from haystack_ce_ranker.backends import cross_encoders, labels
 from haystack_ce_ranker.backends.configuration import position_limit, require_useful_tokenizer_kwargs, stores_quantised
 from haystack_ce_ranker.backends.devices import pass_lock, require_process_of
 from haystack_ce_ranker.backends.first_token import first_tokens_only, part_behind_the_last_attention
-from haystack_ce_ranker.backends.float32_head import keep_head_in_float32
+from haystack_ce_ranker.backends.float32_head import keep_head_in_float32, keep_stack_in_float32
 from haystack_ce_ranker.backends.loading import BACKENDS
 from haystack_ce_ranker.backends.model_files import (
     HUB_KWARGS,
@@ -86,6 +86,8 @@ class TorchBackend:
         self.dtype = str(next(self._model.parameters()).dtype).removeprefix("torch.")
         if cross_encoders.is_classifier(cross_encoder):
             keep_head_in_float32(self._model)
+        else:
+            keep_stack_in_float32(cross_encoder)
         self.max_length = position_limit(self._model.config)
         self.prompt = cross_encoders.prompt_of(cross_encoder, options)
         own_encoding, self.query_prompt = cross_encoders.own_encoding(cross_encoder, self.prompt)

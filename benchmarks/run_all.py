@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import common
 
-BENCHMARKS = ("bm25", "fusion", "gate", "token_balance", "results", "speed")
+BENCHMARKS = ("bm25", "fusion", "gate", "token_balance", "long_context", "results", "speed")
 NICENESS = 10
 
 

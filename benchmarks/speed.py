@@ -18,10 +18,8 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +30,6 @@ from common import Report, percent
 from haystack_ce_ranker.backends.loading import load
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.quantizing.quantize import quantize
-from haystack_ce_ranker.quantizing.writers import export
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from speed_results import (
     Results,
@@ -45,7 +42,18 @@ from speed_results import (
     largest_rank_difference,
     ratio,
 )
-from speed_systems import HAYSTACK, OURS_FLOAT32, PREDICT, SYSTEMS, Rank, Setup, System, ours, started
+from speed_systems import (
+    HAYSTACK,
+    OURS_FLOAT32,
+    PREDICT,
+    SYSTEMS,
+    Rank,
+    Setup,
+    System,
+    ours,
+    started,
+    write_float32_onnx,
+)
 from speed_tasks import STRESS, STRESS_WORDS, Task, covidqa_tasks, dl19_tasks, stress_task
 
 SIZES = (10, 30, 100, 300, STRESS)
@@ -269,15 +277,6 @@ def forms_of(setup: Setup, place: Path, tasks: Sequence[Task], report: Report) -
         "onnx float32": ours("onnx", "float32", str(float32)),
         SLOWEST: ours("torch", "float32"),
     }
-
-
-def write_float32_onnx(options: ModelOptions, folder: Path) -> None:
-    """Export the torch checkpoint as it is, with its tokenizer and configuration beside it."""
-    exact: Any = load("torch", replace(options, model_kwargs={"attn_implementation": "eager"}))
-    folder.mkdir()
-    export(exact, folder / "model.onnx")
-    exact.cross_encoder.tokenizer.save_pretrained(folder)
-    exact.cross_encoder.model.config.save_pretrained(folder)
 
 
 def memory(arguments: argparse.Namespace, report: Report) -> None:

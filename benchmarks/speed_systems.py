@@ -6,7 +6,7 @@ The re-rankers that `speed.py` measures: ours on each backend, and four others, 
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,9 @@ from haystack.utils import ComponentDevice
 
 from common import Report
 from haystack_ce_ranker import CrossEncoderRanker
-from haystack_ce_ranker.backends.loading import BACKENDS
+from haystack_ce_ranker.backends.loading import BACKENDS, load
+from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.quantizing.writers import export
 from speed_tasks import LIMIT, STRESS
 
 HAYSTACK, PREDICT = "SentenceTransformersSimilarityRanker", "CrossEncoder.predict"
@@ -235,3 +237,12 @@ def started(systems: Iterable[System], setup: Setup, report: Report) -> dict[Sys
         else:
             running[system] = rank
     return running
+
+
+def write_float32_onnx(options: ModelOptions, folder: Path) -> None:
+    """Export the torch checkpoint as it is, with its tokenizer and configuration beside it."""
+    exact: Any = load("torch", replace(options, model_kwargs={"attn_implementation": "eager"}))
+    folder.mkdir()
+    export(exact, folder / "model.onnx")
+    exact.cross_encoder.tokenizer.save_pretrained(folder)
+    exact.cross_encoder.model.config.save_pretrained(folder)

@@ -39,14 +39,15 @@ def dl19_tasks(folder: Path, queries: int) -> tuple[Collection, list[Task]]:
     ]
 
 
-def covidqa_tasks(folder: Path, queries: int) -> tuple[Collection, list[Task]]:
-    """The first ten articles by BM25."""
+def covidqa_tasks(folder: Path, queries: int, *, articles: int = 10) -> tuple[Collection, list[Task]]:
+    """The first ten articles by BM25, or another number of them."""
     collection = load_collection(folder / "covidqa").sample(queries)
     names = list(collection.documents)
     index = BM25Index.build([document.content for document in collection.documents.values()])
+    found = {name: index.search(query, articles).positions.tolist() for name, query in collection.queries.items()}
     return collection, [
-        Task(name, query, [_document(collection, names[row]) for row in index.search(query, 10).positions.tolist()])
-        for name, query in collection.queries.items()
+        Task(name, collection.queries[name], [_document(collection, names[row]) for row in rows])
+        for name, rows in found.items()
     ]
 
 

@@ -1,0 +1,136 @@
+"""
+What a re-ranker with a long context costs: tokens, seconds and memory by `max_length`, and speed on short pairs.
+
+    python benchmarks/long_context.py           # all: half an hour on two cores
+    python benchmarks/long_context.py tokens    # what 50 articles are read with, beside MiniLM-L6
+    python benchmarks/long_context.py cost      # the table of docs/reading.md: tokens, CPU seconds and memory
+    python benchmarks/long_context.py speed     # pairs a second of each runtime, beside MiniLM-L6 and L12
+    python benchmarks/long_context.py quality   # one long window or several passages, with the real MiniLM-L12
+
+The long-context model is random, in the shape of Ettin-17m's re-rankers (see `long_context_models.py`), so only cost is
+measured with it. Quality is measured with weights that read 512 tokens. Times are CPU seconds where it says so: other
+programs on the machine move them little. Needs the extras `evaluate`, `onnx` and `openvino`.
+"""
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+import common
+import long_context_cost
+import long_context_speed
+from common import Report, collection_folder
+from haystack_ce_ranker.backends.loading import load
+from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL, ModelOptions
+from haystack_ce_ranker.reading.policy import ReadingPolicy
+from long_context_cost import DEFAULT, READINGS, WINDOW, Job
+from long_context_models import L6, LONG, POSITIONS, made
+from speed_tasks import covidqa_tasks
+from token_scoring import backend_of, collections, logits, quality, score
+
+BUDGET = 512
+"""What `max_length` is by default."""
+LENGTHS = (BUDGET, 1024, 2048, 4096, POSITIONS)
+MOST = 1.5
+"""How many times MiniLM-L6's tokens the long-context model may read by default."""
+
+
+def tokens(arguments: argparse.Namespace, report: Report) -> None:
+    """What is read of a query's articles, without running a model."""
+    collection_folder(arguments, "covidqa")
+    models = made(arguments)
+    tasks = covidqa_tasks(arguments.data, arguments.token_queries, articles=arguments.articles)[1]
+    backends = {name: load("onnx", ModelOptions(str(models[name].int8["onnx"]), device="cpu")) for name in (LONG, L6)}
+    found = {
+        (name, reading, length): np.array(
+            [long_context_cost.count(backends[name], reading, length, task).tokens for task in tasks]
+        )
+        for name, lengths in ((LONG, LENGTHS), (L6, LENGTHS[:1]))
+        for length in lengths
+        for reading in READINGS
+    }
+    report.table(
+        f"Tokens of {arguments.articles} articles, mean of {len(tasks)} queries",
+        *("model", "max_length", *READINGS, "default, times the budget's"),
+    )
+    for name, length in dict.fromkeys((name, length) for name, _, length in found):
+        of_length = [found[name, reading, length] for reading in READINGS]
+        times = float(of_length[0].mean() / found[name, DEFAULT, BUDGET].mean())
+        report.row(name, f"{length:,}", *(f"{of_reading.mean():,.0f}" for of_reading in of_length), times)
+    ratios = found[LONG, DEFAULT, BUDGET] / found[L6, DEFAULT, BUDGET]
+    label = f"at the default budget {LONG} reads at most {MOST} times {L6}'s tokens"
+    report.target(label, bool(ratios.max() <= MOST), f"{ratios.mean():.2f} times, {ratios.max():.2f} at the most")
+
+
+def cost(arguments: argparse.Namespace, report: Report) -> None:
+    """Tokens, seconds and memory of one query's articles, with the runtime that `auto` takes."""
+    collection_folder(arguments, "covidqa")
+    models = made(arguments)
+    job = Job(arguments.data, arguments.articles, arguments.timed, arguments.threads)
+    report.table(
+        f"{job.articles} articles of one query; {job.timed} of them were timed",
+        *("model", "max_length", "what is read", "pairs", "tokens", "CPU seconds", "peak GB", "added GB"),
+    )
+    for name, lengths in ((L6, LENGTHS[:1]), (LONG, arguments.lengths)):
+        for reading in READINGS:
+            for cell in long_context_cost.measured(models[name].torch, reading, lengths, job):
+                figures = (f"{cell.pairs:,}", f"{cell.tokens:,}", f"{cell.seconds:.1f}")
+                report.row(name, f"{cell.length:,}", reading, *figures, cell.peak, cell.added)
+
+
+def speed(arguments: argparse.Namespace, report: Report) -> None:
+    """Short pairs, where a long-context model is mostly used."""
+    found = long_context_speed.rates(
+        made(arguments), threads=arguments.threads, pairs=arguments.pairs, rounds=arguments.rounds
+    )
+    long_context_speed.print_rates(found, arguments.threads, report)
+
+
+def quality_of_windows(arguments: argparse.Namespace, report: Report) -> None:
+    """One window that fills the pair, chosen by its evidence, beside the default's passages on the same queries."""
+    backend: Any = backend_of(arguments)
+    policies = {f"one window that fills {length} tokens": (length, WINDOW) for length in (128, 256, 384, 512)}
+    report.table(None, "collection", "queries", "what is read", "nDCG@10", "tokens / query")
+    for name, collection, found in collections(arguments, report, "covidqa,dl19-long", 16):
+        chosen = {
+            **{label: READINGS[reading](length) for label, (length, reading) in policies.items()},
+            "best passages (default)": ReadingPolicy(),
+        }
+        figures = {}
+        for label, policy in chosen.items():
+            scores, stats = score(backend, policy, collection, found)
+            figures[label] = quality(logits(found, scores), collection)
+            report.row(name, len(found), label, f"{figures[label]:.4f}", f"{stats.tokens / len(found):,.0f}")
+        *windows, default = figures.values()
+        report.at_least(f"{name}: the default ranks no worse than any window", default - max(windows), 0.0, "{:+.4f}")
+
+
+PARTS = {"tokens": tokens, "cost": cost, "speed": speed, "quality": quality_of_windows}
+QUICK = {
+    "token_queries": 1,
+    "articles": 4,
+    "timed": 2,
+    "lengths": [BUDGET, 1024],
+    "pairs": 4,
+    "rounds": 1,
+    "queries": 1,
+}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    common.add_model(parser, OFFLINE_MODEL)
+    parser.add_argument("--collections", help="separated by commas, in place of those of the part")
+    parser.add_argument("--articles", type=int, default=50, help="of a query, the best by BM25")
+    parser.add_argument("--timed", type=int, default=50, help="of the articles, the ones whose time is measured")
+    parser.add_argument("--token-queries", type=int, default=20, help="whose tokens are counted")
+    parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS), help="values of max_length")
+    parser.add_argument("--pairs", type=int, default=22, help="of each round, for the speed")
+    parser.add_argument("--rounds", type=int, default=7, help="in which all systems run in turn")
+
+
+BENCHMARK = common.Benchmark(__file__, __doc__, PARTS, QUICK, options)
+
+if __name__ == "__main__":
+    BENCHMARK.main()

@@ -25,7 +25,7 @@ from haystack_ce_ranker.backends.loading import load
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL, ModelOptions
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from long_context_cost import DEFAULT, READINGS, WINDOW, Job
-from long_context_models import L6, LONG, POSITIONS, made
+from long_context_models import L6, LONG, POSITIONS, checkpoints, forms
 from speed_tasks import covidqa_tasks
 from token_scoring import backend_of, collections, logits, quality, score
 
@@ -42,9 +42,9 @@ MOST = 1.5
 def tokens(arguments: argparse.Namespace, report: Report) -> None:
     """What is read of a query's articles, without running a model."""
     collection_folder(arguments, "covidqa")
-    models = made(arguments)
+    folders = checkpoints(arguments)
     tasks = covidqa_tasks(arguments.data, arguments.token_queries, articles=arguments.articles)[1]
-    backends = {name: load("onnx", ModelOptions(str(models[name].int8["onnx"]), device="cpu")) for name in (LONG, L6)}
+    backends = {name: load("torch", ModelOptions(str(folders[name]), device="cpu")) for name in (LONG, L6)}
     found = {
         (name, reading, length): np.array(
             [long_context_cost.count(backends[name], reading, length, task).tokens for task in tasks]
@@ -69,7 +69,7 @@ def tokens(arguments: argparse.Namespace, report: Report) -> None:
 def cost(arguments: argparse.Namespace, report: Report) -> None:
     """Tokens, seconds and memory of one query's articles, with the runtime that `auto` takes."""
     collection_folder(arguments, "covidqa")
-    models = made(arguments)
+    folders = checkpoints(arguments)
     job = Job(arguments.data, arguments.articles, arguments.timed, arguments.threads)
     report.table(
         f"{job.articles} articles of one query; {job.timed} of them were timed",
@@ -77,7 +77,7 @@ def cost(arguments: argparse.Namespace, report: Report) -> None:
     )
     for name, lengths in ((L6, LENGTHS[:1]), (LONG, arguments.lengths)):
         for reading in READINGS:
-            for cell in long_context_cost.measured(models[name].torch, reading, lengths, job):
+            for cell in long_context_cost.measured(folders[name], reading, lengths, job):
                 figures = (f"{cell.pairs:,}", f"{cell.tokens:,}", f"{cell.seconds:.1f}")
                 report.row(name, f"{cell.length:,}", reading, *figures, cell.peak, cell.added)
 
@@ -85,7 +85,7 @@ def cost(arguments: argparse.Namespace, report: Report) -> None:
 def speed(arguments: argparse.Namespace, report: Report) -> None:
     """Short pairs, where a long-context model is mostly used."""
     found = long_context_speed.rates(
-        made(arguments), threads=arguments.threads, pairs=arguments.pairs, rounds=arguments.rounds
+        forms(arguments), threads=arguments.threads, pairs=arguments.pairs, rounds=arguments.rounds
     )
     long_context_speed.print_rates(found, arguments.threads, report)
 

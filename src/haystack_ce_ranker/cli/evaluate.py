@@ -8,6 +8,7 @@ import typer
 from haystack_ce_ranker.cli.errors import clear_errors
 from haystack_ce_ranker.cli.options import Split
 
+MODEL_HELP = "A cross-encoder; may be repeated. Of two, the second also re-ranks the first 20 documents of the first one's order."
 Backends = Annotated[
     list[str] | None, typer.Option(help="What runs the models; may be repeated. All installed ones without it.")
 ]
@@ -31,7 +32,7 @@ GateTolerance = Annotated[
 def evaluate(
     collection: Annotated[Path, typer.Argument(help="A folder in BEIR format.")],
     pipeline: Annotated[list[Path] | None, typer.Option(help="A pipeline's YAML; may be repeated.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A cross-encoder; may be repeated.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help=MODEL_HELP)] = None,
     backend: Backends = None,
     strategy: Strategies = None,
     bi_encoder: Annotated[str | None, typer.Option(help="A bi-encoder as a second first stage.")] = None,

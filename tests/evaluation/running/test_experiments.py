@@ -4,10 +4,11 @@ import json
 from contextlib import contextmanager
 
 import pytest
-from haystack import Pipeline
+from haystack import Document, Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from fake_results import by_name
+from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.data.collections import Collection, Text
 from haystack_ce_ranker.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Passage
@@ -22,6 +23,7 @@ from haystack_ce_ranker.evaluation.running.pipelines import measured
 from haystack_ce_ranker.evaluation.showing.files import write
 from haystack_ce_ranker.machine.energy import Spent
 from haystack_ce_ranker.machine.memory import MemoryRow
+from haystack_ce_ranker.training.cutting import cut
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
@@ -49,7 +51,7 @@ class Counting:
     """A group of one system that ranks as it is told, and counts what it is asked."""
 
     def __init__(self, key, ranking, *, stop_after=None, unable=None):
-        self.key, self.names = key, (key,)
+        self.key, self.names, self.needs = key, (key,), None
         self.ranking, self.stop_after, self.unable = ranking, stop_after, unable
         self.prepared, self.asked, self.notes = 0, [], ("filled",)
 
@@ -218,6 +220,49 @@ def test_slices_rank_at_each_depth_as_a_pipeline_of_that_depth_does(collection, 
                     whole.tokens,
                     whole.content_tokens,
                 )
+
+
+@pytest.fixture(scope="module")
+def student(tiny_bert, tmp_path_factory):
+    """A smaller model with another order."""
+    folder = tmp_path_factory.mktemp("models") / "student"
+    cut(ModelOptions(tiny_bert), folder, layers=1)
+    return str(folder)
+
+
+@pytest.mark.parametrize("deepest", [6, 9])
+def test_a_cascade_ranks_as_two_rankers_do_and_costs_both(collection, tiny_bert, student, monkeypatch, deepest):
+    monkeypatch.setattr(sweep, "CASCADE_DEPTH", 3)
+    planned = sweep.plan(collection, models=[student, tiny_bert], backends=["torch"], depths=(2, deepest))
+    found = {system.name: system for system in measure(planned.groups, collection).systems}
+    cascade = found["cascade student then tiny-bert@3"]
+    assert cascade.description.first_stage == f"cross-encoder student@{deepest}"
+    assert (cascade.description.depth, cascade.description.kind) == (3, Kind.CROSS_ENCODER)
+    first = CrossEncoderRanker(model=student, depth=deepest, top_k=1000)
+    second = CrossEncoderRanker(model=tiny_bert, depth=3, top_k=1000)
+    for query_id, query in collection.queries.items():
+        names = [name for name, _ in found["bm25"].observations[query_id].ranking]
+        documents = [Document(id=name, content=collection.documents[name].content) for name in names]
+        before = first.run(query, documents)
+        after = second.run(query, before["documents"])
+        seen = cascade.observations[query_id]
+        assert [name for name, _ in seen.ranking] == [document.id for document in after["documents"]]
+        assert seen.pairs == before["report"]["pairs"] + after["report"]["pairs"]
+        assert seen.tokens == before["report"]["tokens"] + after["report"]["tokens"]
+    moved = [
+        cascade.observations[one].ranking != found[cascade.description.first_stage].observations[one].ranking
+        for one in collection.queries
+    ]
+    assert any(moved)
+
+
+def test_what_needs_a_system_that_was_left_out_is_left_out_with_it(collection):
+    broken, dependent = Counting("broken", [], unable=OSError("no weights here")), Counting("dependent", ["d0-1"])
+    dependent.needs = "broken"
+    found = measure([Counting("a", ["d0-1"]), broken, dependent], collection, optional={"broken", "dependent"})
+    assert [system.name for system in found.systems] == ["a"]
+    assert dependent.prepared == 0
+    assert found.left_out == (LeftOut("broken could not be loaded: no weights here"),)
 
 
 def test_a_deeper_list_costs_what_the_shallower_one_does_and_more(collection, tiny_bert):

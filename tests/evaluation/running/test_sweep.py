@@ -108,3 +108,33 @@ def test_a_missing_embedder_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "haystack_integrations.components.embedders.sentence_transformers", None)
     with pytest.raises(ImportError, match="ce-ranker-haystack\\[embedders\\]"):
         sweep.plan(collection(), bi_encoder="b")
+
+
+def test_two_models_also_make_a_cascade_of_the_first_and_then_the_second():
+    planned = sweep.plan(collection(), models=["a/small", "a/big"], backends=["torch", "onnx"], depths=(10, 50))
+    cascades = [group for group in planned.groups if group.names[0].startswith("cascade")]
+    assert [group.names for group in cascades] == [
+        ("cascade small torch then big torch@20",),
+        ("cascade small onnx then big onnx@20",),
+    ]
+    assert [group.needs for group in cascades] == ["cross-encoder small torch@50", "cross-encoder small onnx@50"]
+    assert len({group.key for group in planned.groups}) == len(planned.groups)
+    assert planned.names.index("cross-encoder small torch@50") < planned.names.index(cascades[0].names[0])
+
+
+@pytest.mark.parametrize(
+    ("models", "depths"), [(["a/small"], (50,)), (["a/small", "a/big", "a/large"], (50,)), (["a", "b"], (10, 20))]
+)
+def test_one_model_three_models_or_small_depths_make_no_cascade(models, depths):
+    planned = sweep.plan(collection(), models=models, backends=["torch"], depths=depths)
+    assert not [name for name in planned.names if name.startswith("cascade")]
+
+
+def test_a_cascade_over_each_first_stage_says_over_which():
+    planned = sweep.plan(
+        collection(), models=["s", "t"], backends=["torch"], depths=(30,), bi_encoder="some/bi-encoder"
+    )
+    assert [name for name in planned.names if name.startswith("cascade")] == [
+        "cascade after bm25 s then t@20",
+        "cascade after bi-encoder s then t@20",
+    ]

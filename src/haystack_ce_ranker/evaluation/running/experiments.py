@@ -157,6 +157,8 @@ def _prepared(
     """Return the groups that can be asked, loaded where the journal does not hold everything, and by key the others."""
     kept, left_out, names = [], {}, ("systems", *entries)
     for group in groups:
+        if group.needs is not None and not any(group.needs in one.names for one in kept):
+            continue  # what it needs was left out, with the reason
         if any(journal.get(group.key, name) is None for name in names):
             try:
                 group.prepare()

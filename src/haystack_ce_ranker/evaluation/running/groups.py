@@ -39,12 +39,14 @@ class SystemGroup(ABC):
     Systems that share work.
 
     :ivar key: Names all that the group's observations depend on, so that they can be found again.
+    :ivar needs: The system of an earlier group without which this one cannot be asked; None if there is none.
     :ivar names: Of its systems, in the order in which they depend on one another.
     :ivar notes: In words, what was done to prepare it.
     """
 
     key: str
     names: tuple[str, ...]
+    needs: str | None = None
     notes: tuple[str, ...] = ()
     _meter: EnergyMeter | None = None
 
@@ -163,6 +165,8 @@ class RerankGroup(SystemGroup):
     """
     A cross-encoder over a first stage's candidates at several depths, alone and joined with the first stage's scores.
 
+    The first stage of a cascade is another cross-encoder.
+
     The deepest list is scored in slices, from one depth to the next: a shallower depth costs what its slices took, and
     every pair is scored once. Below a depth the first stage's order goes on, as `CrossEncoderRanker(depth=...)` has it.
 
@@ -171,6 +175,7 @@ class RerankGroup(SystemGroup):
     :param depths: Ascending.
     :param names: The cross-encoder's and the hybrid's at each depth, in turn.
     :param key: Names the collection and the first stage.
+    :param kinds: Which of the two are measured.
     """
 
     def __init__(
@@ -182,15 +187,17 @@ class RerankGroup(SystemGroup):
         collection: Collection,
         *,
         key: str,
+        kinds: Sequence[Kind] = (Kind.CROSS_ENCODER, Kind.HYBRID),
     ) -> None:
-        self.names = tuple(names)
-        self._first = first
+        self.names, self._kinds = tuple(names), tuple(kinds)
+        self.needs = self._first = first
         self._ranker = ranker
         self._depths = tuple(depths)
         self._collection = collection
         self._joiner = HybridScoreJoiner(WEIGHTS)
         blend = {name: one.spec() for name, one in self._joiner.normalizations.items()}
-        self.key = system_key("rerank", key, ranker.to_dict(), self._joiner.to_dict(), blend, list(depths))
+        joined = [self._joiner.to_dict(), blend] if Kind.HYBRID in self._kinds else []
+        self.key = system_key("rerank", key, ranker.to_dict(), *joined, list(depths))
         self._report: dict[str, Any] = {}
 
     def prepare(self) -> None:
@@ -204,7 +211,7 @@ class RerankGroup(SystemGroup):
         return [
             Description(kind, self._first, self.meter.source, depth=depth, **told)
             for depth in self._depths
-            for kind in (Kind.CROSS_ENCODER, Kind.HYBRID)
+            for kind in self._kinds
         ]
 
     def observe(self, query_id: str, found: Found) -> list[Observation]:
@@ -223,6 +230,8 @@ class RerankGroup(SystemGroup):
                 scored = sorted([*scored, *output["documents"]], key=lambda one: (-_logit(one), places[one.id]))
             rest = candidates[depth:]
             seen.append(_ranked(costs, scored, rest))
+            if Kind.HYBRID not in self._kinds:
+                continue
             with self.meter.measure() as spent:
                 joined = self._joiner.run(cross_encoder=scored, bm25=candidates[:depth])["documents"]
             seen.append(_ranked(_after(costs, {}, spent.seconds, spent.joules, Stage.JOIN), joined, rest))

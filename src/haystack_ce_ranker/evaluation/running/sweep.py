@@ -2,7 +2,8 @@
 Which systems an evaluation measures: the given pipelines, and the built-in sweep over models, backends and depths.
 
 The sweep's first stages are BM25 (or a given run) and, where one is named, a bi-encoder. Every cross-encoder on every
-backend re-ranks each of them at every depth, alone and joined with the first stage's scores.
+backend re-ranks each of them at every depth, alone and joined with the first stage's scores. Of two models the second
+also re-ranks the top of the first one's order: a cascade.
 """
 
 import importlib.util
@@ -29,6 +30,7 @@ from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
 
 HUB_MODEL = "cross-encoder/ms-marco-MiniLM-L6-v2"
 DEPTHS = (10, 20, 50, 100)
+CASCADE_DEPTH = 20  # documents of the first model's order that the second one re-ranks
 BI_ENCODER = "bi-encoder"
 
 LONG_WORDS = 350  # a longer document does not fit beside a query into the 512 tokens of most cross-encoders
@@ -163,6 +165,9 @@ def plan(
             groups.append(group)
             optional |= set() if variant.required else {group.key}
             needed.setdefault(variant.model, set()).add(group.key)
+        cascades = _cascades(collection, firsts, swept, groups[len(firsts) :], max(depths))
+        groups += cascades
+        optional |= {one.key for one in cascades}
         notes.append(
             "the deepest list is scored in slices from one depth to the next: a depth's time and energy are those of "
             "its slices, and below it the first stage's order goes on"
@@ -235,3 +240,30 @@ def _reranker(
     names = [f"{' '.join([kind, *marks])}@{depth}" for depth in depths for kind in (Kind.CROSS_ENCODER, Kind.HYBRID)]
     ranker = CrossEncoderRanker(model=variant.model, backend=variant.backend, long_documents=variant.strategy)
     return RerankGroup(first.names[0], ranker, depths, names, collection, key=f"{key} {first.key}")
+
+
+def _cascades(
+    collection: Collection,
+    firsts: Sequence[FirstStage],
+    swept: Sequence[Variant],
+    rerankers: Sequence[SystemGroup],
+    deepest: int,
+) -> list[RerankGroup]:
+    """Return, where there are two models, the second one over the order that the first one gives at the last depth."""
+    models = list(dict.fromkeys(one.model for one in swept))
+    if len(models) != 2 or deepest <= CASCADE_DEPTH:
+        return []
+    students, teachers = ([one for one in swept if one.model == model] for model in models)
+    groups = dict(zip(product(firsts, swept), rerankers, strict=True))
+    cascades = []
+    for first, (student, teacher) in product(firsts, zip(students, teachers, strict=True)):
+        before = groups[first, student]
+        alone = before.names[-2]  # at the last depth; the last name is the hybrid's
+        marks = (" ".join(_marks(first, some, one, swept)) for some, one in ((firsts, student), ([first], teacher)))
+        ranker = CrossEncoderRanker(model=teacher.model, backend=teacher.backend, long_documents=teacher.strategy)
+        name = f"cascade {' then '.join(marks)}@{CASCADE_DEPTH}"
+        group = RerankGroup(
+            alone, ranker, [CASCADE_DEPTH], [name], collection, key=f"{alone} {before.key}", kinds=[Kind.CROSS_ENCODER]
+        )
+        cascades.append(group)
+    return cascades

@@ -28,7 +28,7 @@ _TRIAL = (
 _TOLERANCE = 1e-4  # of logits, as a share of the largest: the same weights on the same texts
 
 
-def _first(total: int, layers: int) -> list[int]:
+def _first(_total: int, layers: int) -> list[int]:
     return list(range(layers))
 
 

@@ -8,7 +8,10 @@ import typer
 from haystack_ce_ranker.cli.errors import clear_errors
 from haystack_ce_ranker.cli.options import Split
 
-MODEL_HELP = "A cross-encoder; may be repeated. Of two, the second also re-ranks the first 20 documents of the first one's order."
+Models = Annotated[
+    list[str] | None,
+    typer.Option(help="A cross-encoder; may be repeated. Of two, the second also re-ranks the first one's top 20."),
+]
 Backends = Annotated[
     list[str] | None, typer.Option(help="What runs the models; may be repeated. All installed ones without it.")
 ]
@@ -32,7 +35,7 @@ GateTolerance = Annotated[
 def evaluate(
     collection: Annotated[Path, typer.Argument(help="A folder in BEIR format.")],
     pipeline: Annotated[list[Path] | None, typer.Option(help="A pipeline's YAML; may be repeated.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help=MODEL_HELP)] = None,
+    model: Models = None,
     backend: Backends = None,
     strategy: Strategies = None,
     bi_encoder: Annotated[str | None, typer.Option(help="A bi-encoder as a second first stage.")] = None,

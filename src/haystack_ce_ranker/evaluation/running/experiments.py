@@ -155,7 +155,8 @@ def _prepared(
     groups: Sequence[SystemGroup], entries: Iterable[str], journal: Journal, optional: Container[str]
 ) -> tuple[list[SystemGroup], dict[str, LeftOut]]:
     """Return the groups that can be asked, loaded where the journal does not hold everything, and by key the others."""
-    kept, left_out, names = [], {}, ("systems", *entries)
+    kept: list[SystemGroup] = []
+    left_out, names = {}, ("systems", *entries)
     for group in groups:
         if group.needs is not None and not any(group.needs in one.names for one in kept):
             continue  # what it needs was left out, with the reason

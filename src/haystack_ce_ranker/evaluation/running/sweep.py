@@ -165,8 +165,7 @@ def plan(
             groups.append(group)
             optional |= set() if variant.required else {group.key}
             needed.setdefault(variant.model, set()).add(group.key)
-        cascades = _cascades(collection, firsts, swept, groups[len(firsts) :], max(depths))
-        groups += cascades
+        groups += (cascades := _cascades(collection, firsts, swept, groups[len(firsts) :], max(depths)))
         optional |= {one.key for one in cascades}
         notes.append(
             "the deepest list is scored in slices from one depth to the next: a depth's time and energy are those of "

@@ -118,6 +118,11 @@ def cut(options: ModelOptions, folder: Path, *, layers: int, keep: str = DEFAULT
 
 def _encoder_of(cross_encoder: Any, model: str) -> Any:
     """Return the model of transformers inside a cross-encoder."""
+    if hasattr(cross_encoder[-1], "true_token_id"):
+        raise ValueError(
+            f"model {model!r} scores by two words of its answer, as a language model does. A student is cut from a "
+            "model that has a head for scores. Name a smaller cross-encoder as the student instead."
+        )
     encoder = cross_encoder.model
     if getattr(encoder, "peft_config", None):
         raise ValueError(f"model {model!r} is an adapter on a base model: merge it into its base first, and save that.")

@@ -24,6 +24,7 @@ from haystack_ce_ranker.data.tables import (
     Judgments,
     ReadRun,
     Run,
+    has_judgments,
     judgments_of,
     load_judgments,
     load_run,
@@ -40,7 +41,9 @@ __all__ = [
     "Text",
     "load_collection",
     "load_judgments",
+    "load_queries",
     "load_run",
+    "load_unjudged",
     "read_run",
 ]
 
@@ -184,6 +187,44 @@ def load_collection(folder: str | Path, *, split: str | None = None) -> Collecti
     notes += [note for one in counts for note in one.notes()]
     kept = {query_id: known[query_id] for query_id in queries}
     return Collection(folder.resolve().name, documents, queries, kept, tuple(notes), counts, left_out)
+
+
+def load_unjudged(folder: str | Path, *, split: str | None = None) -> Collection:
+    """
+    Read a folder as `load_collection` does, or its documents alone if it has no judgments.
+
+    :param split: The judgments to use; if it is named, they must be there.
+    :returns: Without judgments, a collection without queries.
+    :raises CollectionError: If the corpus is missing, or what is there has another form.
+    """
+    folder = Path(folder)
+    files = find(folder, split, judged=False)
+    if split is not None or any(map(has_judgments, files.judgments)):
+        return load_collection(folder, split=split)
+    corpus = [Source(path, EXPECTED_CORPUS) for path in files.corpus]
+    documents = _load_corpus(corpus)
+    counts = tuple(source.counts for source in corpus)
+    notes = [f"{path.relative_to(folder)} is left unread" for path in files.unread]
+    notes += [note for one in counts for note in one.notes()]
+    return Collection(folder.resolve().name, documents, {}, {}, tuple(notes), counts)
+
+
+def load_queries(path: str | Path) -> dict[str, str]:
+    """
+    Read queries without judgments, as from a log: the lines of `queries.jsonl`, or a text with a query a line.
+
+    :returns: Texts by id. The queries of a text are named by their lines. Empty queries are left out.
+    :raises CollectionError: If the file is missing, has another form, or holds no query.
+    """
+    source = Source(Path(path), EXPECTED_QUERIES)
+    if source.holds_objects():
+        return _load_queries([source], ())
+    queries = {
+        f"line-{number}": text for number, line in enumerate(source.lines(raw=True), 1) if (text := line.strip())
+    }
+    if not queries:
+        raise source.error("it has no queries")
+    return queries
 
 
 def _load_corpus(sources: Sequence[Source]) -> dict[str, Text]:

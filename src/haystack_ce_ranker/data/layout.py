@@ -36,11 +36,12 @@ class Files:
     unread: Sequence[Path]
 
 
-def find(folder: Path, split: str | None) -> Files:
+def find(folder: Path, split: str | None, *, judged: bool = True) -> Files:
     """
     Find a collection's files.
 
     :param split: The judgments to use; by default `test`, or the only ones there are.
+    :param judged: Whether queries and judgments must be there, too. If not, a `split` that is named still must be.
     :raises CollectionError: If a file or a part of one is missing.
     """
     source = Source(folder, EXPECTED_FOLDER)
@@ -51,15 +52,17 @@ def find(folder: Path, split: str | None) -> Files:
     unread: list[Path] = []
     found = {name: _parts(folder, name, _OBJECTS, unread) for name in ("corpus", "queries")}
     splits = _splits(folder / "qrels", unread)
-    missing = [f"{name}.jsonl" for name, files in found.items() if not files]
-    missing += [] if (folder / "qrels").is_dir() else ["qrels"]
+    missing = [f"{name}.jsonl" for name, files in found.items() if not files and (judged or name == "corpus")]
+    missing += [] if (folder / "qrels").is_dir() or not judged else ["qrels"]
     if missing:
         names = sorted(path.name for path in folder.iterdir())
         shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
         problem = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing (found: {shown or 'nothing'})"
         packed = next((path for path in sorted(folder.iterdir()) if path.name.lower().endswith(_ARCHIVES)), None)
         raise source.error(problem + _way_out(folder if packed is None else packed))
-    judgments = _chosen(Source(folder / "qrels", EXPECTED_QRELS), splits, split)
+    judgments: Sequence[Path] = ()
+    if judged or split is not None or splits:
+        judgments = _chosen(Source(folder / "qrels", EXPECTED_QRELS), splits, split)
     return Files(found["corpus"], found["queries"], judgments, unread)
 
 

@@ -3,7 +3,8 @@
 import logging
 import math
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -101,6 +102,12 @@ def judgments_of(sources: Sequence[Source]) -> Judgments:
     return judgments
 
 
+def has_judgments(path: Path) -> bool:
+    """Tell whether a file of judgments holds any; one with a header alone holds none."""
+    with closing(_rows(Source(path, EXPECTED_QRELS), _TREC_QRELS)) as rows:
+        return next(rows, None) is not None
+
+
 def load_run(path: str | Path, *, collection: Known | None = None, depth: int | None = None) -> Run:
     """
     Read a run: a table with a header (`qid`, `docid`, `score`), or TREC's six columns without one.
@@ -181,7 +188,7 @@ def whole(value: object) -> int | None:
     return int(found) if found is not None and found.is_integer() and abs(found) <= _LARGEST_GRADE else None
 
 
-def _rows(source: Source, trec: _Form) -> Iterator[tuple[str, str, Any]]:
+def _rows(source: Source, trec: _Form) -> Generator[tuple[str, str, Any], None, None]:
     """Yield query, document and number of each row."""
     if source.holds_objects():
         for row in source.objects():

@@ -25,7 +25,7 @@ from haystack_ce_ranker.tokenizing.tokens import Ids, Tokens
 
 # A full stop, closing quotes or brackets, and a space; the end of a line; or a Chinese full stop, which needs no space.
 # The pattern starts with one set of characters, because `re` scans for a set fast.
-_SENTENCE_END = re.compile(r"[.!?…؟।。！？\n](?:(?<=\n)\n*|(?<!\n)['\"”’)\]]*\s+|(?<=[。！？]))")
+SENTENCE_END = re.compile(r"[.!?…؟।。！？\n](?:(?<=\n)\n*|(?<!\n)['\"”’)\]]*\s+|(?<=[。！？]))")
 _NO_IDS = np.empty(0, dtype=np.int32)
 
 
@@ -181,6 +181,6 @@ def _split(text: DocumentText, tokens: Tokens, vocabulary: Vocabulary) -> Encode
 def _sentence_starts(content: str, body: Tokens) -> NDArray[np.intp]:
     if not len(body.ids):
         return np.empty(0, dtype=np.intp)
-    characters = np.asarray([0, *(match.end() for match in _SENTENCE_END.finditer(content))], dtype=np.int32)
+    characters = np.asarray([0, *(match.end() for match in SENTENCE_END.finditer(content))], dtype=np.int32)
     starts = np.searchsorted(body.starts, characters)  # both int32, or all of `body.starts` would be copied
     return starts[(starts < len(body.ids)) & (np.diff(starts, prepend=-1) > 0)]

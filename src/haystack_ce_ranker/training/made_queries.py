@@ -1,0 +1,277 @@
+"""
+Queries made from the documents themselves, by recipes that need neither labels nor a language model.
+
+A query that was copied from a document finds its words there. Who learns from that learns to match words. So a made
+query knows what it was copied from, and `MadeQuery.shown` is a document without it. What is learnt is then how a
+teacher ranks documents for such a query, not where the query came from.
+"""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from haystack_ce_ranker.bm25.index import BM25Index
+from haystack_ce_ranker.checks import number, whole_number
+from haystack_ce_ranker.data.collections import Text
+from haystack_ce_ranker.reading.documents import SENTENCE_END
+
+LONGEST = 160
+"""The most characters of a sentence as a query: some 25 words of English. A longer sentence gives its beginning."""
+
+LONGEST_TITLE = 120
+"""The most characters of a first line that is taken for the title of a document which names none."""
+
+FEWEST_TERMS = 2
+"""Different terms that a query must have, without stop words."""
+
+KEPT = 0.1
+"""
+In what share of the queries from a sentence the documents keep that sentence.
+
+So word matches still count. The share is that of Lee, Chang & Toutanova, "Latent Retrieval for Weakly Supervised Open
+Domain Question Answering" (ACL 2019), whose inverse cloze task this is.
+"""
+
+RARE_TERMS = (2, 6)
+"""The fewest and the most terms of a query of rare terms."""
+
+NEIGHBOURS = 0.3
+"""The chance that the word behind a rare term comes with it."""
+
+COMMON_SHARE = 0.2
+"""A term that more than this share of the documents have is not rare."""
+
+_BLANKS = re.compile(r"\s+")
+_PIECE = re.compile(rf"\S(?:.{{0,{LONGEST - 1}}}(?!\S)|.{{0,{LONGEST - 1}}})", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class MadeQuery:
+    """
+    A query, and where it came from.
+
+    :ivar id: `made-`, its recipe, and the id of its document; no two are alike.
+    :ivar recipe: One of `RECIPES`.
+    :ivar document_id: The document it was made from.
+    :ivar copied: The piece of the document that it copies; empty if the documents are to be shown as they are.
+    """
+
+    id: str
+    text: str
+    recipe: str
+    document_id: str
+    copied: str = ""
+
+    def shown(self, content: str) -> str:
+        """Return the text of a document without what the query copies; without text if that is all it holds."""
+        if not self.copied or self.copied not in content:
+            return content
+        return "\n".join(part for one in content.split(self.copied) if (part := one.strip()))
+
+
+@dataclass(frozen=True)
+class Made:
+    """
+    Queries, and what became of the documents without one.
+
+    :ivar queries: In the order of the recipes, and within a recipe of its drawn documents.
+    :ivar left_out: For each reason how many attempts gave no query.
+    """
+
+    queries: tuple[MadeQuery, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def by_recipe(self) -> dict[str, int]:
+        """Return how many queries each recipe gave."""
+        return dict(Counter(query.recipe for query in self.queries))
+
+
+class _Draft(NamedTuple):
+    """A query's text, and what it copies."""
+
+    text: str
+    copied: str = ""
+
+
+_Recipe = Callable[[Text, random.Random, BM25Index], _Draft | None]
+"""Makes a query of a document; None if the document has nothing for it."""
+
+
+def sentences(text: str) -> Iterator[str]:
+    """
+    Yield the sentences of a text, word for word. A line break ends one, too.
+
+    Of a sentence, or a text without full stops, that has more than `LONGEST` characters, pieces of at most so many are
+    yielded, cut between words where there are blanks.
+    """
+    start = 0
+    for end in (*(found.end() for found in SENTENCE_END.finditer(text)), len(text)):
+        yield from _pieces(text[start:end].strip())
+        start = end
+
+
+def title_of(document: Text) -> tuple[str, str]:
+    """
+    Return a document's title and its text.
+
+    If it names none, a short first line of one sentence is its title. It may then be all that there is.
+    """
+    if document.title.strip():
+        return document.title.strip(), document.text
+    first, _, rest = document.text.strip().partition("\n")
+    first = first.strip()
+    is_title = len(first) <= LONGEST_TITLE and len(list(sentences(first))) == 1
+    return (first, rest) if is_title else ("", document.text)
+
+
+def _title(document: Text, _draw: random.Random, _index: BM25Index) -> _Draft | None:
+    title, _ = title_of(document)
+    return _Draft(title, title) if title else None
+
+
+def _first_sentence(document: Text, draw: random.Random, _index: BM25Index) -> _Draft | None:
+    first = next(_asked(document), None)
+    return None if first is None else _Draft(first, "" if draw.random() < KEPT else first)
+
+
+def _inverse_cloze(document: Text, draw: random.Random, _index: BM25Index) -> _Draft | None:
+    found = list(_asked(document))[1:]  # the first one is a recipe of its own
+    if not found:
+        return None
+    drawn = draw.choice(found)
+    return _Draft(drawn, "" if draw.random() < KEPT else drawn)
+
+
+def _asked(document: Text) -> Iterator[str]:
+    """Yield the sentences below the title that somebody could ask for: not those that are addresses of the web."""
+    _, text = title_of(document)
+    return (one for one in sentences(text) if "://" not in one)
+
+
+def _rare_terms(document: Text, draw: random.Random, index: BM25Index) -> _Draft | None:
+    """
+    Draw terms that tell documents apart, by the squares of their weights in BM25, in the order of the text.
+
+    A term that this document alone has finds nothing else, so none of them is drawn.
+    """
+    analysis = index.analysis
+    words = analysis.words(document.content)
+    term = analysis.term_function()
+    places: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    for place, word in enumerate(words):
+        made = term(word)
+        if made and analysis.is_counted(made):
+            places.setdefault(made, place)
+            counts[made] += 1
+    weights = {one: _weight(one, counts[one], index) for one in places}
+    rare = [one for one, weight in weights.items() if weight > 0]
+    if len(rare) < FEWEST_TERMS:
+        return None
+    wanted = min(draw.randint(*RARE_TERMS), len(rare))
+    # the largest of u ** (1 / weight) are a weighted draw without replacement (Efraimidis & Spirakis 2006)
+    keyed = sorted(rare, key=lambda one: draw.random() ** (1.0 / weights[one]), reverse=True)
+    chosen = {places[one] for one in keyed[:wanted]}
+    chosen |= {place + 1 for place in sorted(chosen) if place + 1 < len(words) and draw.random() < NEIGHBOURS}
+    return _Draft(" ".join(words[place] for place in sorted(chosen) if words[place]))
+
+
+def _weight(term: str, count: int, index: BM25Index) -> float:
+    documents = index.document_count(term)
+    if documents < 2 or documents > max(2.0, COMMON_SHARE * len(index)):
+        return 0.0
+    return (index.scoring.idf(documents, len(index)) * count / (count + index.scoring.k1)) ** 2
+
+
+RECIPES: Mapping[str, _Recipe] = {
+    "title": _title,
+    "first_sentence": _first_sentence,
+    "inverse_cloze": _inverse_cloze,
+    "rare_terms": _rare_terms,
+}
+"""The recipes by name."""
+
+
+def make_queries(
+    documents: Mapping[str, Text],
+    mix: Mapping[str, float] | Sequence[str],
+    count: int,
+    *,
+    seed: int,
+    index: BM25Index | None = None,
+) -> Made:
+    """
+    Make queries of documents that are drawn at random. The same seed makes the same ones.
+
+    Each document is drawn at most once for a recipe. What one recipe lacks, because documents have no title or no
+    second sentence, the others make up for. No two queries are equal after lower-casing and without punctuation.
+
+    :param documents: By id.
+    :param mix: The recipes, with the share that each has; only the proportions count. Names alone have equal shares.
+    :param count: The most queries to make.
+    :param index: Of the documents' contents, in their order; built here if None.
+    :raises ValueError: If a recipe is unknown, or a value is not what its parameter takes.
+    """
+    shares = _shares(mix)
+    count, seed = whole_number("count", count), whole_number("seed", seed, least=0)
+    if index is None:
+        index = BM25Index.build([document.content for document in documents.values()])
+    met: set[str] = set()
+    left_out: Counter[str] = Counter()
+    makers = {name: _made(name, documents, index, seed, met, left_out) for name in shares}
+    made: dict[str, list[MadeQuery]] = {name: [] for name in shares}
+    while makers and sum(map(len, made.values())) < count:
+        name = min(makers, key=lambda one: (len(made[one]) + 1) / shares[one])  # the one that lacks most
+        query = next(makers[name], None)
+        if query is None:
+            del makers[name]
+        else:
+            made[name].append(query)
+    return Made(tuple(query for of_recipe in made.values() for query in of_recipe), dict(left_out))
+
+
+def _made(
+    recipe: str,
+    documents: Mapping[str, Text],
+    index: BM25Index,
+    seed: int,
+    met: set[str],
+    left_out: Counter[str],
+) -> Iterator[MadeQuery]:
+    """Yield queries of one recipe, document by document in a random order, and count what gives none."""
+    ids = list(documents)
+    random.Random(f"{seed} {recipe}").shuffle(ids)
+    for document_id in ids:
+        draft = RECIPES[recipe](documents[document_id], random.Random(f"{seed} {recipe} {document_id}"), index)
+        if draft is None:
+            left_out[f"{recipe}: documents without one"] += 1
+            continue
+        query = _BLANKS.sub(" ", draft.text).strip()
+        terms = index.analysis.terms(query)
+        if len(set(terms)) < FEWEST_TERMS:
+            left_out[f"{recipe}: fewer than {FEWEST_TERMS} different words"] += 1
+            continue
+        plain = " ".join(index.analysis.words(query))
+        if plain in met:
+            left_out[f"{recipe}: the same as another query"] += 1
+            continue
+        met.add(plain)
+        yield MadeQuery(f"made-{recipe}-{document_id}", query, recipe, document_id, draft.copied)
+
+
+def _shares(mix: Mapping[str, float] | Sequence[str]) -> dict[str, float]:
+    given = mix if isinstance(mix, Mapping) else dict.fromkeys(mix, 1.0)
+    if not given:
+        raise ValueError(f"mix must name at least one recipe of {', '.join(RECIPES)}, but is empty.")
+    unknown = [name for name in given if name not in RECIPES]
+    if unknown:
+        raise ValueError(f"mix must name recipes of {', '.join(RECIPES)}, but got {unknown[0]!r}.")
+    return {name: float(number(f"mix[{name!r}]", share, above=0)) for name, share in given.items()}
+
+
+def _pieces(sentence: str) -> Iterator[str]:
+    """Yield pieces of at most `LONGEST` characters, each as long as whole words allow."""
+    return (found[0] for found in _PIECE.finditer(sentence))

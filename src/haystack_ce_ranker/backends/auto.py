@@ -16,8 +16,9 @@ The first rule that applies counts:
 6. Else `torch`.
 
 If no `dtype` is asked for, it is `auto`: float16 on a GPU; on a CPU int8 if the file holds int8, else bfloat16 if the
-CPU computes in it, else float32. An int8 file is used only if somebody put it beside the model. Nothing is downloaded
-to find out what a repository on the hub holds beside the checkpoint.
+CPU computes in it, else float32. Where near-equal texts tie in float16 or bfloat16, it is float32 (`ties.py`). An int8
+file is used only if somebody put it beside the model. Nothing is downloaded to find out what a repository on the hub
+holds beside the checkpoint.
 
 The rules follow the speed that was measured with MiniLM-L12 on a CPU with AVX512-BF16 and VNNI. Each choice ranks as
 float32 does, to 0.005 of nDCG@10. `python benchmarks/speed.py runtimes` prints the table for your machine.

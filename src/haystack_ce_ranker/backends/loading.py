@@ -6,6 +6,7 @@ file, its line in `BACKENDS`, and a test. Everything that lists, checks or tries
 """
 
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from haystack_ce_ranker import forking
+from haystack_ce_ranker.backends import ties
 from haystack_ce_ranker.backends.model_files import DTYPE_KWARGS, DTYPES, ModelOptions
 from haystack_ce_ranker.checks import choice
 
@@ -31,6 +33,7 @@ class Runtime(NamedTuple):
     :ivar format: The name of a format that it reads and torch does not; None if there is none.
     :ivar files: The pattern of files of that format.
     :ivar takes_key: Whether it sends a key to a server (`ModelOptions.api_key`).
+    :ivar chooses: Whether it computes in what it is told to, so that `dtype="auto"` leaves it a choice.
     """
 
     module: str
@@ -38,12 +41,15 @@ class Runtime(NamedTuple):
     format: str | None = None
     files: str = ""
     takes_key: bool = False
+    chooses: bool = False
 
 
 BACKENDS = {
-    "torch": Runtime("haystack_ce_ranker.backends.torch_backend", "torch"),
+    "torch": Runtime("haystack_ce_ranker.backends.torch_backend", "torch", chooses=True),
     "onnx": Runtime("haystack_ce_ranker.backends.onnx_backend", "onnxruntime", "ONNX", "*.onnx"),
-    "openvino": Runtime("haystack_ce_ranker.backends.openvino_backend", "openvino", "OpenVINO", "openvino_*.xml"),
+    "openvino": Runtime(
+        "haystack_ce_ranker.backends.openvino_backend", "openvino", "OpenVINO", "openvino_*.xml", chooses=True
+    ),
     "auto": Runtime("haystack_ce_ranker.backends.auto"),  # chooses one of the others
     "remote": Runtime("haystack_ce_ranker.backends.remote", takes_key=True),  # asks a server
 }
@@ -66,7 +72,10 @@ def load(name: str, options: ModelOptions) -> "Backend":
 def _load(name: str, options: ModelOptions) -> "Backend":
     """Import a runtime and load a model, one at a time. A fork by another thread waits meanwhile."""
     with forking.uninterrupted(), _loading():
-        backend: Backend = import_module(BACKENDS[name].module).load(options)
+        load_with: Callable[[ModelOptions], Backend] = import_module(BACKENDS[name].module).load
+        backend = load_with(options)
+        if options.dtype == "auto" and BACKENDS[name].chooses:
+            return ties.refused(backend, lambda: load_with(replace(options, dtype="float32")))
         return backend
 
 

@@ -44,7 +44,7 @@ class ModelOptions:
     :ivar api_key: Key of the server that scores, resolved.
     :ivar device: A torch device such as `cuda:0`; None lets the backend choose.
     :ivar dtype: One of `DTYPES`; None for the default, which is float32 unless the file is quantised. `auto` is the
-        fastest that ranks the same on this hardware.
+        fastest that ranks the same on this hardware; see `torch_backend.resolve_dtype` and `ties`.
     :ivar label: The label whose score is wanted, by number or name; None for a model that has one.
     :ivar prompt: The instruction that the model reads with each pair; None for the one that it was saved with.
     :ivar threads: Threads of one forward pass on CPU; None leaves the runtime's own number.

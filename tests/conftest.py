@@ -1,6 +1,7 @@
 """Fixtures that tests share: tiny models built in memory, and where the real weights and collections are."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
@@ -11,6 +12,8 @@ import pytest
 import profiles
 from fakes import REPOSITORY, save_bert
 
+# A test that imports openvino would let it report each conversion, in a process that it forks.
+sys.modules.setdefault("openvino_telemetry", None)
 profiles.register_profiles()
 
 

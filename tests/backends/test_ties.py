@@ -119,7 +119,8 @@ def test_auto_on_openvino_refuses_bfloat16_where_it_ties(near_60, monkeypatch):
 
     monkeypatch.setattr(openvino_backend.OpenVinoBackend, "_run", rounded)
     for name in ("openvino", "auto"):
-        assert (loading.load(name, options).name, loading.load(name, options).dtype) == ("openvino", "float32")
+        loaded = loading.load(name, options)
+        assert (loaded.name, loaded.dtype) == ("openvino", "float32")
     assert loading.load("openvino", replace(options, dtype="bfloat16")).dtype == "bfloat16"
 
 

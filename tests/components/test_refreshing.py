@@ -169,8 +169,10 @@ class Failing(PlainStore):
     """A store that can be told to fail."""
 
     error = counting_error = None
+    tries = 0
 
     def filter_documents(self, filters=None):
+        self.tries += 1
         if self.error:
             raise self.error
         return super().filter_documents(filters)
@@ -208,6 +210,18 @@ def test_a_failure_in_the_background_is_said_once_noted_in_the_record_and_over_w
         assert record() == "OSError: no route"
     settle(retriever)
     assert len(warnings_of(caplog, "no route")) == 2
+
+
+def test_a_reading_that_fails_is_not_tried_again_before_its_time(clock):
+    store = Failing([document("a")])
+    retriever = BM25Retriever(store)
+    retriever.run("car")
+    store.error = OSError("no route")
+    for pause, tries in ((60, 2), (0, 2), (59, 2), (1, 3)):
+        clock.now += pause
+        retriever.run("car")
+        settle(retriever)
+        assert store.tries == tries
 
 
 def test_a_store_without_a_count_is_read_again_all_the_same(clock):

@@ -310,12 +310,14 @@ def test_a_reading_that_never_ends_keeps_no_process_alive():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_child_reads_in_a_thread_of_its_own():
-    """At the fork the parent's thread holds the lock. In the child that thread does not exist."""
+    """At the fork the parent's threads hold the locks. In the child those threads do not exist."""
     store = GatedStore([document("a")])
     retriever = BM25Retriever(store, refresh_seconds=0)
     for _ in range(2):
         retriever.run("car")
     assert store.arrived.wait(60)
+    held = retriever._index._background._lock
+    held.acquire()  # as by a thread that is about to begin a reading
     child = os.fork()
     if child == 0:
         status = 1
@@ -331,6 +333,7 @@ def test_a_child_reads_in_a_thread_of_its_own():
                 status = 0
         finally:
             os._exit(status)
+    held.release()
     until = time.monotonic() + 300
     ended, status = 0, 0
     while not ended and time.monotonic() < until:

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from haystack_ce_ranker.data.collections import EXPECTED_CORPUS, load_collection
+from haystack_ce_ranker.data.collections import EXPECTED_CORPUS, load_collection, load_queries, load_unjudged
 from haystack_ce_ranker.data.converters import (
     EXPECTED_TEXTS,
     CsvColumns,
@@ -202,6 +202,28 @@ def test_any_folder_gives_a_collection_or_one_error_of_ours(corpus, queries, qre
             assert [one.lines for one in found.files] == [lines_of(content) for content in files.values()]
             mends = sum(count for one in found.files for count in one.mends.values())
             assert mends == 0 or any("line" in note for note in found.notes)
+
+
+@settings(max_examples=60)
+@given(corpus=contents, log=contents)
+@example(corpus=PLAIN, log=b"one query a line\n\n \nanother\n")
+@example(corpus=PLAIN, log=b"\n\n")
+def test_any_corpus_alone_and_any_log_of_queries_are_read_or_one_error_of_ours(corpus, log):
+    with folder(corpus_jsonl=corpus, a_log=log) as path:
+        try:
+            found = load_unjudged(path)
+        except CollectionError as error:
+            check_error(error, str(path))
+        else:
+            assert [one.lines for one in found.files] == [lines_of(corpus)]
+            assert not found.queries
+        try:
+            queries = load_queries(path / "a.log")
+        except CollectionError as error:
+            check_error(error, "a.log")
+        else:
+            assert 0 < len(queries) <= lines_of(log)
+            assert all(text.strip() for text in queries.values())
 
 
 @settings(max_examples=60)

@@ -186,6 +186,37 @@ def test_no_other_thread_begins_a_block_while_a_fork_waits():
     assert order == ["forked", "entered"]
 
 
+def test_forks_without_a_pause_between_them_let_a_block_begin():
+    gate, begun, over = forking._Gate(), threading.Event(), threading.Event()
+
+    def block() -> None:
+        gate.enter()
+        begun.set()
+        gate.leave()
+
+    def forks(before: threading.Event, after: threading.Event) -> None:
+        while not over.is_set():
+            gate.before_fork()
+            before.set()  # it ends when the other thread's next one has begun, so that there is always one
+            after.wait(0.2)
+            after.clear()
+            gate.after_in_parent()
+
+    one, other = threading.Event(), threading.Event()
+    threads = [threading.Thread(target=forks, args=pair) for pair in ((one, other), (other, one))]
+    for thread in threads:
+        thread.start()
+    waiting = threading.Thread(target=block)
+    try:
+        assert one.wait(10)
+        waiting.start()
+        assert begun.wait(10)
+    finally:
+        over.set()
+        for thread in (*threads, waiting):
+            thread.join(10)
+
+
 def test_a_thread_may_fork_inside_a_block_and_two_threads_may_at_once():
     both = threading.Barrier(2)
     codes = []

@@ -95,13 +95,23 @@ class _Gate:
         self._changed = threading.Condition()
         self._inside: dict[int, int] = {}  # thread -> how many of its blocks lie in each other
         self._forking: set[int] = set()
+        self._waiting = 0  # threads that wait for forks to end before they begin a block
 
     def enter(self) -> None:
         thread = threading.get_ident()
         with self._changed:
             # A thread inside a block, or one that forks, must go on, or nobody would.
-            self._changed.wait_for(lambda: not self._forking or thread in self._inside or thread in self._forking)
+            if self._forking and thread not in self._inside and thread not in self._forking:
+                self._wait_for_forks()
             self._inside[thread] = self._inside.get(thread, 0) + 1
+
+    def _wait_for_forks(self) -> None:
+        self._waiting += 1
+        try:
+            self._changed.wait_for(lambda: not self._forking)
+        finally:
+            self._waiting -= 1
+            self._changed.notify_all()
 
     def leave(self) -> None:
         thread = threading.get_ident()
@@ -112,8 +122,12 @@ class _Gate:
                 self._changed.notify_all()
 
     def before_fork(self) -> None:
+        thread = threading.get_ident()
         with self._changed:
-            self._forking.add(threading.get_ident())
+            # Forks that follow each other without a pause let those begin their blocks that already wait. A thread
+            # inside a block may not wait for that: a fork that has begun waits for it.
+            self._changed.wait_for(lambda: not self._waiting or thread in self._inside)
+            self._forking.add(thread)
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._inside.keys() <= self._forking)
 
@@ -125,7 +139,7 @@ class _Gate:
     def after_in_child(self) -> None:
         thread = threading.get_ident()
         own = {thread: self._inside[thread]} if thread in self._inside else {}
-        self._changed, self._inside, self._forking = threading.Condition(), own, set()
+        self._changed, self._inside, self._forking, self._waiting = threading.Condition(), own, set(), 0
 
 
 _owners: "WeakSet[Renewable]" = WeakSet()

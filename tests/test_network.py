@@ -66,6 +66,9 @@ step = "evaluate"
 chosen = ["--queries", "3", "--depth", "5", "--no-memory", "--backend", "torch", "--backend", "openvino"]
 command("evaluate", f"{examples}/handbook", "--model", model, *chosen, "--output", f"{output}/evaluated")
 
+step = "mine"
+command("mine", f"{examples}/handbook", f"{output}/mined.jsonl", "--teacher", model, "--queries", "3")
+
 time.sleep(5)  # native code reports from a thread of its own, seconds later
 print(connections)
 """

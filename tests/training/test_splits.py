@@ -14,14 +14,19 @@ SHARES = {"train": 0.8, "dev": 0.1, "test": 0.1}
 FAR = {f"q{number}": f"w{number}a w{number}b" for number in range(100)}
 
 queries = st.dictionaries(
-    st.integers(0, 99).map(str), st.lists(st.sampled_from("abcdefgh"), max_size=6).map(" ".join), min_size=1
+    st.integers(0, 99).map(str),
+    st.lists(st.sampled_from(["brake", "hut", "snow", "car", "paris", "b", "i", "the"]), max_size=6).map(" ".join),
+    min_size=1,
 )
 
 
 def leaks(texts, parts, near):
     """Pairs of near-equal queries that stand in different parts, by looking at every pair."""
     part_of = {query_id: name for name, ids in parts.items() for query_id in ids}
-    terms = {query_id: set(Analysis().query_terms(text.lower())) for query_id, text in texts.items()}
+    terms = {}
+    for query_id, text in texts.items():
+        found = Analysis().query_terms(text.lower())
+        terms[query_id] = {term for term in found if Analysis().is_counted(term)} or set(found)
     return [
         (one, other)
         for one, other in combinations(texts, 2)
@@ -58,6 +63,7 @@ def test_only_the_proportions_of_the_shares_count():
         "how do i reset my password",
         "resetting passwords: how do I?",
         "how can I reset the password",
+        "resetting the password",
     ],
 )
 def test_equal_and_near_equal_queries_are_one_group(twin):

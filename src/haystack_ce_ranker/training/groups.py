@@ -87,7 +87,7 @@ def row_of(group: Group) -> dict[str, Any]:
     }
 
 
-def check_path(path: Path) -> Path:
+def check_path(path: str | Path) -> Path:
     """
     Return the path of a file of groups.
 
@@ -99,7 +99,7 @@ def check_path(path: Path) -> Path:
     return path
 
 
-def write_groups(path: Path, groups: Iterable[Group]) -> int:
+def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
     """
     Write groups to a file, over the one that is there. If this is interrupted, the old file stays.
 
@@ -124,7 +124,7 @@ def write_groups(path: Path, groups: Iterable[Group]) -> int:
     return count
 
 
-def read_groups(path: Path) -> list[Group]:
+def read_groups(path: str | Path) -> list[Group]:
     """
     Read a file of groups: of `write_groups`, or made by others in that form.
 

@@ -67,7 +67,8 @@ def near_groups(queries: Mapping[str, str], *, near: float = 0.8, analysis: Anal
     """
     Return query ids in groups: those that are equal, or near-equal to another of the group.
 
-    Queries are equal if they are after lower-casing and without punctuation.
+    Queries are equal if they are after lower-casing and without punctuation. Stop words and single letters count only
+    in queries that have no other words: "how do I reset it" is near "how to reset it".
 
     :param queries: Texts by query id.
     :param near: The Jaccard similarity of two sets of word stems from which queries are near-equal.
@@ -83,7 +84,7 @@ def near_groups(queries: Mapping[str, str], *, near: float = 0.8, analysis: Anal
     for query_id, query in queries.items():
         plain = query.casefold()
         joined.merge(query_id, equal.setdefault(_NO_LETTERS.sub(" ", plain).strip(), query_id))
-        joined.merge(query_id, alike.setdefault(frozenset(analysis.query_terms(plain)), query_id))
+        joined.merge(query_id, alike.setdefault(_stems(plain, analysis), query_id))
     sets = [terms for terms in alike if terms]
     for one, other in _near_pairs(sets, near):
         joined.merge(alike[sets[one]], alike[sets[other]])
@@ -91,6 +92,12 @@ def near_groups(queries: Mapping[str, str], *, near: float = 0.8, analysis: Anal
     for query_id in queries:
         groups[joined[query_id]].append(query_id)
     return list(groups.values())
+
+
+def _stems(query: str, analysis: Analysis) -> frozenset[str]:
+    """Return the stems of the words that count: all but stop words, letters and digits, unless there are no others."""
+    terms = analysis.query_terms(query)
+    return frozenset(filter(analysis.is_counted, terms)) or frozenset(terms)
 
 
 def _near_pairs(sets: Sequence[frozenset[str]], near: float) -> Iterator[tuple[int, int]]:

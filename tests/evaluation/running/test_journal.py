@@ -25,6 +25,15 @@ def test_entries_of_other_settings_stay(tmp_path):
     assert (found.get("a", "q"), found.get("b", "q")) == ("a", "b")
 
 
+def test_all_that_was_noted_under_a_key_is_found_in_its_order(tmp_path):
+    with Journal(tmp_path) as journal:
+        for key, name in (("a", "z"), ("b", "q"), ("a", "c")):
+            journal.note(key, name, name)
+        assert journal.values("a") == ["z", "c"]
+    assert Journal(tmp_path).values("a") == ["z", "c"]
+    assert Journal(tmp_path).values("other") == []
+
+
 def test_a_torn_line_is_skipped_and_the_next_entry_stands_on_a_line_of_its_own(tmp_path):
     whole = json.dumps({"key": "k", "name": "q1", "value": 1})
     (tmp_path / NAME).write_text(whole + "\n" + whole[:20], encoding="utf-8")

@@ -45,6 +45,10 @@ class Journal:
             self._taken.add(entry)
         return self._entries.get(entry)
 
+    def values(self, key: str) -> list[Any]:
+        """Return all that was noted under a key, in the order of the file."""
+        return [value for (own, _), value in self._entries.items() if own == key]
+
     def taken_over(self) -> list[str]:
         """Say how much is from earlier runs, and from when; nothing if nothing is."""
         times = sorted(self._times[entry] for entry in self._taken)

@@ -33,6 +33,8 @@ SLOW: tuple[str, ...] = (
     "tests/test_forking.py::test_a_child_retrieves_with_the_parents_index_and_with_its_own",
     "tests/test_network.py",
     "tests/test_readme.py",
+    "tests/test_zoo.py::test_an_exported_model_scores_as_torch_does_alone_and_among_others_or_is_refused",
+    "tests/test_zoo.py::test_in_int8_the_score_of_a_pair_is_the_same_in_every_batch",
 )
 """Folders, files and single tests that take more than about 1.5 seconds of a CPU: `make check` leaves them out."""
 
@@ -40,7 +42,10 @@ REAL = frozenset({"models_dir", "data_dir"})
 """Fixtures of real weights and collections: a test that asks for one is an integration test."""
 
 
-LONGEST = ("tests/test_integration.py", "tests/tokenizing/test_tokens.py", "tests/test_docs.py")
+LONGEST = (
+    *("tests/test_integration.py", "tests/tokenizing/test_tokens.py"),
+    *("tests/test_docs.py", "tests/test_zoo.py"),
+)
 """Files that take minutes: they go first, so that no worker is left alone with one of them at the end."""
 
 

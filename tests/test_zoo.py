@@ -1,8 +1,11 @@
 """Every kind of re-ranker in `zoo.py` scores here as in sentence-transformers, however pairs are batched and cut."""
 
+import os
 import unicodedata
 from bisect import bisect
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,11 @@ import torch
 import transformers
 from sentence_transformers import CrossEncoder
 
+from fakes import REPOSITORY
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.quantizing import quantize as quantizing
+from haystack_ce_ranker.quantizing import writers
 from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.reading.passages import AGGREGATES
 from haystack_ce_ranker.reading.policy import ReadingPolicy
@@ -28,6 +34,114 @@ SCRIPTS = " ".join(EIGHT_SCRIPTS) * 16
 POLICY = ReadingPolicy(passage_tokens=24, passage_stride=12)
 
 
+def logits(scorer: CrossEncoderScorer, documents: list[str]) -> np.ndarray:
+    scores, _ = scorer.score(QUERY, documents)
+    return np.array([document.logit for document in scores.documents])
+
+
+def converted(options: ModelOptions) -> Any:
+    pytest.importorskip("openvino", reason="needs the extra 'openvino'")
+    return loading.load("openvino", options)
+
+
+def exported(options: ModelOptions) -> Any:
+    """The model as a file that others export in float32."""
+    pytest.importorskip("onnx", reason="needs the extra 'onnx'")
+    pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
+    exact = loading.load("torch", quantizing._float32(options))
+    folder = Path(f"{options.model}-onnx")
+    folder.mkdir()
+    writers.export(exact, folder / "model.onnx")
+    quantizing._save_beside(exact, folder)
+    return quantizing._loaded("onnx", folder, options.model)
+
+
+def quantized(backend: str, *packages: str) -> Callable[[ModelOptions], Any]:
+    def load(options: ModelOptions) -> Any:
+        for package in packages:
+            pytest.importorskip(package, reason=f"needs the extra {backend!r}")
+        folder = Path(f"{options.model}-{backend}-int8")
+        quantizing.quantize(
+            options, folder, [(QUERY, SHORT[:2])], backend=backend, min_correlation=-1.0, min_overlap=0.0
+        )
+        return loading.load(backend, ModelOptions(str(folder), device="cpu", threads=1))
+
+    return load
+
+
+FLOAT = {"onnx": exported, "openvino": converted}
+INT8 = {
+    "onnx int8": quantized("onnx", "onnx", "onnxruntime"),
+    "openvino int8": quantized("openvino", "openvino", "nncf"),
+}
+FORMS: dict[str, Callable[[ModelOptions], Any]] = {**FLOAT, **INT8}
+"""How a specimen is loaded in each form beside torch."""
+
+MATRIX: dict[str, dict[str, str]] = {}
+"""What the tests of this run found: by specimen and form, how it scores, or why it is refused."""
+
+BOUNDS = (1e-4, 1e-3)
+
+
+def within(found: np.ndarray, expected: np.ndarray) -> str:
+    """Say by a power of ten how far scores are from others."""
+    difference = float(np.abs(found - expected).max())
+    bound = next((bound for bound in BOUNDS if difference <= bound), None)
+    return "differs" if bound is None else f"{bound:.0e}"
+
+
+REFUSED = {
+    ("longformer", "onnx"): "what its converter made does not run",
+    ("longformer", "openvino"): "does not run once OpenVINO has converted it",
+    ("fnet", "onnx"): "cannot be exported to ONNX",
+}
+"""The refusals: by specimen and form, what the error says."""
+
+PAGE = REPOSITORY / "docs" / "model_matrix.md"
+WRITE = "CE_RANKER_WRITE_MATRIX"
+HEAD = """\
+# Models and backends
+
+The tests make this table. `{write}=1 python -m pytest tests/test_zoo.py` writes it, and every other run
+compares it with what it found. Each row is a tiny random model of that kind. [Which models it loads](models.md) has the
+rest.
+
+- **torch:** how far scores are from those of `sentence_transformers.CrossEncoder`, at most, in float32.
+- **ONNX, OpenVINO:** how far scores are from torch's, at most, in float32: short pairs, full pairs, and windows of a
+  long document, alone and among others. The ONNX file is an export of the model, and OpenVINO converts it while it
+  loads.
+- **int8:** what `haystack-ce-ranker quantize` writes. *Same* means that a document has the same score, to the last bit,
+  alone and in every batch.
+- *Refused* has what the error says. `backend="auto"` takes torch if OpenVINO cannot convert a model.
+
+"""
+COLUMNS = {
+    "torch": "torch",
+    "onnx": "ONNX",
+    "openvino": "OpenVINO",
+    "onnx int8": "ONNX int8",
+    "openvino int8": "OpenVINO int8",
+}
+HEADS = {"classifier": "classifier", "modular": "stack", "causal": "causal", "lora": "adapter"}
+
+
+def row(name: str, found: dict[str, str]) -> str:
+    """A row of the page."""
+    one = ZOO[name]
+    prompt = "a template" if one.words.template is not None else "before the query" if one.prompt else "none"
+    if one.words.template is not None and one.prompt:
+        prompt = "in a template"
+    described = (name, HEADS[one.form], str(one.labels), one.words.kind, one.words.padding_side, prompt)
+    return f"| {' | '.join([*described, *(found[column] for column in COLUMNS)])} |"
+
+
+def page() -> str:
+    """The page that this run makes."""
+    titles = ("model", "head", "labels", "tokenizer", "padding", "prompt", *COLUMNS.values())
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles), *(row(name, MATRIX[name]) for name in ZOO)]
+    return HEAD.format(write=WRITE) + "\n".join(lines) + "\n"
+
+
 @dataclass
 class Loaded:
     """A specimen, loaded by the library and by us."""
@@ -35,7 +149,21 @@ class Loaded:
     name: str
     library: Any
     scorer: CrossEncoderScorer
-    label: int | None
+    options: ModelOptions
+    forms: dict[str, CrossEncoderScorer | str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> int | None:
+        return self.options.label
+
+    def form(self, name: str) -> CrossEncoderScorer | str:
+        """The model in a form of `FORMS`, or the error that refuses it."""
+        if name not in self.forms:
+            try:
+                self.forms[name] = CrossEncoderScorer(FORMS[name](self.options), POLICY)
+            except ValueError as error:
+                self.forms[name] = str(error)
+        return self.forms[name]
 
     def expected(self, document: str) -> float:
         """The library's raw score of one pair, which runs alone."""
@@ -46,8 +174,18 @@ class Loaded:
         return float(values[self.label] - np.log(np.exp(others).sum()))
 
     def found(self, documents: list[str]) -> np.ndarray:
-        scores, _ = self.scorer.score(QUERY, documents)
-        return np.array([document.logit for document in scores.documents])
+        return logits(self.scorer, documents)
+
+    @cached_property
+    def most(self) -> str:
+        """The longest text, to a word, that a pair holds."""
+        words = LONG.split()
+        fitting = bisect(range(1, len(words)), False, key=lambda count: self.is_cut(" ".join(words[:count])))
+        assert self.is_cut(" ".join(words[: fitting + 1]))
+        return " ".join(words[:fitting])
+
+    def is_cut(self, document: str) -> bool:
+        return self.pairs(document)[0].texts().document != document
 
     def pairs(self, document: str) -> list[Any]:
         """The pairs that show a document."""
@@ -66,12 +204,14 @@ def animal(request, tmp_path_factory) -> Loaded:
     if library.tokenizer.pad_token is None:
         library.tokenizer.pad_token = library.tokenizer.unk_token  # the library refuses even a single pair without
     label = specimen.labels - 1 if specimen.labels > 1 else None
-    backend = loading.load("torch", ModelOptions(folder, device="cpu", dtype="float32", label=label))
-    return Loaded(request.param, library, CrossEncoderScorer(backend, POLICY), label)
+    options = ModelOptions(folder, device="cpu", dtype="float32", label=label, threads=1)
+    return Loaded(request.param, library, CrossEncoderScorer(loading.load("torch", options), POLICY), options)
 
 
 def test_scores_are_the_librarys(animal):
-    assert animal.found(SHORT) == pytest.approx([animal.expected(text) for text in SHORT], abs=1e-4)
+    found, expected = animal.found(SHORT), np.array([animal.expected(text) for text in SHORT])
+    MATRIX.setdefault(animal.name, {})["torch"] = within(found, expected)
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_score_of_a_pair_does_not_depend_on_its_batch(animal):
@@ -88,18 +228,9 @@ def test_pairs_of_different_lengths_run_together_unless_padding_itself_moves_sco
 
 
 def test_a_document_that_fills_its_pair_to_the_last_token_is_read_as_the_library_reads_it(animal):
-    words = LONG.split()
-
-    def is_cut(count: int) -> bool:
-        text = " ".join(words[:count])
-        return animal.pairs(text)[0].texts().document != text
-
-    fitting = bisect(range(1, len(words)), False, key=is_cut)
-    most = " ".join(words[:fitting])
-    [pair] = animal.pairs(most)
+    [pair] = animal.pairs(animal.most)
     assert LIMIT - 16 <= len(pair.ids) <= LIMIT
-    assert is_cut(fitting + 1)
-    assert animal.found([most]) == pytest.approx([animal.expected(most)], abs=1e-4)
+    assert animal.found([animal.most]) == pytest.approx([animal.expected(animal.most)], abs=1e-4)
 
 
 def test_a_window_scores_as_its_text_alone(animal):
@@ -109,6 +240,41 @@ def test_a_window_scores_as_its_text_alone(animal):
         assert all(len(pair.ids) <= LIMIT for pair in pairs)
         logits = np.array([animal.expected(pair.texts().document) for pair in pairs])
         assert animal.found([document]) == pytest.approx([AGGREGATES["logsumexp"](logits)], abs=1e-4)
+
+
+@pytest.mark.parametrize("form", FLOAT)
+def test_an_exported_model_scores_as_torch_does_alone_and_among_others_or_is_refused(animal, form):
+    scorer = animal.form(form)
+    if isinstance(scorer, str):
+        MATRIX.setdefault(animal.name, {})[form] = "refused: " + REFUSED[animal.name, form]
+        assert REFUSED[animal.name, form] in scorer
+        assert "\n" not in scorer
+        return
+    documents = [*SHORT, animal.most, LONG]
+    expected, found = animal.found(documents), logits(scorer, documents)
+    alone = np.concatenate([logits(scorer, [text]) for text in documents])
+    MATRIX.setdefault(animal.name, {})[form] = within(np.concatenate([found, alone]), np.tile(expected, 2))
+    assert (animal.name, form) not in REFUSED
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert alone == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("form", INT8)
+def test_in_int8_the_score_of_a_pair_is_the_same_in_every_batch(animal, form):
+    runtime = form.removesuffix(" int8")
+    if (animal.name, runtime) in REFUSED:
+        MATRIX.setdefault(animal.name, {})[form] = "refused: " + REFUSED[animal.name, runtime]
+        pytest.skip("the same converter makes both forms")
+    scorer = animal.form(form)
+    assert not isinstance(scorer, str), scorer
+    documents = [*SHORT, animal.most, LONG]
+    found = logits(scorer, documents)
+    same = all(np.array_equal(found[[place]], logits(scorer, [text])) for place, text in enumerate(documents))
+    same &= np.array_equal(found[::-1], logits(scorer, documents[::-1]))
+    MATRIX.setdefault(animal.name, {})[form] = "same" if same else "moves"
+    assert same
+    assert scorer.backend.dtype == "int8"
+    assert np.corrcoef(found, animal.found(documents))[0, 1] > 0.8
 
 
 @pytest.mark.parametrize("text", EIGHT_SCRIPTS)
@@ -195,16 +361,15 @@ def test_a_prompt_can_be_given(tmp_path):
     assert [one.logit for one in scores.documents] == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name", ["bert, two labels", "bert, modular", "modernbert, modular", "bert, prompt", "qwen2", "qwen3, chat"]
-)
-def test_openvino_converts_the_whole_model(tmp_path, name):
-    pytest.importorskip("openvino", reason="needs the extra 'openvino'")
-    specimen = ZOO[name]
-    options = ModelOptions(specimen.save(tmp_path / "model"), device="cpu", label=0 if specimen.labels > 1 else None)
-    exact, converted = (CrossEncoderScorer(loading.load(one, options), POLICY) for one in ("torch", "openvino"))
-    documents = [*SHORT, LONG]
-    expected, found = (
-        [one.logit for one in scorer.score(QUERY, documents)[0].documents] for scorer in (exact, converted)
-    )
-    assert found == pytest.approx(expected, abs=1e-3)
+def test_the_manuals_matrix_is_what_this_run_found():
+    if any(MATRIX.get(name, {}).keys() != COLUMNS.keys() for name in ZOO):
+        pytest.skip("only a part of the zoo was tested")
+    if os.environ.get(WRITE):
+        PAGE.write_text(page(), encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == page(), f"write it anew: {WRITE}=1 python -m pytest tests/test_zoo.py"
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_manuals_matrix_has_a_row_for_each_model(name):
+    described = row(name, dict.fromkeys(COLUMNS, "")).rstrip(" |")
+    assert f"\n{described} | 1e-04 |" in PAGE.read_text(encoding="utf-8")

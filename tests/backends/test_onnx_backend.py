@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from fakes import DOCUMENTS, save_bert, scores_of
 from haystack_ce_ranker.backends import loading
+from haystack_ce_ranker.backends.configuration import pairs_beside
 from haystack_ce_ranker.backends.model_files import ModelNotFoundError, ModelOptions
 from haystack_ce_ranker.backends.onnx_backend import (
     CPU_ONLY,
@@ -141,8 +142,8 @@ class OnGpu:
 def test_on_a_gpu_onnx_runs_padded_batches_one_at_a_time(onnx_bert, tiny_bert):
     on_cpu = loading.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=1))
     session = OnGpu(on_cpu._session)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    models = [OnnxBackend(session, on_cpu._signature, tokenizer, None, dtype="float32", threads=None) for _ in range(2)]
+    pairs = pairs_beside(Path(tiny_bert), ModelOptions(tiny_bert))
+    models = [OnnxBackend(session, on_cpu._signature, pairs, None, dtype="float32", threads=None) for _ in range(2)]
     assert [(one.device, one.pads, one.batch_tokens) for one in models] == [("cuda:1", True, CUDA_BATCH_TOKENS)] * 2
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(lambda number: scores_of(models[number % 2]), range(6)))
@@ -157,7 +158,7 @@ def test_a_model_for_one_pair_is_refused_on_a_gpu(onnx_bert, tiny_bert):
         OnnxBackend(
             OnGpu(on_cpu._session),
             Signature(*shape, None, "m"),
-            AutoTokenizer.from_pretrained(tiny_bert),
+            pairs_beside(Path(tiny_bert), ModelOptions(tiny_bert)),
             None,
             dtype="float32",
             threads=1,

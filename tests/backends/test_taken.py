@@ -66,6 +66,13 @@ def test_several_names_are_refused_at_once_and_what_is_taken_is_listed(load, nam
         load(name, model_kwargs={"file": 1, "provider": 2})
 
 
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+@pytest.mark.parametrize("key", ["attn_implementation", "device_map"])
+def test_what_only_torch_takes_is_refused_for_exported_weights(load, name, key):
+    with pytest.raises(ValueError, match=rf"model_kwargs\['{key}'\] would have no effect: backend='{name}'"):
+        load(name, model_kwargs={key: "eager"})
+
+
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_options_of_the_tokenizer_have_their_effect(load, name):
     assert load(name, tokenizer_kwargs={"model_max_length": 48}).tokenizer.max_length == 48

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from scipy import stats
 from fakes import bert_tokenizer, scores_of
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.backends.protocol import Batch
 from haystack_ce_ranker.quantizing import quantize as quantization
 from haystack_ce_ranker.quantizing import writers
 from haystack_ce_ranker.quantizing.quantize import Agreement, RanksDifferentlyError, agreement, quantize
@@ -153,10 +154,48 @@ def test_a_saved_prompt_is_kept_beside_the_weights(tiny_bert, tmp_path, backend)
     assert logits(other) != pytest.approx(logits(small))
 
 
-def test_a_model_that_reads_a_chat_template_is_not_written(tmp_path):
-    folder = ZOO["qwen3, chat"].save(tmp_path / "chat")
-    with pytest.raises(ValueError, match="reads its pairs in a chat template"):
-        quantize(ModelOptions(folder), tmp_path / "out", REQUESTS)
+@pytest.mark.parametrize("backend", FILES)
+def test_a_chat_template_is_kept_beside_the_weights_with_its_prompt(tmp_path, backend):
+    folder = ZOO["qwen3, chat, prompt"].save(tmp_path / "chat")
+    options = ModelOptions(str(tmp_path / "out"), device="cpu")
+    quantize(ModelOptions(folder), tmp_path / "out", REQUESTS, backend=backend, **ANYTHING)
+    small, exact = loading.load(backend, options), loading.load("torch", ModelOptions(folder, device="cpu"))
+    assert (small.prompt, small.query_prompt) == (exact.prompt, exact.query_prompt) == ("Find the hut.", "")
+    query, document = "where is the hut?", " 山上有一个小屋。 in the snow"
+    packed = []
+    for tokenizer in (small.tokenizer, exact.tokenizer):
+        [asked], [read] = tokenizer.encode_queries([query]), tokenizer.encode_documents([document])
+        packed.append(tokenizer.format.pack(asked.ids, read.ids).ids.tolist())
+    assert packed[0] == packed[1]
+    assert np.corrcoef(logits(exact), logits(small))[0, 1] > 0.9
+    assert loading.load(backend, replace(options, prompt="Find the hut.")).prompt == "Find the hut."
+    with pytest.raises(ValueError, match=r"prompt must be the one that .*pair_format\.json was written with, 'Find"):
+        loading.load(backend, replace(options, prompt="another"))
+    (tmp_path / "out" / "pair_format.json").write_text('{"prefix": 1}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"pair_format\.json is no pair format .*quantize"):
+        loading.load(backend, options)
+
+
+def test_a_model_whose_export_does_not_run_is_refused_and_not_left_behind(tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.setitem(writers.WRITERS, "onnx", lambda exact, folder: (folder / "model.onnx").write_bytes(b"no model"))
+    with pytest.raises(ValueError, match="cannot be written for onnx: what its converter made does not run"):
+        quantize(ModelOptions(tiny_bert), tmp_path / "out", REQUESTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_exported_model_takes_as_padding_is_saved_with_it(tmp_path):
+    for name in ("qwen2, other padding token", "qwen2, no padding token in its configuration"):
+        exact = loading.load("torch", quantization._float32(ModelOptions(ZOO[name].save(tmp_path / name))))
+        folder = tmp_path / f"{name}-onnx"
+        folder.mkdir()
+        writers.export(exact, folder / "model.onnx")
+        quantization._save_beside(exact, folder)
+        backend = loading.load("onnx", ModelOptions(str(folder), device="cpu"))
+        tokenizer = backend.tokenizer
+        assert (tokenizer.pad_id, tokenizer.pads_left) == (exact.tokenizer.pad_id, exact.tokenizer.pads_left)
+        pairs = [tokenizer.format.pack(*(one.ids for one in tokenizer.encode(["a hut", text]))) for text in TEXTS[:3]]
+        together = backend._run(Batch(pairs, tokenizer.pad_id, tokenizer.pads_left))  # as on a GPU
+        assert together == pytest.approx(backend.logits(Batch(pairs, tokenizer.pad_id)), abs=1e-4)
 
 
 @pytest.mark.parametrize("backend", FILES)

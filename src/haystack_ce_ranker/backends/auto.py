@@ -3,9 +3,9 @@ Chooses a runtime by the device, by what is installed, and by what the model's f
 
 The first rule that applies counts:
 
-0. `model_kwargs` holds what one runtime alone takes: `openvino` for `export`, `ov_config`, or a `file_name` that ends
-   in .xml. For one that ends in .onnx: `openvino` if it is installed, the device is a CPU and the file holds no int8,
-   else `onnx`.
+0. `model_kwargs` holds what one runtime alone takes: `torch` for `device_map`; `openvino` for `export`, `ov_config`, or
+   a `file_name` that ends in .xml. For one that ends in .onnx: `openvino` if it is installed, the device is a CPU and
+   the file holds no int8, else `onnx`.
 1. On a GPU, or another device than a CPU: `torch` if there is a torch checkpoint, or if the model is on the hub. If
    there is none: `onnx`, then `openvino`, if the folder has a file for it and it is installed.
 2. The folder has an int8 ONNX file, no `dtype` is asked for, and onnxruntime is installed: `onnx`.
@@ -86,6 +86,8 @@ def choose(options: ModelOptions) -> Choice:
     has_openvino, has_onnxruntime = "openvino" in installed, "onnx" in installed
     file = onnx_backend.find_local(options, folder)
     named = options.model_kwargs.get("file_name")
+    if options.model_kwargs.get("device_map") is not None:
+        return Choice("torch", dtype, "model_kwargs hold a device_map, which only torch takes")
     if {"export", "ov_config"} & set(options.model_kwargs) or str(named).endswith(".xml"):
         return Choice("openvino", dtype, "model_kwargs hold what only OpenVINO takes")
     if named is not None:

@@ -1,7 +1,8 @@
-"""What lies beside a model's weights: its tokenizer, its configuration, and the limits that the configuration names."""
+"""What lies beside a model's weights: its tokenizer, its pairs, its configuration, and the limits that this names."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from haystack_ce_ranker.backends.model_files import HUB_KWARGS, ModelOptions
 from haystack_ce_ranker.backends.taken import INSTEAD, refuse, refuse_others
+from haystack_ce_ranker.tokenizing import saved_formats
+from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 from haystack_ce_ranker.tokenizing.tokens import Ids
 
 BESIDE = ("*.json", "*.txt", "*.model")
@@ -26,14 +29,50 @@ _TOKENIZER = (
 _EXPORTED_CONFIG = ("max_position_embeddings", "pad_token_id", "architectures")
 
 
+@dataclass(frozen=True)
+class PairsBeside:
+    """
+    How exported weights read pairs.
+
+    :ivar prompt: The instruction that they read with every pair; empty if there is none.
+    :ivar query_prompt: The same if it is to be put before the query; empty if the pair format holds it.
+    """
+
+    tokenizer: PairTokenizer
+    prompt: str
+    query_prompt: str
+
+
 def load_tokenizer(folder: str, options: ModelOptions) -> Any:
     """
-    Load the tokenizer beside exported weights, with transformers.
+    Load a tokenizer with transformers.
 
     :raises ValueError: If one of `tokenizer_kwargs` has no effect.
     """
     require_useful_tokenizer_kwargs(folder, options)
     return _tokenizer(folder, options, options.tokenizer_kwargs)
+
+
+def pairs_beside(folder: Path, options: ModelOptions) -> PairsBeside:
+    """
+    Load the tokenizer beside exported weights, and the prompt and the chat template that were saved with them.
+
+    :raises ValueError: If one of `tokenizer_kwargs` has no effect, the pairs cannot be packed, or another prompt is
+        asked for than the one in the saved template.
+    """
+    pair_format = saved_formats.read(folder)
+    tokenizer = PairTokenizer(load_tokenizer(str(folder), options), pair_format=pair_format)
+    saved = _saved_prompt(folder)
+    if pair_format is None:
+        prompt = options.prompt if options.prompt is not None else saved
+        return PairsBeside(tokenizer, prompt, prompt)
+    if options.prompt not in (None, saved):
+        raise ValueError(
+            f"prompt must be the one that {folder / saved_formats.FILE} was written with, {saved!r}, or None, but got "
+            f"{options.prompt!r}: write the model again with that prompt, or use backend='torch' or 'openvino' with "
+            "its checkpoint."
+        )
+    return PairsBeside(tokenizer, saved, "")
 
 
 def require_useful_tokenizer_kwargs(place: str, options: ModelOptions) -> None:
@@ -119,14 +158,8 @@ def stores_quantised(place: str, options: ModelOptions) -> bool:
     return described.get("quantization_config") is not None
 
 
-def prompt_beside(folder: Path, options: ModelOptions) -> str:
-    """
-    Return the prompt of exported weights: the one that was asked for, or the one that was saved beside them.
-
-    sentence-transformers keeps it in a file of its own. It is put before each query.
-    """
-    if options.prompt is not None:
-        return options.prompt
+def _saved_prompt(folder: Path) -> str:
+    """Return the prompt that was saved beside exported weights; sentence-transformers keeps it in a file of its own."""
     file = folder / "config_sentence_transformers.json"
     saved = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     name = saved.get("default_prompt_name")

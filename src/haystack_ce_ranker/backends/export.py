@@ -50,6 +50,11 @@ def traceable(exact: Any) -> tuple[Any, tuple[Any, ...]]:
     return Logits().eval(), tuple(torch.ones(2, 8, dtype=torch.long) for _ in names)
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error that says something: converters and runtimes write whole pages."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hide the converter's warnings about constants taken from the example; comparing scores shows if one matters."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
-from haystack_ce_ranker.backends.configuration import BESIDE, load_config, load_tokenizer, position_limit, prompt_beside
+from haystack_ce_ranker.backends.configuration import BESIDE, PairsBeside, load_config, pairs_beside, position_limit
 from haystack_ce_ranker.backends.devices import pass_lock, require_process_of
 from haystack_ce_ranker.backends.exported import (
     BATCH_TOKENS_PER_THREAD,
@@ -28,7 +28,6 @@ from haystack_ce_ranker.backends.model_files import HUB_KWARGS, ModelOptions, fi
 from haystack_ce_ranker.backends.protocol import Batch
 from haystack_ce_ranker.backends.signature import Port, Signature
 from haystack_ce_ranker.backends.taken import refuse_others
-from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 
 TAKEN = ("file_name", *HUB_KWARGS)
 """What this runtime uses of `model_kwargs`, beside the dtype."""
@@ -56,19 +55,18 @@ class OnnxBackend:
         self,
         session: Any,
         signature: Signature,
-        tokenizer: Any,
+        pairs: PairsBeside,
         config: Any,
         *,
         dtype: str,
         threads: int | None,
-        prompt: str = "",
     ) -> None:
         self._session = session
         self._signature = signature
         self._process = os.getpid()
         self.dtype = dtype
-        self.prompt = self.query_prompt = prompt
-        self.tokenizer = PairTokenizer(tokenizer)
+        self.prompt, self.query_prompt = pairs.prompt, pairs.query_prompt
+        self.tokenizer = pairs.tokenizer
         self.max_length = position_limit(config)
         self.pads = session.get_providers()[0] == CUDA
         if self.pads and signature.one_pair:
@@ -128,16 +126,8 @@ def load(options: ModelOptions) -> OnnxBackend:
     signature = Signature(
         _ports(session.get_inputs()), _ports(session.get_outputs()), config, options.model, options.label
     )
-    tokenizer = load_tokenizer(str(folder), options)
-    backend = OnnxBackend(
-        session,
-        signature,
-        tokenizer,
-        config,
-        dtype=dtype,
-        threads=options.threads,
-        prompt=prompt_beside(folder, options),
-    )
+    pairs = pairs_beside(folder, options)
+    backend = OnnxBackend(session, signature, pairs, config, dtype=dtype, threads=options.threads)
     run_first_pair(backend)
     return backend
 

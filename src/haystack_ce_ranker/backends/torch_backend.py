@@ -251,11 +251,7 @@ def load(options: ModelOptions) -> TorchBackend:
     packed = None if attention is None else attention == "packed"
     if packed:
         del model_kwargs["attn_implementation"]
-    if (options.device or "").startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"device must be one that torch can use here, but got {options.device!r}, and torch {torch.__version__} "
-            "sees no GPU; set it to 'cpu', or install a torch that is built for CUDA."
-        )
+    _require_devices(options)
     place = locate(options.model)
     if Path(place).is_dir():
         _require_safetensors(Path(place), options.model)
@@ -274,6 +270,21 @@ def load(options: ModelOptions) -> TorchBackend:
     unknown = [key for key in options.config_kwargs if not hasattr(config, key)]
     refuse("config_kwargs", unknown, f"{type(config).__name__} takes {', '.join(sorted(config.to_dict()))}")
     return TorchBackend(cross_encoder, options, packed=packed)
+
+
+def _require_devices(options: ModelOptions) -> None:
+    mapped = options.model_kwargs.get("device_map")
+    if mapped is not None and options.device not in (None, mapped):
+        raise ValueError(
+            f"device={options.device!r} and model_kwargs['device_map']={mapped!r} both say where the model runs; give "
+            "one of them."
+        )
+    for parameter, device in (("device", options.device), ("model_kwargs['device_map']", mapped)):
+        if isinstance(device, str) and device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(
+                f"{parameter} must be one that torch can use here, but got {device!r}, and torch {torch.__version__} "
+                "sees no GPU; set it to 'cpu', or install a torch that is built for CUDA."
+            )
 
 
 _NOT_TORCH = ({*INSTEAD} - {*HUB_KWARGS}) | {"file_name", "export", "ov_config"}

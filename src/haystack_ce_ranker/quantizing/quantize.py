@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from haystack_ce_ranker.backends import loading
+from haystack_ce_ranker.backends.export import first_line
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.backends.protocol import Backend
 from haystack_ce_ranker.checks import choice, number
@@ -25,6 +26,7 @@ from haystack_ce_ranker.quantizing.writers import WRITERS
 from haystack_ce_ranker.reading.blank import is_blank
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
+from haystack_ce_ranker.tokenizing import saved_formats
 from haystack_ce_ranker.tokenizing.pairs import NO_FRAME
 
 MIN_CORRELATION = 0.95
@@ -101,11 +103,6 @@ def quantize(
     if all(is_blank(text) for query, documents in requests if not is_blank(query) for text in documents):
         raise ValueError("requests must have a query with documents to verify the model on, but no query has any.")
     exact: Any = loading.load("torch", _float32(options))
-    if exact.tokenizer.format.query != NO_FRAME:
-        raise ValueError(
-            f"model {options.model!r} reads its pairs in a chat template, which a folder of exported weights does not "
-            "keep; use it with backend='torch' or 'openvino'."
-        )
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as place:
         made = Path(place) / "made"
@@ -113,7 +110,7 @@ def quantize(
         WRITERS[backend](exact, made)
         megabytes = sum(file.stat().st_size for file in made.iterdir()) / 1e6
         _save_beside(exact, made)
-        found = agreement(exact, loading.load(backend, ModelOptions(str(made), device="cpu")), requests, progress)
+        found = agreement(exact, _loaded(backend, made, options.model), requests, progress)
         if report is not None:
             report(found)
         if not (found.correlation >= min_correlation and found.overlap >= min_overlap):  # NaN is no agreement
@@ -129,9 +126,27 @@ def quantize(
     return Quantized(found, megabytes)
 
 
+def _loaded(backend: str, folder: Path, model: str) -> Backend:
+    """
+    Load what was written.
+
+    :raises ValueError: If it does not run: the converter took something from its example pair as constant.
+    """
+    try:
+        return loading.load(backend, ModelOptions(str(folder), device="cpu"))
+    except Exception as error:  # each runtime has its own kinds
+        raise ValueError(
+            f"model {model!r} cannot be written for {backend}: what its converter made does not run "
+            f"({first_line(error)}). Use backend='torch'."
+        ) from error
+
+
 def _save_beside(exact: Any, folder: Path) -> None:
-    """Save what the weights need beside them: the tokenizer, the prompt, and the configuration, with the one label."""
-    exact.cross_encoder.tokenizer.save_pretrained(folder)
+    """Save what the weights need beside them: tokenizer, pair format, prompt, and configuration, with the one label."""
+    tokenizer = copy.deepcopy(exact.cross_encoder.tokenizer)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(exact.tokenizer.pad_id)  # what the model knows as padding
+    tokenizer.padding_side = "left" if exact.tokenizer.pads_left else "right"
+    tokenizer.save_pretrained(folder)
     config = copy.deepcopy(exact.cross_encoder.model.config)
     if config.num_labels != 1 or len(exact.cross_encoder) > 1:
         config.num_labels, config.architectures = 1, None  # the file gives one logit, whatever the model was made of
@@ -139,6 +154,8 @@ def _save_beside(exact: Any, folder: Path) -> None:
     if exact.prompt:
         saved = {"prompts": {"default": exact.prompt}, "default_prompt_name": "default"}
         (folder / "config_sentence_transformers.json").write_text(json.dumps(saved), encoding="utf-8")
+    if exact.tokenizer.format.query != NO_FRAME:
+        saved_formats.save(exact.tokenizer.format, folder)
 
 
 def agreement(
@@ -204,4 +221,5 @@ def _overlap(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
 def _float32(options: ModelOptions) -> ModelOptions:
     # eager: scaled_dot_product_attention is exported with arithmetic on shapes, which prevents fusions
     model_kwargs = {**options.model_kwargs, "attn_implementation": "eager"}
+    model_kwargs.pop("device_map", None)
     return replace(options, dtype="float32", device="cpu", model_kwargs=model_kwargs)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from haystack_ce_ranker.backends import onnx_backend
-from haystack_ce_ranker.backends.export import input_names, quiet, traceable
+from haystack_ce_ranker.backends.export import first_line, input_names, quiet, traceable
 
 LARGEST_ONNX = 2_000_000_000  # bytes of one ONNX file, a limit of protobuf
 
@@ -91,7 +91,7 @@ def export(exact: Any, file: Path) -> None:
     Write a loaded torch model as float32 ONNX with batch and length left open.
 
     :param exact: A loaded `TorchBackend` in float32 on CPU.
-    :raises ValueError: If the model is too large for one ONNX file.
+    :raises ValueError: If the model is too large for one ONNX file, or cannot be exported.
     """
     import torch
 
@@ -100,14 +100,18 @@ def export(exact: Any, file: Path) -> None:
         raise ValueError(f"model has {size / 1e9:.1f} GB of weights, but one ONNX file holds 2 GB at most.")
     module, example = traceable(exact)
     names = input_names(exact)
-    with quiet():
-        torch.onnx.export(
-            module,
-            example,
-            str(file),
-            input_names=names,
-            output_names=["logits"],
-            dynamic_axes={**{name: {0: "batch", 1: "length"} for name in names}, "logits": {0: "batch"}},
-            opset_version=17,
-            dynamo=False,
-        )
+    axes = {**{name: {0: "batch", 1: "length"} for name in names}, "logits": {0: "batch"}}
+    try:
+        with quiet():
+            torch.onnx.export(
+                module,
+                example,
+                str(file),
+                input_names=names,
+                output_names=["logits"],
+                dynamic_axes=axes,
+                opset_version=17,
+                dynamo=False,
+            )
+    except Exception as error:  # the exporter raises many kinds
+        raise ValueError(f"model cannot be exported to ONNX ({first_line(error)}); use backend='torch'.") from error

@@ -11,7 +11,7 @@ import numpy as np
 
 from haystack_ce_ranker.tokenizing import pair_formats
 from haystack_ce_ranker.tokenizing.pair_formats import Encoded, OwnEncoding
-from haystack_ce_ranker.tokenizing.pairs import NO_FRAME, Frame
+from haystack_ce_ranker.tokenizing.pairs import NO_FRAME, Frame, PairFormat
 from haystack_ce_ranker.tokenizing.text_encoder import TextEncoder
 from haystack_ce_ranker.tokenizing.tokens import Tokens
 
@@ -30,6 +30,7 @@ class PairTokenizer:
     :param pad_id: The token that fills a batch, which the attention mask hides; None for the tokenizer's own, or token
         0 if it has none.
     :param pads_left: Whether a batch is filled on the left; None for the tokenizer's own side.
+    :param pair_format: The format of the pairs, where it is known; None to learn it.
     :ivar unknown_id: The token for what the vocabulary does not know; None if there is none.
     :ivar slices: Whether the tokens of a slice of a text are a slice of the text's tokens, up to words cut in two.
     :raises ValueError: If the tokenizer has no fast form, or a pair format that cannot be packed.
@@ -42,6 +43,7 @@ class PairTokenizer:
         *,
         pad_id: int | None = None,
         pads_left: bool | None = None,
+        pair_format: PairFormat | None = None,
     ) -> None:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
@@ -60,7 +62,11 @@ class PairTokenizer:
         self.uses_token_types = "token_type_ids" in tokenizer.model_input_names
         limit = int(tokenizer.model_max_length)
         self.max_length: int | None = limit if 0 < limit < _UNLIMITED else None
-        self.format = pair_formats.learn(self._tokenizer, own if own is not None else _by(tokenizer), self._framed)
+        self.format = (
+            pair_format
+            if pair_format is not None
+            else pair_formats.learn(self._tokenizer, own if own is not None else _by(tokenizer), self._framed)
+        )
         self.slices = self._encoder.by_words and self.format.document == NO_FRAME
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:

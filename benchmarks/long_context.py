@@ -4,6 +4,7 @@ What a re-ranker with a long context costs: tokens, seconds and memory by `max_l
     python benchmarks/long_context.py           # all: half an hour on two cores
     python benchmarks/long_context.py tokens    # what is read of 50 articles by default, beside MiniLM-L6
     python benchmarks/long_context.py cost      # the table of docs/reading.md: tokens, CPU seconds and memory
+    python benchmarks/long_context.py pair      # one long pair in each runtime
     python benchmarks/long_context.py speed     # pairs a second of each runtime, beside MiniLM-L6 and L12
     python benchmarks/long_context.py quality   # one long window or several passages, with the real MiniLM-L12
 
@@ -26,6 +27,7 @@ from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL, ModelOptions
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from long_context_cost import DEFAULT, READINGS, WINDOW, Job
 from long_context_models import L6, LONG, POSITIONS, checkpoints, forms
+from long_context_speed import FORMS
 from speed_tasks import covidqa_tasks
 from token_scoring import backend_of, collections, logits, quality, score
 
@@ -72,6 +74,20 @@ def cost(arguments: argparse.Namespace, report: Report) -> None:
                 report.row(name, f"{cell.length:,}", reading, *figures, cell.peak, cell.added)
 
 
+def pair(arguments: argparse.Namespace, report: Report) -> None:
+    """A single long pair in each runtime: which of them keeps the whole table of attention in memory."""
+    collection_folder(arguments, "dl19")
+    made = forms(arguments, LONG)[LONG]
+    report.table(
+        f"One pair of {LONG}, on one thread",
+        "runtime",
+        *(f"{length:,} tokens, {unit}" for length in arguments.lengths for unit in ("CPU seconds", "added GB")),
+    )
+    for form, (backend, dtype, folder) in FORMS.items():
+        found = long_context_cost.pair_measured(backend, dtype, folder(made), arguments.lengths)
+        report.row(form, *(figure for cell in found for figure in cell))
+
+
 def speed(arguments: argparse.Namespace, report: Report) -> None:
     """Short pairs, where a long-context model is mostly used."""
     found = long_context_speed.rates(
@@ -98,7 +114,7 @@ def quality_of_windows(arguments: argparse.Namespace, report: Report) -> None:
         report.at_least(f"{name}: the default ranks no worse than any window", default - max(windows), 0.0, "{:+.4f}")
 
 
-PARTS = {"tokens": tokens, "cost": cost, "speed": speed, "quality": quality_of_windows}
+PARTS = {"tokens": tokens, "cost": cost, "pair": pair, "speed": speed, "quality": quality_of_windows}
 QUICK = {
     "token_queries": 1,
     "articles": 4,

@@ -20,6 +20,7 @@ from haystack_ce_ranker.backends.protocol import Backend, Batch
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.scoring.scores import ScoringCost
+from haystack_ce_ranker.tokenizing.pairs import PackedPair
 from speed_tasks import Task, covidqa_tasks
 
 DEFAULT, WINDOW, WHOLE = "default", "one long window", "every window"
@@ -131,5 +132,31 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
+def pair_measured(backend: str, dtype: str | None, model: str, lengths: Sequence[int]) -> list[list[float]]:
+    """Return the CPU seconds of a single pair on one thread, and the GB that came with it, by its tokens."""
+    job = {"backend": backend, "dtype": dtype, "model": model, "lengths": lengths}
+    found = in_a_process(Path(__file__), worker="pair", **job)
+    if "failed" in found:
+        raise RuntimeError(f"{backend} {dtype}: {found['failed']}")
+    measured: list[list[float]] = found["cells"]
+    return measured
+
+
+def pair(backend: str, dtype: str | None, model: str, lengths: list[int]) -> dict[str, Any]:
+    """Measure pairs of random tokens, each alone."""
+    use_threads(1)
+    loaded = load(backend, ModelOptions(model, device="cpu", dtype=dtype, threads=1))
+    rng = np.random.default_rng(0)
+    cells = []
+    for length in lengths:
+        forget_peak()
+        ids = rng.integers(1000, 20_000, length).astype(np.int32)
+        batch = Batch([PackedPair(ids, np.zeros(length, dtype=np.int32))], loaded.tokenizer.pad_id)
+        before, start = resident_gb(), time.process_time()
+        loaded.logits(batch)
+        cells.append([time.process_time() - start, peak_gb() - before])
+    return {"cells": cells}
+
+
 if __name__ == "__main__":
-    serve({"run": run})
+    serve({"run": run, "pair": pair})

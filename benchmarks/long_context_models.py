@@ -149,10 +149,10 @@ def checkpoints(arguments: argparse.Namespace) -> dict[str, Path]:
     return {LONG: place / "long" / "model", L6: place / "l6", L12: real}
 
 
-def forms(arguments: argparse.Namespace) -> dict[str, Made]:
-    """Return all models with their exported files, which are kept as the checkpoints are."""
-    place = _place(arguments)
-    return {name: _forms(checkpoint, place / f"{name} forms") for name, checkpoint in checkpoints(arguments).items()}
+def forms(arguments: argparse.Namespace, *names: str) -> dict[str, Made]:
+    """Return models with their exported files, which are kept as the checkpoints are; all models if none is named."""
+    place, folders = _place(arguments), checkpoints(arguments)
+    return {name: _forms(folders[name], place / f"{name} forms") for name in names or folders}
 
 
 def _place(arguments: argparse.Namespace) -> Path:

@@ -4,6 +4,7 @@ The re-rankers that `speed.py` measures: ours on each backend, and four others, 
     python benchmarks/speed.py
 """
 
+import copy
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -245,4 +246,6 @@ def write_float32_onnx(options: ModelOptions, folder: Path) -> None:
     folder.mkdir()
     export(exact, folder / "model.onnx")
     exact.cross_encoder.tokenizer.save_pretrained(folder)
-    exact.cross_encoder.model.config.save_pretrained(folder)
+    config = copy.deepcopy(exact.cross_encoder.model.config)
+    config.num_labels, config.architectures = 1, None  # the file gives one logit, whatever the model was made of
+    config.save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from haystack_ce_ranker.bm25.analysis import Analysis
 from haystack_ce_ranker.data.collections import Collection, Text
 from haystack_ce_ranker.training import mining
 from haystack_ce_ranker.training.candidates import Found
@@ -10,7 +11,7 @@ from haystack_ce_ranker.training.mining import Mining, mine
 from haystack_ce_ranker.training.passages import Shown
 
 KEPT = Mining(negatives=3, sampling="top", false_negatives="keep")
-DROPPED = Mining(negatives=3, sampling="top")
+DROPPED = Mining(negatives=3, sampling="top", reference="lowest")
 
 
 def collection(documents, judgments, queries=None):
@@ -119,7 +120,7 @@ def test_a_false_negative_can_be_relabelled_like_the_positive_next_to_it():
     known = collection(numbered(9), {"q1": {"d0": 4, "d1": 1}})
     found = {"q1": listed("d2", "d3", "d4", "d5", "d6", "d7")}
     logits = dict(zip(numbered(9).values(), [5.0, 3.0, 4.5, 1.0, 3.5, 2.5, 0.0, -1.0, 9.0], strict=True))
-    settings = Mining(negatives=3, sampling="top", false_negatives="relabel")
+    settings = Mining(negatives=3, sampling="top", reference="lowest", false_negatives="relabel")
     mined = mine(known, found, settings, judge_of(logits))
     assert shape(mined.groups[0]) == [
         ("d0", 1.0, "judged"),
@@ -175,6 +176,13 @@ def test_what_is_relevant_for_an_equal_or_near_equal_query_is_no_negative():
         ["d1", "d2", "d3"],
     ]
     assert mined.left_out == {mining.OF_NEAR_QUERY: 3, mining.NO_CONTRAST: 2}
+
+
+def test_near_equal_queries_go_by_the_language():
+    known = collection(numbered(4), {"q1": {"d0": 1}, "q2": {"d1": 1}}, {"q1": "die Hütte", "q2": "Hütten"})
+    found = {"q1": listed("d1", "d2"), "q2": listed("d0", "d2")}
+    assert mine(known, found, KEPT).left_out == {}
+    assert mine(known, found, KEPT, analysis=Analysis("german")).left_out == {mining.OF_NEAR_QUERY: 2}
 
 
 def test_relevant_documents_that_cannot_be_learned_from_are_counted():

@@ -21,7 +21,7 @@ Margin = Annotated[
     float, typer.Option(help="Such a document has at least the logit of the reference, less this; may be negative.")
 ]
 Reference = Annotated[
-    str, typer.Option(help="The relevant document to measure from: the one with the lowest or highest logit, or mean.")
+    str, typer.Option(help="The logit of the query's relevant documents to measure from: lowest, mean or highest.")
 ]
 
 
@@ -33,6 +33,7 @@ def mine(
     backend: Annotated[str, typer.Option(help="What runs the teacher.")] = "torch",
     first_stage: FirstStage = None,
     bi_encoder: Annotated[str | None, typer.Option(help="A bi-encoder that finds candidates.")] = None,
+    language: Annotated[str, typer.Option(help="Whose word stems BM25 goes by; none for no stems.")] = "english",
     negatives: Annotated[int, typer.Option(help="The most negatives for each query.")] = 8,
     positives: Positives = None,
     first_rank: Annotated[int, typer.Option(help="The first rank that negatives come from.")] = 1,
@@ -40,7 +41,7 @@ def mine(
     sampling: Annotated[str, typer.Option(help="Which of those ranks: random, or top for the first.")] = "random",
     false_negatives: FalseNegatives = "drop",
     margin: Margin = 0.0,
-    reference: Reference = "lowest",
+    reference: Reference = "mean",
     split: Split = None,
     queries: Annotated[int | None, typer.Option(min=1, help="At most this many queries, drawn at random.")] = None,
     seed: Annotated[int, typer.Option(help="Draws queries and negatives.")] = 0,
@@ -76,6 +77,7 @@ def mine(
             backend=backend,
             kind=first_stage,
             bi_encoder=bi_encoder,
+            language=None if language == "none" else language,
             settings=settings,
             split=split,
             queries=queries,

@@ -60,7 +60,7 @@ def counted(monkeypatch, *, stop_after=None):
 
 
 def test_the_file_holds_positives_negatives_and_logits_of_what_the_model_reads(mined, tiny_bert, tmp_path):
-    _, told = mined()
+    _, told = mined(settings=Mining(negatives=4, reference="lowest"))
     groups = read_groups(tmp_path / "mined.jsonl")
     assert [group.query_id for group in groups] == [f"q{number}" for number in range(8)]
     reader = teachers.Teacher.load(ModelOptions(tiny_bert)).reader
@@ -166,6 +166,16 @@ def test_few_negatives_are_said(mined):
     assert "note: 8 of 8 queries have fewer than 1000 negatives" in told
 
 
+def test_the_language_decides_on_the_words_of_bm25(write_collection, tmp_path):
+    documents = {"d1": "die Hütten", "d2": "alle Hütten", "d3": "der Schnee"}
+    folder = write_collection(documents, {"q1": "Hütte"}, {"q1": {"d1": 1}}, name="german")
+    for language, code in (("german", 0), ("none", 2)):
+        arguments = ["mine", str(folder), str(tmp_path / f"{language}.jsonl"), "--language", language]
+        assert CliRunner().invoke(app, arguments).exit_code == code
+    [group] = read_groups(tmp_path / "german.jsonl")
+    assert [one.document_id for one in group.candidates] == ["d1", "d2"]
+
+
 def test_nothing_to_learn_from_is_an_error_that_says_why(write_collection, tmp_path):
     folder = write_collection({"d1": "the hut"}, {"q1": "a hut"}, {"q1": {"d1": 1}}, name="single")
     with pytest.raises(ValueError, match="nothing to learn from in .*single': 1 queries whose documents all have one"):
@@ -199,6 +209,7 @@ def test_the_command_takes_all_options(collection, tiny_bert, tmp_path):
     ("extra", "told"),
     [
         (["--margin", "nan"], "margin must be a finite number"),
+        (["--language", "klingon"], "language must be None or one of"),
         (["--first-stage", "dense"], "the first stage 'dense' needs a bi-encoder"),
         (["--teacher", "./nowhere"], "model './nowhere' was not found"),
         (["--bi-encoder", "./nowhere"], "model './nowhere' was not found"),

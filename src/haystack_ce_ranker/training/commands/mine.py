@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.bm25.analysis import Analysis
 from haystack_ce_ranker.data.collections import Collection, load_collection
 from haystack_ce_ranker.data.left_out import lines
 from haystack_ce_ranker.evaluation.running.journal import Journal
@@ -34,6 +35,7 @@ class MiningRun:
     :ivar backend: What runs the teacher.
     :ivar kind: A first stage of `candidates.KINDS`; None for BM25, with a bi-encoder for both.
     :ivar bi_encoder: Its folder or hub id.
+    :ivar language: Whose word stems BM25 and the comparison of queries go by; None for a language without a stemmer.
     :ivar settings: How negatives are chosen.
     :ivar split: The judgments to use, as in `load_collection`.
     :ivar queries: At most this many, drawn at random.
@@ -46,10 +48,16 @@ class MiningRun:
     backend: str = "torch"
     kind: str | None = None
     bi_encoder: str | None = None
+    language: str | None = "english"
     settings: Mining = field(default_factory=Mining)
     split: str | None = None
     queries: int | None = None
     overwrite: bool = False
+
+    @property
+    def analysis(self) -> Analysis:
+        """How a text becomes terms."""
+        return Analysis(self.language)
 
     @property
     def journal(self) -> Path:
@@ -66,6 +74,7 @@ def run_mining(run: MiningRun, console: Console) -> Mined | None:
     :raises OSError: If a model is not there, or the file cannot be written.
     """
     check_path(run.output)
+    _ = run.analysis  # an unknown language is an error before anything is read
     if run.output.exists() and not run.overwrite:
         raise ValueError(f"output {str(run.output)!r} is there already: name another file, or use --overwrite.")
     collection = load_collection(run.collection, split=run.split).sample(run.queries, seed=run.settings.seed)
@@ -95,7 +104,8 @@ def run_mining(run: MiningRun, console: Console) -> Mined | None:
 
 def margins_table(above: Sequence[float], settings: Mining) -> Table:
     """Return how many unjudged documents would be false negatives at several margins."""
-    table = Table(title=f"{len(above)} unjudged documents beside the {settings.reference} relevant one of their query")
+    of = f"the {settings.reference} logit of the query's relevant ones"
+    table = Table(title=f"{len(above)} unjudged documents, and margins from {of}")
     table.add_column("margin", justify="right")
     table.add_column("false negatives", justify="right")
     table.add_column("share", justify="right")
@@ -123,6 +133,7 @@ def _candidates(run: MiningRun, collection: Collection, console: Console) -> dic
             kind,
             run.settings.last_rank,
             bi_encoder,
+            analysis=run.analysis,
             progress=lambda done, total: bars.update(bar, completed=done, total=total),
         )
 
@@ -144,7 +155,7 @@ def _mined(
 
         if judge is not None:
             judge.progress = lambda done, total: bars.update(bar, completed=done, total=total)
-        return mine(collection, candidates, run.settings, judge, rounds=begin)
+        return mine(collection, candidates, run.settings, judge, analysis=run.analysis, rounds=begin)
 
 
 def _report(run: MiningRun, mined: Mined, judge: KeptJudge | None) -> Iterator[str]:

@@ -83,6 +83,5 @@ def mine(
             queries=queries,
             overwrite=overwrite,
         )
-        found = run_mining(run, Console())
-    if found is None:
-        raise typer.Exit(130)
+        if run_mining(run, Console()) is None:
+            raise typer.Exit(130)

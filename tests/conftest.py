@@ -11,6 +11,7 @@ import pytest
 
 import profiles
 from fakes import REPOSITORY, save_bert
+from small_tasks import make_task, save_learner
 
 # A test that imports openvino would let it report each conversion, in a process that it forks.
 sys.modules.setdefault("openvino_telemetry", None)
@@ -34,6 +35,24 @@ def tiny_bert(tmp_path_factory) -> str:
 def two_label_bert(tmp_path_factory) -> str:
     """The folder of a tiny model with two output labels."""
     return save_bert(tmp_path_factory.mktemp("models") / "two-labels", labels=2)
+
+
+@pytest.fixture(scope="session")
+def task():
+    """A small task to learn, with held-out queries."""
+    return make_task()
+
+
+@pytest.fixture(scope="session")
+def learner(tmp_path_factory) -> str:
+    """The folder of a tiny cross-encoder that learns the task within seconds."""
+    return save_learner(tmp_path_factory.mktemp("models") / "learner")
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory) -> str:
+    """The folder of a tiny encoder without a head."""
+    return save_learner(tmp_path_factory.mktemp("models") / "encoder", head=False)
 
 
 @pytest.fixture(scope="session")

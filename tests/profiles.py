@@ -35,6 +35,11 @@ SLOW: tuple[str, ...] = (
     "tests/test_readme.py",
     "tests/test_zoo.py::test_an_exported_model_scores_as_torch_does_alone_and_among_others_or_is_refused",
     "tests/test_zoo.py::test_in_int8_the_score_of_a_pair_is_the_same_in_every_batch",
+    "tests/training/test_bases.py",
+    "tests/training/test_fitting.py",
+    "tests/training/test_gate.py",
+    "tests/training/test_losses.py",
+    "tests/training/test_resources.py::test_what_is_told_beforehand_is_what_two_steps_take_within_a_third",
 )
 """Folders, files and single tests that take more than about 1.5 seconds of a CPU: `make check` leaves them out."""
 

@@ -113,7 +113,7 @@ def require_trained_head(cross_encoder: Any, options: ModelOptions) -> None:
 
     :raises ValueError: If the model would rank at random. Nothing is checked if its files cannot be found.
     """
-    missing = _untrained(cross_encoder, options) if is_classifier(cross_encoder) else []
+    missing = untrained(cross_encoder, options) if is_classifier(cross_encoder) else []
     if missing:
         raise ValueError(
             f"model {options.model!r} has no trained head: its files lack {', '.join(missing)}, which would be drawn "
@@ -128,8 +128,8 @@ def require_trained_head(cross_encoder: Any, options: ModelOptions) -> None:
         )
 
 
-def _untrained(cross_encoder: Any, options: ModelOptions) -> list[str]:
-    """Return the weights of a classifier's head that its files do not hold."""
+def untrained(cross_encoder: Any, options: ModelOptions) -> list[str]:
+    """Return the weights of a classifier's head that its files do not hold; none if the files cannot be found."""
     model = cross_encoder.model
     saved = _saved_names(model, options)
     if not saved or model.base_model is model:

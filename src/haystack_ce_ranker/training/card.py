@@ -1,0 +1,98 @@
+"""
+The model card of a trained model, and the report of one that was refused: data, settings, measures, cost.
+
+Both are written from the same plain values, which stand beside the model as `training.json`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from haystack_ce_ranker.evaluation.judging.formats import p_value
+from haystack_ce_ranker.training.gate import SHOWN, TRAINED
+
+_USE = """\
+```python
+from haystack_ce_ranker import CrossEncoderRanker
+
+ranker = CrossEncoderRanker(model="path/to/this/folder")
+```
+
+`haystack-ce-ranker quantize path/to/this/folder OUTPUT` writes it in int8. The model's output is a raw logit.
+"""
+
+
+def card(facts: Mapping[str, Any]) -> str:
+    """
+    Return the text of a model card, in Markdown with the header that the Hugging Face Hub reads.
+
+    :param facts: The plain values of a run: `title`, `base`, `data`, `settings`, `fitted` and `gate`.
+    """
+    fitted, gate = facts["fitted"], facts["gate"]
+    header = ["library_name: sentence-transformers", "pipeline_tag: text-ranking", "tags:"]
+    header += [f"- {tag}" for tag in ("sentence-transformers", "cross-encoder", "reranker", "ce-ranker-haystack")]
+    return "\n".join(
+        [
+            "---",
+            *header,
+            "---",
+            f"# {facts['title']}",
+            "",
+            f"A cross-encoder that re-ranks search results, trained from `{facts['base']}`.",
+            *(["Its head was drawn at random before training."] if fitted["fresh_head"] else []),
+            "",
+            _USE,
+            "## Data",
+            "",
+            *_listed(facts["data"]),
+            "",
+            "## Settings",
+            "",
+            *_listed(facts["settings"]),
+            "",
+            "## Measures",
+            "",
+            f"{gate['queries']} queries that training never saw, judged by {gate['judged_by']}.",
+            f"In short: {gate['decision']['reason']}.",
+            "",
+            *_measures(gate),
+            "",
+            f"On the dev queries, nDCG@10 was {fitted['before']:.4f} before the first step,",
+            f"and {fitted['best']['ndcg']:.4f} after step {fitted['best']['step']}, whose weights these are.",
+            "",
+            "## Cost",
+            "",
+            *_listed(_cost(fitted)),
+            "",
+        ]
+    )
+
+
+def _listed(values: Mapping[str, Any]) -> list[str]:
+    return [f"- {name.replace('_', ' ')}: {_told(value)}" for name, value in values.items() if value is not None]
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_told, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _measures(gate: Mapping[str, Any]) -> list[str]:
+    rows = [f"| system | {' | '.join(SHOWN)} | trained against it | p |", f"|---|{'---|' * (len(SHOWN) + 2)}"]
+    for name, means in gate["systems"].items():
+        one = gate["versus"].get(name)
+        against = ["", ""] if name == TRAINED else [f"{one['difference']:+.4f}", p_value(one["p_corrected"])]
+        rows.append(f"| {name} | {' | '.join(f'{means[label]:.4f}' for label in SHOWN)} | {' | '.join(against)} |")
+    return rows
+
+
+def _cost(fitted: Mapping[str, Any]) -> dict[str, Any]:
+    used, peak = fitted["used"], fitted["peak_memory_mb"]
+    return {
+        "training": f"{fitted['seconds']:.0f} s, {fitted['joules']:.0f} J ({fitted['energy']})",
+        "device": f"{used['device']}, {used['threads']} threads" + (", bfloat16" if used["bf16"] else ""),
+        "memory": f"{fitted['expected_memory_mb']:.0f} MB expected"
+        + ("" if peak is None else f", {peak:.0f} MB at most"),
+    }

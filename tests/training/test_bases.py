@@ -1,0 +1,84 @@
+import pytest
+
+from haystack_ce_ranker.backends.model_files import ModelNotFoundError, ModelOptions
+from haystack_ce_ranker.training.bases import load_base
+
+pytest.importorskip("datasets")
+
+
+def head_of(base):
+    return base.cross_encoder.model.classifier.weight.detach().clone()
+
+
+def test_a_trained_cross_encoder_is_loaded_as_it_is(learner):
+    from sentence_transformers import CrossEncoder
+
+    base = load_base(ModelOptions(learner, device="cpu"), seed=5)
+    assert base.fresh_head == ()
+    assert (head_of(base) == CrossEncoder(learner, local_files_only=True).model.classifier.weight).all()
+
+
+def test_an_encoder_gets_a_head_with_one_label_that_its_seed_decides(encoder):
+    first, again, other = (load_base(ModelOptions(encoder, device="cpu"), seed=seed) for seed in (1, 1, 2))
+    assert first.fresh_head == ("classifier.weight", "classifier.bias")
+    assert first.cross_encoder.num_labels == 1
+    assert (head_of(first) == head_of(again)).all()
+    assert not (head_of(first) == head_of(other)).all()
+
+
+def test_a_bi_encoder_gets_a_head_too(encoder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(encoder, local_files_only=True).save_pretrained(str(tmp_path / "bi"))
+    base = load_base(ModelOptions(str(tmp_path / "bi"), device="cpu"), seed=1)
+    assert "classifier.weight" in base.fresh_head
+    assert base.cross_encoder.num_labels == 1
+
+
+def test_the_output_is_the_raw_logit(learner):
+    import torch
+
+    base = load_base(ModelOptions(learner, device="cpu"), seed=0)
+    assert type(base.cross_encoder.activation_fn) is torch.nn.Identity
+    pair = [("the hut", "in the snow")]
+    features = base.cross_encoder.preprocess(pair)
+    logit = base.cross_encoder.model.eval()(
+        **{key: features[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
+    )
+    assert base.cross_encoder.predict(pair)[0] == pytest.approx(logit.logits.item(), abs=1e-6)
+
+
+def test_several_labels_are_refused(two_label_bert):
+    with pytest.raises(ValueError, match="has 2 labels, and a ranker is trained on one"):
+        load_base(ModelOptions(two_label_bert, device="cpu"), seed=0)
+
+
+def test_a_causal_model_is_refused(tmp_path):
+    from fakes import save_causal
+
+    with pytest.raises(ValueError, match="cannot be trained here"):
+        load_base(ModelOptions(save_causal(tmp_path / "causal"), device="cpu"), seed=0)
+
+
+@pytest.mark.parametrize(("asked", "read"), [(None, 128), (64, 64)])
+def test_pairs_are_as_long_as_asked_or_as_the_model_can(learner, asked, read):
+    assert load_base(ModelOptions(learner, device="cpu"), seed=0, max_length=asked).cross_encoder.max_seq_length == read
+
+
+def test_longer_pairs_than_the_model_can_read_are_refused(learner):
+    with pytest.raises(ValueError, match="max_length must be at most 128"):
+        load_base(ModelOptions(learner, device="cpu"), seed=0, max_length=129)
+
+
+def test_a_missing_model_and_pickled_weights_are_refused(learner, tmp_path):
+    import shutil
+
+    import torch
+
+    with pytest.raises(ModelNotFoundError, match="there is no folder"):
+        load_base(ModelOptions(str(tmp_path / "nothing")), seed=0)
+    shutil.copytree(learner, tmp_path / "pickled")
+    (tmp_path / "pickled" / "model.safetensors").unlink()
+    torch.save({}, tmp_path / "pickled" / "pytorch_model.bin")
+    with pytest.raises(ModelNotFoundError, match="cannot be trained from"):
+        load_base(ModelOptions(str(tmp_path / "pickled"), device="cpu"), seed=0)

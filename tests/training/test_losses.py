@@ -1,0 +1,88 @@
+import math
+
+import pytest
+
+from haystack_ce_ranker.training.groups import Candidate, Group
+from haystack_ce_ranker.training.losses import LABEL_MARGIN, LOSSES, characters_of, pairs_of, rows_for
+
+pytest.importorskip("datasets")
+
+GROUP = Group(
+    "q",
+    "the hut",
+    (
+        Candidate("d1", "hut", 1.0, 4.0),
+        Candidate("d2", "snow", 0.5, -1.0),
+        Candidate("d3", "train", 0.0, -6.0),
+        Candidate("d4", "berlin"),
+    ),
+)
+
+
+def test_pairs_have_the_label_or_the_sigmoid_of_the_teachers_logit():
+    rows = rows_for("bce", [GROUP]).rows
+    assert [tuple(row.values()) for row in rows] == [
+        ("the hut", "hut", 1.0),
+        ("the hut", "snow", 0.5),
+        ("the hut", "train", 0.0),
+    ]
+    taught = rows_for("bce", [GROUP], learns="teacher").rows
+    assert [row["label"] for row in taught] == pytest.approx(
+        [1 / (1 + math.exp(-logit)) for logit in (4.0, -1.0, -6.0)]
+    )
+
+
+def test_triples_hold_by_how_many_logits_the_better_document_stands_above_the_worse():
+    rows = rows_for("margin_mse", [GROUP]).rows
+    assert [tuple(row.values()) for row in rows] == [
+        ("the hut", "hut", "snow", LABEL_MARGIN / 2),
+        ("the hut", "hut", "train", LABEL_MARGIN),
+        ("the hut", "snow", "train", LABEL_MARGIN / 2),
+    ]
+    taught = rows_for("margin_mse", [GROUP], learns="teacher").rows
+    assert [row["label"] for row in taught] == [5.0, 10.0, 5.0]  # raw logits: a sigmoid would make 0.7 of the first
+
+
+@pytest.mark.parametrize("loss", ["lambda", "ranknet"])
+def test_lists_have_labels_or_the_teachers_order_as_gains(loss):
+    [row] = rows_for(loss, [GROUP]).rows
+    assert list(row) == ["query", "documents", "labels"]
+    assert (row["documents"], row["labels"]) == (["hut", "snow", "train"], [1.0, 0.5, 0.0])
+    [taught] = rows_for(loss, [GROUP], learns="teacher").rows
+    assert taught["labels"] == [1.0, 0.5, 0.0]
+
+
+def test_huge_logits_have_a_sigmoid():
+    group = Group("q", "q", (Candidate("d1", "a", None, 1e4), Candidate("d2", "b", None, -1e4)))
+    assert [row["label"] for row in rows_for("bce", [group], learns="teacher").rows] == [1.0, 0.0]
+
+
+def test_what_nothing_is_learnt_from_is_counted():
+    same = Group("same", "hut", (Candidate("d1", "a", 1.0), Candidate("d2", "b", 1.0)))
+    empty = Group("empty", "hut", ())
+    found = rows_for("bce", [GROUP, same, empty])
+    assert (found.queries, found.unused_queries, found.unused_documents, found.pairs) == (1, 2, 1, 3)
+
+
+def test_groups_without_targets_are_refused_with_the_reason():
+    with pytest.raises(ValueError, match=r"none of the 1 has two documents with different logits of the teacher"):
+        rows_for("bce", [Group("q", "q", (Candidate("d1", "a", 1.0), Candidate("d2", "b", 0.0)))], learns="teacher")
+    with pytest.raises(ValueError, match="loss must be one of 'bce', 'margin_mse', 'lambda', 'ranknet'"):
+        rows_for("hinge", [GROUP])
+
+
+def test_a_row_knows_its_pairs_and_the_length_of_its_longest_pair():
+    pair, triple, several = (rows_for(loss, [GROUP]).rows[0] for loss in ("bce", "margin_mse", "lambda"))
+    assert [pairs_of(row) for row in (pair, triple, several)] == [1, 2, 3]
+    assert [characters_of(row) for row in (pair, triple, several)] == [7 + 3, 7 + 4, 7 + 5]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_each_loss_is_the_librarys_and_sees_raw_logits(loss, learner):
+    import torch
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.cross_encoder import losses
+
+    made = LOSSES[loss].make(CrossEncoder(learner, local_files_only=True))
+    assert type(made) is getattr(losses, LOSSES[loss].library_name)
+    assert type(made.activation_fn) is torch.nn.Identity

@@ -35,6 +35,7 @@ SLOW: tuple[str, ...] = (
     "tests/test_readme.py",
     "tests/test_zoo.py::test_an_exported_model_scores_as_torch_does_alone_and_among_others_or_is_refused",
     "tests/test_zoo.py::test_in_int8_the_score_of_a_pair_is_the_same_in_every_batch",
+    "tests/training/commands/test_train.py",
     "tests/training/test_bases.py",
     "tests/training/test_fitting.py",
     "tests/training/test_gate.py",

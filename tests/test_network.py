@@ -69,6 +69,10 @@ command("evaluate", f"{examples}/handbook", "--model", model, *chosen, "--output
 step = "mine"
 command("mine", f"{examples}/handbook", f"{output}/mined.jsonl", "--teacher", model, "--queries", "3")
 
+step = "train"
+how = ["--save", "always", "--epochs", "1", "--threads", "1"]
+command("train", f"{examples}/handbook", f"{output}/trained", "--base", model, *how)
+
 time.sleep(5)  # native code reports from a thread of its own, seconds later
 print(connections)
 """
@@ -141,7 +145,7 @@ def in_a_process_that_is_watched(code, *arguments, home: Path, listener: Listene
 
 
 def test_nothing_connects_and_the_home_folder_stays_empty_but_for_named_caches(tiny_bert, tmp_path, listener):
-    for package in ("onnx", "onnxruntime", "openvino", "nncf", "ir_measures"):
+    for package in ("onnx", "onnxruntime", "openvino", "nncf", "ir_measures", "datasets", "codecarbon"):
         pytest.importorskip(package)
     home, output = tmp_path / "home", tmp_path / "output"
     home.mkdir()

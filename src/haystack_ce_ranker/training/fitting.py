@@ -27,7 +27,7 @@ from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.training.bases import load_base
 from haystack_ce_ranker.training.groups import Group, row_of
 from haystack_ce_ranker.training.held_out import HeldOut
-from haystack_ce_ranker.training.losses import LEARNS, LOSSES, Learns, Rows, rows_for
+from haystack_ce_ranker.training.losses import LEARNS, LOSSES, Rows, rows_for
 from haystack_ce_ranker.training.resources import Memory, Resources, expected_memory, limited_threads, resources
 from haystack_ce_ranker.training.run_folder import (
     BEFORE,
@@ -63,7 +63,7 @@ class Recipe:
     How to train.
 
     :ivar loss: One of `losses.LOSSES`.
-    :ivar learns: Whether the targets are the labels, or the teacher's logits.
+    :ivar learns: One of `losses.LEARNS`: whether the targets are the labels, or the teacher's logits.
     :ivar epochs: The most passes over the rows.
     :ivar learning_rate: The highest rate of AdamW. It falls to 0 in a straight line.
     :ivar batch: Pairs of a query and a text of one step, as nearly as whole rows allow.
@@ -78,7 +78,7 @@ class Recipe:
     """
 
     loss: str = "bce"
-    learns: Learns = "labels"
+    learns: str = "labels"
     epochs: int = 2
     learning_rate: float = 2e-5
     batch: int = 16

@@ -8,12 +8,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 from haystack_ce_ranker.checks import choice
 from haystack_ce_ranker.training.groups import Group
 
-Learns = Literal["labels", "teacher"]
 LEARNS = ("labels", "teacher")
 """What the targets come from."""
 
@@ -94,7 +93,7 @@ LOSSES = {
 """The losses by the names that a recipe has."""
 
 
-def rows_for(loss: str, groups: Sequence[Group], *, learns: Learns = "labels") -> Rows:
+def rows_for(loss: str, groups: Sequence[Group], *, learns: str = "labels") -> Rows:
     """
     Make the rows that a loss learns from.
 
@@ -138,7 +137,7 @@ def characters_of(row: Row) -> int:
     return len(row["query"]) + max(map(len, texts))
 
 
-def _targets(loss: str, group: Group, learns: Learns) -> list[Target]:
+def _targets(loss: str, group: Group, learns: str) -> list[Target]:
     if learns == "labels":
         scale = LABEL_MARGIN if loss == "margin_mse" else 1.0
         return [(one.text, scale * one.label) for one in group.candidates if one.label is not None]

@@ -1,0 +1,81 @@
+"""`haystack-ce-ranker train`: fine-tune a cross-encoder on a collection, and keep it if it is better."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from haystack_ce_ranker.cli.errors import clear_errors
+from haystack_ce_ranker.cli.options import Split
+
+Base = Annotated[str, typer.Option(help="What to begin from: a cross-encoder, or an encoder, which gets a new head.")]
+Groups = Annotated[Path | None, typer.Option(help="A file of `mine` to learn from; the queries are mined without it.")]
+Teacher = Annotated[str | None, typer.Option(help="A cross-encoder whose logits stand beside each pair.")]
+LearnFrom = Annotated[str, typer.Option(help="labels, or the teacher's logits: teacher.")]
+DevShare = Annotated[float, typer.Option(help="The share of the queries that training stops by.")]
+TestShare = Annotated[float, typer.Option(help="The share of the queries that decides whether the model is kept.")]
+Save = Annotated[str, typer.Option(help="better: write a model only if unseen queries say it is better; or always.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of one operation; torch's own number without it.")]
+Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; without it a GPU, if there is one.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted run left.")]
+
+
+def train(
+    collection: Annotated[Path, typer.Argument(help="A folder in BEIR format, with judgments.")],
+    output: Annotated[Path, typer.Argument(help="The folder to write.")],
+    base: Base,
+    loss: Annotated[str, typer.Option(help="bce, margin_mse, lambda or ranknet.")] = "bce",
+    learn_from: LearnFrom = "labels",
+    groups: Groups = None,
+    teacher: Teacher = None,
+    epochs: Annotated[int, typer.Option(help="The most passes over the data.")] = 2,
+    learning_rate: Annotated[float, typer.Option(help="The highest rate; it falls to 0.")] = 2e-5,
+    batch: Annotated[int, typer.Option(help="Pairs of one step.")] = 16,
+    max_length: Annotated[int | None, typer.Option(help="The most tokens of a pair; 512 without it.")] = None,
+    negatives: Annotated[int, typer.Option(help="The most negatives for each query.")] = 4,
+    positives: Annotated[int, typer.Option(help="The most relevant documents for each query.")] = 2,
+    split: Split = None,
+    queries: Annotated[int | None, typer.Option(min=1, help="At most this many queries, drawn at random.")] = None,
+    dev_share: DevShare = 0.1,
+    test_share: TestShare = 0.2,
+    depth: Annotated[int, typer.Option(help="How many of BM25's documents are ranked for each held-out query.")] = 20,
+    save: Save = "better",
+    seed: Annotated[int, typer.Option(help="Parts queries, draws negatives, and orders what is learnt.")] = 0,
+    threads: Threads = None,
+    device: Device = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub base.")] = None,
+    fresh: Fresh = False,
+) -> None:
+    """
+    Fine-tune a cross-encoder on a collection, and keep it if unseen queries say that it is better.
+
+    A run that was stopped goes on when the same command is started again, and ends with the same weights.
+    """
+    from rich.console import Console
+
+    from haystack_ce_ranker.backends.model_files import ModelOptions
+    from haystack_ce_ranker.training.commands.train import TrainingRun, run_training
+    from haystack_ce_ranker.training.fitting import Recipe
+    from haystack_ce_ranker.training.mining import Mining
+
+    with clear_errors():
+        run = TrainingRun(
+            collection,
+            output,
+            ModelOptions(base, revision=revision, device=device),
+            recipe=Recipe(loss, learn_from, epochs, learning_rate, batch, seed=seed, max_length=max_length),
+            mining=Mining(negatives=negatives, positives=positives, last_rank=50),
+            groups=groups,
+            teacher=None if teacher is None else ModelOptions(teacher, device=device),
+            split=split,
+            queries=queries,
+            dev_share=dev_share,
+            test_share=test_share,
+            depth=depth,
+            save=save,
+            threads=threads,
+            fresh=fresh,
+        )
+        written = run_training(run, Console())
+    if written is not True:
+        raise typer.Exit(130 if written is None else 1)

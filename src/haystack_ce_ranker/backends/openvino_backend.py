@@ -421,7 +421,7 @@ def _require_same_logits(exact: Any, converted: OpenVinoBackend, model: str) -> 
     theirs = np.concatenate([exact.logits(batch) for batch in batches])
     try:
         ours = np.concatenate([converted.logits(batch) for batch in batches])
-    except RuntimeError as error:  # something that depends on the input was frozen, and does not fit another
+    except (RuntimeError, ValueError) as error:  # what depends on the input was frozen: it does not run, or is empty
         raise ConversionError(
             f"model {model!r} does not run once OpenVINO has converted it ({_last_line(error)}); use backend='torch'."
         ) from error

@@ -151,6 +151,26 @@ def test_on_a_gpu_onnx_runs_padded_batches_one_at_a_time(onnx_bert, tiny_bert):
     assert found[0] == pytest.approx(scores_of(on_cpu), abs=1e-5)
 
 
+class Unmasked(OnGpu):
+    """The same with a model whose scores padding moves."""
+
+    def run(self, names, feed):
+        [logits] = super().run(names, feed)
+        return [logits + 1 - feed["attention_mask"].mean(axis=1, keepdims=True)]
+
+
+def test_on_a_gpu_pairs_of_different_lengths_run_together_unless_padding_moves_their_scores(onnx_bert, tiny_bert):
+    on_cpu = loading.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=1))
+    pairs = pairs_beside(Path(tiny_bert), ModelOptions(tiny_bert))
+
+    def loaded(session):
+        return OnnxBackend(session, on_cpu._signature, pairs, None, dtype="float32", threads=None)
+
+    assert on_cpu.mixes_lengths
+    assert loaded(OnGpu(on_cpu._session)).mixes_lengths
+    assert not loaded(Unmasked(on_cpu._session)).mixes_lengths
+
+
 def test_a_model_for_one_pair_is_refused_on_a_gpu(onnx_bert, tiny_bert):
     on_cpu = loading.load("onnx", ModelOptions(onnx_bert, device="cpu", threads=1))
     shape = [Port("input_ids", "int64", (1, None))], [Port("logits", "float32", (1, 1))]

@@ -28,6 +28,7 @@ from haystack_ce_ranker.backends.model_files import HUB_KWARGS, ModelOptions, fi
 from haystack_ce_ranker.backends.protocol import Batch
 from haystack_ce_ranker.backends.signature import Port, Signature
 from haystack_ce_ranker.backends.taken import refuse_others
+from haystack_ce_ranker.backends.trials import mixes_lengths
 
 TAKEN = ("file_name", *HUB_KWARGS)
 """What this runtime uses of `model_kwargs`, beside the dtype."""
@@ -49,7 +50,6 @@ class OnnxBackend:
     """See `Backend`."""
 
     name = "onnx"
-    mixes_lengths = True
 
     def __init__(
         self,
@@ -77,6 +77,7 @@ class OnnxBackend:
         self.device = f"cuda:{session.get_provider_options()[CUDA]['device_id']}" if self.pads else "cpu"
         self._one_by_one = OneByOne(threads)
         self.batch_tokens = CUDA_BATCH_TOKENS if self.pads else BATCH_TOKENS_PER_THREAD * self._one_by_one.threads
+        self.mixes_lengths = not self.pads or mixes_lengths(self, len(self.tokenizer.vocabulary()))
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """Return the model's raw output for each pair, shape (pairs,)."""

@@ -11,9 +11,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,7 @@ from haystack_ce_ranker.backends.model_files import (
 from haystack_ce_ranker.backends.packed import PackedForm, why_not
 from haystack_ce_ranker.backends.protocol import Batch
 from haystack_ce_ranker.backends.taken import INSTEAD, refuse
+from haystack_ce_ranker.backends.trials import TOLERANCE, mixes_lengths, trial_batches
 from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 
 logger = logging.getLogger(__name__)
@@ -56,9 +56,6 @@ _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory",
 
 TRIAL_ROUNDS = 6
 """How often the trial of the packed form runs each batch. The first run warms up; the fastest of the others counts."""
-
-TRIAL_TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
-"""How far packed and padded logits may differ in the trial, as a share of the largest logit."""
 
 
 class TorchBackend:
@@ -104,7 +101,7 @@ class TorchBackend:
         if packed or (packed is None and self._device.type == "cuda" and self._packs_faster()):
             self._packed = self._pack()
         self.pads = self._packed is None
-        self.mixes_lengths = not self.pads or self._mixes_lengths()
+        self.mixes_lengths = not self.pads or mixes_lengths(self, self._model.config.vocab_size)
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """Return the model's raw output for each pair, shape (pairs,)."""
@@ -170,17 +167,6 @@ class TorchBackend:
     def _pack(self) -> PackedForm:
         return PackedForm(self._model, uses_token_types=self.tokenizer.uses_token_types)
 
-    def _mixes_lengths(self) -> bool:
-        """Tell whether pairs of different lengths score in one padded batch as they do alone."""
-        batch = _trial_batches(self.tokenizer, self._model.config.vocab_size, 48, pairs=3)[0]
-        together = self.logits(batch)
-        alone = np.concatenate([self.logits(replace(batch, pairs=[pair])) for pair in batch.pairs])
-        difference = float(np.abs(together - alone).max())
-        same = difference <= TRIAL_TOLERANCE[DTYPES[self.dtype]] * max(float(np.abs(alone).max()), 1.0)
-        if not same:
-            logger.info("pairs of different lengths do not run together: padding moves scores by %.4f.", difference)
-        return same
-
     def _packs_faster(self) -> bool:
         reason = why_not(self._model) if cross_encoders.is_classifier(self.cross_encoder) else "it has several modules"
         if reason is None:
@@ -198,7 +184,7 @@ class TorchBackend:
 
         :returns: None if packing is faster on both together and scores the same; else the reason not to pack.
         """
-        batches = _trial_batches(self.tokenizer, self._model.config.vocab_size, self.max_length)
+        batches = trial_batches(self.tokenizer, self._model.config.vocab_size, self.max_length)
         seconds: dict[tuple[bool, int], list[float]] = {}
         found: dict[tuple[bool, int], NDArray[np.float32]] = {}
         for _ in range(TRIAL_ROUNDS):
@@ -217,7 +203,7 @@ class TorchBackend:
                         self._packed.undo()
                         self._packed = None
         padded, packed_logits = (np.concatenate([found[form, 0], found[form, 1]]) for form in (False, True))
-        allowed = TRIAL_TOLERANCE[DTYPES[self.dtype]] * max(float(np.abs(padded).max()), 1.0)
+        allowed = TOLERANCE[self.dtype] * max(float(np.abs(padded).max()), 1.0)
         difference = float(np.abs(padded - packed_logits).max())
         if not difference <= allowed:
             logger.warning("packed batches are not used on %s: scores differ by %.4f.", self.device, difference)
@@ -370,23 +356,6 @@ def _require_safetensors(folder: Path, model: str) -> None:
         f"model {model!r} has no weights as safetensors in {folder}, which holds {', '.join(held[:10]) or 'nothing'}. "
         "Pickled weights (pytorch_model.bin) are not read, as they run code; convert them to safetensors."
     )
-
-
-def _trial_batches(tokenizer: PairTokenizer, vocabulary: int, limit: int | None, *, pairs: int = 128) -> list[Batch]:
-    """Make up two batches of random tokens below `vocabulary`: pairs of mixed lengths, and pairs of equal length."""
-    rng = np.random.default_rng(0)
-    pair_format = tokenizer.format
-    special = np.concatenate([part.ids for part in (pair_format.prefix, pair_format.middle, pair_format.suffix)])
-    words = np.setdiff1d(np.arange(vocabulary, dtype=np.int32), [*special, tokenizer.pad_id])
-    longest = min(limit if limit is not None else 512, 512)
-
-    def batch(lengths: Sequence[int]) -> Batch:
-        texts = (rng.choice(words, max(length - len(special), 2)) for length in lengths)
-        pairs = [pair_format.pack(text[:1], text[1:]) for text in texts]
-        return Batch(pairs, tokenizer.pad_id, tokenizer.pads_left)
-
-    mixed = [int(length) for length in np.geomspace(longest, 16, pairs)]
-    return [batch(mixed), batch([min(longest, 128)] * pairs)]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Made-up batches on which a loaded model is tried: does padding move its scores, and what does a form of batches take?"""
+"""Made-up batches to try a loaded model on: whether padding moves its scores, and how fast a form of batches is."""
 
 import logging
 from collections.abc import Sequence

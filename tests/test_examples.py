@@ -233,3 +233,19 @@ def test_a_ranker_that_cuts_changes_nothing_in_the_example(cut):
     data["ranker"]["top_k"] = cut
     found = pipeline.run(data)["joiner"]["documents"]
     assert [(d.id, d.score) for d in found] == [(d.id, d.score) for d in whole]
+
+
+def test_a_reranker_of_ones_own_is_adapted_and_ranks_in_its_pipeline(tiny_bert, tmp_path):
+    """In a reduced form: a tiny model, and few queries to learn from."""
+    pytest.importorskip("datasets", reason="needs the extra 'train'")
+    pytest.importorskip("codecarbon", reason="needs the extra 'evaluate'")
+    script = str(EXAMPLES / "own_corpus" / "own_corpus.py")
+    output = tmp_path / "own"
+    code = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    best = fresh(code, script, str(output), "--base", tiny_bert, "--made", "12", "--save", "always")
+    assert best.split()[1] in load_collection(EXAMPLES / "handbook").documents
+    assert {"model.safetensors", "README.md", "training.json", "pipeline.yaml"} <= {
+        one.name for one in output.iterdir()
+    }
+    pipeline = Pipeline.loads((output / "pipeline.yaml").read_text(encoding="utf-8"))
+    assert pipeline.get_component("ranker").to_dict()["init_parameters"]["model"] == str(output)

@@ -29,7 +29,8 @@ class Blend:
 
     Added to a logit is `weight * z` of each evidence: how many standard deviations a document stands above the mean of
     what a first stage found for the query. The sum is multiplied by how unsure the cross-encoder is: 1 if at most a
-    share `unsure` of the documents has a positive logit, 0 from a share `sure` on, and in a straight line between.
+    share `unsure` of the documents has a positive logit, 0 from a share `sure` on, and in a straight line between. The
+    defaults were chosen on five collections; `benchmarks/training_adapt.py teacher` has the figures.
 
     :ivar bm25: The weight of BM25 beside a bi-encoder.
     :ivar dense: The weight of the bi-encoder.
@@ -39,7 +40,7 @@ class Blend:
 
     bm25: float = 0.5
     dense: float = 2.0
-    bm25_alone: float = 0.5
+    bm25_alone: float = 0.25
     unsure: float = 0.3
     sure: float = 0.5
 

@@ -1,0 +1,113 @@
+"""`haystack-ce-ranker adapt`: fit a cross-encoder to a corpus that nobody has judged."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from haystack_ce_ranker.cli.errors import clear_errors
+from haystack_ce_ranker.cli.options import Split
+
+Teachers = Annotated[
+    list[str] | None,
+    typer.Option("--teacher", help="A cross-encoder to learn from; may be repeated. Without it the base itself."),
+]
+BiEncoder = Annotated[str | None, typer.Option(help="A bi-encoder whose similarities move the teacher's logits.")]
+Recipes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--recipe", help="title, first_sentence, inverse_cloze or rare_terms; may be repeated. Without it all."
+    ),
+]
+Log = Annotated[
+    Path | None, typer.Option("--queries", help="Real queries to learn from, too: JSON lines, or a query a line.")
+]
+IsBlended = Annotated[
+    bool | None,
+    typer.Option(
+        "--blend/--no-blend",
+        help="Move logits by BM25 and the bi-encoder where the teacher is unsure. On, but off with other teachers.",
+    ),
+]
+
+
+def adapt(
+    collection: Annotated[Path, typer.Argument(help="A folder in BEIR format; queries and qrels may be missing.")],
+    output: Annotated[Path, typer.Argument(help="The folder to write, not there yet or empty.")],
+    base: Annotated[str, typer.Option(help="The cross-encoder to adapt: a hub id or a folder.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub base.")] = None,
+    teacher: Teachers = None,
+    backend: Annotated[str, typer.Option(help="What runs the teachers.")] = "torch",
+    bi_encoder: BiEncoder = None,
+    blend: IsBlended = None,
+    recipe: Recipes = None,
+    made: Annotated[int, typer.Option(help="The most queries to make of the documents.")] = 1000,
+    queries: Log = None,
+    depth: Annotated[int, typer.Option(help="How many documents BM25 finds for a query.")] = 30,
+    candidates: Annotated[int, typer.Option(help="How many of them are learnt from.")] = 8,
+    loss: Annotated[str, typer.Option(help="margin_mse, ranknet, lambda or bce.")] = "margin_mse",
+    epochs: Annotated[int, typer.Option(help="The most passes over the queries.")] = 1,
+    learning_rate: Annotated[float, typer.Option(help="The highest rate.")] = 2e-5,
+    batch: Annotated[int, typer.Option(help="Documents of one step.")] = 16,
+    max_length: Annotated[int | None, typer.Option(help="The most tokens of a pair; 512 if omitted.")] = None,
+    split: Split = None,
+    test_queries: Annotated[
+        int | None, typer.Option(min=1, help="At most this many judged queries in the test.")
+    ] = None,
+    save: Annotated[str, typer.Option(help="better writes a model only if the test says so; always.")] = "better",
+    threads: Annotated[int | None, typer.Option(help="Threads of one operation.")] = None,
+    seed: Annotated[int, typer.Option(help="Draws everything.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted run left.")] = False,
+) -> None:
+    """
+    Fit a cross-encoder to a corpus without labels: queries are made from the documents, and a teacher ranks those.
+
+    Without a teacher the base learns from itself, BM25 and a bi-encoder together, which rank better than it alone.
+    The result is written if it is better than the base on the judged queries; without judgments, if it follows the
+    teacher better on queries that it has not seen.
+    """
+    from rich.console import Console
+
+    from haystack_ce_ranker.backends.model_files import ModelOptions
+    from haystack_ce_ranker.training.adapting import Adapting
+    from haystack_ce_ranker.training.blending import Blend
+    from haystack_ce_ranker.training.commands.adapt import AdaptRun, run_adapting
+    from haystack_ce_ranker.training.fitting import Interrupted, Recipe
+    from haystack_ce_ranker.training.made_queries import RECIPES
+
+    console = Console()
+    with clear_errors():
+        is_blended = blend if blend is not None else not teacher
+        run = AdaptRun(
+            collection,
+            output,
+            ModelOptions(base, revision=revision),
+            teachers=tuple(map(ModelOptions, teacher or ())),
+            backend=backend,
+            bi_encoder=bi_encoder,
+            mix=recipe or tuple(RECIPES),
+            queries=made,
+            log=queries,
+            settings=Adapting(depth=depth, candidates=candidates, blend=Blend() if is_blended else None, seed=seed),
+            recipe=Recipe(
+                loss=loss,
+                learns="teacher",
+                epochs=epochs,
+                learning_rate=learning_rate,
+                batch=batch,
+                seed=seed,
+                max_length=max_length,
+            ),
+            split=split,
+            test_queries=test_queries,
+            save=save,
+            threads=threads,
+            fresh=fresh,
+        )
+        try:
+            found = run_adapting(run, console)
+        except (Interrupted, KeyboardInterrupt) as stopped:
+            console.print(str(stopped) or "interrupted; the same command goes on from there", markup=False)
+            raise typer.Exit(130) from None
+    if not found.saves(save):
+        raise typer.Exit(1)

@@ -1,0 +1,248 @@
+"""
+What a model is to learn of a corpus without labels: queries, the documents that BM25 finds for them, and their targets.
+
+A target is a teacher's logit, moved by the evidence of `blending` where the teacher is unsure.
+"""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from haystack_ce_ranker.bm25.index import BM25Index
+from haystack_ce_ranker.checks import whole_number
+from haystack_ce_ranker.data.collections import Text
+from haystack_ce_ranker.reading.blank import is_blank
+from haystack_ce_ranker.training.blending import BM25, DENSE, Blend, FloatArray
+from haystack_ce_ranker.training.candidates import BiEncoder, Progress
+from haystack_ce_ranker.training.groups import Candidate, Group
+from haystack_ce_ranker.training.held_out import HeldOut, graded_by_order
+from haystack_ce_ranker.training.made_queries import MadeQuery
+from haystack_ce_ranker.training.splits import near_groups
+from haystack_ce_ranker.training.teachers import Judge
+
+GIVEN = "given"
+"""The recipe of a query that was not made: one from a log."""
+
+TEACHERS_ORDER = "the order of the teacher whom it learnt from, as there are no judgments"
+"""What a test without judgments is, in words."""
+
+_TEXTS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Adapting:
+    """
+    How lessons are made.
+
+    :ivar depth: How many documents BM25 finds for a query.
+    :ivar candidates: How many of them are learnt from: the first half from the top, the others drawn from the rest.
+    :ivar blend: What the evidence adds to a logit; None for nothing.
+    :ivar seed: Draws the candidates.
+    """
+
+    depth: int = 30
+    candidates: int = 8
+    blend: Blend | None = field(default_factory=Blend)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        object.__setattr__(self, "depth", whole_number("depth", self.depth, least=2))
+        object.__setattr__(self, "candidates", whole_number("candidates", self.candidates, least=2))
+        object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """
+    A query with what BM25 found for it.
+
+    :ivar document_ids: In BM25's order.
+    :ivar texts: The documents' texts as they are shown: without what the query copies.
+    :ivar evidence: For each first stage, by name, a score of each text.
+    """
+
+    query: MadeQuery
+    document_ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    evidence: Mapping[str, FloatArray]
+
+
+def given_queries(queries: Mapping[str, str]) -> list[MadeQuery]:
+    """Return queries of a log as queries to learn from."""
+    return [MadeQuery(f"{GIVEN}-{query_id}", text, GIVEN, "") for query_id, text in queries.items()]
+
+
+def unlike(queries: Sequence[MadeQuery], others: Mapping[str, str]) -> list[MadeQuery]:
+    """Return the queries that are neither equal nor near-equal to one of `others`, so that these can be a test."""
+    if not others:
+        return list(queries)
+    named = {f"q{number}": query.text for number, query in enumerate(queries)}
+    groups = near_groups({**named, **{f"o{number}": text for number, text in enumerate(others.values())}})
+    near = {one for group in groups if any(name.startswith("o") for name in group) for one in group}
+    return [query for name, query in zip(named, queries, strict=True) if name not in near]
+
+
+def find_documents(
+    queries: Sequence[MadeQuery],
+    documents: Mapping[str, Text],
+    index: BM25Index,
+    settings: Adapting,
+    bi_encoder: BiEncoder | None = None,
+    *,
+    progress: Progress | None = None,
+) -> list[Asked]:
+    """
+    Find documents for each query, and what each first stage says of them.
+
+    Queries are left out for which BM25 finds fewer than two documents that hold more than what the query copies.
+
+    :param index: Of the documents' contents, in their order.
+    :param bi_encoder: Gives the evidence `DENSE`, if there is one.
+    :param progress: Called with the number of texts that the bi-encoder embedded so far, and of all.
+    """
+    ids = list(documents)
+    found = []
+    for query in queries:
+        places = index.search(query.text, settings.depth).positions.tolist()
+        shown = {place: query.shown(documents[ids[place]].content) for place in places}
+        kept = {place: text for place, text in shown.items() if not is_blank(text)}
+        if len(kept) >= 2:
+            found.append((query, kept))
+    requests = [(query.text, list(kept.values())) for query, kept in found]
+    evidence = {
+        BM25: _bm25(index, requests, [list(kept) for _, kept in found], [documents[one].content for one in ids])
+    }
+    if bi_encoder is not None:
+        evidence[DENSE] = _dense(bi_encoder, requests, progress)
+    return [
+        Asked(query, tuple(ids[place] for place in kept), tuple(kept.values()), {k: v[n] for k, v in evidence.items()})
+        for n, (query, kept) in enumerate(found)
+    ]
+
+
+def lessons(asked: Sequence[Asked], judge: Judge, settings: Adapting) -> list[Group]:
+    """
+    Return for each query its candidates, each with its target as `teacher`, in BM25's order.
+
+    Documents that the teacher cannot read are left out, and queries of which fewer than two are left.
+
+    :param judge: The teacher.
+    """
+    chosen = [_chosen(one, settings) for one in asked]
+    requests = [
+        (one.query.text, [one.texts[place] for place in places]) for one, places in zip(asked, chosen, strict=True)
+    ]
+    groups = []
+    for one, places, shown in zip(asked, chosen, judge(requests), strict=True):
+        read = [(place, text, logit) for place, (text, logit) in zip(places, shown, strict=True) if logit is not None]
+        if len(read) < 2:
+            continue
+        targets = np.array([logit for _, _, logit in read], np.float64)
+        if settings.blend is not None:
+            targets = settings.blend(targets, one.evidence, [place for place, _, _ in read])
+        candidates = tuple(
+            Candidate(one.document_ids[place], text, teacher=float(target), source=BM25)
+            for (place, text, _), target in zip(read, targets, strict=True)
+        )
+        groups.append(Group(one.query.id, one.query.text, candidates))
+    return groups
+
+
+def in_pairs(groups: Iterable[Group], *, seed: int) -> list[Group]:
+    """
+    Part each group's candidates at random into pairs; of an odd number one is left out.
+
+    MarginMSE learns from pairs. All pairs of eight documents would have each of them read seven times, and say little
+    more than four pairs that read each once.
+    """
+    paired = []
+    for group in groups:
+        shuffled = list(group.candidates)
+        random.Random(f"{seed} {group.query_id}").shuffle(shuffled)
+        for start in range(0, len(shuffled) - 1, 2):
+            paired.append(
+                replace(group, query_id=f"{group.query_id}-{start // 2}", candidates=tuple(shuffled[start : start + 2]))
+            )
+    return paired
+
+
+def taught_order(groups: Sequence[Group]) -> HeldOut:
+    """Return queries to test on where nothing is judged: their documents, judged by the order of their targets."""
+    run = {
+        group.query_id: {
+            one.document_id: float(one.teacher or 0.0)
+            for one in sorted(group.candidates, key=lambda one: -(one.teacher or 0.0))
+        }
+        for group in groups
+    }
+    return HeldOut(
+        queries={group.query_id: group.query for group in groups},
+        documents={group.query_id: {one.document_id: one.text for one in group.candidates} for group in groups},
+        judgments=graded_by_order(run),
+        judged_by=TEACHERS_ORDER,
+    )
+
+
+def _chosen(asked: Asked, settings: Adapting) -> list[int]:
+    """Draw the places of the documents to learn from, in their order."""
+    count = min(settings.candidates, len(asked.texts))
+    top = count - count // 2
+    draw = random.Random(f"{settings.seed} {asked.query.id}")
+    return [*range(top), *sorted(draw.sample(range(top, len(asked.texts)), count - top))]
+
+
+def _bm25(
+    index: BM25Index,
+    requests: Sequence[tuple[str, Sequence[str]]],
+    places: Sequence[Sequence[int]],
+    contents: Sequence[str],
+) -> list[FloatArray]:
+    """
+    Score the shown texts of each query by BM25.
+
+    A document without what the query copies is another text: it is added to the index as one more document.
+    """
+    shorter = dict.fromkeys(
+        text
+        for (_, texts), own in zip(requests, places, strict=True)
+        for place, text in zip(own, texts, strict=True)
+        if text != contents[place]
+    )
+    added = {text: len(contents) + number for number, text in enumerate(shorter)}
+    whole = index.update([*range(len(contents)), *[-1] * len(added)], added) if added else index
+    scores = []
+    for (query, texts), own in zip(requests, places, strict=True):
+        slots = [place if text == contents[place] else added[text] for place, text in zip(own, texts, strict=True)]
+        mask = np.zeros(len(whole), np.bool_)
+        mask[slots] = True
+        hits = whole.search(query, len(slots), allowed=whole.allow(mask))
+        by_slot = dict(zip(hits.positions.tolist(), hits.scores.tolist(), strict=True))
+        scores.append(np.array([by_slot.get(slot, 0.0) for slot in slots], np.float64))
+    return scores
+
+
+def _dense(
+    bi_encoder: BiEncoder, requests: Sequence[tuple[str, Sequence[str]]], progress: Progress | None
+) -> list[FloatArray]:
+    """Score the shown texts of each query by a bi-encoder; each different text is embedded once."""
+    import torch
+
+    model = bi_encoder.model
+    texts = list(dict.fromkeys(text for _, of_query in requests for text in of_query))
+    places = {text: place for place, text in enumerate(texts)}
+    parts = []
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        part = texts[start : start + _TEXTS_AT_ONCE]
+        parts.append(model.encode_document(part, convert_to_tensor=True, show_progress_bar=False))
+        if progress is not None:
+            progress(start + len(part), len(texts))
+    embedded = torch.cat(parts)
+    asked = model.encode_query([query for query, _ in requests], convert_to_tensor=True, show_progress_bar=False)
+    found = []
+    for number, (_, of_query) in enumerate(requests):
+        scores = model.similarity(asked[number : number + 1], embedded[[places[text] for text in of_query]])[0]
+        found.append(np.asarray(scores.cpu().double().numpy(), np.float64))
+    return found

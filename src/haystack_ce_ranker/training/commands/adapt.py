@@ -1,0 +1,293 @@
+"""The workflow of `haystack-ce-ranker adapt`: make queries, have a teacher judge what they find, learn, and test it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.bm25.index import BM25Index
+from haystack_ce_ranker.checks import choice, whole_number
+from haystack_ce_ranker.data.collections import Collection, load_queries, load_unjudged
+from haystack_ce_ranker.data.left_out import lines
+from haystack_ce_ranker.evaluation.running.journal import Journal
+from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.training.adapting import (
+    Adapting,
+    Asked,
+    find_documents,
+    given_queries,
+    in_pairs,
+    lessons,
+    taught_order,
+    unlike,
+)
+from haystack_ce_ranker.training.blending import DENSE
+from haystack_ce_ranker.training.candidates import BiEncoder
+from haystack_ce_ranker.training.fitting import Fitted, Recipe, fit, require_packages
+from haystack_ce_ranker.training.gate import SAVE, GateResult, judge
+from haystack_ce_ranker.training.groups import Group
+from haystack_ce_ranker.training.held_out import HeldOut
+from haystack_ce_ranker.training.made_queries import RECIPES, MadeQuery, make_queries
+from haystack_ce_ranker.training.saving import save_model, save_refusal, work_folder
+from haystack_ce_ranker.training.showing import gate_table
+from haystack_ce_ranker.training.splits import split_queries
+from haystack_ce_ranker.training.teachers import KeptJudge, Teacher, several
+
+RECIPE = Recipe(loss="margin_mse", learns="teacher", epochs=1, learning_rate=2e-5)
+"""How an adapted model learns, if nothing else is asked for."""
+
+DEV, TEST = 60, 200
+"""The most made queries to stop by, and to test on where nothing is judged."""
+
+
+@dataclass(frozen=True)
+class AdaptRun:
+    """
+    What is to be adapted, and how.
+
+    :ivar collection: A folder in BEIR format. Queries and judgments may be missing.
+    :ivar output: The folder to write.
+    :ivar base: The cross-encoder to adapt.
+    :ivar teachers: Cross-encoders to learn from; the base itself if there are none.
+    :ivar backend: What runs the teachers.
+    :ivar bi_encoder: Its folder or hub id: evidence beside a teacher's logits.
+    :ivar mix: The recipes of made queries with their shares, as `make_queries` takes them.
+    :ivar queries: The most queries to make.
+    :ivar log: A file of real queries, which are learnt from, too.
+    :ivar settings: How candidates are chosen and targets made.
+    :ivar recipe: How the model learns.
+    :ivar split: The judgments to test on, as in `load_collection`.
+    :ivar test_queries: The most judged queries to test on, drawn at random.
+    :ivar save: One of `gate.SAVE`.
+    :ivar threads: Threads of one operation.
+    :ivar fresh: Whether to throw away what an interrupted run left.
+    """
+
+    collection: Path
+    output: Path
+    base: ModelOptions
+    teachers: Sequence[ModelOptions] = ()
+    backend: str = "torch"
+    bi_encoder: str | None = None
+    mix: Mapping[str, float] | Sequence[str] = tuple(RECIPES)
+    queries: int = 1000
+    log: Path | None = None
+    settings: Adapting = field(default_factory=Adapting)
+    recipe: Recipe = RECIPE
+    split: str | None = None
+    test_queries: int | None = None
+    save: str = "better"
+    threads: int | None = None
+    fresh: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what would otherwise be found out only after hours."""
+        choice("save", self.save, SAVE)
+        whole_number("queries", self.queries)
+        if self.recipe.learns != "teacher":
+            raise ValueError(f"recipe must learn from the teacher, but learns from {self.recipe.learns!r}.")
+        if not self.teachers and self.settings.blend is None:
+            raise ValueError(
+                "a model learns nothing from its own logits: name a teacher (--teacher), or leave the blend on."
+            )
+
+
+def run_adapting(run: AdaptRun, console: Console) -> GateResult:
+    """
+    Adapt a model to a corpus, test it, and write it if the test lets it through.
+
+    What the teachers and the trainer have done is kept in the output folder until the end. The same call goes on there.
+
+    :raises ValueError: If a setting does not fit, or there is nothing to learn from.
+    :raises OSError: If a model or a file is not there.
+    :raises Interrupted: If Ctrl-C ended the training.
+    """
+    require_packages()
+    collection = load_unjudged(run.collection, split=run.split).sample(run.test_queries, seed=run.settings.seed)
+    for line in (*lines(collection.all_left_out, "test"), *(f"note: {note}" for note in collection.notes)):
+        _say(console, line)
+    work = work_folder(run.output, fresh=run.fresh)
+    policy = ReadingPolicy(max_length=run.recipe.max_length)
+    index = BM25Index.build([document.content for document in collection.documents.values()])
+    queries = _queries(run, collection, index, console)
+    groups = _lessons(run, collection, index, queries, policy, work, console)
+    parts = _parts(groups, run, is_judged=bool(collection.queries))
+    test = _judged(collection, index, run.settings.depth) if collection.queries else taught_order(parts["test"])
+    fitted = fit(
+        run.base,
+        in_pairs(parts["train"], seed=run.recipe.seed) if run.recipe.loss == "margin_mse" else parts["train"],
+        taught_order(parts["dev"]),
+        work / "fit",
+        run.recipe,
+        policy=policy,
+        threads=run.threads,
+        console=console,
+    )
+    with _bars(console) as bars:
+        bar = bars.add_task("testing")
+        found = judge(
+            None if fitted.fresh_head else run.base,
+            str(fitted.model),
+            test,
+            policy=policy,
+            progress=lambda name, done, total: bars.update(bar, description=name, completed=done, total=total),
+        )
+    console.print(gate_table(found))
+    _keep(run, found, fitted, _facts(run, collection, parts, queries, fitted, found), console)
+    return found
+
+
+def _queries(run: AdaptRun, collection: Collection, index: BM25Index, console: Console) -> list[MadeQuery]:
+    """Make queries, and take in those of a log, but none that the test asks."""
+    made = make_queries(collection.documents, run.mix, run.queries, seed=run.settings.seed, index=index)
+    told = ", ".join(f"{count} by {recipe}" for recipe, count in made.by_recipe().items())
+    _say(console, f"{len(made.queries)} queries made of {len(collection.documents):,} documents: {told or 'none'}")
+    for reason, count in made.left_out.items():
+        _say(console, f"left out: {count} ({reason})")
+    given = [] if run.log is None else given_queries(load_queries(run.log))
+    if given:
+        _say(console, f"{len(given)} queries of {run.log}")
+    kept = unlike([*given, *made.queries], collection.queries)
+    if len(kept) < len(given) + len(made.queries):
+        _say(console, f"left out: {len(given) + len(made.queries) - len(kept)} (near-equal to a query of the test)")
+    return kept
+
+
+def _lessons(
+    run: AdaptRun,
+    collection: Collection,
+    index: BM25Index,
+    queries: Sequence[MadeQuery],
+    policy: ReadingPolicy,
+    work: Path,
+    console: Console,
+) -> list[Group]:
+    asked = _asked(run, collection, index, queries, console)
+    options = run.teachers if run.teachers else (run.base,)
+    names = ", ".join(one.model for one in options)
+    with Journal(work / "teachers") as journal, _bars(console) as bars:
+        bar = bars.add_task("asking the teacher" if len(options) == 1 else "asking the teachers")
+        judges = [
+            KeptJudge(Teacher.load(one, policy, backend=run.backend), journal, progress=_shown_by(bars, bar))
+            for one in options
+        ]
+        groups = lessons(asked, several(judges), run.settings)
+    pairs = sum(len(group.candidates) for group in groups)
+    evidence = "" if run.settings.blend is None else f", moved by {' and '.join(asked[0].evidence)}" if asked else ""
+    _say(console, f"{pairs:,} documents of {len(groups):,} queries judged by {names}{evidence}")
+    if len(groups) < len(queries):
+        _say(console, f"left out: {len(queries) - len(groups)} queries that find fewer than two documents")
+    return groups
+
+
+def _asked(
+    run: AdaptRun, collection: Collection, index: BM25Index, queries: Sequence[MadeQuery], console: Console
+) -> list[Asked]:
+    bi_encoder = None if run.bi_encoder is None or run.settings.blend is None else BiEncoder.load(run.bi_encoder)
+    with _bars(console) as bars:
+        bar = bars.add_task("embedding documents", visible=bi_encoder is not None)
+        found = find_documents(
+            queries, collection.documents, index, run.settings, bi_encoder, progress=_shown_by(bars, bar)
+        )
+    if bi_encoder is not None:
+        texts = list(dict.fromkeys(text for one in found for text in one.texts))
+        if cut := bi_encoder.cut(texts):
+            _say(console, f"note: the bi-encoder reads only the beginning of {cut} of {len(texts)} texts")
+    return found
+
+
+def _parts(groups: Sequence[Group], run: AdaptRun, *, is_judged: bool) -> dict[str, list[Group]]:
+    """Part the queries into those to learn from, to stop by, and, where nothing is judged, to test on."""
+    wanted = {"dev": DEV, **({} if is_judged else {"test": TEST})}
+    held = {name: min(most, len(groups) / 10) for name, most in wanted.items()}
+    shares = {"train": len(groups) - sum(held.values()), **held}
+    if not groups:
+        raise ValueError(
+            "there is nothing to learn from: no query finds two documents. Use more recipes, or --queries."
+        )
+    parted = split_queries({one.query_id: one.query for one in groups}, shares, seed=run.settings.seed)
+    by_id = {group.query_id: group for group in groups}
+    return {name: [by_id[query_id] for query_id in ids] for name, ids in parted.items()}
+
+
+def _judged(collection: Collection, index: BM25Index, depth: int) -> HeldOut:
+    """Return the judged queries with what BM25 finds for them."""
+    ids = list(collection.documents)
+    documents = {}
+    for query_id, query in collection.queries.items():
+        own = collection.own(query_id)
+        names = [ids[place] for place in index.search(query, depth + 1).positions.tolist()]
+        kept = [name for name in names if name != own][:depth]
+        documents[query_id] = {name: collection.documents[name].content for name in kept}
+    return HeldOut(collection.queries, documents, collection.judgments)
+
+
+def _facts(
+    run: AdaptRun,
+    collection: Collection,
+    parts: Mapping[str, Sequence[Group]],
+    queries: Sequence[MadeQuery],
+    fitted: Fitted,
+    found: GateResult,
+) -> dict[str, Any]:
+    recipes = {
+        name: sum(query.recipe == name for query in queries) for name in {query.recipe: None for query in queries}
+    }
+    teachers = [one.model for one in run.teachers] if run.teachers else [f"{run.base.model} (the base itself)"]
+    blend = run.settings.blend
+    return {
+        "title": f"{Path(run.base.model).name} adapted to {collection.name}",
+        "base": run.base.model,
+        "data": {
+            "collection": collection.name,
+            "documents": len(collection.documents),
+            "fingerprint": collection.fingerprint(),
+            "queries": [f"{count} by {name}" for name, count in recipes.items()],
+            **{f"{name} queries": len(of_part) for name, of_part in parts.items()},
+            "teachers": teachers,
+            "evidence": None
+            if blend is None
+            else ["bm25", *([f"{DENSE}: {run.bi_encoder}"] if run.bi_encoder else [])],
+        },
+        "settings": {
+            **{name: value for name, value in asdict(run.recipe).items() if value is not None},
+            "depth": run.settings.depth,
+            "candidates": run.settings.candidates,
+            **({} if blend is None else {f"blend {name}": value for name, value in asdict(blend).items()}),
+        },
+        "fitted": fitted.plain(),
+        "gate": found.plain(),
+    }
+
+
+def _keep(run: AdaptRun, found: GateResult, fitted: Fitted, facts: Mapping[str, Any], console: Console) -> None:
+    if found.saves(run.save):
+        save_model(run.output, fitted.model, facts)
+        asked = "" if found.decision.met else ", as was asked for"
+        _say(console, f"wrote {run.output}{asked}: {found.decision.reason}")
+        return
+    report = save_refusal(run.output, facts)
+    _say(console, f"no model is written: {found.decision.reason}. What was tried is in {report}")
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        yield bars
+
+
+def _shown_by(bars: Progress, bar: Any) -> Callable[[int, int], None]:
+    def show(done: int, total: int) -> None:
+        bars.update(bar, completed=done, total=total)
+
+    return show
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False)

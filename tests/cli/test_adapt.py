@@ -1,0 +1,77 @@
+"""`haystack-ce-ranker adapt`: which run its arguments ask for, and with which code it ends."""
+
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from haystack_ce_ranker.cli import app
+from haystack_ce_ranker.training.blending import Blend
+from haystack_ce_ranker.training.commands import adapt
+from haystack_ce_ranker.training.fitting import Interrupted
+
+
+def asked_for(monkeypatch, *arguments, ends=None, saves=True):
+    """The run that these arguments ask for, and the command's result."""
+    runs = []
+
+    def take(run, _console):
+        runs.append(run)
+        if ends is not None:
+            raise ends
+        return SimpleNamespace(saves=lambda _save: saves)
+
+    monkeypatch.setattr(adapt, "run_adapting", take)
+    result = CliRunner().invoke(app, ["adapt", "docs", "out", *arguments])
+    return (runs[0] if runs else None), result
+
+
+def test_the_defaults_learn_from_the_base_and_the_evidence(monkeypatch):
+    run, result = asked_for(monkeypatch, "--base", "model")
+    assert result.exit_code == 0
+    assert (str(run.collection), str(run.output), run.base.model) == ("docs", "out", "model")
+    assert (run.teachers, run.bi_encoder, run.log, run.settings.blend) == ((), None, None, Blend())
+    assert tuple(run.mix) == ("title", "first_sentence", "inverse_cloze", "rare_terms")
+    assert run.recipe == adapt.RECIPE
+
+
+def test_options_that_may_be_repeated_are_all_taken(monkeypatch):
+    options = ["--base", "model", "--teacher", "a", "--teacher", "b", "--recipe", "title", "--recipe", "rare_terms"]
+    run, _ = asked_for(
+        monkeypatch, *options, "--queries", "log.txt", "--made", "7", "--seed", "3", "--bi-encoder", "bi"
+    )
+    assert [teacher.model for teacher in run.teachers] == ["a", "b"]
+    assert list(run.mix) == ["title", "rare_terms"]
+    assert (str(run.log), run.queries, run.bi_encoder) == ("log.txt", 7, "bi")
+    assert (run.settings.seed, run.recipe.seed) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_blended"),
+    [
+        ([], True),
+        (["--teacher", "a"], False),
+        (["--teacher", "a", "--blend"], True),
+        (["--teacher", "a", "--no-blend"], False),
+    ],
+)
+def test_other_teachers_are_taken_as_they_are_unless_asked(monkeypatch, options, is_blended):
+    run, _ = asked_for(monkeypatch, "--base", "model", *options)
+    assert (run.settings.blend is not None) == is_blended
+
+
+def test_a_refused_model_ends_with_1_an_error_with_2_and_an_interruption_with_130(monkeypatch):
+    assert asked_for(monkeypatch, "--base", "model", saves=False)[1].exit_code == 1
+    _, result = asked_for(monkeypatch, "--base", "model", ends=ValueError("no such corpus"))
+    assert result.exit_code == 2
+    assert "error: no such corpus" in result.output
+    for ends, says in ((Interrupted("stopped after step 3"), "stopped after step 3"), (KeyboardInterrupt(), "goes on")):
+        _, result = asked_for(monkeypatch, "--base", "model", ends=ends)
+        assert result.exit_code == 130
+        assert says in result.output
+
+
+def test_a_base_without_a_teacher_or_a_blend_is_an_error(monkeypatch):
+    _, result = asked_for(monkeypatch, "--base", "model", "--no-blend")
+    assert result.exit_code == 2
+    assert "learns nothing from its own logits" in result.output

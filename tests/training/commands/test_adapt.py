@@ -1,0 +1,250 @@
+"""Adapting as a whole, with tiny models: from a folder without labels to a model, a refusal, or an error."""
+
+import io
+import json
+import random
+import shutil
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.training.adapting import TEACHERS_ORDER, Adapting
+from haystack_ce_ranker.training.commands import adapt
+from haystack_ce_ranker.training.commands.adapt import RECIPE, AdaptRun, run_adapting
+from haystack_ce_ranker.training.fitting import Evaluation, Fitted
+from haystack_ce_ranker.training.resources import Resources
+
+pytest.importorskip("datasets")
+pytest.importorskip("codecarbon")
+
+WORDS = "hut snow car brake city berlin paris france germany".split()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A collection without queries and judgments."""
+    drawn = random.Random(0)
+    path = tmp_path / "corpus" / "corpus.jsonl"
+    path.parent.mkdir()
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(60):
+            sentences = [f"{' '.join(drawn.choices(WORDS, k=4))} {number}." for _ in range(3)]
+            file.write(json.dumps({"_id": f"d{number}", "text": " ".join(sentences)}) + "\n")
+    return path.parent
+
+
+def judged(folder, queries=12):
+    """Give the folder queries with judgments: the documents that hold both words of a query are relevant."""
+    rows = [json.loads(line) for line in (folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
+    drawn = random.Random(1)
+    asked = {f"q{number}": drawn.sample(WORDS, 2) for number in range(queries)}
+    lines = [json.dumps({"_id": name, "text": " ".join(words)}) for name, words in asked.items()]
+    (folder / "queries.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "qrels").mkdir()
+    found = [
+        f"{name}\t{row['_id']}\t1"
+        for name, words in asked.items()
+        for row in rows
+        if set(words) <= set(row["text"].split())
+    ]
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(found), encoding="utf-8")
+    return asked
+
+
+def run_of(folder, base, **changes):
+    recipe = replace(RECIPE, epochs=3, learning_rate=3e-3, evaluations=1)
+    plain = AdaptRun(
+        folder,
+        folder.parent / "output",
+        ModelOptions(base, device="cpu"),
+        queries=80,
+        settings=Adapting(depth=12, candidates=6),
+        recipe=recipe,
+        threads=1,
+    )
+    return replace(plain, **changes)
+
+
+def adapted(run):
+    """Run it, and return what it found and what it said."""
+    told = io.StringIO()
+    return run_adapting(run, Console(file=told, width=250)), told.getvalue()
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing after it is reached."""
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """What `fit` was called with; in place of training, the base is taken as it is."""
+    calls = []
+
+    def take_the_base(base, groups, dev, folder, recipe, **given):
+        calls.append({"groups": groups, "dev": dev, "recipe": recipe, **given})
+        shutil.copytree(base.model, folder / "model", dirs_exist_ok=True)
+        return Fitted(
+            model=folder / "model",
+            before=0.5,
+            evaluations=(Evaluation(1, 0.5),),
+            best=Evaluation(1, 0.5),
+            queries=len(groups),
+            pairs=2 * len(groups),
+            unused_queries=0,
+            steps=1,
+            fresh_head=False,
+            max_length=128,
+            seconds=1.0,
+            joules=1.0,
+            energy="estimated",
+            expected_memory_mb=1.0,
+            peak_memory_mb=None,
+            used=Resources("cpu", False, 1),
+        )
+
+    monkeypatch.setattr(adapt, "fit", take_the_base)
+    return calls
+
+
+def test_a_model_learns_its_teachers_order_where_nothing_is_judged(folder, learner, tiny_bert):
+    run = run_of(
+        folder, learner, teachers=(ModelOptions(tiny_bert),), settings=Adapting(depth=12, candidates=6, blend=None)
+    )
+    found, told = adapted(run)
+    assert found.judged_by == TEACHERS_ORDER
+    assert found.decision.met
+    assert TEACHERS_ORDER in found.decision.reason
+    held = {path.name for path in run.output.iterdir()}
+    assert {"model.safetensors", "README.md", "training.json", "tokenizer.json"} <= held
+    assert not {"work", "report.json"} & held
+    facts = json.loads((run.output / "training.json").read_text(encoding="utf-8"))
+    assert facts["data"]["teachers"] == [tiny_bert]
+    assert TEACHERS_ORDER in (run.output / "README.md").read_text(encoding="utf-8")
+    assert "queries made of 60 documents" in told
+
+
+def test_labels_decide_where_there_are_some_and_nothing_that_they_ask_is_learnt(folder, learner, fits):
+    asked = judged(folder)
+    log = folder.parent / "log.txt"
+    log.write_text("\n".join([*(" ".join(words) for words in asked.values()), "hut berlin snow paris city"]))
+    found, told = adapted(run_of(folder, learner, log=log))
+    assert (found.judged_by, found.queries) == ("labels", 12)
+    [call] = fits
+    learnt = {group.query for group in call["groups"]} | set(call["dev"].queries.values())
+    assert "hut berlin snow paris city" in learnt
+    assert not {" ".join(words) for words in asked.values()} & learnt
+    assert "13 queries of" in told
+    assert "near-equal to a query of the test" in told
+
+
+def test_a_model_that_is_no_better_is_not_written_and_the_message_says_why(folder, learner, fits):
+    judged(folder)
+    run = run_of(folder, learner)
+    found, told = adapted(run)
+    assert not found.decision.met
+    assert [path.name for path in run.output.iterdir()] == ["report.json"]
+    report = json.loads((run.output / "report.json").read_text(encoding="utf-8"))
+    assert report["settings"]["blend dense"] == 2.0
+    assert report["data"]["teachers"] == [f"{learner} (the base itself)"]
+    assert report["data"]["evidence"] == ["bm25"]
+    assert "no model is written: the trained model is not better by at least 0.005" in told
+
+
+def test_a_model_can_be_written_in_any_case(folder, learner, fits):
+    judged(folder)
+    run = run_of(folder, learner, save="always")
+    found, told = adapted(run)
+    assert not found.decision.met
+    assert (run.output / "model.safetensors").is_file()
+    assert f"wrote {run.output}, as was asked for: the trained model is not better" in told
+
+
+def test_pairs_are_learnt_by_margins_and_whole_lists_by_order(folder, learner, fits):
+    judged(folder)
+    for loss in ("margin_mse", "ranknet"):
+        run = run_of(folder, learner, recipe=replace(RECIPE, loss=loss), output=folder.parent / loss)
+        adapted(run)
+    pairs, lists = fits
+    assert {len(group.candidates) for group in pairs["groups"]} == {2}
+    assert {len(group.candidates) for group in lists["groups"]} >= {6}
+    assert pairs["dev"] == lists["dev"]
+
+
+def test_one_seed_gives_the_same_lessons_and_another_gives_others(folder, learner, fits):
+    judged(folder)
+    for number, seed in enumerate((0, 0, 1)):
+        settings = Adapting(depth=12, candidates=6, seed=seed)
+        adapted(run_of(folder, learner, settings=settings, output=folder.parent / f"out{number}"))
+    first, again, other = ([call["groups"], call["dev"]] for call in fits)
+    assert first == again
+    assert first != other
+
+
+def test_a_killed_run_does_not_ask_the_teacher_again(folder, learner, fits, monkeypatch):
+    judged(folder)
+    run = run_of(folder, learner)
+    asked = []
+    noting = adapt.lessons
+
+    def lessons(asked_for, judge, settings):
+        found = noting(asked_for, judge, settings)
+        asked.append((judge.asked, judge.kept))
+        return found
+
+    def kill(*_, **__):
+        raise Killed
+
+    monkeypatch.setattr(adapt, "lessons", lessons)
+    with monkeypatch.context() as patched:
+        patched.setattr(adapt, "fit", kill)
+        with pytest.raises(Killed):
+            adapted(run)
+    assert not list(run.output.glob("*.safetensors"))
+    adapted(run)
+    [(first, none), (nothing, kept)] = asked
+    assert first == kept > 100
+    assert none == nothing == 0
+
+
+def test_several_teachers_and_a_bi_encoder_are_named(folder, learner, tiny_bert, fits, monkeypatch):
+    import torch
+
+    class Letters:
+        max_seq_length = 4
+        similarity = staticmethod(lambda one, other: one @ other.T)
+
+        def tokenizer(self, texts, **_):
+            return {"input_ids": [text.split() for text in texts]}
+
+        def encode_document(self, texts, **_):
+            return torch.tensor([[float(text.count(letter)) for letter in "aehst"] for text in texts])
+
+        encode_query = encode_document
+
+    monkeypatch.setattr(adapt.BiEncoder, "load", lambda model: adapt.BiEncoder(Letters()))
+    run = run_of(folder, learner, teachers=(ModelOptions(learner), ModelOptions(tiny_bert)), bi_encoder="letters")
+    _, told = adapted(run)
+    assert f"judged by {learner}, {tiny_bert}, moved by bm25 and dense" in told
+    assert "the bi-encoder reads only the beginning of" in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"settings": Adapting(blend=None)}, "learns nothing from its own logits"),
+        ({"recipe": replace(RECIPE, learns="labels")}, "must learn from the teacher"),
+        ({"queries": 0}, "queries must be"),
+        ({"save": "never"}, "save must be"),
+    ],
+)
+def test_settings_that_cannot_work_are_told_at_once(folder, learner, changes, says):
+    with pytest.raises(ValueError, match=says):
+        run_of(folder, learner, **changes)
+
+
+def test_a_corpus_that_gives_no_queries_is_told(folder, learner):
+    (folder / "corpus.jsonl").write_text('{"_id": "a", "text": ""}\n{"_id": "b", "text": "hut"}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="there is nothing to learn from"):
+        adapted(run_of(folder, learner))

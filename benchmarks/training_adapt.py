@@ -12,6 +12,7 @@ there again as long as its settings are the same. Needs the extras `train` and `
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -179,6 +180,8 @@ def result(name: str, arguments: argparse.Namespace, *, seed: int, mix: tuple[st
 def _run(run: AdaptRun, output: Path) -> Result:
     run = type(run)(**{**vars(run), "output": output})
     found = run_adapting(run, Console(stderr=True))
+    if found is None:
+        sys.exit(130)
     facts = output / ("training.json" if found.saves(run.save) else "report.json")
     seconds = json.loads(facts.read_text(encoding="utf-8"))["fitted"]["seconds"]
     means = {system: values[LABEL] for system, values in found.means.items()}

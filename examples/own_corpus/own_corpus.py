@@ -32,6 +32,8 @@ def adapt(arguments: argparse.Namespace, console: Console) -> str:
         save=arguments.save,
     )
     found = run_adapting(run, console)
+    if found is None:
+        raise SystemExit(130)
     return str(arguments.output) if found.saves(arguments.save) else arguments.base
 
 

@@ -10,9 +10,10 @@ from haystack_ce_ranker.cli import adapt, convert, demo, evaluate, mine, profile
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Re-ranking for Haystack pipelines.")
 app.add_typer(convert.app, name="convert")
-for command in (demo.demo, evaluate.evaluate, tune.tune, profile.profile, quantize.quantize):
-    app.command()(command)
-for command in (mine.mine, train.train, adapt.adapt):
+for command in (
+    *(demo.demo, evaluate.evaluate, tune.tune, profile.profile, quantize.quantize),
+    *(mine.mine, train.train, adapt.adapt),
+):
     app.command()(command)
 
 

@@ -55,7 +55,12 @@ def adapt(
         int | None, typer.Option(min=1, help="At most this many judged queries in the test.")
     ] = None,
     save: Annotated[str, typer.Option(help="better writes a model only if the test says so; always.")] = "better",
-    threads: Annotated[int | None, typer.Option(help="Threads of one operation.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of one operation; torch's own number without it.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where it runs, such as cpu or cuda:0; a GPU if there is one.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Draws everything.")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted run left.")] = False,
 ) -> None:
@@ -72,17 +77,16 @@ def adapt(
     from haystack_ce_ranker.training.adapting import Adapting
     from haystack_ce_ranker.training.blending import Blend
     from haystack_ce_ranker.training.commands.adapt import AdaptRun, run_adapting
-    from haystack_ce_ranker.training.fitting import Interrupted, Recipe
+    from haystack_ce_ranker.training.fitting import Recipe
     from haystack_ce_ranker.training.made_queries import RECIPES
 
-    console = Console()
     with clear_errors():
         is_blended = blend if blend is not None else not teacher
         run = AdaptRun(
             collection,
             output,
-            ModelOptions(base, revision=revision),
-            teachers=tuple(map(ModelOptions, teacher or ())),
+            ModelOptions(base, revision=revision, device=device),
+            teachers=tuple(ModelOptions(one, device=device) for one in teacher or ()),
             backend=backend,
             bi_encoder=bi_encoder,
             mix=recipe or tuple(RECIPES),
@@ -104,10 +108,6 @@ def adapt(
             threads=threads,
             fresh=fresh,
         )
-        try:
-            found = run_adapting(run, console)
-        except (Interrupted, KeyboardInterrupt) as stopped:
-            console.print(str(stopped) or "interrupted; the same command goes on from there", markup=False)
-            raise typer.Exit(130) from None
-    if not found.saves(save):
-        raise typer.Exit(1)
+        found = run_adapting(run, Console())
+    if found is None or not found.saves(save):
+        raise typer.Exit(130 if found is None else 1)

@@ -13,13 +13,13 @@ from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.training.adapting import TEACHERS_ORDER, Adapting
 from haystack_ce_ranker.training.commands import adapt
 from haystack_ce_ranker.training.commands.adapt import RECIPE, AdaptRun, run_adapting
-from haystack_ce_ranker.training.fitting import Evaluation, Fitted
+from haystack_ce_ranker.training.fitting import Evaluation, Fitted, Interrupted
 from haystack_ce_ranker.training.resources import Resources
 
 pytest.importorskip("datasets")
 pytest.importorskip("codecarbon")
 
-WORDS = "hut snow car brake city berlin paris france germany".split()
+WORDS = ["hut", "snow", "car", "brake", "city", "berlin", "paris", "france", "germany"]
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_model_learns_its_teachers_order_where_nothing_is_judged(folder, learn
     assert {"model.safetensors", "README.md", "training.json", "tokenizer.json"} <= held
     assert not {"work", "report.json"} & held
     facts = json.loads((run.output / "training.json").read_text(encoding="utf-8"))
-    assert facts["data"]["teachers"] == [tiny_bert]
+    assert facts["data"]["teachers"] == ["tiny-bert"]
     assert TEACHERS_ORDER in (run.output / "README.md").read_text(encoding="utf-8")
     assert "queries made of 60 documents" in told
 
@@ -146,8 +146,8 @@ def test_a_model_that_is_no_better_is_not_written_and_the_message_says_why(folde
     assert not found.decision.met
     assert [path.name for path in run.output.iterdir()] == ["report.json"]
     report = json.loads((run.output / "report.json").read_text(encoding="utf-8"))
-    assert report["settings"]["blend dense"] == 2.0
-    assert report["data"]["teachers"] == [f"{learner} (the base itself)"]
+    assert report["settings"]["blend_dense"] == 2.0
+    assert report["data"]["teachers"] == "learner itself"
     assert report["data"]["evidence"] == ["bm25"]
     assert "no model is written: the trained model is not better by at least 0.005" in told
 
@@ -228,6 +228,21 @@ def test_several_teachers_and_a_bi_encoder_are_named(folder, learner, tiny_bert,
     _, told = adapted(run)
     assert f"judged by {learner}, {tiny_bert}, moved by bm25 and dense" in told
     assert "the bi-encoder reads only the beginning of" in told
+
+
+@pytest.mark.parametrize(
+    ("ends", "says"), [(Interrupted("stopped after step 3"), "after step 3"), (KeyboardInterrupt(), "goes on")]
+)
+def test_an_interruption_is_told_and_keeps_what_was_done(folder, learner, monkeypatch, ends, says):
+    def stop(*_, **__):
+        raise ends
+
+    monkeypatch.setattr(adapt, "fit", stop)
+    run = run_of(folder, learner)
+    found, told = adapted(run)
+    assert found is None
+    assert says in told
+    assert (run.output / "work" / "teachers" / "progress.jsonl").is_file()
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,21 @@
 """The workflow of `haystack-ce-ranker adapt`: make queries, have a teacher judge what they find, learn, and test it."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.bm25.index import BM25Index
 from haystack_ce_ranker.checks import choice, whole_number
 from haystack_ce_ranker.data.collections import Collection, load_queries, load_unjudged
 from haystack_ce_ranker.data.left_out import lines
+from haystack_ce_ranker.evaluation.judging.formats import short_name
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.training.adapting import (
@@ -26,9 +28,8 @@ from haystack_ce_ranker.training.adapting import (
     taught_order,
     unlike,
 )
-from haystack_ce_ranker.training.blending import DENSE
-from haystack_ce_ranker.training.candidates import BiEncoder
-from haystack_ce_ranker.training.fitting import Fitted, Recipe, fit, require_packages
+from haystack_ce_ranker.training.candidates import BM25, BiEncoder, first_stage
+from haystack_ce_ranker.training.fitting import Fitted, Interrupted, Recipe, fit, require_packages
 from haystack_ce_ranker.training.gate import SAVE, GateResult, judge
 from haystack_ce_ranker.training.groups import Group
 from haystack_ce_ranker.training.held_out import HeldOut
@@ -97,46 +98,54 @@ class AdaptRun:
             )
 
 
-def run_adapting(run: AdaptRun, console: Console) -> GateResult:
+def run_adapting(run: AdaptRun, console: Console) -> GateResult | None:
     """
     Adapt a model to a corpus, test it, and write it if the test lets it through.
 
     What the teachers and the trainer have done is kept in the output folder until the end. The same call goes on there.
 
+    :returns: What the test found; None after an interruption.
     :raises ValueError: If a setting does not fit, or there is nothing to learn from.
     :raises OSError: If a model or a file is not there.
-    :raises Interrupted: If Ctrl-C ended the training.
+    :raises ImportError: If a package is missing.
     """
     require_packages()
+    work = work_folder(run.output, fresh=run.fresh)
+    try:
+        return _run(run, work, console)
+    except (Interrupted, KeyboardInterrupt) as error:
+        _say(console, str(error) or "stopped; start the same command again, and it goes on from there")
+        return None
+
+
+def _run(run: AdaptRun, work: Path, console: Console) -> GateResult:
     collection = load_unjudged(run.collection, split=run.split).sample(run.test_queries, seed=run.settings.seed)
     for line in (*lines(collection.all_left_out, "test"), *(f"note: {note}" for note in collection.notes)):
         _say(console, line)
-    work = work_folder(run.output, fresh=run.fresh)
     policy = ReadingPolicy(max_length=run.recipe.max_length)
     index = BM25Index.build([document.content for document in collection.documents.values()])
     queries = _queries(run, collection, index, console)
     groups = _lessons(run, collection, index, queries, policy, work, console)
     parts = _parts(groups, run, is_judged=bool(collection.queries))
-    test = _judged(collection, index, run.settings.depth) if collection.queries else taught_order(parts["test"])
+    test = _judged(collection, run.settings.depth) if collection.queries else taught_order(parts["test"])
     fitted = fit(
         run.base,
         in_pairs(parts["train"], seed=run.recipe.seed) if run.recipe.loss == "margin_mse" else parts["train"],
         taught_order(parts["dev"]),
-        work / "fit",
+        work / "run",
         run.recipe,
         policy=policy,
         threads=run.threads,
         console=console,
     )
-    with _bars(console) as bars:
-        bar = bars.add_task("testing")
-        found = judge(
-            None if fitted.fresh_head else run.base,
-            str(fitted.model),
-            test,
-            policy=policy,
-            progress=lambda name, done, total: bars.update(bar, description=name, completed=done, total=total),
-        )
+    options = replace(run.base, dtype="float32", threads=run.threads)
+    trained = ModelOptions(str(fitted.model), device=run.base.device, dtype="float32", threads=run.threads)
+    with _bar(console) as (bars, bar):
+
+        def show(name: str, done: int, total: int) -> None:
+            bars.update(bar, description=f"ranking: {name}", completed=done, total=total)
+
+        found = judge(None if fitted.fresh_head else options, trained, test, policy=policy, progress=show)
     console.print(gate_table(found))
     _keep(run, found, fitted, _facts(run, collection, parts, queries, fitted, found), console)
     return found
@@ -170,10 +179,13 @@ def _lessons(
     asked = _asked(run, collection, index, queries, console)
     options = run.teachers if run.teachers else (run.base,)
     names = ", ".join(one.model for one in options)
-    with Journal(work / "teachers") as journal, _bars(console) as bars:
-        bar = bars.add_task("asking the teacher" if len(options) == 1 else "asking the teachers")
+    with Journal(work / "teachers") as journal, _bar(console) as (bars, bar):
         judges = [
-            KeptJudge(Teacher.load(one, policy, backend=run.backend), journal, progress=_shown_by(bars, bar))
+            KeptJudge(
+                Teacher.load(replace(one, threads=run.threads), policy, backend=run.backend),
+                journal,
+                progress=_shown_by(bars, bar, f"asking {short_name(one.model)}"),
+            )
             for one in options
         ]
         groups = lessons(asked, several(judges), run.settings)
@@ -189,11 +201,9 @@ def _asked(
     run: AdaptRun, collection: Collection, index: BM25Index, queries: Sequence[MadeQuery], console: Console
 ) -> list[Asked]:
     bi_encoder = None if run.bi_encoder is None or run.settings.blend is None else BiEncoder.load(run.bi_encoder)
-    with _bars(console) as bars:
-        bar = bars.add_task("embedding documents", visible=bi_encoder is not None)
-        found = find_documents(
-            queries, collection.documents, index, run.settings, bi_encoder, progress=_shown_by(bars, bar)
-        )
+    with _bar(console) as (bars, bar):
+        show = _shown_by(bars, bar, "embedding documents")
+        found = find_documents(queries, collection.documents, index, run.settings, bi_encoder, progress=show)
     if bi_encoder is not None:
         texts = list(dict.fromkeys(text for one in found for text in one.texts))
         if cut := bi_encoder.cut(texts):
@@ -215,15 +225,13 @@ def _parts(groups: Sequence[Group], run: AdaptRun, *, is_judged: bool) -> dict[s
     return {name: [by_id[query_id] for query_id in ids] for name, ids in parted.items()}
 
 
-def _judged(collection: Collection, index: BM25Index, depth: int) -> HeldOut:
+def _judged(collection: Collection, depth: int) -> HeldOut:
     """Return the judged queries with what BM25 finds for them."""
-    ids = list(collection.documents)
-    documents = {}
-    for query_id, query in collection.queries.items():
-        own = collection.own(query_id)
-        names = [ids[place] for place in index.search(query, depth + 1).positions.tolist()]
-        kept = [name for name in names if name != own][:depth]
-        documents[query_id] = {name: collection.documents[name].content for name in kept}
+    found = first_stage(collection, collection.queries, BM25, depth)
+    documents = {
+        query_id: {one.document_id: collection.documents[one.document_id].content for one in of_query}
+        for query_id, of_query in found.items()
+    }
     return HeldOut(collection.queries, documents, collection.judgments)
 
 
@@ -235,30 +243,26 @@ def _facts(
     fitted: Fitted,
     found: GateResult,
 ) -> dict[str, Any]:
-    recipes = {
-        name: sum(query.recipe == name for query in queries) for name in {query.recipe: None for query in queries}
-    }
-    teachers = [one.model for one in run.teachers] if run.teachers else [f"{run.base.model} (the base itself)"]
-    blend = run.settings.blend
+    made = Counter(query.recipe for query in queries)
+    teachers = [short_name(one.model) for one in run.teachers]
+    blend, base = run.settings.blend, short_name(run.base.model)
+    bi_encoder = None if blend is None or run.bi_encoder is None else short_name(run.bi_encoder)
     return {
-        "title": f"{Path(run.base.model).name} adapted to {collection.name}",
-        "base": run.base.model,
+        "title": f"{base}, adapted to {collection.name} without labels",
+        "base": base,
         "data": {
             "collection": collection.name,
             "documents": len(collection.documents),
-            "fingerprint": collection.fingerprint(),
-            "queries": [f"{count} by {name}" for name, count in recipes.items()],
-            **{f"{name} queries": len(of_part) for name, of_part in parts.items()},
-            "teachers": teachers,
-            "evidence": None
-            if blend is None
-            else ["bm25", *([f"{DENSE}: {run.bi_encoder}"] if run.bi_encoder else [])],
+            "queries": [f"{count} by {name}" for name, count in made.items()],
+            **{f"{name}_queries": len(of_part) for name, of_part in parts.items()},
+            "teachers": teachers if teachers else f"{base} itself",
+            "evidence": None if blend is None else [BM25, *([bi_encoder] if bi_encoder else [])],
+            "candidates": f"{run.settings.candidates} of BM25's first {run.settings.depth}",
         },
         "settings": {
-            **{name: value for name, value in asdict(run.recipe).items() if value is not None},
-            "depth": run.settings.depth,
-            "candidates": run.settings.candidates,
-            **({} if blend is None else {f"blend {name}": value for name, value in asdict(blend).items()}),
+            **asdict(run.recipe),
+            "save": run.save,
+            **({} if blend is None else {f"blend_{name}": value for name, value in asdict(blend).items()}),
         },
         "fitted": fitted.plain(),
         "gate": found.plain(),
@@ -276,15 +280,15 @@ def _keep(run: AdaptRun, found: GateResult, fitted: Fitted, facts: Mapping[str, 
 
 
 @contextmanager
-def _bars(console: Console) -> Iterator[Progress]:
+def _bar(console: Console) -> Iterator[tuple[Progress, TaskID]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
-        yield bars
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        yield bars, bars.add_task("", total=None)
 
 
-def _shown_by(bars: Progress, bar: Any) -> Callable[[int, int], None]:
+def _shown_by(bars: Progress, bar: TaskID, what: str) -> Callable[[int, int], None]:
     def show(done: int, total: int) -> None:
-        bars.update(bar, completed=done, total=total)
+        bars.update(bar, description=what, completed=done, total=total)
 
     return show
 

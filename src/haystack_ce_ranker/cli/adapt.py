@@ -1,7 +1,7 @@
 """`haystack-ce-ranker adapt`: fit a cross-encoder to a corpus that nobody has judged."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,12 +29,20 @@ IsBlended = Annotated[
         help="Move logits by BM25 and the bi-encoder where the teacher is unsure. On, but off with other teachers.",
     ),
 ]
+Base = Annotated[str, typer.Option(help="The cross-encoder to adapt: a hub id or a folder.")]
+Loss = Annotated[str, typer.Option(help="margin_mse, ranknet, lambda or bce.")]
+MaxLength = Annotated[int | None, typer.Option(help="The most tokens of a pair; 512 without it.")]
+TestQueries = Annotated[int | None, typer.Option(min=1, help="At most this many judged queries in the test.")]
+Save = Annotated[str, typer.Option(help="better: write a model only if the test says it is better; or always.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of one operation; torch's own number without it.")]
+Device = Annotated[str | None, typer.Option(help="Where it runs, such as cpu or cuda:0; a GPU if there is one.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted run left.")]
 
 
 def adapt(
     collection: Annotated[Path, typer.Argument(help="A folder in BEIR format; queries and qrels may be missing.")],
     output: Annotated[Path, typer.Argument(help="The folder to write, not there yet or empty.")],
-    base: Annotated[str, typer.Option(help="The cross-encoder to adapt: a hub id or a folder.")],
+    base: Base,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub base.")] = None,
     teacher: Teachers = None,
     backend: Annotated[str, typer.Option(help="What runs the teachers.")] = "torch",
@@ -45,31 +53,24 @@ def adapt(
     queries: Log = None,
     depth: Annotated[int, typer.Option(help="How many documents BM25 finds for a query.")] = 30,
     candidates: Annotated[int, typer.Option(help="How many of them are learnt from.")] = 8,
-    loss: Annotated[str, typer.Option(help="margin_mse, ranknet, lambda or bce.")] = "margin_mse",
+    loss: Loss = "margin_mse",
     epochs: Annotated[int, typer.Option(help="The most passes over the queries.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="The highest rate.")] = 2e-5,
+    learning_rate: Annotated[float, typer.Option(help="The highest rate; it falls to 0.")] = 2e-5,
     batch: Annotated[int, typer.Option(help="Documents of one step.")] = 16,
-    max_length: Annotated[int | None, typer.Option(help="The most tokens of a pair; 512 if omitted.")] = None,
+    max_length: MaxLength = None,
     split: Split = None,
-    test_queries: Annotated[
-        int | None, typer.Option(min=1, help="At most this many judged queries in the test.")
-    ] = None,
-    save: Annotated[str, typer.Option(help="better writes a model only if the test says so; always.")] = "better",
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of one operation; torch's own number without it.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where it runs, such as cpu or cuda:0; a GPU if there is one.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Draws everything.")] = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted run left.")] = False,
+    test_queries: TestQueries = None,
+    save: Save = "better",
+    threads: Threads = None,
+    device: Device = None,
+    seed: Annotated[int, typer.Option(help="Draws queries and candidates, and orders what is learnt.")] = 0,
+    fresh: Fresh = False,
 ) -> None:
     """
     Fit a cross-encoder to a corpus without labels: queries are made from the documents, and a teacher ranks those.
 
-    Without a teacher the base learns from itself, BM25 and a bi-encoder together, which rank better than it alone.
-    The result is written if it is better than the base on the judged queries; without judgments, if it follows the
-    teacher better on queries that it has not seen.
+    Without a teacher the base learns from itself, BM25 and a bi-encoder together, which rank better than it alone. The
+    result is written if it is better on the judged queries; without any, if it follows the teacher better.
     """
     from rich.console import Console
 
@@ -82,32 +83,14 @@ def adapt(
 
     with clear_errors():
         is_blended = blend if blend is not None else not teacher
-        run = AdaptRun(
-            collection,
-            output,
-            ModelOptions(base, revision=revision, device=device),
-            teachers=tuple(ModelOptions(one, device=device) for one in teacher or ()),
-            backend=backend,
-            bi_encoder=bi_encoder,
-            mix=recipe or tuple(RECIPES),
-            queries=made,
-            log=queries,
-            settings=Adapting(depth=depth, candidates=candidates, blend=Blend() if is_blended else None, seed=seed),
-            recipe=Recipe(
-                loss=loss,
-                learns="teacher",
-                epochs=epochs,
-                learning_rate=learning_rate,
-                batch=batch,
-                seed=seed,
-                max_length=max_length,
-            ),
-            split=split,
-            test_queries=test_queries,
-            save=save,
-            threads=threads,
-            fresh=fresh,
-        )
-        found = run_adapting(run, Console())
+        how: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "batch": batch, "seed": seed}
+        learnt = Recipe(loss=loss, learns="teacher", max_length=max_length, **how)
+        settings = Adapting(depth=depth, candidates=candidates, blend=Blend() if is_blended else None, seed=seed)
+        begin = ModelOptions(base, revision=revision, device=device)
+        teachers = tuple(ModelOptions(one, device=device) for one in teacher or ())
+        given: dict[str, Any] = {"mix": recipe or tuple(RECIPES), "queries": made, "log": queries}
+        given |= {"teachers": teachers, "backend": backend, "bi_encoder": bi_encoder, "settings": settings}
+        given |= {"split": split, "test_queries": test_queries, "save": save, "threads": threads, "fresh": fresh}
+        found = run_adapting(AdaptRun(collection, output, begin, recipe=learnt, **given), Console())
     if found is None or not found.saves(save):
         raise typer.Exit(130 if found is None else 1)

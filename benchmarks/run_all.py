@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import common
 
-BENCHMARKS = ("bm25", "fusion", "gate", "token_balance", "long_context", "mining", "results", "speed")
+BENCHMARKS = ("bm25", "fusion", "gate", "token_balance", "long_context", "mining", "results", "speed", "training")
 NICENESS = 10
 
 

@@ -22,10 +22,10 @@ from haystack_ce_ranker.evaluation.judging.formats import short_name
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.training.bases import load_base
 from haystack_ce_ranker.training.candidates import BM25, first_stage
-from haystack_ce_ranker.training.fitting import Interrupted, Recipe, fit, require_packages
+from haystack_ce_ranker.training.fitting import Fitted, Interrupted, Recipe, fit, require_packages
 from haystack_ce_ranker.training.gate import SAVE, GateResult, judge
 from haystack_ce_ranker.training.groups import Group, read_groups
-from haystack_ce_ranker.training.held_out import HeldOut
+from haystack_ce_ranker.training.held_out import HeldOut, Run
 from haystack_ce_ranker.training.mining import KEEP, Mining, mine
 from haystack_ce_ranker.training.saving import save_model, save_refusal, work_folder
 from haystack_ce_ranker.training.showing import gate_table
@@ -104,6 +104,16 @@ class Parts:
     test: HeldOut
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """What was learnt from, how, and what unseen queries say of the model."""
+
+    parts: Parts
+    groups: Sequence[Group]
+    fitted: Fitted
+    found: GateResult
+
+
 def run_training(run: TrainingRun, console: Console) -> bool | None:
     """
     Train, judge, print the table, and write the model or the report.
@@ -123,7 +133,33 @@ def run_training(run: TrainingRun, console: Console) -> bool | None:
 
 
 def _run(run: TrainingRun, work: Path, console: Console) -> bool:
-    parts = part(run, console)
+    learnt = learn(run, part(run, console), work, console)
+    found, fitted = learnt.found, learnt.fitted
+    console.print(gate_table(found))
+    if found.queries < FEW:
+        _say(console, f"Mind: {found.queries} queries tell little; a difference on so few may well be chance.")
+    facts = _facts(run, learnt)
+    if found.saves(run.save):
+        save_model(run.output, fitted.model, facts)
+        _say(console, f"{found.decision.reason[0].upper()}{found.decision.reason[1:]}.")
+        _say(console, f"wrote {run.output}")
+        return True
+    report = save_refusal(run.output, facts)
+    recipe = run.recipe
+    tried = f"{recipe.loss}, learning rate {recipe.learning_rate:g}, {fitted.steps} steps on {fitted.pairs} pairs"
+    _say(console, f"No model is written: {found.decision.reason}. Tried: {tried}; {report} has the rest.")
+    return False
+
+
+def learn(
+    run: TrainingRun, parts: Parts, work: Path, console: Console, *, known: Mapping[str, Run] | None = None
+) -> Learnt:
+    """
+    Mine or read the groups, train, and judge. Nothing is written outside the work folder.
+
+    :param known: Rankings of the test queries that are known already, see `gate.judge`.
+    :raises Interrupted: If Ctrl-C ended it while it learnt.
+    """
     fresh_head = load_base(run.base, seed=run.recipe.seed).fresh_head
     groups = _groups(run, parts, work, has_head=not fresh_head, console=console)
     fitted = fit(run.base, groups, parts.dev, work / "run", run.recipe, threads=run.threads, console=console)
@@ -134,22 +170,8 @@ def _run(run: TrainingRun, work: Path, console: Console) -> bool:
         def show(name: str, done: int, total: int) -> None:
             bars.update(bar, description=f"ranking: {name}", completed=done, total=total)
 
-        found = judge(None if fresh_head else options, trained, parts.test, progress=show)
-    console.print(gate_table(found))
-    if found.queries < FEW:
-        _say(console, f"Mind: {found.queries} queries tell little; a difference on so few may well be chance.")
-    facts = _facts(run, parts, groups, found) | {"fitted": fitted.plain()}
-    if found.saves(run.save):
-        save_model(run.output, fitted.model, facts)
-        _say(console, f"{found.decision.reason[0].upper()}{found.decision.reason[1:]}.")
-        _say(console, f"wrote {run.output}")
-        return True
-    report = save_refusal(run.output, facts)
-    tried = (
-        f"{run.recipe.loss}, learning rate {run.recipe.learning_rate:g}, {fitted.steps} steps on {fitted.pairs} pairs"
-    )
-    _say(console, f"No model is written: {found.decision.reason}. Tried: {tried}; {report} has the rest.")
-    return False
+        found = judge(None if fresh_head else options, trained, parts.test, known=known, progress=show)
+    return Learnt(parts, groups, fitted, found)
 
 
 def part(run: TrainingRun, console: Console) -> Parts:
@@ -166,17 +188,25 @@ def part(run: TrainingRun, console: Console) -> Parts:
     if len(ids[DEV]) > MOST_DEV:
         ids[DEV] = random.Random(run.recipe.seed).sample(ids[DEV], MOST_DEV)
     _say(console, "queries: " + ", ".join(f"{len(of_part):,} {name}" for name, of_part in ids.items()))
+    return with_candidates(collection, ids, depth=run.depth)
+
+
+def with_candidates(collection: Collection, ids: Mapping[str, Sequence[str]], *, depth: int) -> Parts:
+    """
+    Return the parts of a collection, with BM25's first documents for the queries that are held out.
+
+    :param ids: The query ids of `TRAIN`, `DEV` and `TEST`.
+    """
     held = {name: collection.queries[name] for name in (*ids[DEV], *ids[TEST])}
-    found = first_stage(collection, held, BM25, run.depth)
+    found = first_stage(collection, held, BM25, depth)
 
     def held_out(names: Sequence[str]) -> HeldOut:
         texts = {
             name: {one.document_id: collection.documents[one.document_id].content for one in found[name]}
             for name in names
         }
-        return HeldOut(
-            {name: held[name] for name in names}, texts, {name: collection.judgments[name] for name in names}
-        )
+        judgments = {name: collection.judgments[name] for name in names}
+        return HeldOut({name: held[name] for name in names}, texts, judgments)
 
     return Parts(collection.only(set(ids[TRAIN])), held_out(ids[DEV]), held_out(ids[TEST]))
 
@@ -218,7 +248,8 @@ def _groups(run: TrainingRun, parts: Parts, work: Path, *, has_head: bool, conso
     return mined.groups
 
 
-def _facts(run: TrainingRun, parts: Parts, groups: Sequence[Group], found: GateResult) -> dict[str, Any]:
+def _facts(run: TrainingRun, learnt: Learnt) -> dict[str, Any]:
+    parts, groups = learnt.parts, learnt.groups
     base = short_name(run.base.model)
     candidates = [one for group in groups for one in group.candidates]
     data = {
@@ -235,7 +266,10 @@ def _facts(run: TrainingRun, parts: Parts, groups: Sequence[Group], found: GateR
     }
     settings = {**asdict(run.recipe), "save": run.save}
     title = f"{base}, fine-tuned on {parts.train.name}"
-    return {"title": title, "base": base, "data": data, "settings": settings, "gate": found.plain()}
+    return {"title": title, "base": base, "data": data, "settings": settings} | {
+        "fitted": learnt.fitted.plain(),
+        "gate": learnt.found.plain(),
+    }
 
 
 @contextmanager

@@ -1,0 +1,282 @@
+"""
+What fine-tuning is worth: which loss to use, and what it gains on each collection over the untouched model.
+
+    python benchmarks/training.py                                    # a day on two cores; goes on where it was stopped
+    python benchmarks/training.py losses --only stackfaq --seeds 1
+    python benchmarks/training.py fine_tuning --only stackfaq --train-queries 150 --test-queries 100
+
+A half of the queries of stackfaq and covidqa is learnt from, and the other half is the test. The other collections have
+few queries: five folds, each of which is tested by a model that learned from the others. Each run is kept in the cache,
+and what is kept is not run again. Needs the extras `train` and `evaluate`.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+import common
+from common import Report, collection_folder, weights_folder
+from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.data.collections import Collection, load_collection
+from haystack_ce_ranker.evaluation.judging.comparison import compare
+from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10, mean
+from haystack_ce_ranker.evaluation.running.journal import Journal
+from haystack_ce_ranker.training.commands.train import DEV, TEST, TRAIN, TrainingRun, learn, with_candidates
+from haystack_ce_ranker.training.fitting import Recipe
+from haystack_ce_ranker.training.gate import BASE, FIRST_STAGE, TRAINED
+from haystack_ce_ranker.training.losses import LOSSES
+from haystack_ce_ranker.training.mining import Mining
+from haystack_ce_ranker.training.splits import split_queries
+
+HALVES = {"stackfaq": 0.03, "covidqa": 0.02}
+"""Collections whose queries are halved, and what fine-tuning is to gain there."""
+
+FOLDED = ("cacm", "med", "vaswani")
+FOLDS = 5
+DEV_SHARE = 0.12
+LEVEL = 0.05
+PLAIN, PLAIN_GAIN = "bi-minilm-l6", 0.10
+"""A plain encoder, and what it is to gain over BM25 on stackfaq."""
+
+QUICK: dict[str, Any] = {"seeds": 1, "train_queries": 12, "test_queries": 10, "depth": 5, "epochs": 1}
+
+Values = Mapping[str, Mapping[str, float]]
+"""For each system, nDCG@10 by query id."""
+
+
+class Split(NamedTuple):
+    """A division of a collection's queries, with a name for what is kept of it."""
+
+    name: str
+    ids: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained, and how; runs with equal settings are one run."""
+
+    collection: str
+    base: str
+    recipe: Recipe
+    mining: Mining
+    depth: int
+    train_queries: int | None
+    test_queries: int | None
+
+    def key(self, split: Split) -> str:
+        """Return the name of a run in the journal."""
+        return json.dumps({**asdict(self), "split": split.name}, sort_keys=True)
+
+
+@cache
+def collection_of(folder: Path) -> Collection:
+    """Return a collection, read once."""
+    return load_collection(folder)
+
+
+def splits_of(collection: Collection, setting: Setting) -> Iterator[Split]:
+    """Yield the halves of a collection, or its folds, with equal and near-equal queries on one side."""
+    seed = setting.recipe.seed
+    if setting.collection in HALVES:
+        shares = {TRAIN: 0.5 - DEV_SHARE / 2, DEV: DEV_SHARE / 2, TEST: 0.5}
+        yield Split("half", _capped(split_queries(collection.queries, shares, seed=seed), setting))
+        return
+    folds = split_queries(collection.queries, {str(fold): 1.0 for fold in range(FOLDS)}, seed=seed)
+    for fold, test in folds.items():
+        others = {name: text for name, text in collection.queries.items() if name not in set(test)}
+        ids = split_queries(others, {TRAIN: 1 - DEV_SHARE, DEV: DEV_SHARE}, seed=seed)
+        yield Split(f"fold {fold}", _capped({**ids, TEST: test}, setting))
+
+
+def _capped(ids: Mapping[str, Sequence[str]], setting: Setting) -> dict[str, Sequence[str]]:
+    most = {TRAIN: setting.train_queries, TEST: setting.test_queries, DEV: setting.test_queries}
+    drawn = random.Random(setting.recipe.seed)
+    return {
+        name: of_part if (limit := most[name]) is None or len(of_part) <= limit else drawn.sample(of_part, limit)
+        for name, of_part in ids.items()
+    }
+
+
+def values_of(setting: Setting, arguments: argparse.Namespace, report: Report) -> Values:
+    """Train on each split, and return nDCG@10 of the test queries of all splits together."""
+    collection = collection_of(collection_folder(arguments, setting.collection))
+    folder = arguments.cache / "training"
+    together: dict[str, dict[str, float]] = {}
+    with Journal(folder) as journal:
+        for split in splits_of(collection, setting):
+            found = journal.get("run", setting.key(split))
+            if found is None:
+                found = _run(setting, split, collection, folder, arguments)
+                journal.note("run", setting.key(split), found)
+            for system, values in found["ndcg"].items():
+                together.setdefault(system, {}).update(values)
+            label = f"{setting.collection}, {setting.recipe.loss}, seed {setting.recipe.seed}, {split.name}"
+            report.say(f"{label}: {told(found)}  ")
+    return together
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """Return what a run took, in words."""
+    return (
+        f"{found['pairs']} pairs, {found['steps']} steps, {found['seconds']:.0f} s, {found['joules']:.0f} J, "
+        f"{found['expected']:.0f} MB expected, {found['peak']:.0f} MB at most; dev {found['before']:.4f} -> "
+        f"{found['dev']:.4f}"
+    )
+
+
+def _run(
+    setting: Setting, split: Split, collection: Collection, folder: Path, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    parts = with_candidates(collection, split.ids, depth=setting.depth)
+    base = ModelOptions(str(weights_folder(arguments, setting.base)), device="cpu")
+    name = hashlib.blake2b(setting.key(split).encode(), digest_size=8).hexdigest()
+    run = TrainingRun(
+        collection_folder(arguments, setting.collection),
+        folder / name,
+        base,
+        recipe=setting.recipe,
+        mining=setting.mining,
+        threads=arguments.threads,
+    )
+    learnt = learn(run, parts, folder / name, Console(force_terminal=False, width=160, stderr=True))
+    fitted = learnt.fitted
+    return {
+        "ndcg": {system: dict(values[NDCG_AT_10]) for system, values in learnt.found.by_query.items()},
+        "pairs": fitted.pairs,
+        "steps": fitted.steps,
+        "seconds": fitted.seconds,
+        "joules": fitted.joules,
+        "expected": fitted.expected_memory_mb,
+        "peak": fitted.peak_memory_mb or 0.0,
+        "before": fitted.before,
+        "dev": fitted.best.ndcg,
+    }
+
+
+def setting_of(name: str, seed: int, arguments: argparse.Namespace, *, loss: str, base: str) -> Setting:
+    """Return what the arguments ask for on a collection."""
+    recipe = Recipe(loss=loss, epochs=arguments.epochs, learning_rate=arguments.learning_rate, seed=seed)
+    mining = Mining(negatives=arguments.negatives, positives=arguments.positives, last_rank=50, seed=seed)
+    limits = arguments.train_queries, arguments.test_queries
+    return Setting(name, base, recipe, mining, arguments.depth, *limits)
+
+
+class Figures(NamedTuple):
+    """Of one seed: mean nDCG@10 of each system, and the p of the trained model against the one to beat."""
+
+    first_stage: float
+    base: float | None
+    trained: float
+    p: float
+    worse: bool
+
+
+def figures(values: Values) -> Figures:
+    """Return the figures of all test queries."""
+    to_beat = BASE if BASE in values else FIRST_STAGE
+    found = compare(values[to_beat], values[TRAINED])
+    base = mean(values[BASE]) if BASE in values else None
+    worse = found.difference < 0 and found.p < LEVEL
+    return Figures(mean(values[FIRST_STAGE]), base, mean(values[TRAINED]), found.p, worse)
+
+
+def losses(arguments: argparse.Namespace, report: Report) -> None:
+    """Compare the losses: the default is the one with the highest mean over the collections."""
+    names = [name for name in (*HALVES, *FOLDED) if arguments.only in (None, name)]
+    found: dict[tuple[str, str], list[Figures]] = {}
+    for loss in LOSSES:
+        for name in names:
+            settings = [setting_of(name, seed, arguments, loss=loss, base=arguments.base) for seed in seeds(arguments)]
+            found[loss, name] = [figures(values_of(one, arguments, report)) for one in settings]
+    report.table("Gain in nDCG@10 over the untouched model, median over the seeds", "loss", *names, "mean")
+    for loss in LOSSES:
+        gains = [statistics.median(one.trained - (one.base or 0.0) for one in found[loss, name]) for name in names]
+        report.row(f"`{loss}`", *(f"{gain:+.4f}" for gain in gains), f"{statistics.fmean(gains):+.4f}")
+
+
+def fine_tuning(arguments: argparse.Namespace, report: Report) -> None:
+    """Say what fine-tuning gains on each collection, and whether that is what was aimed for."""
+    names = [name for name in (*HALVES, *FOLDED) if arguments.only in (None, name)]
+    found = {
+        name: [
+            figures(
+                values_of(
+                    setting_of(name, seed, arguments, loss=arguments.loss, base=arguments.base), arguments, report
+                )
+            )
+            for seed in seeds(arguments)
+        ]
+        for name in names
+    }
+    report.table(
+        "nDCG@10 on queries that training never saw", "collection", "seed", "BM25", "untouched", "trained", "p"
+    )
+    for name, of_seeds in found.items():
+        for seed, one in zip(seeds(arguments), of_seeds, strict=True):
+            report.row(name, seed, f"{one.first_stage:.4f}", f"{one.base:.4f}", f"{one.trained:.4f}", f"{one.p:.4f}")
+    for name, of_seeds in found.items():
+        gain = statistics.median(one.trained - (one.base or 0.0) for one in of_seeds)
+        if name in HALVES:
+            p = statistics.median(one.p for one in of_seeds)
+            report.target(
+                f"{name}: gain >= {HALVES[name]}, p < {LEVEL}",
+                gain >= HALVES[name] and p < LEVEL,
+                f"{gain:+.4f}, p {p:.4f}",
+            )
+        else:
+            worse = sum(one.worse for one in of_seeds)
+            report.target(
+                f"{name}: never significantly below the untouched model", not worse, f"{worse} of {len(of_seeds)}"
+            )
+        if name == "cacm":
+            over = statistics.median(one.trained - one.first_stage for one in of_seeds)
+            report.target("cacm: at least BM25", over >= 0, f"{over:+.4f}")
+
+
+def plain_encoder(arguments: argparse.Namespace, report: Report) -> None:
+    """Say what a plain encoder learns on stackfaq."""
+    settings = [setting_of("stackfaq", seed, arguments, loss=arguments.loss, base=PLAIN) for seed in seeds(arguments)]
+    found = [figures(values_of(one, arguments, report)) for one in settings]
+    report.table(f"stackfaq from {PLAIN}", "seed", "BM25", "trained", "p")
+    for seed, one in zip(seeds(arguments), found, strict=True):
+        report.row(seed, f"{one.first_stage:.4f}", f"{one.trained:.4f}", f"{one.p:.4f}")
+    over = statistics.median(one.trained - one.first_stage for one in found)
+    report.at_least("stackfaq from a plain encoder, over BM25", over, PLAIN_GAIN, "{:+.4f}")
+
+
+def seeds(arguments: argparse.Namespace) -> range:
+    """Return the seeds that were asked for."""
+    return range(arguments.seeds)
+
+
+PARTS = {"losses": losses, "fine_tuning": fine_tuning, "plain_encoder": plain_encoder}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    parser.add_argument("--base", default="ce-minilm-l12", help="a folder below --models")
+    parser.add_argument("--only", choices=(*HALVES, *FOLDED), default=None, help="one collection")
+    parser.add_argument("--loss", choices=tuple(LOSSES), default="bce", help="of `fine_tuning` and `plain_encoder`")
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--learning-rate", type=float, default=2e-5)
+    parser.add_argument("--negatives", type=int, default=4, help="the most for each query")
+    parser.add_argument("--positives", type=int, default=2, help="the most for each query")
+    parser.add_argument("--depth", type=int, default=20, help="candidates of a held-out query")
+    parser.add_argument("--train-queries", type=int, default=None, help="at most so many to learn from")
+    parser.add_argument("--test-queries", type=int, default=None, help="at most so many dev and test queries")
+
+
+BENCHMARK = common.Benchmark(__file__, __doc__, PARTS, QUICK, options, pin=False)
+
+if __name__ == "__main__":
+    BENCHMARK.main()

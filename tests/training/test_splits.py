@@ -73,6 +73,11 @@ def test_equal_and_near_equal_queries_are_one_group(twin):
     assert joined == expected
 
 
+def test_queries_that_differ_in_punctuation_alone_are_equal():
+    texts = {"q1": "What is a U.S. visa?", "q2": "what is a U S visa", "q3": "what is a visa of the UK"}
+    assert near_groups(texts) == [["q1", "q2"], ["q3"]]
+
+
 def test_queries_without_word_stems_are_alike_only_if_they_are_equal():
     texts = {"q1": "who are you", "q2": "Who are you?!", "q3": "what is it", "q4": "???", "q5": "!"}
     assert near_groups(texts) == [["q1", "q2"], ["q3"], ["q4", "q5"]]

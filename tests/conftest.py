@@ -10,7 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 
 import profiles
-from fakes import REPOSITORY, save_bert
+from fakes import REPOSITORY, save_bert, save_bi_encoder
 from small_tasks import make_task, save_learner
 
 # A test that imports openvino would let it report each conversion, in a process that it forks.
@@ -29,6 +29,12 @@ def pytest_collection_modifyitems(config, items):
 def tiny_bert(tmp_path_factory) -> str:
     """The folder of a tiny cross-encoder that reads 128 tokens."""
     return save_bert(tmp_path_factory.mktemp("models") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_bi_encoder(tmp_path_factory) -> str:
+    """The folder of a tiny bi-encoder that reads 48 tokens."""
+    return save_bi_encoder(tmp_path_factory.mktemp("models") / "tiny-bi-encoder")
 
 
 @pytest.fixture(scope="session")

@@ -136,6 +136,30 @@ def save_bert(folder: Path, *, labels: int = 1) -> str:
     return str(folder)
 
 
+def save_bi_encoder(folder: Path, **saved) -> str:
+    """Save a tiny bi-encoder with random weights that are always the same."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    tokenizer = bert_tokenizer()
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        initializer_range=0.4,
+    )
+    body = folder.with_name(f"{folder.name}-body")
+    transformers.BertModel(config).save_pretrained(body)
+    tokenizer.save_pretrained(body)
+    modules = [Transformer(str(body), max_seq_length=48), Pooling(16, pooling_mode="mean"), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu", **saved).save_pretrained(str(folder), create_model_card=False)
+    return str(folder)
+
+
 def save_causal(folder: Path) -> str:
     """Save a tiny causal language model, which is no sequence-classification cross-encoder."""
     tokenizer = bert_tokenizer()

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from haystack_ce_ranker.training import fitting
+from haystack_ce_ranker.training import runs
 from haystack_ce_ranker.training.fitting import Interrupted, Recipe, fit
 from haystack_ce_ranker.training.run_folder import OtherSettingsError
 
@@ -236,7 +236,7 @@ def test_what_was_spent_adds_up_over_the_parts_of_a_run(learner, task, tmp_path)
 
 
 def test_a_run_that_is_done_is_not_done_again(unbroken, learner, task, monkeypatch):
-    monkeypatch.setattr(fitting, "_train", None)
+    monkeypatch.setattr(runs, "_train", None)
     assert fit(learner, task.groups, task.dev, unbroken.model.parent, RECIPE, threads=1) == unbroken
 
 
@@ -282,7 +282,7 @@ def test_memory_and_threads_are_said_before_the_first_step(learner, task, tmp_pa
 
 
 def test_without_the_extra_the_error_names_it(learner, task, tmp_path, monkeypatch):
-    monkeypatch.setattr(fitting, "find_spec", lambda name: None if name == "accelerate" else True)
+    monkeypatch.setattr(runs, "find_spec", lambda name: None if name == "accelerate" else True)
     with pytest.raises(ImportError, match=r'training needs accelerate: pip install "ce-ranker-haystack\[train\]"'):
         fit(learner, task.groups, task.dev, tmp_path, RECIPE)
 

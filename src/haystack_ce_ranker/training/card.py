@@ -5,12 +5,12 @@ Both are written from the same plain values, which stand beside the model as `tr
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from haystack_ce_ranker.evaluation.judging.formats import p_value
 from haystack_ce_ranker.training.gate import SHOWN, TRAINED
 
-_USE = """\
+_CROSS_ENCODER = """\
 ```python
 from haystack_ce_ranker import CrossEncoderRanker
 
@@ -20,16 +20,48 @@ ranker = CrossEncoderRanker(model="path/to/this/folder")
 `haystack-ce-ranker quantize path/to/this/folder OUTPUT` writes it in int8. The model's output is a raw logit.
 """
 
+_BI_ENCODER = """\
+```python
+from haystack_integrations.components.embedders.sentence_transformers import SentenceTransformersTextEmbedder
+
+embedder = SentenceTransformersTextEmbedder(model="path/to/this/folder")
+```
+
+Embed the documents with `SentenceTransformersDocumentEmbedder` and the same folder. `examples/with_bi_encoder.yaml` of
+ce-ranker-haystack is a pipeline for it.
+"""
+
+
+class _Kind(NamedTuple):
+    """What the card says of a kind of model."""
+
+    task: str
+    tags: tuple[str, ...]
+    what: str
+    use: str
+
+
+_KINDS = {
+    "cross-encoder": _Kind(
+        "text-ranking", ("cross-encoder", "reranker"), "A cross-encoder that re-ranks search results", _CROSS_ENCODER
+    ),
+    "bi-encoder": _Kind(
+        "sentence-similarity", ("feature-extraction",), "A bi-encoder that finds documents by embeddings", _BI_ENCODER
+    ),
+}
+
 
 def card(facts: Mapping[str, Any]) -> str:
     """
     Return the text of a model card, in Markdown with the header that the Hugging Face Hub reads.
 
-    :param facts: The plain values of a run: `title`, `base`, `data`, `settings`, `fitted` and `gate`.
+    :param facts: The plain values of a run: `title`, `base`, `data`, `settings`, `fitted` and `gate`, and its `kind`
+        if it is no cross-encoder.
     """
     fitted, gate = facts["fitted"], facts["gate"]
-    header = ["library_name: sentence-transformers", "pipeline_tag: text-ranking", "tags:"]
-    header += [f"- {tag}" for tag in ("sentence-transformers", "cross-encoder", "reranker", "ce-ranker-haystack")]
+    kind = _KINDS[facts.get("kind", "cross-encoder")]
+    header = ["library_name: sentence-transformers", f"pipeline_tag: {kind.task}", "tags:"]
+    header += [f"- {tag}" for tag in ("sentence-transformers", *kind.tags, "ce-ranker-haystack")]
     return "\n".join(
         [
             "---",
@@ -37,10 +69,10 @@ def card(facts: Mapping[str, Any]) -> str:
             "---",
             f"# {facts['title']}",
             "",
-            f"A cross-encoder that re-ranks search results, trained from `{facts['base']}`.",
+            f"{kind.what}, trained from `{facts['base']}`.",
             *(["Its head was drawn at random before training."] if fitted["fresh_head"] else []),
             "",
-            _USE,
+            kind.use,
             "## Data",
             "",
             *_listed(facts["data"]),

@@ -6,6 +6,7 @@ Judged queries that nothing is learnt from, each with the documents that a first
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from haystack_ce_ranker.evaluation.judging.measures import ranked_scores
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
@@ -52,6 +53,11 @@ class HeldOut:
     def grades(self) -> dict[str, Mapping[str, int]]:
         """The judgments of the queries alone."""
         return {query_id: self.judgments[query_id] for query_id in self.queries}
+
+    def plain(self) -> list[Any]:
+        """Return all of it as plain values."""
+        texts = {query_id: dict(some) for query_id, some in self.documents.items()}
+        return [dict(self.queries), texts, {query_id: dict(grades) for query_id, grades in self.grades.items()}]
 
     def first_stage(self) -> Run:
         """Return the candidates in the order that they came in."""

@@ -48,7 +48,10 @@ def save_model(output: Path, model: Path, facts: Mapping[str, Any]) -> None:
     _write(output / SETTINGS, json.dumps(facts, indent=2, allow_nan=False))
     _write(output / CARD, card(facts))
     for file in sorted(model.iterdir(), key=lambda one: one.suffix == ".safetensors"):  # the weights come last
-        shutil.copy2(file, output / file.name)
+        if file.is_dir():
+            shutil.copytree(file, output / file.name)
+        else:
+            shutil.copy2(file, output / file.name)
     (output / REPORT).unlink(missing_ok=True)
     shutil.rmtree(output / WORK)
 

@@ -6,20 +6,21 @@ that reads as rankers do, and checkpoints without a model card, which the librar
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.base.sampler import DefaultBatchSampler
-from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers.base.trainer import BaseTrainer
+from sentence_transformers.cross_encoder import CrossEncoderTrainer
+from sentence_transformers.sentence_transformer.trainer import SentenceTransformerTrainer
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
-from haystack_ce_ranker.training.held_out import HeldOut, rank
+from haystack_ce_ranker.training.held_out import HeldOut, Run
 from haystack_ce_ranker.training.losses import Row, characters_of
 
 METRIC = "dev_ndcg@10"
@@ -53,22 +54,26 @@ class LikeLengths(DefaultBatchSampler):  # type: ignore[misc]
 
 
 class DevEvaluator(BaseEvaluator):  # type: ignore[misc]
-    """Says how the model that is being trained ranks held-out queries; see `rank`."""
+    """
+    Says how the model that is being trained ranks held-out queries.
 
-    def __init__(self, scorer: CrossEncoderScorer, dev: HeldOut) -> None:
+    :param model: The torch module that is being trained.
+    :param ranking: Ranks the queries with it.
+    """
+
+    def __init__(self, model: Any, ranking: Callable[[], Run], dev: HeldOut) -> None:
         super().__init__()
         self.primary_metric, self.greater_is_better = METRIC, True
-        self._scorer, self._dev = scorer, dev
+        self._model, self._ranking, self._dev = model, ranking, dev
 
     def ndcg(self) -> float:
         """Return the mean nDCG@10 of the model as it is now."""
-        model = self._scorer.backend.cross_encoder  # type: ignore[attr-defined]
-        was_training = model.training
-        model.eval()
+        was_training = self._model.training
+        self._model.eval()
         try:
-            return mean(ndcg_at_10(rank(self._scorer, self._dev), self._dev.grades))
+            return mean(ndcg_at_10(self._ranking(), self._dev.grades))
         finally:
-            model.train(was_training)
+            self._model.train(was_training)
 
     def __call__(self, *_: Any, **__: Any) -> dict[str, float]:
         """Return the metric by its name."""
@@ -84,19 +89,17 @@ class LastEvaluation(TrainerCallback):  # type: ignore[misc]
             control.should_evaluate = True
 
 
-class RankingTrainer(CrossEncoderTrainer):  # type: ignore[misc]
+class OverRows(BaseTrainer):  # type: ignore[misc]
     """
-    The library's trainer over rows of `losses.rows_for`.
+    What both of the library's trainers get: rows of plain texts as the data set, and its batches.
 
     :param rows: What to learn from.
     """
 
-    def __init__(
-        self, cross_encoder: Any, args: CrossEncoderTrainingArguments, rows: Sequence[Row], **given: Any
-    ) -> None:
+    def __init__(self, model: Any, args: Any, rows: Sequence[Row], **given: Any) -> None:
         self._lengths = [characters_of(row) for row in rows]
         dataset = Dataset.from_dict({key: [row[key] for row in rows] for key in rows[0]})
-        super().__init__(cross_encoder, args, train_dataset=dataset, **given)
+        super().__init__(model, args, train_dataset=dataset, **given)
 
     def get_batch_sampler(self, *_: Any, batch_size: int, **__: Any) -> LikeLengths:
         """Return the batches of the training rows."""
@@ -113,3 +116,11 @@ class RankingTrainer(CrossEncoderTrainer):  # type: ignore[misc]
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
         """Save the model as safetensors, and neither a card nor the pickled arguments."""
         self.model.save_pretrained(output_dir or self.args.output_dir, create_model_card=False)
+
+
+class RankingTrainer(OverRows, CrossEncoderTrainer):  # type: ignore[misc]
+    """The trainer of a cross-encoder, over rows of `losses.rows_for`."""
+
+
+class TeachingTrainer(OverRows, SentenceTransformerTrainer):  # type: ignore[misc]
+    """The trainer of a bi-encoder, over rows of `taught.taught_rows`."""

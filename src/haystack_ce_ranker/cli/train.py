@@ -1,7 +1,7 @@
 """`haystack-ce-ranker train`: fine-tune a cross-encoder on a collection, and keep it if it is better."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -58,12 +58,13 @@ def train(
     from haystack_ce_ranker.training.fitting import Recipe
     from haystack_ce_ranker.training.mining import Mining
 
+    steps: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "batch": batch, "seed": seed}
     with clear_errors():
         run = TrainingRun(
             collection,
             output,
             ModelOptions(base, revision=revision, device=device),
-            recipe=Recipe(loss, learn_from, epochs, learning_rate, batch, seed=seed, max_length=max_length),
+            recipe=Recipe(loss=loss, learns=learn_from, max_length=max_length, **steps),
             mining=Mining(negatives=negatives, positives=positives, last_rank=50),
             groups=groups,
             teacher=None if teacher is None else ModelOptions(teacher, device=device),

@@ -23,7 +23,7 @@ from haystack_ce_ranker.training.runs import Fitted, Lesson, Schedule, key_of, r
 from haystack_ce_ranker.training.taught import CONTRASTS, Taught, TaughtLoss, scales, taught_rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BiEncoderRecipe(Schedule):
     """
     How to teach a bi-encoder. `Schedule` has the steps; a batch is a number of texts.

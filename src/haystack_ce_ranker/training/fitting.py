@@ -35,7 +35,7 @@ DevSet = HeldOut
 """The held-out queries that a run stops by."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe(Schedule):
     """
     How to train a cross-encoder. `Schedule` has the steps.

@@ -48,7 +48,7 @@ class Interrupted(Exception):  # noqa: N818 - the user's wish is no error
     """A run was ended by Ctrl-C, after a checkpoint."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
     """
     The steps of a run.

@@ -114,20 +114,20 @@ def run_adapting(run: AdaptRun, console: Console) -> GateResult | None:
     try:
         return _run(run, work, console)
     except (Interrupted, KeyboardInterrupt) as error:
-        _say(console, str(error) or "stopped; start the same command again, and it goes on from there")
+        say(console, str(error) or "stopped; start the same command again, and it goes on from there")
         return None
 
 
 def _run(run: AdaptRun, work: Path, console: Console) -> GateResult:
     collection = load_unjudged(run.collection, split=run.split).sample(run.test_queries, seed=run.settings.seed)
     for line in (*lines(collection.all_left_out, "test"), *(f"note: {note}" for note in collection.notes)):
-        _say(console, line)
+        say(console, line)
     policy = ReadingPolicy(max_length=run.recipe.max_length)
     index = BM25Index.build([document.content for document in collection.documents.values()])
-    queries = _queries(run, collection, index, console)
-    groups = _lessons(run, collection, index, queries, policy, work, console)
-    parts = _parts(groups, run, is_judged=bool(collection.queries))
-    test = _judged(collection, run.settings.depth) if collection.queries else taught_order(parts["test"])
+    queries = gather_queries(run, collection, index, console)
+    groups = gather_lessons(run, collection, index, queries, policy, work, console)
+    parts = parted(groups, run, is_judged=bool(collection.queries))
+    test = judged_queries(collection, run.settings.depth) if collection.queries else taught_order(parts["test"])
     fitted = fit(
         run.base,
         in_pairs(parts["train"], seed=run.recipe.seed) if run.recipe.loss == "margin_mse" else parts["train"],
@@ -140,34 +140,34 @@ def _run(run: AdaptRun, work: Path, console: Console) -> GateResult:
     )
     options = replace(run.base, dtype="float32", threads=run.threads)
     trained = ModelOptions(str(fitted.model), device=run.base.device, dtype="float32", threads=run.threads)
-    with _bar(console) as (bars, bar):
+    with bar_on(console) as (bars, bar):
 
         def show(name: str, done: int, total: int) -> None:
             bars.update(bar, description=f"ranking: {name}", completed=done, total=total)
 
         found = judge(None if fitted.fresh_head else options, trained, test, policy=policy, progress=show)
     console.print(gate_table(found))
-    _keep(run, found, fitted, _facts(run, collection, parts, queries, fitted, found), console)
+    keep(run, found, fitted, _facts(run, collection, parts, queries, fitted, found), console)
     return found
 
 
-def _queries(run: AdaptRun, collection: Collection, index: BM25Index, console: Console) -> list[MadeQuery]:
+def gather_queries(run: AdaptRun, collection: Collection, index: BM25Index, console: Console) -> list[MadeQuery]:
     """Make queries, and take in those of a log, but none that the test asks."""
     made = make_queries(collection.documents, run.mix, run.queries, seed=run.settings.seed, index=index)
     told = ", ".join(f"{count} by {recipe}" for recipe, count in made.by_recipe().items())
-    _say(console, f"{len(made.queries)} queries made of {len(collection.documents):,} documents: {told or 'none'}")
+    say(console, f"{len(made.queries)} queries made of {len(collection.documents):,} documents: {told or 'none'}")
     for reason, count in made.left_out.items():
-        _say(console, f"left out: {count} ({reason})")
+        say(console, f"left out: {count} ({reason})")
     given = [] if run.log is None else given_queries(load_queries(run.log))
     if given:
-        _say(console, f"{len(given)} queries of {run.log}")
+        say(console, f"{len(given)} queries of {run.log}")
     kept = unlike([*given, *made.queries], collection.queries)
     if len(kept) < len(given) + len(made.queries):
-        _say(console, f"left out: {len(given) + len(made.queries) - len(kept)} (near-equal to a query of the test)")
+        say(console, f"left out: {len(given) + len(made.queries) - len(kept)} (near-equal to a query of the test)")
     return kept
 
 
-def _lessons(
+def gather_lessons(
     run: AdaptRun,
     collection: Collection,
     index: BM25Index,
@@ -179,21 +179,21 @@ def _lessons(
     asked = _asked(run, collection, index, queries, console)
     options = run.teachers if run.teachers else (run.base,)
     names = ", ".join(one.model for one in options)
-    with Journal(work / "teachers") as journal, _bar(console) as (bars, bar):
+    with Journal(work / "teachers") as journal, bar_on(console) as (bars, bar):
         judges = [
             KeptJudge(
                 Teacher.load(replace(one, threads=run.threads), policy, backend=run.backend),
                 journal,
-                progress=_shown_by(bars, bar, f"asking {short_name(one.model)}"),
+                progress=shown_by(bars, bar, f"asking {short_name(one.model)}"),
             )
             for one in options
         ]
         groups = lessons(asked, several(judges), run.settings)
     pairs = sum(len(group.candidates) for group in groups)
     evidence = "" if run.settings.blend is None else f", moved by {' and '.join(asked[0].evidence)}" if asked else ""
-    _say(console, f"{pairs:,} documents of {len(groups):,} queries judged by {names}{evidence}")
+    say(console, f"{pairs:,} documents of {len(groups):,} queries judged by {names}{evidence}")
     if len(groups) < len(queries):
-        _say(console, f"left out: {len(queries) - len(groups)} queries that find fewer than two documents")
+        say(console, f"left out: {len(queries) - len(groups)} queries that find fewer than two documents")
     return groups
 
 
@@ -201,17 +201,17 @@ def _asked(
     run: AdaptRun, collection: Collection, index: BM25Index, queries: Sequence[MadeQuery], console: Console
 ) -> list[Asked]:
     bi_encoder = None if run.bi_encoder is None or run.settings.blend is None else BiEncoder.load(run.bi_encoder)
-    with _bar(console) as (bars, bar):
-        show = _shown_by(bars, bar, "embedding documents")
+    with bar_on(console) as (bars, bar):
+        show = shown_by(bars, bar, "embedding documents")
         found = find_documents(queries, collection.documents, index, run.settings, bi_encoder, progress=show)
     if bi_encoder is not None:
         texts = list(dict.fromkeys(text for one in found for text in one.texts))
         if cut := bi_encoder.cut(texts):
-            _say(console, f"note: the bi-encoder reads only the beginning of {cut} of {len(texts)} texts")
+            say(console, f"note: the bi-encoder reads only the beginning of {cut} of {len(texts)} texts")
     return found
 
 
-def _parts(groups: Sequence[Group], run: AdaptRun, *, is_judged: bool) -> dict[str, list[Group]]:
+def parted(groups: Sequence[Group], run: AdaptRun, *, is_judged: bool) -> dict[str, list[Group]]:
     """Part the queries into those to learn from, to stop by, and, where nothing is judged, to test on."""
     wanted = {"dev": DEV, **({} if is_judged else {"test": TEST})}
     held = {name: min(most, len(groups) / 10) for name, most in wanted.items()}
@@ -225,7 +225,7 @@ def _parts(groups: Sequence[Group], run: AdaptRun, *, is_judged: bool) -> dict[s
     return {name: [by_id[query_id] for query_id in ids] for name, ids in parted.items()}
 
 
-def _judged(collection: Collection, depth: int) -> HeldOut:
+def judged_queries(collection: Collection, depth: int) -> HeldOut:
     """Return the judged queries with what BM25 finds for them."""
     found = first_stage(collection, collection.queries, BM25, depth)
     documents = {
@@ -269,29 +269,29 @@ def _facts(
     }
 
 
-def _keep(run: AdaptRun, found: GateResult, fitted: Fitted, facts: Mapping[str, Any], console: Console) -> None:
+def keep(run: AdaptRun, found: GateResult, fitted: Fitted, facts: Mapping[str, Any], console: Console) -> None:
     if found.saves(run.save):
         save_model(run.output, fitted.model, facts)
         asked = "" if found.decision.met else ", as was asked for"
-        _say(console, f"wrote {run.output}{asked}: {found.decision.reason}")
+        say(console, f"wrote {run.output}{asked}: {found.decision.reason}")
         return
     report = save_refusal(run.output, facts)
-    _say(console, f"no model is written: {found.decision.reason}. What was tried is in {report}")
+    say(console, f"no model is written: {found.decision.reason}. What was tried is in {report}")
 
 
 @contextmanager
-def _bar(console: Console) -> Iterator[tuple[Progress, TaskID]]:
+def bar_on(console: Console) -> Iterator[tuple[Progress, TaskID]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         yield bars, bars.add_task("", total=None)
 
 
-def _shown_by(bars: Progress, bar: TaskID, what: str) -> Callable[[int, int], None]:
+def shown_by(bars: Progress, bar: TaskID, what: str) -> Callable[[int, int], None]:
     def show(done: int, total: int) -> None:
         bars.update(bar, description=what, completed=done, total=total)
 
     return show
 
 
-def _say(console: Console, line: str) -> None:
+def say(console: Console, line: str) -> None:
     console.print(line, markup=False, highlight=False)

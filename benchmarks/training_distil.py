@@ -1,0 +1,262 @@
+"""
+What a distilled student is worth: its share of the teacher's quality, its speed, a cascade of the two, and a bi-encoder
+that was taught the same way.
+
+    python benchmarks/training_distil.py                   # hours on two cores; a run that was stopped goes on
+    python benchmarks/training_distil.py layers --collections stackfaq   # which of the teacher's layers to keep
+
+The students lie in the folder of kept scores (`--cache`), and none is made twice. Queries and judgments of dl19, and
+the test half of the other collections, are not looked at in training. Needs the extras `train`, `evaluate` and
+`embedders`.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import common
+from common import Report
+
+TEACHER, BI_ENCODER = "ce-minilm-l12", "bi-minilm-l6"
+SERVED = ("stackfaq", "covidqa", "vaswani")
+LAYERS = 3
+KEEPS = ("even", "first", "last")
+DEPTH, CASCADE_DEPTH = 100, 20
+
+MAKING = {
+    "made": 6000,
+    "settings": {"depth": 30, "candidates": 8},
+    "recipe": {"loss": "margin_mse", "epochs": 3, "learning_rate": 1e-4},
+}
+"""How the students of the targets are made; `layers` makes smaller ones."""
+
+SMALL = {
+    "made": 400,
+    "settings": {"depth": 20, "candidates": 6},
+    "recipe": {"loss": "margin_mse", "epochs": 2, "learning_rate": 1e-4},
+}
+
+
+QUICK = {"queries": 6}
+
+TINY: dict[str, Any] = {
+    "made": 30,
+    "settings": {"depth": 6, "candidates": 4},
+    "recipe": {"loss": "margin_mse", "epochs": 1, "learning_rate": 1e-4},
+}
+
+
+def distilled(
+    arguments: argparse.Namespace, collection: str, name: str, how: Mapping[str, Any], **changed: Any
+) -> dict[str, Any]:
+    """
+    Return what `distil` says of a student, whose folder is under `folder`. A student that is there is not made again.
+
+    :param name: Tells the student from others of the collection.
+    :param changed: Settings of `DistilRun`.
+    """
+    from rich.console import Console
+
+    from haystack_ce_ranker.backends.model_files import ModelOptions
+    from haystack_ce_ranker.training.adapting import Adapting
+    from haystack_ce_ranker.training.commands.adapt import AdaptRun
+    from haystack_ce_ranker.training.commands.distil import DistilRun, run_distilling
+    from haystack_ce_ranker.training.fitting import Recipe
+
+    how = TINY if arguments.quick else how
+    source = common.collection_folder(arguments, collection)
+    teacher = ModelOptions(str(common.weights_folder(arguments, TEACHER)))
+    settings = {**how["settings"], "seed": arguments.seed}
+    recipe = {**how["recipe"], "seed": arguments.seed}
+    folder = arguments.cache / "distilled" / f"{collection}-{name}-{_key(how, changed, arguments.seed)}"
+    if not (folder / "training.json").is_file():
+        run = AdaptRun(
+            source,
+            folder,
+            teacher,
+            teachers=(teacher,),
+            queries=how["made"],
+            settings=Adapting(blend=None, **settings),
+            recipe=Recipe(learns="teacher", **recipe),
+            test_queries=arguments.queries,
+            save="always",
+            threads=arguments.threads,
+        )
+        run_distilling(DistilRun(run, **changed), Console())
+    facts: dict[str, Any] = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    return {**facts, "folder": str(folder)}
+
+
+def _key(*parts: Any) -> str:
+    import hashlib
+
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def share_of_teacher(facts: Mapping[str, Any]) -> float:
+    """Return the student's nDCG@10 by its teacher's."""
+    systems = facts["gate"]["systems"]
+    return float(systems["trained"]["nDCG@10"] / systems["teacher"]["nDCG@10"])
+
+
+def _row(report: Report, label: str, facts: Mapping[str, Any]) -> None:
+    found = {name: one["nDCG@10"] for name, one in facts["gate"]["systems"].items()}
+    figures = [f"{found[name]:.4f}" for name in ("first stage", "untouched base", "trained", "teacher")]
+    spent = f"{facts['fitted']['seconds'] / 60:.0f} min, {facts['fitted']['joules'] / 1000:.1f} kJ"
+    report.row(label, facts["gate"]["queries"], *figures, f"{share_of_teacher(facts):.1%}", spent)
+
+
+_HEADINGS = ("", "test queries", "BM25", "student before", "student", "teacher", "share", "training")
+
+
+def layers(arguments: argparse.Namespace, report: Report) -> None:
+    """Which of the teacher's layers a student keeps."""
+    for collection in arguments.collections:
+        with report.or_left_out(collection):
+            report.table(f"{LAYERS} of the teacher's layers, {collection}", *_HEADINGS)
+            for keep in KEEPS:
+                _row(report, keep, distilled(arguments, collection, keep, SMALL, layers=LAYERS, keep=keep))
+
+
+def student(arguments: argparse.Namespace, report: Report) -> None:
+    """A student on the collection that it serves."""
+    report.table(f"A student of {LAYERS} layers on the collection that it serves", *_HEADINGS)
+    for collection in arguments.collections:
+        with report.or_left_out(collection):
+            facts = distilled(arguments, collection, "student", MAKING, layers=LAYERS)
+            _row(report, collection, facts)
+            report.at_least(f"{collection}: 98 % of the teacher", share_of_teacher(facts), 0.98, "{:.1%}")
+
+
+def passages(arguments: argparse.Namespace, report: Report) -> None:
+    """A student from dl19's passages alone, and how fast it is."""
+    facts = distilled(arguments, "dl19", "passages", MAKING, layers=LAYERS, own=0.0)
+    report.table("A student from passages alone, dl19", *_HEADINGS)
+    _row(report, "dl19", facts)
+    report.at_least("dl19: 95 % of the teacher", share_of_teacher(facts), 0.95, "{:.1%}")
+    speeds = _speeds(arguments, Path(facts["folder"]))
+    report.table("Pairs a second, dl19", "", "pairs/s")
+    for label, speed in speeds.items():
+        report.row(label, speed)
+    report.at_least("2.5 times the teacher's pairs/s", speeds["student"] / speeds["teacher"], 2.5)
+    report.at_least("int8: 10 times Haystack's ranker", speeds["student, int8"] / speeds["Haystack, teacher"], 10.0)
+
+
+def _speeds(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Return the pairs a second of teacher, student, the student in int8, and Haystack's ranker; the best of five."""
+    from haystack import Document
+    from haystack_integrations.components.rankers.sentence_transformers import SentenceTransformersSimilarityRanker
+
+    from haystack_ce_ranker.backends.model_files import ModelOptions
+    from haystack_ce_ranker.data.collections import load_collection
+    from haystack_ce_ranker.quantizing.quantize import quantize
+    from haystack_ce_ranker.quantizing.sample_texts import sample_requests
+    from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
+
+    quantised = folder.with_name(f"{folder.name}-int8")
+    if not quantised.is_dir():
+        quantize(ModelOptions(str(folder)), quantised, sample_requests(), min_correlation=0.9, min_overlap=0.8)
+    teacher = str(common.weights_folder(arguments, TEACHER))
+    collection = load_collection(common.collection_folder(arguments, "dl19")).sample(5, seed=arguments.seed)
+    documents = [Document(id=name, content=text.content) for name, text in list(collection.documents.items())[:DEPTH]]
+    rankers: dict[str, Any] = {
+        "teacher": CrossEncoderRanker(model=teacher, threads=arguments.threads),
+        "student": CrossEncoderRanker(model=str(folder), threads=arguments.threads),
+        "student, int8": CrossEncoderRanker(model=str(quantised), backend="onnx", threads=arguments.threads),
+        "Haystack, teacher": SentenceTransformersSimilarityRanker(model=teacher),
+    }
+    seconds: dict[str, list[float]] = {label: [] for label in rankers}
+    for ranker in rankers.values():
+        ranker.warm_up()
+    for query in collection.queries.values():  # in turns, so that a slower moment of the machine hits all alike
+        for label, ranker in rankers.items():
+            started = time.perf_counter()
+            ranker.run(query=query, documents=documents, top_k=DEPTH)
+            seconds[label].append(time.perf_counter() - started)
+    return {label: len(documents) / min(some) for label, some in seconds.items()}
+
+
+def cascade(arguments: argparse.Namespace, report: Report) -> None:
+    """The student on all candidates and the teacher on 20 of them, against the teacher on all."""
+    from haystack_ce_ranker.data.collections import load_collection
+    from haystack_ce_ranker.evaluation.running.experiments import measure, results
+    from haystack_ce_ranker.evaluation.running.journal import Journal
+    from haystack_ce_ranker.evaluation.running.sweep import plan
+
+    facts = distilled(arguments, "dl19", "passages", MAKING, layers=LAYERS, own=0.0)
+    models = [facts["folder"], str(common.weights_folder(arguments, TEACHER))]
+    collection = load_collection(common.collection_folder(arguments, "dl19")).sample(arguments.queries)
+    planned = plan(collection, models=models, backends=["torch"], depths=(DEPTH,))
+    with Journal(arguments.cache / "distilled" / "cascade") as journal:
+        measured = measure(planned.groups, collection, journal=journal)
+    found = {one.name: one for one in results(measured).systems}
+    alone = next(one for name, one in found.items() if name == f"cross-encoder {TEACHER}@{DEPTH}")
+    both = next(one for name, one in found.items() if name.startswith("cascade"))
+    report.table(f"A cascade on dl19, depth {DEPTH}", "", "nDCG@10", "ms, median", "J a query", "tokens a query")
+    for one in found.values():
+        costs = (one.latency_ms.p50, one.joules_per_query, one.tokens_per_query)
+        report.row(one.name, f"{one.quality:.4f}", *map(float, costs))
+    report.at_least("cascade less the teacher alone", both.quality - alone.quality, -0.005, "{:+.4f}")
+    report.at_most("its time", both.latency_ms.p50 / alone.latency_ms.p50, 0.45, "{:.0%}")
+    report.at_most("its joules", both.joules_per_query / alone.joules_per_query, 0.45, "{:.0%}")
+
+
+def bi_encoder(arguments: argparse.Namespace, report: Report) -> None:
+    """A bi-encoder that the teacher taught without labels, as a first stage over the whole of vaswani."""
+    from haystack_ce_ranker.backends.model_files import ModelOptions
+    from haystack_ce_ranker.data.collections import load_collection
+    from haystack_ce_ranker.evaluation.judging.comparison import compare
+    from haystack_ce_ranker.evaluation.judging.measures import mean
+
+    base = str(common.weights_folder(arguments, BI_ENCODER))
+    how = {"into": "bi-encoder", "student": ModelOptions(base), "own": 0.0}
+    facts = distilled(arguments, "vaswani", "bi-encoder", MAKING, **how)
+    collection = load_collection(common.collection_folder(arguments, "vaswani"))
+    before, after = (_retrieval(collection, model) for model in (base, facts["folder"]))
+    found = compare(before, after)
+    report.table("A bi-encoder as the first stage, vaswani", "", "nDCG@10")
+    report.row("undistilled", f"{mean(before):.4f}")
+    report.row("distilled", f"{mean(after):.4f}")
+    report.say(f"\n{found.wins} queries better, {found.losses} worse, p {found.p:.4f}")
+    report.at_least("distilled less undistilled", found.difference, 0.03, "{:+.4f}")
+
+
+def _retrieval(collection: Any, model: str) -> Mapping[str, float]:
+    """Return nDCG@10 of each query, over all documents."""
+    from haystack_ce_ranker.evaluation.judging.measures import ndcg_at_10
+    from haystack_ce_ranker.training.candidates import DENSE, BiEncoder, first_stage
+
+    found = first_stage(collection, collection.queries, DENSE, 10, BiEncoder.load(model))
+    run = {query_id: {one.document_id: one.score for one in some} for query_id, some in found.items()}
+    return ndcg_at_10(run, collection.judgments)
+
+
+PARTS = {
+    "layers": layers,
+    "student": student,
+    "passages": passages,
+    "cascade": cascade,
+    "bi_encoder": bi_encoder,
+}
+
+
+def options(made: argparse.ArgumentParser) -> None:
+    """Add the script's own options."""
+    made.add_argument("--seed", type=int, default=0, help="draws everything")
+    made.add_argument("--collections", nargs="+", default=list(SERVED), help="for `layers` and `student`")
+
+
+BENCHMARK = common.Benchmark(
+    script=__file__,
+    description=__doc__,
+    parts=PARTS,
+    quick=QUICK,
+    options=options,
+)
+
+if __name__ == "__main__":
+    BENCHMARK.main()

@@ -1,0 +1,109 @@
+"""`haystack-ce-ranker distil`: teach a smaller model what a cross-encoder scores."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from haystack_ce_ranker.cli.errors import clear_errors
+from haystack_ce_ranker.cli.options import Split
+
+if TYPE_CHECKING:
+    from haystack_ce_ranker.training.commands.distil import DistilRun
+
+Layers = Annotated[int | None, typer.Option(help="Cut a student with so many of the teacher's own layers.")]
+Keep = Annotated[str, typer.Option(help="Which of them: even, first, last, or numbers from 0 with commas.")]
+Student = Annotated[str | None, typer.Option(help="Teach this model instead: a hub id or a folder.")]
+Into = Annotated[str, typer.Option(help="What the student is: cross-encoder or bi-encoder.")]
+Queries = Annotated[Path | None, typer.Option(help="Real queries to learn from, too: JSON lines, or a query a line.")]
+Recipes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--recipe", help="title, first_sentence, inverse_cloze or rare_terms; may be repeated. Without it all."
+    ),
+]
+Share = Annotated[
+    float | None,
+    typer.Option(help="The share of the teacher's nDCG@10 to reach; 0.95, and 0.9 for a bi-encoder, if omitted."),
+]
+Contrast = Annotated[str, typer.Option(help="Of a bi-encoder's contrastive loss: teacher or in_batch.")]
+
+
+def distil(
+    collection: Annotated[Path, typer.Argument(help="A folder in BEIR format; queries and qrels may be missing.")],
+    output: Annotated[Path, typer.Argument(help="The folder to write, not there yet or empty.")],
+    teacher: Annotated[str, typer.Option(help="The cross-encoder to learn from: a hub id or a folder.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub teacher.")] = None,
+    layers: Layers = None,
+    keep: Keep = "even",
+    student: Student = None,
+    into: Into = "cross-encoder",
+    share: Share = None,
+    own: Annotated[float, typer.Option(help="The share of the judged queries to learn from, without labels.")] = 0.5,
+    queries: Queries = None,
+    recipe: Recipes = None,
+    made: Annotated[int, typer.Option(help="The most queries to make of the documents.")] = 1000,
+    depth: Annotated[int, typer.Option(help="How many documents BM25 finds for a query.")] = 30,
+    candidates: Annotated[int, typer.Option(help="How many of them are learnt from.")] = 8,
+    loss: Annotated[str, typer.Option(help="Of a cross-encoder: margin_mse, ranknet, lambda or bce.")] = "margin_mse",
+    contrast: Contrast = "teacher",
+    epochs: Annotated[int, typer.Option(help="The most passes over the queries.")] = 2,
+    learning_rate: Annotated[float, typer.Option(help="The highest rate.")] = 5e-5,
+    max_length: Annotated[int | None, typer.Option(help="The most tokens of a pair; 512 if omitted.")] = None,
+    split: Split = None,
+    test_queries: Annotated[
+        int | None, typer.Option(min=1, help="At most this many judged queries in the test.")
+    ] = None,
+    save: Annotated[str, typer.Option(help="better writes a model only if the test says so; always.")] = "better",
+    threads: Annotated[int | None, typer.Option(help="Threads of one operation.")] = None,
+    seed: Annotated[int, typer.Option(help="Draws everything.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted run left.")] = False,
+) -> None:
+    """
+    Teach a smaller model what a cross-encoder scores, on the documents that it is to serve.
+
+    The student is cut from the teacher's own layers, or is another cross-encoder or bi-encoder. It is written if it
+    has a stated share of the teacher's quality on queries that it has not seen: judged ones, or without judgments the
+    teacher's own order.
+    """
+    given = dict(locals())
+    from rich.console import Console
+
+    from haystack_ce_ranker.training.commands.distil import run_distilling
+
+    with clear_errors():
+        found = run_distilling(_run_of(given), Console())
+    if found is None or not found.saves(save):
+        raise typer.Exit(130 if found is None else 1)
+
+
+def _run_of(given: dict[str, Any]) -> "DistilRun":
+    from haystack_ce_ranker.backends.model_files import ModelOptions
+    from haystack_ce_ranker.training.adapting import Adapting
+    from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe
+    from haystack_ce_ranker.training.commands.adapt import AdaptRun
+    from haystack_ce_ranker.training.commands.distil import DistilRun
+    from haystack_ce_ranker.training.fitting import Recipe
+    from haystack_ce_ranker.training.made_queries import RECIPES
+
+    steps = {name: given[name] for name in ("epochs", "learning_rate", "seed")}
+    teacher = ModelOptions(given["teacher"], revision=given["revision"])
+    searched = {name: given[name] for name in ("depth", "candidates", "seed")}
+    lessons = AdaptRun(
+        given["collection"],
+        given["output"],
+        teacher,
+        teachers=(teacher,),
+        mix=given["recipe"] or tuple(RECIPES),
+        queries=given["made"],
+        log=given["queries"],
+        settings=Adapting(blend=None, **searched),
+        recipe=Recipe(loss=given["loss"], learns="teacher", max_length=given["max_length"], **steps),
+        **{name: given[name] for name in ("split", "test_queries", "save", "threads", "fresh")},
+    )
+    return DistilRun(
+        lessons,
+        student=None if given["student"] is None else ModelOptions(given["student"]),
+        similar=BiEncoderRecipe(contrast=given["contrast"], **steps),
+        **{name: given[name] for name in ("into", "layers", "keep", "own", "share")},
+    )

@@ -1,0 +1,288 @@
+"""The workflow of `haystack-ce-ranker distil`: cut or take a student, teach it the teacher's logits, and test it."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.bm25.index import BM25Index
+from haystack_ce_ranker.checks import choice, number
+from haystack_ce_ranker.data.collections import Collection, load_unjudged
+from haystack_ce_ranker.data.left_out import lines
+from haystack_ce_ranker.evaluation.judging.comparison import Versus
+from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.training.adapting import (
+    TEACHERS_ORDER,
+    find_documents,
+    given_queries,
+    in_pairs,
+    taught_order,
+)
+from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe, load_bi_encoder, rank_by_similarity, teach
+from haystack_ce_ranker.training.commands.adapt import (
+    AdaptRun,
+    bar_on,
+    gather_lessons,
+    gather_queries,
+    judged_queries,
+    keep,
+    parted,
+    say,
+    shown_by,
+)
+from haystack_ce_ranker.training.cutting import DEFAULT_KEEP, cut
+from haystack_ce_ranker.training.fitting import fit
+from haystack_ce_ranker.training.gate import BASE, TEACHER, TRAINED, Better, Decision, GateResult, Rule, ShareOf, judge
+from haystack_ce_ranker.training.groups import Group
+from haystack_ce_ranker.training.held_out import HeldOut, Run, graded_by_order, rank
+from haystack_ce_ranker.training.made_queries import MadeQuery
+from haystack_ce_ranker.training.runs import Fitted, Interrupted, require_packages
+from haystack_ce_ranker.training.saving import work_folder
+from haystack_ce_ranker.training.splits import split_queries
+from haystack_ce_ranker.training.taught import as_served
+from haystack_ce_ranker.training.teachers import Teacher
+
+CROSS_ENCODER, BI_ENCODER = "cross-encoder", "bi-encoder"
+INTO = (CROSS_ENCODER, BI_ENCODER)
+"""What a student may be."""
+
+SHARES = {CROSS_ENCODER: 0.95, BI_ENCODER: 0.9}
+"""The share of the teacher's nDCG@10 that a student must have to be written, if no other is asked for."""
+
+
+@dataclass(frozen=True)
+class DistilRun:
+    """
+    What is to be distilled, and how.
+
+    :ivar lessons: The collection, the output folder, how queries are made, and the teacher. Its `base` is what a
+        student is cut from: the teacher, in a form that torch loads.
+    :ivar into: One of `INTO`.
+    :ivar student: A model to teach; None cuts one from the teacher.
+    :ivar layers: How many of the teacher's layers the cut student has.
+    :ivar keep: Which ones; see `cutting.chosen_layers`.
+    :ivar own: The share of the judged queries that is learnt from. Their judgments are not looked at.
+    :ivar share: The share of the teacher's nDCG@10 that the student must have; None for that of `SHARES`.
+    :ivar similar: How a bi-encoder is taught. Its seed is that of the lessons.
+    """
+
+    lessons: AdaptRun
+    into: str = CROSS_ENCODER
+    student: ModelOptions | None = None
+    layers: int | None = None
+    keep: str = DEFAULT_KEEP
+    own: float = 0.5
+    share: float | None = None
+    similar: BiEncoderRecipe = field(default_factory=BiEncoderRecipe)
+
+    def __post_init__(self) -> None:
+        """Check what would otherwise be found out only after hours."""
+        choice("into", self.into, INTO)
+        object.__setattr__(self, "own", number("own", self.own, least=0, most=0.9))
+        share = SHARES[self.into] if self.share is None else self.share
+        object.__setattr__(self, "share", number("share", share, least=0, most=1))
+        if (self.student is None) == (self.layers is None):
+            raise ValueError("a student is cut (--layers) or named (--student): give one of the two.")
+        if self.into == BI_ENCODER and self.student is None:
+            raise ValueError("layers cannot make a bi-encoder of a cross-encoder: name one (--student).")
+
+    @property
+    def teacher(self) -> ModelOptions:
+        """The model that a student is cut from."""
+        return self.lessons.base
+
+
+@dataclass(frozen=True)
+class _All:
+    """Met if each of some rules is."""
+
+    rules: Sequence[Rule]
+
+    def decide(self, quality: Mapping[str, float], versus: Mapping[str, Versus]) -> Decision:
+        """Return the decision, with all reasons."""
+        found = [rule.decide(quality, versus) for rule in self.rules]
+        return Decision(all(one.met for one in found), "; ".join(one.reason for one in found))
+
+
+@dataclass(frozen=True)
+class _Lessons:
+    """What there is to learn and to test on; without judgments the test has none yet."""
+
+    collection: Collection
+    queries: Sequence[MadeQuery]
+    parts: Mapping[str, Sequence[Group]]
+    test: HeldOut
+
+
+def run_distilling(run: DistilRun, console: Console) -> GateResult | None:
+    """
+    Teach a student what a teacher scores, test it, and write it if the test lets it through.
+
+    What the teacher and the trainer have done is kept in the output folder until the end. The same call goes on there.
+
+    :returns: What the test found; None after an interruption.
+    :raises ValueError: If a setting does not fit, the teacher cannot be cut, or there is nothing to learn from.
+    :raises OSError: If a model or a file is not there.
+    :raises ImportError: If a package is missing.
+    """
+    require_packages()
+    work = work_folder(run.lessons.output, fresh=run.lessons.fresh)
+    try:
+        return _run(run, work, console)
+    except (Interrupted, KeyboardInterrupt) as error:
+        say(console, str(error) or "stopped; start the same command again, and it goes on from there")
+        return None
+
+
+def _run(run: DistilRun, work: Path, console: Console) -> GateResult:
+    student = _student(run, work, console)
+    policy = ReadingPolicy(max_length=run.lessons.recipe.max_length)
+    lessons = _lessons(run, policy, work, console)
+    fitted = _taught(run, student, lessons, policy, work, console)
+    found = _judged(run, student, fitted, lessons, policy, console)
+    keep(run.lessons, found, fitted, _facts(run, student, lessons, fitted, found), console)
+    return found
+
+
+def _student(run: DistilRun, work: Path, console: Console) -> ModelOptions:
+    """Return the student that was named, or cut one, unless an interrupted run has."""
+    if run.student is not None:
+        return run.student
+    folder, unfinished = work / "student", work / "student.part"
+    if not folder.is_dir():
+        shutil.rmtree(unfinished, ignore_errors=True)
+        made = cut(run.teacher, unfinished, layers=run.layers or 0, keep=run.keep)
+        unfinished.rename(folder)
+        say(console, f"student: {made}")
+    return ModelOptions(str(folder))
+
+
+def _lessons(run: DistilRun, policy: ReadingPolicy, work: Path, console: Console) -> _Lessons:
+    asking = run.lessons
+    whole = load_unjudged(asking.collection, split=asking.split)
+    for line in (*lines(whole.all_left_out, "test"), *(f"note: {note}" for note in whole.notes)):
+        say(console, line)
+    own, collection = _parted_queries(run, whole)
+    if own:
+        say(console, f"{len(own)} of {len(whole.queries)} judged queries are learnt from, without their judgments")
+    index = BM25Index.build([document.content for document in collection.documents.values()])
+    queries = [*given_queries(own), *gather_queries(asking, collection, index, console)]
+    groups = gather_lessons(asking, collection, index, queries, policy, work, console)
+    asked = {one.query.id: one for one in find_documents(queries, collection.documents, index, asking.settings)}
+    texts = {name: dict(zip(one.document_ids, one.texts, strict=True)) for name, one in asked.items()}
+    if run.into == BI_ENCODER:
+        groups = as_served(groups, texts)
+    parts = parted(groups, asking, is_judged=bool(collection.queries))
+    if collection.queries:
+        test = judged_queries(collection, asking.settings.depth)
+    else:
+        names = [group.query_id for group in parts["test"]]
+        found = {name: texts[name] for name in names}
+        test = HeldOut({name: asked[name].query.text for name in names}, found, {name: {} for name in names})
+    return _Lessons(collection, queries, parts, test)
+
+
+def _parted_queries(run: DistilRun, collection: Collection) -> tuple[dict[str, str], Collection]:
+    """Return the judged queries to learn from, and the collection with the others."""
+    if not run.own or len(collection.queries) < 2:
+        return {}, _sampled(run, collection)
+    shares = {"own": run.own, "test": 1 - run.own}
+    parts = split_queries(collection.queries, shares, seed=run.lessons.settings.seed)
+    return {name: collection.queries[name] for name in parts["own"]}, _sampled(run, collection.only(set(parts["test"])))
+
+
+def _sampled(run: DistilRun, collection: Collection) -> Collection:
+    return collection.sample(run.lessons.test_queries, seed=run.lessons.settings.seed)
+
+
+def _taught(
+    run: DistilRun, student: ModelOptions, lessons: _Lessons, policy: ReadingPolicy, work: Path, console: Console
+) -> Fitted:
+    train, dev, recipe = lessons.parts["train"], taught_order(lessons.parts["dev"]), run.lessons.recipe
+    how: dict[str, Any] = {"threads": run.lessons.threads, "console": console}
+    if run.into == BI_ENCODER:
+        return teach(student, train, dev, work / "run", replace(run.similar, seed=recipe.seed), **how)
+    paired = in_pairs(train, seed=recipe.seed) if recipe.loss == "margin_mse" else train
+    return fit(student, paired, dev, work / "run", recipe, policy=policy, **how)
+
+
+def _teachers_test(run: DistilRun, lessons: _Lessons, policy: ReadingPolicy, console: Console) -> tuple[HeldOut, Run]:
+    """Return the test with how the teacher ranks it, which is what judges it if nothing else does."""
+    teacher = replace(run.lessons.teachers[0], threads=run.lessons.threads)
+    with bar_on(console) as (bars, bar):
+        scorer = Teacher.load(teacher, policy, backend=run.lessons.backend).reader.scorer
+        ranked = rank(scorer, lessons.test, progress=shown_by(bars, bar, "asking the teacher for the test"))
+    if lessons.collection.queries:
+        return lessons.test, ranked
+    return replace(lessons.test, judgments=graded_by_order(ranked), judged_by=TEACHERS_ORDER), ranked
+
+
+def _judged(
+    run: DistilRun,
+    student: ModelOptions,
+    fitted: Fitted,
+    lessons: _Lessons,
+    policy: ReadingPolicy,
+    console: Console,
+) -> GateResult:
+    """Compare the student with its teacher and with what it was before, and print the table."""
+    from haystack_ce_ranker.training.showing import gate_table
+
+    share = ShareOf(TEACHER, float(run.share or 0.0))
+    rule: Rule = share if run.student is None else _All((share, Better(BASE)))  # a cut student could not rank before
+    test, teachers_run = _teachers_test(run, lessons, policy, console)
+    known: dict[str, Run] = {TEACHER: teachers_run}
+    if run.into == BI_ENCODER:
+        models = {BASE: student, TRAINED: ModelOptions(str(fitted.model))}
+        known |= {name: rank_by_similarity(load_bi_encoder(one), test) for name, one in models.items()}
+    before, trained = (
+        replace(one, dtype="float32", threads=run.lessons.threads) for one in (student, ModelOptions(str(fitted.model)))
+    )
+    with bar_on(console) as (bars, bar):
+
+        def show(name: str, done: int, total: int) -> None:
+            bars.update(bar, description=f"ranking: {name}", completed=done, total=total)
+
+        base = before if BASE not in known else None
+        found = judge(base, trained, test, rule=rule, policy=policy, known=known, progress=show)
+    console.print(gate_table(found))
+    return found
+
+
+def _facts(
+    run: DistilRun, student: ModelOptions, lessons: _Lessons, fitted: Fitted, found: GateResult
+) -> dict[str, Any]:
+    collection, asking = lessons.collection, run.lessons
+    recipes = dict.fromkeys(query.recipe for query in lessons.queries)
+    name = Path(run.teacher.model).name
+    title = (
+        f"{name} with {run.layers} layers" if run.student is None else f"{Path(student.model).name} taught by {name}"
+    )
+    recipe = asdict(run.similar) if run.into == BI_ENCODER else asdict(asking.recipe)
+    return {
+        "title": f"{title}, on {collection.name}",
+        "kind": run.into,
+        "base": run.teacher.model if run.student is None else student.model,
+        "data": {
+            "collection": collection.name,
+            "documents": len(collection.documents),
+            "fingerprint": collection.fingerprint(),
+            "queries": [f"{sum(one.recipe == kind for one in lessons.queries)} by {kind}" for kind in recipes],
+            **{f"{part} queries": len(some) for part, some in lessons.parts.items()},
+            "teachers": [one.model for one in asking.teachers],
+        },
+        "settings": {
+            "layers": run.layers,
+            "keep": None if run.layers is None else run.keep,
+            "share of the teacher": run.share,
+            **{key: value for key, value in recipe.items() if value is not None},
+            "depth": asking.settings.depth,
+            "candidates": asking.settings.candidates,
+        },
+        "fitted": fitted.plain(),
+        "gate": found.plain(),
+    }

@@ -1,0 +1,189 @@
+"""`distil` from a folder to a model in another folder, or to a report that says why there is none."""
+
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from typer.testing import CliRunner
+
+from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.cli import app
+from haystack_ce_ranker.training.adapting import TEACHERS_ORDER, Adapting
+from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe
+from haystack_ce_ranker.training.commands import distil
+from haystack_ce_ranker.training.commands.adapt import AdaptRun
+from haystack_ce_ranker.training.commands.distil import DistilRun, run_distilling
+from haystack_ce_ranker.training.fitting import Recipe
+from haystack_ce_ranker.training.passages import PassageReader
+from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
+
+WORDS = ("brake", "hut", "snow", "car", "berlin", "paris", "city", "germany", "france")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Titles of two places, and texts that say something of them. Nothing is judged."""
+    folder, draw = tmp_path_factory.mktemp("collections") / "places", random.Random(0)
+    folder.mkdir()
+    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
+        for number in range(80):
+            title = " ".join(draw.sample(WORDS, 2)) + f" {number}"
+            text = " ".join(draw.choices(WORDS, k=6)) + ". The " + " ".join(draw.choices(WORDS, k=5)) + "."
+            file.write(json.dumps({"_id": f"d{number}", "title": title, "text": text}) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judged(corpus, tmp_path_factory):
+    """The same with judged queries."""
+    folder, draw = tmp_path_factory.mktemp("collections") / "judged", random.Random(1)
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text((corpus / "corpus.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    asked = {f"q{number}": " ".join(draw.sample(WORDS, 3)) + f" {number}" for number in range(20)}
+    lines = [json.dumps({"_id": name, "text": text}) for name, text in asked.items()]
+    (folder / "queries.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    rows = ["query-id\tcorpus-id\tscore", *(f"{name}\td{draw.randrange(80)}\t1" for name in asked)]
+    (folder / "qrels" / "test.tsv").write_text("\n".join(rows), encoding="utf-8")
+    return folder
+
+
+def distilling(collection, output, teacher, **changed):
+    options = ModelOptions(teacher)
+    lessons = AdaptRun(
+        collection,
+        output,
+        options,
+        teachers=(options,),
+        mix=("title", "first_sentence"),
+        queries=60,
+        settings=Adapting(depth=8, candidates=6, blend=None),
+        recipe=Recipe(loss="margin_mse", learns="teacher", epochs=2, learning_rate=1e-3, evaluations=1),
+        threads=1,
+    )
+    return DistilRun(replace(lessons, **changed.pop("lessons", {})), **changed)
+
+
+def run(*given, **changed):
+    console = Console(record=True, width=200)
+    found = run_distilling(distilling(*given, **changed), console)
+    return found, " ".join(console.export_text().split())
+
+
+def test_a_cut_student_learns_from_the_corpus_alone_and_runs_in_the_ranker(corpus, tiny_bert, tmp_path):
+    output = tmp_path / "student"
+    found, told = run(corpus, output, tiny_bert, layers=1, share=0.5)
+    assert found.decision.met
+    assert TEACHERS_ORDER in found.decision.reason
+    assert f"judged by {TEACHERS_ORDER}" in told
+    assert "layers 0 of 2 (numbered from 0)" in told
+    assert found.means["teacher"]["nDCG@10"] == pytest.approx(1)
+    ranked = CrossEncoderRanker(model=str(output)).run("the hut", [])
+    assert ranked["documents"] == []
+    student = CrossEncoder(str(output), device="cpu")
+    assert student.model.config.num_hidden_layers == 1
+    scores = student.predict([("hut", "snow"), ("paris", "the city"), ("car", "brake")])
+    assert np.abs(scores).max() > 1  # raw logits: no sigmoid was saved
+    facts = json.loads((output / "training.json").read_text(encoding="utf-8"))
+    assert facts["settings"]["layers"] == 1
+    assert facts["gate"]["judged_by"] == TEACHERS_ORDER
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert "tiny-bert with 1 layers" in card
+    assert not (output / "work").exists()
+
+
+def test_what_does_not_reach_the_share_is_not_written(corpus, tiny_bert, tmp_path):
+    output = tmp_path / "student"
+    found, told = run(corpus, output, tiny_bert, layers=1, share=1.0)
+    assert not found.decision.met
+    assert "100.0% is asked for" in found.decision.reason
+    assert f"no model is written: {found.decision.reason}"[:60] in told
+    assert [file.name for file in output.iterdir()] == ["report.json"]
+
+
+def test_half_of_the_judged_queries_are_learnt_from_and_the_others_are_the_test(judged, tiny_bert, tmp_path):
+    found, told = run(judged, tmp_path / "student", tiny_bert, layers=1, share=0.0)
+    assert found.judged_by == "labels"
+    assert found.queries == 10
+    assert "10 of 20 judged queries are learnt from, without their judgments" in told
+    facts = json.loads((tmp_path / "student" / "training.json").read_text(encoding="utf-8"))
+    assert "10 by given" in facts["data"]["queries"]
+    none, _ = run(judged, tmp_path / "other", tiny_bert, layers=1, share=0.0, own=0.0)
+    assert none.queries == 20
+
+
+def test_a_bi_encoder_learns_from_the_teacher_and_is_an_ordinary_one(corpus, tiny_bert, tiny_bi_encoder, tmp_path):
+    output = tmp_path / "student"
+    similar = BiEncoderRecipe(epochs=2, learning_rate=1e-2, batch=24, ways=3, evaluations=1)
+    how = {"into": "bi-encoder", "student": ModelOptions(tiny_bi_encoder), "similar": similar}
+    found, _ = run(corpus, output, tiny_bert, lessons={"save": "always"}, share=0.5, **how)
+    assert {"first stage", "teacher", "untouched base", "trained"} == set(found.means)
+    before, after = SentenceTransformer(tiny_bi_encoder, device="cpu"), SentenceTransformer(str(output), device="cpu")
+    assert not np.allclose(before.encode("the hut"), after.encode("the hut"), atol=0.01)
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert "A bi-encoder that finds documents by embeddings" in card
+    assert "CrossEncoderRanker(" not in card
+
+
+def test_a_named_student_must_also_become_better(corpus, tiny_bert, tmp_path):
+    """The teacher as its own student has the share, and nothing to gain."""
+    found, _ = run(corpus, tmp_path / "student", tiny_bert, student=ModelOptions(tiny_bert), share=0.0)
+    assert not found.decision.met
+    assert "not better by at least" in found.decision.reason or "significantly worse" in found.decision.reason
+
+
+def test_a_run_that_was_stopped_cuts_and_asks_nothing_again(corpus, tiny_bert, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    def not_again(*_, **__):
+        raise AssertionError("it was done already")
+
+    whole, _ = run(corpus, tmp_path / "whole", tiny_bert, layers=1, share=0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(distil, "fit", stopped)
+        none, told = run(corpus, tmp_path / "student", tiny_bert, layers=1, share=0.0)
+        assert none is None
+        assert "start the same command again" in told
+    monkeypatch.setattr(distil, "cut", not_again)
+    monkeypatch.setattr(PassageReader, "best_of_many", not_again)
+    found, _ = run(corpus, tmp_path / "student", tiny_bert, layers=1, share=0.0)
+    assert found.means == whole.means
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "student")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({}, "cut \\(--layers\\) or named \\(--student\\)"),
+        ({"layers": 1, "student": ModelOptions("a")}, "give one of the two"),
+        ({"layers": 1, "into": "bi-encoder"}, "layers cannot make a bi-encoder"),
+        ({"layers": 1, "into": "tree"}, "into must be one of"),
+        ({"layers": 1, "own": 1.0}, "own must be"),
+        ({"layers": 1, "share": 1.5}, "share must be"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_any_work(changed, problem, corpus, tmp_path):
+    with pytest.raises(ValueError, match=problem):
+        distilling(corpus, tmp_path / "student", "some/teacher", **changed)
+
+
+def test_the_command_writes_a_model_or_ends_with_1(corpus, tiny_bert, tmp_path):
+    def call(output, *more):
+        words = ["distil", str(corpus), str(tmp_path / output), "--teacher", tiny_bert, "--made", "40", "--depth", "6"]
+        steps = ["--epochs", "1", "--candidates", "4", "--threads", "1"]
+        return CliRunner().invoke(app, [*words, *steps, *more])
+
+    done = call("written", "--layers", "1", "--share", "0.3")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "written" / "model.safetensors").is_file()
+    refused = call("refused", "--layers", "1", "--share", "1")
+    assert refused.exit_code == 1
+    assert not (tmp_path / "refused" / "model.safetensors").exists()
+    wrong = call("wrong", "--layers", "2")
+    assert wrong.exit_code == 2
+    assert "layers must be fewer than the teacher's 2" in wrong.output.replace("\n", " ")

@@ -20,6 +20,7 @@ from haystack_ce_ranker.training.held_out import HeldOut, rank
 from haystack_ce_ranker.training.losses import LEARNS, LOSSES, Rows, rows_for
 from haystack_ce_ranker.training.resources import Resources, resources
 from haystack_ce_ranker.training.runs import (
+    Evaluation,
     Fitted,
     Interrupted,
     Lesson,
@@ -29,7 +30,7 @@ from haystack_ce_ranker.training.runs import (
     run_to_the_end,
 )
 
-__all__ = ["DevSet", "Fitted", "Interrupted", "Recipe", "fit", "require_packages"]
+__all__ = ["DevSet", "Evaluation", "Fitted", "Interrupted", "Recipe", "fit", "require_packages"]
 
 DevSet = HeldOut
 """The held-out queries that a run stops by."""

@@ -10,6 +10,7 @@ there again as long as its settings are the same. Needs the extras `train` and `
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import sys
@@ -171,7 +172,7 @@ def result(name: str, arguments: argparse.Namespace, *, seed: int, mix: tuple[st
         kept = journal.get(key, name)
         if kept is None:
             # the folder's name holds all that the run depends on, so that another command never finds its work there
-            output = folder / common_name(name, key)
+            output = folder / folder_name(name, key)
             kept = asdict(_run(run, output))
             journal.note(key, name, kept)
     return Result(**kept)
@@ -189,10 +190,8 @@ def _run(run: AdaptRun, output: Path) -> Result:
     return Result(means[BASE], means[TRAINED], p, seconds / 60.0, found.decision.met)
 
 
-def common_name(name: str, key: str) -> str:
+def folder_name(name: str, key: str) -> str:
     """Return a folder's name for a run."""
-    import hashlib
-
     return f"{name}-{hashlib.blake2b(key.encode(), digest_size=5).hexdigest()}"
 
 

@@ -175,9 +175,9 @@ def test_pairs_hold_each_candidate_once():
 
 
 def test_the_teachers_order_is_the_judgment_where_there_is_no_other():
-    held = taught_order([group_of(-3.0, 5.0, 0.0)])
-    assert held.judgments == {"q": {"d1": 10, "d2": 9, "d0": 8}}
-    assert held.documents == {"q": {"d0": "text 0", "d1": "text 1", "d2": "text 2"}}
+    held = taught_order([group_of(-3.0, 5.0, 0.0, -9.0)])
+    assert held.judgments == {"q": {"d1": 3, "d2": 2, "d0": 1, "d3": 0}}
+    assert held.documents == {"q": {f"d{n}": f"text {n}" for n in range(4)}}
     assert held.judged_by == TEACHERS_ORDER
     assert "no judgments" in TEACHERS_ORDER
 

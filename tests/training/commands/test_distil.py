@@ -128,6 +128,35 @@ def test_a_bi_encoder_learns_from_the_teacher_and_is_an_ordinary_one(corpus, tin
     assert "CrossEncoderRanker(" not in card
 
 
+@pytest.mark.parametrize("into", ["cross-encoder", "bi-encoder"])
+def test_a_bi_encoder_learns_on_whole_documents_and_a_cross_encoder_on_windows(
+    into, tiny_bert, tiny_bi_encoder, tmp_path, monkeypatch
+):
+    class Seen(Exception):
+        pass
+
+    seen = []
+
+    def stop(_student, groups, *_, **__):
+        seen.extend(one.text for group in groups for one in group.candidates)
+        raise Seen
+
+    monkeypatch.setattr(distil, "teach" if into == "bi-encoder" else "fit", stop)
+    draw = random.Random(2)
+    texts = [" ".join(draw.choices(WORDS, k=300)) for _ in range(40)]  # the teacher reads 128 tokens
+    lines = [
+        json.dumps({"_id": f"d{n}", "title": f"the {WORDS[n % 9]} {n}", "text": one}) for n, one in enumerate(texts)
+    ]
+    (tmp_path / "long").mkdir()
+    (tmp_path / "long" / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    student = {"student": ModelOptions(tiny_bi_encoder)} if into == "bi-encoder" else {"layers": 1}
+    with pytest.raises(Seen):
+        run(tmp_path / "long", tmp_path / "student", tiny_bert, into=into, **student)
+    assert seen
+    is_whole = [len(shown) > 0.8 * min(map(len, texts)) for shown in seen]  # what a query copies is taken out
+    assert all(is_whole) if into == "bi-encoder" else not any(is_whole)
+
+
 def test_a_named_student_must_also_become_better(corpus, tiny_bert, tmp_path):
     """The teacher as its own student has the share, and nothing to gain."""
     found, _ = run(corpus, tmp_path / "student", tiny_bert, student=ModelOptions(tiny_bert), share=0.0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from haystack_ce_ranker.bm25.analysis import Analysis
 from haystack_ce_ranker.data.collections import load_collection
-from haystack_ce_ranker.training.splits import near_groups, split_queries
+from haystack_ce_ranker.training.splits import near_groups, near_to, split_queries
 
 SHARES = {"train": 0.8, "dev": 0.1, "test": 0.1}
 FAR = {f"q{number}": f"w{number}a w{number}b" for number in range(100)}
@@ -139,3 +139,9 @@ def test_a_collection_of_paraphrases_has_no_leak(data_dir):
     assert len(parts["test"]) == pytest.approx(len(texts) / 2, abs=2)
     assert any(len(group) > 1 for group in near_groups(texts))
     assert leaks(texts, parts, 0.8) == []
+
+
+def test_queries_near_to_a_held_out_one_are_found_whatever_their_names():
+    queries = {"held 0": "snow train", "0": "Beds of the HUT", "a": "where is berlin"}
+    assert near_to(queries, ["beds of the hut?", "paris"]) == {"0"}
+    assert near_to(queries, []) == set()

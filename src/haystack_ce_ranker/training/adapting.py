@@ -19,7 +19,7 @@ from haystack_ce_ranker.training.candidates import BiEncoder, Progress
 from haystack_ce_ranker.training.groups import Candidate, Group
 from haystack_ce_ranker.training.held_out import HeldOut, graded_by_order
 from haystack_ce_ranker.training.made_queries import MadeQuery
-from haystack_ce_ranker.training.splits import near_groups
+from haystack_ce_ranker.training.splits import near_to
 from haystack_ce_ranker.training.teachers import Judge
 
 GIVEN = "given"
@@ -28,7 +28,6 @@ GIVEN = "given"
 TEACHERS_ORDER = "the order of the teacher whom it learnt from, as there are no judgments"
 """What a test without judgments is, in words."""
 
-_TEXTS_AT_ONCE = 256
 _GRADES = 3
 
 
@@ -78,11 +77,8 @@ def given_queries(queries: Mapping[str, str]) -> list[MadeQuery]:
 
 def unlike(queries: Sequence[MadeQuery], others: Mapping[str, str]) -> list[MadeQuery]:
     """Return the queries that are neither equal nor near-equal to one of `others`, so that these can be a test."""
-    if not others:
-        return list(queries)
     named = {f"q{number}": query.text for number, query in enumerate(queries)}
-    groups = near_groups({**named, **{f"o{number}": text for number, text in enumerate(others.values())}})
-    near = {one for group in groups if any(name.startswith("o") for name in group) for one in group}
+    near = near_to(named, others.values())
     return [query for name, query in zip(named, queries, strict=True) if name not in near]
 
 
@@ -117,7 +113,8 @@ def find_documents(
         BM25: _bm25(index, requests, [list(kept) for _, kept in found], [documents[one].content for one in ids])
     }
     if bi_encoder is not None:
-        evidence[DENSE] = _dense(bi_encoder, requests, progress)
+        similar = bi_encoder.similarities(requests, progress=progress)
+        evidence[DENSE] = [np.array(of_query, np.float64) for of_query in similar]
     return [
         Asked(query, tuple(ids[place] for place in kept), tuple(kept.values()), {k: v[n] for k, v in evidence.items()})
         for n, (query, kept) in enumerate(found)
@@ -227,27 +224,3 @@ def _bm25(
         by_slot = dict(zip(hits.positions.tolist(), hits.scores.tolist(), strict=True))
         scores.append(np.array([by_slot.get(slot, 0.0) for slot in slots], np.float64))
     return scores
-
-
-def _dense(
-    bi_encoder: BiEncoder, requests: Sequence[tuple[str, Sequence[str]]], progress: Progress | None
-) -> list[FloatArray]:
-    """Score the shown texts of each query by a bi-encoder; each different text is embedded once."""
-    import torch
-
-    model = bi_encoder.model
-    texts = list(dict.fromkeys(text for _, of_query in requests for text in of_query))
-    places = {text: place for place, text in enumerate(texts)}
-    parts = []
-    for start in range(0, len(texts), _TEXTS_AT_ONCE):
-        part = texts[start : start + _TEXTS_AT_ONCE]
-        parts.append(model.encode_document(part, convert_to_tensor=True, show_progress_bar=False))
-        if progress is not None:
-            progress(start + len(part), len(texts))
-    embedded = torch.cat(parts)
-    asked = model.encode_query([query for query, _ in requests], convert_to_tensor=True, show_progress_bar=False)
-    found = []
-    for number, (_, of_query) in enumerate(requests):
-        scores = model.similarity(asked[number : number + 1], embedded[[places[text] for text in of_query]])[0]
-        found.append(np.asarray(scores.cpu().double().numpy(), np.float64))
-    return found

@@ -76,6 +76,25 @@ class BiEncoder:
         ranked = [sorted((-one["score"], one["corpus_id"]) for one in of_query) for of_query in found]
         return [[(int(place), float(-score)) for score, place in of_query] for of_query in ranked]
 
+    def similarities(
+        self, requests: Sequence[tuple[str, Sequence[str]]], *, progress: Progress | None = None
+    ) -> list[list[float]]:
+        """
+        Return for each query how similar each of its texts is. Each different text is embedded once.
+
+        :param progress: Called with the number of texts embedded so far, and of all.
+        """
+        texts = list(dict.fromkeys(text for _, of_query in requests for text in of_query))
+        if not texts:
+            return [[] for _ in requests]
+        places = {text: place for place, text in enumerate(texts)}
+        embedded = self._embedded(self.model.encode_document, texts, progress)
+        asked = self._embedded(self.model.encode_query, [query for query, _ in requests], None)
+        return [
+            self.model.similarity(asked[number : number + 1], embedded[[places[text] for text in of_query]])[0].tolist()
+            for number, (_, of_query) in enumerate(requests)
+        ]
+
     def cut(self, texts: Sequence[str]) -> int:
         """Return how many texts are longer than the model reads: it sees their beginning alone."""
         most = self.model.max_seq_length

@@ -8,7 +8,7 @@ import math
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from scipy.cluster.hierarchy import DisjointSet
 
@@ -98,6 +98,22 @@ def _stems(query: str, analysis: Analysis) -> frozenset[str]:
     """Return the stems of the words that count: all but stop words, letters and digits, unless there are no others."""
     terms = analysis.query_terms(query)
     return frozenset(filter(analysis.is_counted, terms)) or frozenset(terms)
+
+
+def near_to(queries: Mapping[str, str], held: Iterable[str], *, near: float = 0.8) -> set[str]:
+    """
+    Return the ids of the queries that are equal or near-equal to a held-out one, or to another query that is.
+
+    :param queries: Texts by query id.
+    :param held: The texts of held-out queries.
+    """
+    texts = {f"held {place}": text for place, text in enumerate(held)}
+    texts |= {f"query {name}": text for name, text in queries.items()}
+    found: set[str] = set()
+    for alike in near_groups(texts, near=near):
+        if any(name.startswith("held ") for name in alike):
+            found.update(name.removeprefix("query ") for name in alike if name.startswith("query "))
+    return found
 
 
 def _near_pairs(sets: Sequence[frozenset[str]], near: float) -> Iterator[tuple[int, int]]:

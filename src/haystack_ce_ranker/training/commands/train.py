@@ -29,7 +29,7 @@ from haystack_ce_ranker.training.held_out import HeldOut, Run
 from haystack_ce_ranker.training.mining import KEEP, Mining, mine
 from haystack_ce_ranker.training.saving import save_model, save_refusal, work_folder
 from haystack_ce_ranker.training.showing import gate_table
-from haystack_ce_ranker.training.splits import near_groups, split_queries
+from haystack_ce_ranker.training.splits import near_to, split_queries
 from haystack_ce_ranker.training.teachers import KeptJudge, Teacher
 
 TRAIN, DEV, TEST = "train", "dev", "test"
@@ -213,13 +213,8 @@ def with_candidates(collection: Collection, ids: Mapping[str, Sequence[str]], *,
 
 def without_leaks(groups: Sequence[Group], held: Mapping[str, str]) -> list[Group]:
     """Return the groups whose query is not equal or near-equal to one that is held out."""
-    texts = {f"held {name}": query for name, query in held.items()}
-    texts |= {f"group {group.query_id}": group.query for group in groups}
-    leaking: set[str] = set()
-    for alike in near_groups(texts):
-        if any(name.startswith("held ") for name in alike):
-            leaking.update(alike)
-    return [group for group in groups if f"group {group.query_id}" not in leaking]
+    leaking = near_to({group.query_id: group.query for group in groups}, held.values())
+    return [group for group in groups if group.query_id not in leaking]
 
 
 def _groups(run: TrainingRun, parts: Parts, work: Path, *, has_head: bool, console: Console) -> list[Group]:

@@ -66,7 +66,8 @@ def distilled(
     from haystack_ce_ranker.training.commands.distil import DistilRun, run_distilling
     from haystack_ce_ranker.training.fitting import Recipe
 
-    how = TINY if arguments.quick else how
+    if arguments.quick:
+        how, changed = TINY, {**changed, "own": 0.0}
     source = common.collection_folder(arguments, collection)
     teacher = ModelOptions(str(common.weights_folder(arguments, TEACHER)))
     settings = {**how["settings"], "seed": arguments.seed}

@@ -1,14 +1,12 @@
 """The workflow of `haystack-ce-ranker adapt`: make queries, have a teacher judge what they find, learn, and test it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.bm25.index import BM25Index
@@ -35,7 +33,7 @@ from haystack_ce_ranker.training.groups import Group
 from haystack_ce_ranker.training.held_out import HeldOut
 from haystack_ce_ranker.training.made_queries import RECIPES, MadeQuery, make_queries
 from haystack_ce_ranker.training.saving import save_model, save_refusal, work_folder
-from haystack_ce_ranker.training.showing import gate_table
+from haystack_ce_ranker.training.showing import bar_on, gate_table, say, shown_by
 from haystack_ce_ranker.training.splits import split_queries
 from haystack_ce_ranker.training.teachers import KeptJudge, Teacher, several
 
@@ -277,21 +275,3 @@ def keep(run: AdaptRun, found: GateResult, fitted: Fitted, facts: Mapping[str, A
         return
     report = save_refusal(run.output, facts)
     say(console, f"no model is written: {found.decision.reason}. What was tried is in {report}")
-
-
-@contextmanager
-def bar_on(console: Console) -> Iterator[tuple[Progress, TaskID]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        yield bars, bars.add_task("", total=None)
-
-
-def shown_by(bars: Progress, bar: TaskID, what: str) -> Callable[[int, int], None]:
-    def show(done: int, total: int) -> None:
-        bars.update(bar, description=what, completed=done, total=total)
-
-    return show
-
-
-def say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False)

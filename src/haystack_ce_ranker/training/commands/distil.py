@@ -25,14 +25,11 @@ from haystack_ce_ranker.training.adapting import (
 from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe, load_bi_encoder, rank_by_similarity, teach
 from haystack_ce_ranker.training.commands.adapt import (
     AdaptRun,
-    bar_on,
     gather_lessons,
     gather_queries,
     judged_queries,
     keep,
     parted,
-    say,
-    shown_by,
 )
 from haystack_ce_ranker.training.cutting import DEFAULT_KEEP, cut
 from haystack_ce_ranker.training.fitting import fit
@@ -42,6 +39,7 @@ from haystack_ce_ranker.training.held_out import HeldOut, Run, graded_by_order, 
 from haystack_ce_ranker.training.made_queries import MadeQuery
 from haystack_ce_ranker.training.runs import Fitted, Interrupted, require_packages
 from haystack_ce_ranker.training.saving import work_folder
+from haystack_ce_ranker.training.showing import bar_on, gate_table, say, shown_by
 from haystack_ce_ranker.training.splits import split_queries
 from haystack_ce_ranker.training.taught import as_served
 from haystack_ce_ranker.training.teachers import Teacher
@@ -230,8 +228,6 @@ def _judged(
     console: Console,
 ) -> GateResult:
     """Compare the student with its teacher and with what it was before, and print the table."""
-    from haystack_ce_ranker.training.showing import gate_table
-
     share = ShareOf(TEACHER, float(run.share or 0.0))
     rule: Rule = share if run.student is None else _All((share, Better(BASE)))  # a cut student could not rank before
     test, teachers_run = _teachers_test(run, lessons, policy, console)

@@ -1,13 +1,11 @@
 """The workflow of `haystack-ce-ranker mine`: read a collection, find candidates, ask the teacher, and write groups."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
@@ -18,6 +16,7 @@ from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.training.candidates import BM25, BOTH, BiEncoder, Found, first_stage
 from haystack_ce_ranker.training.groups import check_path, write_groups
 from haystack_ce_ranker.training.mining import DROP, KEEP, Mined, Mining, mine
+from haystack_ce_ranker.training.showing import bars_on, say
 from haystack_ce_ranker.training.teachers import KeptJudge, Teacher
 
 MARGINS = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
@@ -79,7 +78,7 @@ def run_mining(run: MiningRun, console: Console) -> Mined | None:
         raise ValueError(f"output {str(run.output)!r} is there already: name another file, or use --overwrite.")
     collection = load_collection(run.collection, split=run.split).sample(run.queries, seed=run.settings.seed)
     for line in (*lines(collection.all_left_out, "file"), *(f"note: {note}" for note in collection.notes)):
-        _say(console, line)
+        say(console, line)
     teacher = None if run.teacher is None else Teacher.load(run.teacher, backend=run.backend)
     candidates = _candidates(run, collection, console)
     try:
@@ -88,17 +87,17 @@ def run_mining(run: MiningRun, console: Console) -> Mined | None:
             mined = _mined(run, collection, candidates, judge, console)
     except KeyboardInterrupt:
         kept = "" if teacher is None else f": the teacher's logits are kept in {run.journal}"
-        _say(console, f"Interrupted{kept}; the same command goes on from there")
+        say(console, f"Interrupted{kept}; the same command goes on from there")
         return None
     if not mined.groups:
         reasons = "; ".join(f"{count} {what}" for what, count in mined.left_out.items())
         raise ValueError(f"there is nothing to learn from in {str(run.collection)!r}: {reasons}.")
     write_groups(run.output, mined.groups)
     for line in _report(run, mined, judge):
-        _say(console, line)
+        say(console, line)
     if mined.above:
         console.print(margins_table(mined.above, run.settings))
-    _say(console, f"wrote {run.output}: {_what(mined)}")
+    say(console, f"wrote {run.output}: {_what(mined)}")
     return mined
 
 
@@ -124,8 +123,8 @@ def _candidates(run: MiningRun, collection: Collection, console: Console) -> dic
         bi_encoder = BiEncoder.load(run.bi_encoder)
         texts = [document.content for document in collection.documents.values()]
         if cut := bi_encoder.cut(texts):
-            _say(console, f"note: the bi-encoder reads only the beginning of {cut} of {len(texts)} documents")
-    with _bars(console, shown=bi_encoder is not None) as bars:
+            say(console, f"note: the bi-encoder reads only the beginning of {cut} of {len(texts)} documents")
+    with bars_on(console, shown=bi_encoder is not None) as bars:
         bar = bars.add_task("embedding documents")
         return first_stage(
             collection,
@@ -146,7 +145,7 @@ def _mined(
     console: Console,
 ) -> Mined:
     """Mine with a bar for each round of the teacher."""
-    with _bars(console, shown=judge is not None) as bars:
+    with bars_on(console, shown=judge is not None) as bars:
         bar = bars.add_task("")
 
         def begin(number: int, documents: int) -> None:
@@ -181,14 +180,3 @@ def _what(mined: Mined) -> str:
     candidates = [one for group in mined.groups for one in group.candidates]
     negatives = sum(one.label == 0 for one in candidates)
     return f"{len(mined.groups)} queries, {len(candidates) - negatives} relevant documents, {negatives} negatives"
-
-
-@contextmanager
-def _bars(console: Console, *, shown: bool) -> Iterator[Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not shown) as bars:
-        yield bars
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False)

@@ -5,14 +5,12 @@ What learns stands in `fitting.py`, what decides in `gate.py`.
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.checks import choice, number, whole_number
@@ -28,7 +26,7 @@ from haystack_ce_ranker.training.groups import Group, read_groups
 from haystack_ce_ranker.training.held_out import HeldOut, Run
 from haystack_ce_ranker.training.mining import KEEP, Mining, mine
 from haystack_ce_ranker.training.saving import save_model, save_refusal, work_folder
-from haystack_ce_ranker.training.showing import gate_table
+from haystack_ce_ranker.training.showing import bar_on, gate_table, say
 from haystack_ce_ranker.training.splits import near_to, split_queries
 from haystack_ce_ranker.training.teachers import KeptJudge, Teacher
 
@@ -128,7 +126,7 @@ def run_training(run: TrainingRun, console: Console) -> bool | None:
     try:
         return _run(run, work, console)
     except (Interrupted, KeyboardInterrupt) as error:
-        _say(console, str(error) or "stopped; start the same command again, and it goes on from there")
+        say(console, str(error) or "stopped; start the same command again, and it goes on from there")
         return None
 
 
@@ -137,17 +135,17 @@ def _run(run: TrainingRun, work: Path, console: Console) -> bool:
     found, fitted = learnt.found, learnt.fitted
     console.print(gate_table(found))
     if found.queries < FEW:
-        _say(console, f"Mind: {found.queries} queries tell little; a difference on so few may well be chance.")
+        say(console, f"Mind: {found.queries} queries tell little; a difference on so few may well be chance.")
     facts = _facts(run, learnt)
     if found.saves(run.save):
         save_model(run.output, fitted.model, facts)
-        _say(console, f"{found.decision.reason[0].upper()}{found.decision.reason[1:]}.")
-        _say(console, f"wrote {run.output}")
+        say(console, f"{found.decision.reason[0].upper()}{found.decision.reason[1:]}.")
+        say(console, f"wrote {run.output}")
         return True
     report = save_refusal(run.output, facts)
     recipe = run.recipe
     tried = f"{recipe.loss}, learning rate {recipe.learning_rate:g}, {fitted.steps} steps on {fitted.pairs} pairs"
-    _say(console, f"No model is written: {found.decision.reason}. Tried: {tried}; {report} has the rest.")
+    say(console, f"No model is written: {found.decision.reason}. Tried: {tried}; {report} has the rest.")
     return False
 
 
@@ -165,7 +163,7 @@ def learn(
     fitted = fit(run.base, groups, parts.dev, work / "run", run.recipe, threads=run.threads, console=console)
     options = replace(run.base, dtype="float32", threads=run.threads)
     trained = ModelOptions(str(fitted.model), device=run.base.device, dtype="float32", threads=run.threads)
-    with _bar(console) as (bars, bar):
+    with bar_on(console) as (bars, bar):
 
         def show(name: str, done: int, total: int) -> None:
             bars.update(bar, description=f"ranking: {name}", completed=done, total=total)
@@ -182,12 +180,12 @@ def part(run: TrainingRun, console: Console) -> Parts:
     """
     collection = load_collection(run.collection, split=run.split).sample(run.queries, seed=run.recipe.seed)
     for line in (*lines(collection.all_left_out, "training"), *(f"note: {note}" for note in collection.notes)):
-        _say(console, line)
+        say(console, line)
     shares = {TRAIN: 1 - run.dev_share - run.test_share, DEV: run.dev_share, TEST: run.test_share}
     ids = split_queries(collection.queries, shares, seed=run.recipe.seed)
     if len(ids[DEV]) > MOST_DEV:
         ids[DEV] = random.Random(run.recipe.seed).sample(ids[DEV], MOST_DEV)
-    _say(console, "queries: " + ", ".join(f"{len(of_part):,} {name}" for name, of_part in ids.items()))
+    say(console, "queries: " + ", ".join(f"{len(of_part):,} {name}" for name, of_part in ids.items()))
     return with_candidates(collection, ids, depth=run.depth)
 
 
@@ -221,17 +219,17 @@ def _groups(run: TrainingRun, parts: Parts, work: Path, *, has_head: bool, conso
     if run.groups is not None:
         read = read_groups(run.groups)
         kept = without_leaks(read, {**parts.dev.queries, **parts.test.queries})
-        _say(console, f"{run.groups}: {len(kept)} of {len(read)} queries are far enough from those that are held out")
+        say(console, f"{run.groups}: {len(kept)} of {len(read)} queries are far enough from those that are held out")
         return kept
     candidates = first_stage(parts.train, parts.train.queries, BM25, run.mining.last_rank)
     options = run.teacher if run.teacher is not None else run.base if has_head else None
     if options is None:
-        _say(console, "note: without a trained base or a teacher, long documents are read from their beginning")
+        say(console, "note: without a trained base or a teacher, long documents are read from their beginning")
         return mine(parts.train, candidates, replace(run.mining, seed=run.recipe.seed)).groups
     # The base cannot tell what it does not know yet: only a teacher may drop what it takes for relevant.
     settings = replace(run.mining, seed=run.recipe.seed)
     settings = settings if run.teacher is not None else replace(settings, false_negatives=KEEP)
-    with Journal(work / "teacher") as journal, _bar(console) as (bars, bar):
+    with Journal(work / "teacher") as journal, bar_on(console) as (bars, bar):
         asked = KeptJudge(
             Teacher.load(replace(options, threads=run.threads)),
             journal,
@@ -239,7 +237,7 @@ def _groups(run: TrainingRun, parts: Parts, work: Path, *, has_head: bool, conso
         )
         mined = mine(parts.train, candidates, settings, asked)
     for what, count in mined.left_out.items():
-        _say(console, f"left out: {count} {what}")
+        say(console, f"left out: {count} {what}")
     return mined.groups
 
 
@@ -265,14 +263,3 @@ def _facts(run: TrainingRun, learnt: Learnt) -> dict[str, Any]:
         "fitted": learnt.fitted.plain(),
         "gate": learnt.found.plain(),
     }
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[tuple[Progress, TaskID]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        yield bars, bars.add_task("", total=None)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False)

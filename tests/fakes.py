@@ -113,10 +113,14 @@ def bert_tokenizer():
     )
 
 
-def save_bert(folder: Path, *, labels: int = 1) -> str:
-    """Save a tiny BERT cross-encoder with random weights that are always the same."""
+def save_bert(folder: Path, *, labels: int = 1, head: bool = True, spread: float = 0.4) -> str:
+    """
+    Save a tiny BERT with random weights that are always the same: a cross-encoder, or without `head` an encoder.
+
+    With weights of a small `spread` it can be learnt from.
+    """
     import torch
-    from transformers import BertConfig, BertForSequenceClassification
+    from transformers import BertConfig, BertForSequenceClassification, BertModel
 
     tokenizer = bert_tokenizer()
     torch.manual_seed(0)
@@ -128,10 +132,10 @@ def save_bert(folder: Path, *, labels: int = 1) -> str:
         intermediate_size=64,
         max_position_embeddings=128,
         num_labels=labels,
-        initializer_range=0.4,
+        initializer_range=spread,
         pad_token_id=0,
     )
-    BertForSequenceClassification(config).eval().save_pretrained(folder)
+    (BertForSequenceClassification if head else BertModel)(config).eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 

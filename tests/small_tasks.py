@@ -5,7 +5,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from fakes import bert_tokenizer
+from fakes import save_bert
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,9 @@ def make_task(queries=32, held_out=12, seed=0):
     return Task(groups(lambda: 0), groups(lambda: drawn.randrange(4)), unseen("dev"), unseen("test"))
 
 
-def save_learner(folder: Path, *, head: bool = True, labels: int = 1) -> str:
-    """Save a tiny BERT whose random weights are small enough to learn from, with a head for pairs or without one."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertModel
-
-    tokenizer = bert_tokenizer()
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=128,
-        num_labels=labels,
-        initializer_range=0.1,
-        pad_token_id=0,
-    )
-    (BertForSequenceClassification if head else BertModel)(config).eval().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+def save_learner(folder: Path, *, head: bool = True) -> str:
+    """Save a tiny BERT that can learn, with a head for pairs or without one."""
+    return save_bert(folder, head=head, spread=0.1)
 
 
 def write_small_collection(folder: Path, *, queries: int = 40, each: int = 6, seed: int = 0) -> Path:

@@ -6,22 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from haystack_ce_ranker.cli.errors import clear_errors
-from haystack_ce_ranker.cli.options import Split
+from haystack_ce_ranker.cli.options import Device, Fresh, Log, MaxLength, Recipes, Save, Split, TestQueries, Threads
 
 Teachers = Annotated[
     list[str] | None,
     typer.Option("--teacher", help="A cross-encoder to learn from; may be repeated. Without it the base itself."),
 ]
 BiEncoder = Annotated[str | None, typer.Option(help="A bi-encoder whose similarities move the teacher's logits.")]
-Recipes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--recipe", help="title, first_sentence, inverse_cloze or rare_terms; may be repeated. Without it all."
-    ),
-]
-Log = Annotated[
-    Path | None, typer.Option("--queries", help="Real queries to learn from, too: JSON lines, or a query a line.")
-]
 IsBlended = Annotated[
     bool | None,
     typer.Option(
@@ -31,12 +22,6 @@ IsBlended = Annotated[
 ]
 Base = Annotated[str, typer.Option(help="The cross-encoder to adapt: a hub id or a folder.")]
 Loss = Annotated[str, typer.Option(help="margin_mse, ranknet, lambda or bce.")]
-MaxLength = Annotated[int | None, typer.Option(help="The most tokens of a pair; 512 without it.")]
-TestQueries = Annotated[int | None, typer.Option(min=1, help="At most this many judged queries in the test.")]
-Save = Annotated[str, typer.Option(help="better: write a model only if the test says it is better; or always.")]
-Threads = Annotated[int | None, typer.Option(help="Threads of one operation; torch's own number without it.")]
-Device = Annotated[str | None, typer.Option(help="Where it runs, such as cpu or cuda:0; a GPU if there is one.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted run left.")]
 
 
 def adapt(

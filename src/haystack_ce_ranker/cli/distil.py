@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from haystack_ce_ranker.cli.errors import clear_errors
-from haystack_ce_ranker.cli.options import Split
+from haystack_ce_ranker.cli.options import Fresh, Log, MaxLength, Recipes, Save, Split, TestQueries, Threads
 
 if TYPE_CHECKING:
     from haystack_ce_ranker.training.commands.distil import DistilRun
@@ -15,13 +15,6 @@ Layers = Annotated[int | None, typer.Option(help="Cut a student with so many of 
 Keep = Annotated[str, typer.Option(help="Which of them: even, first, last, or numbers from 0 with commas.")]
 Student = Annotated[str | None, typer.Option(help="Teach this model instead: a hub id or a folder.")]
 Into = Annotated[str, typer.Option(help="What the student is: cross-encoder or bi-encoder.")]
-Queries = Annotated[Path | None, typer.Option(help="Real queries to learn from, too: JSON lines, or a query a line.")]
-Recipes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--recipe", help="title, first_sentence, inverse_cloze or rare_terms; may be repeated. Without it all."
-    ),
-]
 Share = Annotated[
     float | None,
     typer.Option(help="The share of the teacher's nDCG@10 to reach; 0.95, and 0.9 for a bi-encoder, if omitted."),
@@ -40,7 +33,7 @@ def distil(
     into: Into = "cross-encoder",
     share: Share = None,
     own: Annotated[float, typer.Option(help="The share of the judged queries to learn from, without labels.")] = 0.5,
-    queries: Queries = None,
+    queries: Log = None,
     recipe: Recipes = None,
     made: Annotated[int, typer.Option(help="The most queries to make of the documents.")] = 1000,
     depth: Annotated[int, typer.Option(help="How many documents BM25 finds for a query.")] = 30,
@@ -49,15 +42,13 @@ def distil(
     contrast: Contrast = "teacher",
     epochs: Annotated[int, typer.Option(help="The most passes over the queries.")] = 2,
     learning_rate: Annotated[float, typer.Option(help="The highest rate.")] = 5e-5,
-    max_length: Annotated[int | None, typer.Option(help="The most tokens of a pair; 512 if omitted.")] = None,
+    max_length: MaxLength = None,
     split: Split = None,
-    test_queries: Annotated[
-        int | None, typer.Option(min=1, help="At most this many judged queries in the test.")
-    ] = None,
-    save: Annotated[str, typer.Option(help="better writes a model only if the test says so; always.")] = "better",
-    threads: Annotated[int | None, typer.Option(help="Threads of one operation.")] = None,
+    test_queries: TestQueries = None,
+    save: Save = "better",
+    threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Draws everything.")] = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted run left.")] = False,
+    fresh: Fresh = False,
 ) -> None:
     """
     Teach a smaller model what a cross-encoder scores, on the documents that it is to serve.

@@ -1,9 +1,27 @@
 """Options that several commands have in common."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 Split = Annotated[
     str | None, typer.Option(help="The judgments to use: qrels/SPLIT.tsv. Without it test, or the only ones there are.")
+]
+
+# What train, adapt and distil have in common, or two of them.
+Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted run left.")]
+Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; without it a GPU, if there is one.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of one operation; torch's own number without it.")]
+MaxLength = Annotated[int | None, typer.Option(help="The most tokens of a pair; 512 without it.")]
+Save = Annotated[str, typer.Option(help="better: write a model only if unseen queries say it is better; or always.")]
+TestQueries = Annotated[int | None, typer.Option(min=1, help="At most this many judged queries in the test.")]
+Log = Annotated[
+    Path | None, typer.Option("--queries", help="Real queries to learn from, too: JSON lines, or a query a line.")
+]
+Recipes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--recipe", help="title, first_sentence, inverse_cloze or rare_terms; may be repeated. Without it all."
+    ),
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from haystack_ce_ranker.cli.errors import clear_errors
-from haystack_ce_ranker.cli.options import Split
+from haystack_ce_ranker.cli.options import Device, Fresh, MaxLength, Save, Split, Threads
 
 Base = Annotated[str, typer.Option(help="What to begin from: a cross-encoder, or an encoder, which gets a new head.")]
 Groups = Annotated[Path | None, typer.Option(help="A file of `mine` to learn from; the queries are mined without it.")]
@@ -14,10 +14,6 @@ Teacher = Annotated[str | None, typer.Option(help="A cross-encoder whose logits 
 LearnFrom = Annotated[str, typer.Option(help="labels, or the teacher's logits: teacher.")]
 DevShare = Annotated[float, typer.Option(help="The share of the queries that training stops by.")]
 TestShare = Annotated[float, typer.Option(help="The share of the queries that decides whether the model is kept.")]
-Save = Annotated[str, typer.Option(help="better: write a model only if unseen queries say it is better; or always.")]
-Threads = Annotated[int | None, typer.Option(help="Threads of one operation; torch's own number without it.")]
-Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; without it a GPU, if there is one.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted run left.")]
 
 
 def train(
@@ -31,7 +27,7 @@ def train(
     epochs: Annotated[int, typer.Option(help="The most passes over the data.")] = 2,
     learning_rate: Annotated[float, typer.Option(help="The highest rate; it falls to 0.")] = 2e-5,
     batch: Annotated[int, typer.Option(help="Pairs of one step.")] = 16,
-    max_length: Annotated[int | None, typer.Option(help="The most tokens of a pair; 512 without it.")] = None,
+    max_length: MaxLength = None,
     negatives: Annotated[int, typer.Option(help="The most negatives for each query.")] = 4,
     positives: Annotated[int, typer.Option(help="The most relevant documents for each query.")] = 2,
     split: Split = None,

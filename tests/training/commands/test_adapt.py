@@ -149,7 +149,8 @@ def test_a_model_that_is_no_better_is_not_written_and_the_message_says_why(folde
     assert report["settings"]["blend_dense"] == 2.0
     assert report["data"]["teachers"] == "learner itself"
     assert report["data"]["evidence"] == ["bm25"]
-    assert "no model is written: the trained model is not better by at least 0.005" in told
+    assert "No model is written: the trained model is not better by at least 0.005" in told
+    assert f"Mind: {found.queries} queries tell little" in told
 
 
 def test_a_model_can_be_written_in_any_case(folder, learner, fits):

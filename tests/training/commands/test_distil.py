@@ -100,7 +100,9 @@ def test_what_does_not_reach_the_share_is_not_written(corpus, tiny_bert, tmp_pat
     found, told = run(corpus, output, tiny_bert, layers=1, share=1.0)
     assert not found.decision.met
     assert "100.0% is asked for" in found.decision.reason
-    assert f"no model is written: {found.decision.reason}"[:60] in told
+    assert f"No model is written: {found.decision.reason}"[:60] in told
+    assert "Tried: loss margin_mse, learning rate" in told
+    assert f"Mind: {found.queries} queries tell little" in told
     assert [file.name for file in output.iterdir()] == ["report.json"]
 
 

@@ -97,7 +97,7 @@ def test_shuffled_labels_write_no_model_and_the_message_says_why(trained, huts, 
     assert [file.name for file in (tmp_path / "output").rglob("*")] == ["report.json"]
     assert "No model is written: the trained model is" in said(done)
     assert "against" in said(done)
-    assert "Tried: bce, learning rate 0.003" in said(done)
+    assert "Tried: loss bce, learning rate 0.003" in said(done)
     assert "36 of 60 queries are far enough" in said(done)  # held-out queries of the file are not learnt from
     report = json.loads((tmp_path / "output" / "report.json").read_text())
     assert report["gate"]["decision"]["met"] is False

@@ -27,13 +27,14 @@ from haystack_ce_ranker.training.adapting import (
     unlike,
 )
 from haystack_ce_ranker.training.candidates import BM25, BiEncoder, first_stage
-from haystack_ce_ranker.training.fitting import Fitted, Interrupted, Recipe, fit, require_packages
-from haystack_ce_ranker.training.gate import SAVE, GateResult, judge
+from haystack_ce_ranker.training.commands.ending import conclude, judged, or_stopped
+from haystack_ce_ranker.training.fitting import Fitted, Recipe, fit, require_packages
+from haystack_ce_ranker.training.gate import SAVE, GateResult
 from haystack_ce_ranker.training.groups import Group
 from haystack_ce_ranker.training.held_out import HeldOut
 from haystack_ce_ranker.training.made_queries import RECIPES, MadeQuery, make_queries
-from haystack_ce_ranker.training.saving import save_model, save_refusal, work_folder
-from haystack_ce_ranker.training.showing import bar_on, gate_table, say, shown_by
+from haystack_ce_ranker.training.saving import work_folder
+from haystack_ce_ranker.training.showing import bar_on, say, shown_by
 from haystack_ce_ranker.training.splits import split_queries
 from haystack_ce_ranker.training.teachers import KeptJudge, Teacher, several
 
@@ -109,11 +110,7 @@ def run_adapting(run: AdaptRun, console: Console) -> GateResult | None:
     """
     require_packages()
     work = work_folder(run.output, fresh=run.fresh)
-    try:
-        return _run(run, work, console)
-    except (Interrupted, KeyboardInterrupt) as error:
-        say(console, str(error) or "stopped; start the same command again, and it goes on from there")
-        return None
+    return or_stopped(lambda: _run(run, work, console), console)
 
 
 def _run(run: AdaptRun, work: Path, console: Console) -> GateResult:
@@ -138,14 +135,9 @@ def _run(run: AdaptRun, work: Path, console: Console) -> GateResult:
     )
     options = replace(run.base, dtype="float32", threads=run.threads)
     trained = ModelOptions(str(fitted.model), device=run.base.device, dtype="float32", threads=run.threads)
-    with bar_on(console) as (bars, bar):
-
-        def show(name: str, done: int, total: int) -> None:
-            bars.update(bar, description=f"ranking: {name}", completed=done, total=total)
-
-        found = judge(None if fitted.fresh_head else options, trained, test, policy=policy, progress=show)
-    console.print(gate_table(found))
-    keep(run, found, fitted, _facts(run, collection, parts, queries, fitted, found), console)
+    found = judged(None if fitted.fresh_head else options, trained, test, console, policy=policy)
+    facts = _facts(run, collection, parts, queries, fitted, found)
+    conclude(run.output, run.save, fitted.model, found, facts, console)
     return found
 
 
@@ -265,13 +257,3 @@ def _facts(
         "fitted": fitted.plain(),
         "gate": found.plain(),
     }
-
-
-def keep(run: AdaptRun, found: GateResult, fitted: Fitted, facts: Mapping[str, Any], console: Console) -> None:
-    if found.saves(run.save):
-        save_model(run.output, fitted.model, facts)
-        asked = "" if found.decision.met else ", as was asked for"
-        say(console, f"wrote {run.output}{asked}: {found.decision.reason}")
-        return
-    report = save_refusal(run.output, facts)
-    say(console, f"no model is written: {found.decision.reason}. What was tried is in {report}")

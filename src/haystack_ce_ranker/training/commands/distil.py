@@ -28,18 +28,18 @@ from haystack_ce_ranker.training.commands.adapt import (
     gather_lessons,
     gather_queries,
     judged_queries,
-    keep,
     parted,
 )
+from haystack_ce_ranker.training.commands.ending import conclude, judged, or_stopped
 from haystack_ce_ranker.training.cutting import DEFAULT_KEEP, cut
 from haystack_ce_ranker.training.fitting import fit
-from haystack_ce_ranker.training.gate import BASE, TEACHER, TRAINED, Better, Decision, GateResult, Rule, ShareOf, judge
+from haystack_ce_ranker.training.gate import BASE, TEACHER, TRAINED, Better, Decision, GateResult, Rule, ShareOf
 from haystack_ce_ranker.training.groups import Group
 from haystack_ce_ranker.training.held_out import HeldOut, Run, graded_by_order, rank
 from haystack_ce_ranker.training.made_queries import MadeQuery
-from haystack_ce_ranker.training.runs import Fitted, Interrupted, require_packages
+from haystack_ce_ranker.training.runs import Fitted, require_packages
 from haystack_ce_ranker.training.saving import work_folder
-from haystack_ce_ranker.training.showing import bar_on, gate_table, say, shown_by
+from haystack_ce_ranker.training.showing import bar_on, say, shown_by
 from haystack_ce_ranker.training.splits import split_queries
 from haystack_ce_ranker.training.taught import as_served
 from haystack_ce_ranker.training.teachers import Teacher
@@ -129,11 +129,7 @@ def run_distilling(run: DistilRun, console: Console) -> GateResult | None:
     """
     require_packages()
     work = work_folder(run.lessons.output, fresh=run.lessons.fresh)
-    try:
-        return _run(run, work, console)
-    except (Interrupted, KeyboardInterrupt) as error:
-        say(console, str(error) or "stopped; start the same command again, and it goes on from there")
-        return None
+    return or_stopped(lambda: _run(run, work, console), console)
 
 
 def _run(run: DistilRun, work: Path, console: Console) -> GateResult:
@@ -142,7 +138,8 @@ def _run(run: DistilRun, work: Path, console: Console) -> GateResult:
     lessons = _lessons(run, policy, work, console)
     fitted = _taught(run, student, lessons, policy, work, console)
     found = _judged(run, student, fitted, lessons, policy, console)
-    keep(run.lessons, found, fitted, _facts(run, student, lessons, fitted, found), console)
+    facts = _facts(run, student, lessons, fitted, found)
+    conclude(run.lessons.output, run.lessons.save, fitted.model, found, facts, console)
     return found
 
 
@@ -227,7 +224,7 @@ def _judged(
     policy: ReadingPolicy,
     console: Console,
 ) -> GateResult:
-    """Compare the student with its teacher and with what it was before, and print the table."""
+    """Compare the student with its teacher and with what it was before."""
     share = ShareOf(TEACHER, float(run.share or 0.0))
     rule: Rule = share if run.student is None else _All((share, Better(BASE)))  # a cut student could not rank before
     test, teachers_run = _teachers_test(run, lessons, policy, console)
@@ -238,15 +235,8 @@ def _judged(
     before, trained = (
         replace(one, dtype="float32", threads=run.lessons.threads) for one in (student, ModelOptions(str(fitted.model)))
     )
-    with bar_on(console) as (bars, bar):
-
-        def show(name: str, done: int, total: int) -> None:
-            bars.update(bar, description=f"ranking: {name}", completed=done, total=total)
-
-        base = before if BASE not in known else None
-        found = judge(base, trained, test, rule=rule, policy=policy, known=known, progress=show)
-    console.print(gate_table(found))
-    return found
+    base = before if BASE not in known else None
+    return judged(base, trained, test, console, rule=rule, policy=policy, known=known)
 
 
 def _facts(

@@ -20,23 +20,20 @@ from haystack_ce_ranker.evaluation.judging.formats import short_name
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.training.bases import load_base
 from haystack_ce_ranker.training.candidates import BM25, first_stage
-from haystack_ce_ranker.training.fitting import Fitted, Interrupted, Recipe, fit, require_packages
-from haystack_ce_ranker.training.gate import SAVE, GateResult, judge
+from haystack_ce_ranker.training.commands.ending import conclude, judged, or_stopped
+from haystack_ce_ranker.training.fitting import Fitted, Recipe, fit, require_packages
+from haystack_ce_ranker.training.gate import SAVE, GateResult
 from haystack_ce_ranker.training.groups import Group, read_groups
 from haystack_ce_ranker.training.held_out import HeldOut, Run
 from haystack_ce_ranker.training.mining import KEEP, Mining, mine
-from haystack_ce_ranker.training.saving import save_model, save_refusal, work_folder
-from haystack_ce_ranker.training.showing import bar_on, gate_table, say
+from haystack_ce_ranker.training.saving import work_folder
+from haystack_ce_ranker.training.showing import bar_on, say
 from haystack_ce_ranker.training.splits import near_to, split_queries
 from haystack_ce_ranker.training.teachers import KeptJudge, Teacher
 
 TRAIN, DEV, TEST = "train", "dev", "test"
 MOST_DEV = 100
 """The most dev queries: all of them are ranked again at every evaluation."""
-
-
-FEW = 30
-"""Below so many test queries a run says that they tell little."""
 
 
 @dataclass(frozen=True)
@@ -123,30 +120,12 @@ def run_training(run: TrainingRun, console: Console) -> bool | None:
     """
     require_packages()
     work = work_folder(run.output, fresh=run.fresh)
-    try:
-        return _run(run, work, console)
-    except (Interrupted, KeyboardInterrupt) as error:
-        say(console, str(error) or "stopped; start the same command again, and it goes on from there")
-        return None
+    return or_stopped(lambda: _run(run, work, console), console)
 
 
 def _run(run: TrainingRun, work: Path, console: Console) -> bool:
     learnt = learn(run, part(run, console), work, console)
-    found, fitted = learnt.found, learnt.fitted
-    console.print(gate_table(found))
-    if found.queries < FEW:
-        say(console, f"Mind: {found.queries} queries tell little; a difference on so few may well be chance.")
-    facts = _facts(run, learnt)
-    if found.saves(run.save):
-        save_model(run.output, fitted.model, facts)
-        say(console, f"{found.decision.reason[0].upper()}{found.decision.reason[1:]}.")
-        say(console, f"wrote {run.output}")
-        return True
-    report = save_refusal(run.output, facts)
-    recipe = run.recipe
-    tried = f"{recipe.loss}, learning rate {recipe.learning_rate:g}, {fitted.steps} steps on {fitted.pairs} pairs"
-    say(console, f"No model is written: {found.decision.reason}. Tried: {tried}; {report} has the rest.")
-    return False
+    return conclude(run.output, run.save, learnt.fitted.model, learnt.found, _facts(run, learnt), console)
 
 
 def learn(
@@ -163,12 +142,7 @@ def learn(
     fitted = fit(run.base, groups, parts.dev, work / "run", run.recipe, threads=run.threads, console=console)
     options = replace(run.base, dtype="float32", threads=run.threads)
     trained = ModelOptions(str(fitted.model), device=run.base.device, dtype="float32", threads=run.threads)
-    with bar_on(console) as (bars, bar):
-
-        def show(name: str, done: int, total: int) -> None:
-            bars.update(bar, description=f"ranking: {name}", completed=done, total=total)
-
-        found = judge(None if fresh_head else options, trained, parts.test, known=known, progress=show)
+    found = judged(None if fresh_head else options, trained, parts.test, console, known=known)
     return Learnt(parts, groups, fitted, found)
 
 

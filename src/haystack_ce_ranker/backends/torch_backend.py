@@ -118,7 +118,7 @@ class TorchBackend:
         with (
             forking.uninterrupted(),
             pass_lock(self.device),
-            _threads(self._threads),
+            limited_threads(self._threads),
             first_tokens_only(padded_only),
             torch.inference_mode(),
         ):
@@ -359,7 +359,7 @@ def _require_safetensors(folder: Path, model: str) -> None:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def limited_threads(count: int | None) -> Iterator[None]:
     """
     Run with `count` threads, then restore the process's own number.
 

@@ -1,7 +1,6 @@
 """What training takes of this machine: threads, the device and its number format, and memory, told before it starts."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,17 +48,6 @@ def resources(device: str | None = None, threads: int | None = None) -> Resource
     chosen = device if device is not None else "cuda:0" if has_gpu else "cpu"
     bf16 = chosen.startswith("cuda") and torch.cuda.is_bf16_supported()
     return Resources(chosen, bf16, threads if threads is not None else min(torch.get_num_threads(), allowed_cpus()))
-
-
-@contextmanager
-def limited_threads(count: int) -> Iterator[None]:
-    """Let torch compute with that many threads until the block ends."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

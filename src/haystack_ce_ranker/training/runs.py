@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from haystack_ce_ranker.backends.model_files import ModelOptions, locate
+from haystack_ce_ranker.backends.torch_backend import limited_threads
 from haystack_ce_ranker.checks import number, whole_number
 from haystack_ce_ranker.machine.energy import meter_for
 from haystack_ce_ranker.machine.memory import process_peak_megabytes
-from haystack_ce_ranker.training.resources import Memory, Resources, expected_memory, limited_threads
+from haystack_ce_ranker.training.resources import Memory, Resources, expected_memory
 from haystack_ce_ranker.training.run_folder import (
     BEFORE,
     CHECKPOINTS,

@@ -257,6 +257,22 @@ def test_what_the_corpus_and_the_run_lack_is_said_first_on_every_output(collecti
     assert done.output.index(line) < done.output.index("3 of 4 judged queries") < done.output.index("worth it here?")
 
 
+def test_the_output_opens_with_do_not_re_rank_where_that_only_costs(tmp_path):
+    queries = {f"q{n}": "brake car" for n in range(4)}
+    folder = write_collection(tmp_path / "small", queries=queries, judged={one: {"d2": 1} for one in queries})
+    for name, ids in (("first", ["d2", "d1"]), ("second", ["d1", "d2"])):
+        (tmp_path / name).mkdir()
+        written(tmp_path / name, OwnIndex(ids))
+        (tmp_path / name / "mine.yaml").rename(tmp_path / f"{name}.yaml")
+    arguments = [part for name in ("first", "second") for part in ("--pipeline", tmp_path / f"{name}.yaml")]
+    done = evaluate(folder, *arguments, "--baseline", "first/retriever", "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    sentence = results_in(tmp_path / "out")["verdict"]["do_not_rerank"]
+    assert sentence.startswith("Do not re-rank here: first/retriever alone has nDCG@10 1.000, and the best with")
+    assert done.output.index("Do not re-rank here") < done.output.index("4 documents, 4 queries")
+    assert done.output.count(sentence) == 2  # above the table, and where the verdict begins
+
+
 def test_queries_that_nothing_judges_and_backends_that_cannot_load_are_said(collection, tmp_path, tiny_bert):
     (collection / "queries.jsonl").open("a").write(json.dumps({"_id": "q3", "text": "more"}) + "\n")
     done = evaluate(collection, "--model", tiny_bert, "--depth", "2", "--no-memory", "--output", tmp_path)

@@ -62,6 +62,42 @@ def test_where_the_cross_encoder_harms_the_baseline_is_chosen():
     assert found.significance.systems["cross-encoder small@50"] == "worse"
 
 
+def test_where_the_first_stage_alone_is_better_the_verdict_begins_with_do_not_re_rank():
+    systems = BM25 | cross_encoders({10: 0.47, 50: 0.44}) | hybrids({10: 0.49, 50: 0.48})
+    found = sweep(systems, noise=0.02)
+    assert found.verdict.do_not_rerank.startswith(
+        "Do not re-rank here: bm25 alone has nDCG@10 0.500, and the best with re-ranking, hybrid small@10, 0.490: "
+        "-0.010 (p"
+    )
+    assert found.verdict.do_not_rerank.endswith(", significant).")
+    assert next(iter(to_plain(found)["verdict"])) == "do_not_rerank"
+    noisy = sweep(systems, queries=12, noise=0.3).verdict.do_not_rerank
+    assert noisy.endswith(", not significant).")
+
+
+def test_another_first_stage_that_is_better_alone_is_what_the_sentence_names():
+    systems = BM25 | {"bi-encoder": {"quality": 0.7, "ms": 5.0}} | cross_encoders({50: 0.68})
+    sentence = sweep(systems).verdict.do_not_rerank
+    assert sentence.startswith("Do not re-rank here: bi-encoder alone has nDCG@10 0.700, and the best with re-ranking")
+    pipelines = {
+        "mine/bm25": {"quality": 0.5, "ms": 1.0, "kind": "pipeline"},
+        "mine/ranker": {"quality": 0.4, "ms": 90.0, "kind": "pipeline"},
+    }
+    assert "mine/bm25 alone" in sweep(pipelines, baseline="mine/bm25").verdict.do_not_rerank
+
+
+def test_where_re_ranking_is_better_or_recommended_nothing_warns_of_it():
+    assert sweep(HELPFUL).verdict.do_not_rerank is None
+    assert sweep(JOINED).verdict.do_not_rerank is None
+    assert sweep(BM25 | cross_encoders({10: 0.505})).verdict.do_not_rerank is None  # better, though not surely
+    only_first_stages = BM25 | {"bi-encoder": {"quality": 0.7, "ms": 5.0}}
+    assert "re-rank here" not in (sweep(only_first_stages).verdict.do_not_rerank or "")
+    # a re-ranker is surely better than the baseline, and another first stage by chance a little above it
+    chance = BM25 | {"bi-encoder": {"quality": 0.601, "ms": 500.0, "joules": 1.0}} | cross_encoders({10: 0.6})
+    found = sweep(chance).verdict
+    assert (found.worth_it, found.do_not_rerank) == ("yes", None)
+
+
 def test_where_only_the_hybrid_helps_it_is_chosen_and_the_cross_encoder_alone_is_not():
     found = sweep(JOINED).verdict
     assert found.worth_it == "hybrid only"
@@ -375,6 +411,8 @@ def test_whatever_was_measured_the_choice_keeps_its_promises(alone, joined, quer
     texts = [text for one in found.answers for text in (one.question, one.answer, one.reason)]
     assert all(text.strip() for text in texts)
     assert "None" not in " ".join(texts)
+    warned = found.worth_it not in ("yes", "hybrid only") and max(alone + joined) < 0.5
+    assert (found.do_not_rerank is not None) == warned
 
 
 def test_systems_without_comparisons_get_no_false_verdict():

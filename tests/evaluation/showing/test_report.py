@@ -26,6 +26,14 @@ def test_the_verdict_and_all_systems_are_on_the_page():
     assert text.index("The verdict") < text.index("<figure")
 
 
+def test_a_page_opens_with_do_not_re_rank_where_that_only_costs():
+    given = sweep(BM25 | cross_encoders({10: 0.4}))
+    page = render(given)
+    place = page.index("Do not re-rank here: bm25 alone has nDCG@10 0.500")
+    assert page.index("<h1>") < place < page.index("documents, ")
+    assert "Do not re-rank" not in render(sweep(BM25 | cross_encoders({10: 0.7})))
+
+
 def test_the_page_has_no_script_and_no_address_and_forbids_both():
     text = render(many())
     assert "<script" not in text

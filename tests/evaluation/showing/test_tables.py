@@ -108,3 +108,12 @@ def test_the_verdict_is_every_answer_with_its_reason_and_then_what_may_mislead()
     assert lines[-2] == "Mind: Few queries."
     assert lines[-1].startswith("Not compared: strategy: only best_passages was measured; backend")
     assert verdict_text(bare().verdict) == []
+
+
+def test_the_verdict_begins_with_do_not_re_rank_where_that_only_costs():
+    given = sweep(BM25 | cross_encoders({10: 0.4}))
+    told = verdict_text(given.verdict)
+    assert told[0] == given.verdict.do_not_rerank
+    assert told[0].startswith("Do not re-rank here: bm25 alone")
+    assert told[1].startswith("Is re-ranking worth it here? No")
+    assert not verdict_text(found().verdict)[0].startswith("Do not")

@@ -67,6 +67,8 @@ def run_evaluation(settings: Evaluation, console: Console) -> bool:
     """
     collection = load_collection(settings.collection, split=settings.split).sample(settings.queries)
     measured, found = _measured(settings, collection, console)
+    if found.verdict.do_not_rerank is not None:
+        console.print(found.verdict.do_not_rerank, style="bold red", markup=False, highlight=False)
     console.print(tables.results_table(found))
     for line in (*tables.left_out_text(found), *tables.verdict_text(found.verdict)):
         console.print(line, markup=False, highlight=False)

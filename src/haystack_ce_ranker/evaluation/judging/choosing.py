@@ -8,6 +8,8 @@ Decides from figures: which system to use, whether re-ranking is worth it, at wh
 - The choice is the cheapest system, by the median latency, that is as good as the best one within the limits and itself
   worth something; latencies within 10 % are the same, and the better system is taken. Where nothing is worth something,
   the choice is the baseline.
+- Re-ranking is *not to be done* where it is not worth it and a first stage alone is better, on average, than the best
+  system that re-ranks.
 - A limit of milliseconds is held by the 95th percentile, so that 19 of 20 queries are answered in time; one of joules
   by the mean.
 """
@@ -203,6 +205,17 @@ class Judge:
     def recommends(self) -> bool:
         """Whether re-ranking is worth it, in one form or another."""
         return self.worth_it in (WorthIt.YES, WorthIt.HYBRID_ONLY)
+
+    @cached_property
+    def better_alone(self) -> tuple[System, System] | None:
+        """The best first stage and the best re-ranking system, where the first is the better one; else None."""
+        kinds = (Kind.CROSS_ENCODER, Kind.HYBRID)
+        best = best_of(one for one in self.systems if one.kind in kinds or one in self.rerankers)
+        firsts = (one for one in self.systems if one.kind == Kind.FIRST_STAGE or one is self.baseline)
+        alone = best_of(one for one in firsts if one.kind not in kinds)
+        if alone is None or best is None or self.recommends or alone.quality <= best.quality + SAME:
+            return None
+        return alone, best
 
 
 @dataclass(frozen=True)

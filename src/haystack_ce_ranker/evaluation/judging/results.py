@@ -20,7 +20,7 @@ from haystack_ce_ranker.evaluation.judging.systems import System
 from haystack_ce_ranker.evaluation.judging.verdict import Verdict
 from haystack_ce_ranker.machine.memory import MemoryRow
 
-_ADDED = ("left_out",)  # keys that older files lack
+_ADDED = ("left_out", "do_not_rerank")  # keys that older files lack
 
 RESULTS_VERSION: Literal[2] = 2
 """Raised when a key of results.json changes its meaning."""

@@ -116,11 +116,13 @@ class Standout:
     p_corrected: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """
     What to do.
 
+    :ivar do_not_rerank: A sentence, "Do not re-rank here: ...", where a first stage alone is better than with
+        re-ranking; null elsewhere.
     :ivar choice: The cheapest system that is as good as the best within the budget; null where none keeps it.
     :ivar subject: The re-ranking system that `segments` and `helped_and_hurt` are about: the choice if it re-ranks,
         else the choice without a budget, else the best.
@@ -136,6 +138,7 @@ class Verdict:
     :ivar harms_where: Segments with a loss, the largest first.
     """
 
+    do_not_rerank: str | None = None
     worth_it: WorthIt
     choice: str | None
     subject: str | None
@@ -186,6 +189,7 @@ def verdict(
         _answer_segments(segments),
     )
     return Verdict(
+        do_not_rerank=_do_not_rerank(judge),
         worth_it=judge.worth_it,
         choice=None if judge.choice is None else judge.choice.name,
         subject=None if judge.subject is None else judge.subject.name,
@@ -207,6 +211,19 @@ def verdict(
         ),
         helps_where=_standouts(segments, Effect.HELPS),
         harms_where=_standouts(segments, Effect.HARMS),
+    )
+
+
+def _do_not_rerank(judge: Judge) -> str | None:
+    if judge.better_alone is None:
+        return None
+    alone, best = judge.better_alone
+    found, tested = judge.direct(alone, best), "not tested"
+    if found is not None:
+        tested = f"{p_phrase(found.p)}, {'' if found.p < LEVEL else 'not '}significant"
+    return (
+        f"Do not re-rank here: {alone.name} alone has {NDCG_AT_10} {alone.quality:.3f}, and the best with re-ranking, "
+        f"{best.name}, {best.quality:.3f}: {signed(best.quality - alone.quality)} ({tested})."
     )
 
 

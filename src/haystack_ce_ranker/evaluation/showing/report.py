@@ -28,6 +28,7 @@ class Page(NamedTuple):
     title: str
     style: Markup
     facts: tuple[str, ...]
+    do_not_rerank: str | None
     left_out: tuple[str, ...]
     answers: tuple[Answer, ...]
     cautions: tuple[str, ...]
@@ -70,6 +71,7 @@ def make_page(found: Results) -> Page:
         title=f"Is re-ranking worth it on {found.collection}?",
         style=Markup(pictures.STYLE),
         facts=(counts + compared, f"measured on: {machine}"),
+        do_not_rerank=verdict.do_not_rerank,
         left_out=tuple(one.text for one in found.left_out),
         answers=verdict.answers,
         cautions=(*verdict.cautions, *([not_compared] if verdict.not_compared else [])),

@@ -88,6 +88,25 @@ def test_retrievers_in_a_dictionary_are_filled(collection, tmp_path):
     assert found["systems"]["mine/retriever"]["nDCG@10"] == 1.0
 
 
+def test_the_grids_intensity_is_a_parameter_and_stands_in_every_output(collection, tmp_path):
+    path = written(tmp_path, BM25Retriever(InMemoryDocumentStore()))
+    arguments = [collection, "--pipeline", path, "--output", tmp_path / "out"]
+    for given, said in (
+        ([], "445 g/kWh (the world's average of 2024"),
+        (["--grid-intensity", 30], "30 g/kWh (as given)"),
+    ):
+        done = evaluate(*arguments, *given)
+        assert done.exit_code == 0, done.output
+        assert said in " ".join(done.output.split())
+        found = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+        units = found["systems"]["mine/retriever"]["units"]
+        assert units["co2_g_per_1000_queries"] == pytest.approx(
+            units["wh_per_1000_queries"] * found["grid"]["g_per_kwh"] / 1000
+        )
+        assert f"{found['grid']['g_per_kwh']:g} g/kWh" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert evaluate(*arguments, "--grid-intensity", -1).exit_code == 2
+
+
 def test_a_pipeline_without_a_store_is_refused(collection, tmp_path):
     done = evaluate(collection, "--pipeline", written(tmp_path, OwnIndex(["elsewhere"])))
     assert done.exit_code == 2

@@ -204,6 +204,7 @@ def test_a_ranking_says_what_was_read_and_changes_no_input(ranker):
     assert report["tokens"] > report["pairs"] >= 6
     assert 1 <= report["batches"] <= report["pairs"]
     assert 0 <= report["padding_share"] < 1
+    assert report["flops"] > report["padding_flops"] >= 0
     assert set(report["seconds"]) == {"tokenise", "select", "score"}
     assert report["documents_cut"] == 1
     assert report["tokens_unread"] > 0

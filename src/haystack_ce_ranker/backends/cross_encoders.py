@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from haystack_ce_ranker.backends import labels
+from haystack_ce_ranker.backends.flops import Flops, flops_of
 from haystack_ce_ranker.backends.model_files import ModelOptions, locate
 from haystack_ce_ranker.tokenizing.pair_formats import Encoded, OwnEncoding
 
@@ -34,6 +35,16 @@ def is_classifier(cross_encoder: Any) -> bool:
         and cross_encoder.model is not None
         and hasattr(cross_encoder.model.config, "num_labels")
     )
+
+
+def flops_in_closed_form(cross_encoder: Any) -> Flops | None:
+    """Return what a forward pass takes; None for an adapter, which adds products, and where no form is known."""
+    if getattr(cross_encoder.model, "peft_config", None):
+        return None
+    if is_classifier(cross_encoder):
+        return flops_of(cross_encoder.model.config)
+    linear = [part for module in list(cross_encoder)[1:] for part in module.modules() if type(part) is torch.nn.Linear]
+    return flops_of(cross_encoder.model.config, head=sum(2 * one.in_features * one.out_features for one in linear))
 
 
 def prompt_of(cross_encoder: Any, options: ModelOptions) -> str:

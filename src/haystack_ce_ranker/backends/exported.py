@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends.devices import allowed_cpus
+from haystack_ce_ranker.backends.flops import Flops, described_by, flops_of
 from haystack_ce_ranker.backends.onnx_file import read_onnx
 from haystack_ce_ranker.backends.protocol import Backend, Batch
 
@@ -81,6 +82,13 @@ def stored_dtype(file: Path) -> str:
         return "int8" if held.operators & _INT8_OPERATORS else held.floats
     content = file.read_bytes()
     return "int8" if any(mark in content for mark in _INT8_MARKS) else "float32"
+
+
+def flops_of_file(file: Path, config: Any) -> Flops | None:
+    """Return what a pass takes in closed form: by the configuration, or without one by an ONNX file's weights."""
+    if config is None and file.suffix == ".onnx":
+        config = described_by(read_onnx(file).shapes)
+    return flops_of(config)
 
 
 def require_classifier(shape: Sequence[object], config: Any, model: str) -> None:

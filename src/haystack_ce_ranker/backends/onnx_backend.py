@@ -21,9 +21,11 @@ from haystack_ce_ranker.backends.devices import pass_lock, require_process_of
 from haystack_ce_ranker.backends.exported import (
     BATCH_TOKENS_PER_THREAD,
     OneByOne,
+    flops_of_file,
     run_first_pair,
     stored_dtype,
 )
+from haystack_ce_ranker.backends.flops import Flops
 from haystack_ce_ranker.backends.model_files import HUB_KWARGS, ModelOptions, find_files
 from haystack_ce_ranker.backends.protocol import Batch
 from haystack_ce_ranker.backends.signature import Port, Signature
@@ -60,6 +62,7 @@ class OnnxBackend:
         *,
         dtype: str,
         threads: int | None,
+        flops: Flops | None,
     ) -> None:
         self._session = session
         self._signature = signature
@@ -68,6 +71,7 @@ class OnnxBackend:
         self.prompt, self.query_prompt = pairs.prompt, pairs.query_prompt
         self.tokenizer = pairs.tokenizer
         self.max_length = position_limit(config)
+        self.flops = flops
         self.pads = session.get_providers()[0] == CUDA
         if self.pads and signature.one_pair:
             raise ValueError(
@@ -128,7 +132,8 @@ def load(options: ModelOptions) -> OnnxBackend:
         _ports(session.get_inputs()), _ports(session.get_outputs()), config, options.model, options.label
     )
     pairs = pairs_beside(folder, options)
-    backend = OnnxBackend(session, signature, pairs, config, dtype=dtype, threads=options.threads)
+    flops = flops_of_file(file, config)
+    backend = OnnxBackend(session, signature, pairs, config, dtype=dtype, threads=options.threads, flops=flops)
     run_first_pair(backend)
     return backend
 

@@ -1,5 +1,5 @@
 """
-Reads from an ONNX file which other files hold its weights, which operators it has, and what its weights are stored in.
+Reads from an ONNX file which other files hold its weights, what these are called and stored in, and its operators.
 
 Walks over the messages of the file (protobuf) and reads no weights, so that a file of gigabytes costs little. The
 package onnx could do the same, but OpenVINO reads ONNX files without it.
@@ -8,7 +8,7 @@ package onnx could do the same, but OpenVINO reads ONNX files without it.
 import math
 import mmap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ _INSIDE = {
     "sparse tensor": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
-_OPERATOR, _DIMENSIONS, _ELEMENT, _ENTRY, _KEY, _VALUE = 4, 1, 2, 13, 1, 2
+_OPERATOR, _DIMENSIONS, _ELEMENT, _NAME, _ENTRY, _KEY, _VALUE = 4, 1, 2, 8, 13, 1, 2
 _FLOATS = {1: "float32", 10: "float16", 16: "bfloat16"}
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 
@@ -38,11 +38,13 @@ class OnnxFile:
     :ivar operators: The names of its operators.
     :ivar floats: What most of its weights are stored in, of those that are floating-point numbers: `float32`,
         `float16` or `bfloat16`.
+    :ivar shapes: The shapes of its weights by their names.
     """
 
     locations: tuple[str, ...]
     operators: frozenset[str]
     floats: str
+    shapes: Mapping[str, tuple[int, ...]]
 
 
 def read_onnx(file: Path) -> OnnxFile:
@@ -54,6 +56,7 @@ def read_onnx(file: Path) -> OnnxFile:
     locations: dict[str, None] = {}
     operators: set[str] = set()
     sizes: Counter[str] = Counter()
+    shapes: dict[str, tuple[int, ...]] = {}
     try:
         with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             for kind, fields in _messages("model", memoryview(mapped)):
@@ -61,13 +64,15 @@ def read_onnx(file: Path) -> OnnxFile:
                     operators |= {_text(value) for number, value in fields if number == _OPERATOR}
                 elif kind == "tensor":
                     locations |= dict.fromkeys(_locations(fields))
+                    shapes |= {_text(value): tuple(_dimensions(fields)) for number, value in fields if number == _NAME}
                     element = next((value for number, value in fields if number == _ELEMENT), None)
                     if element in _FLOATS:
                         sizes[_FLOATS[element]] += math.prod(_dimensions(fields))
             kind, fields = "", []  # or the map could not be closed
     except (ValueError, IndexError, RecursionError, BufferError) as error:
         raise ValueError(f"{file} is no ONNX file that can be read ({error}); export or download it again.") from error
-    return OnnxFile(tuple(locations), frozenset(operators), max(sizes, key=sizes.__getitem__, default="float32"))
+    stored = max(sizes, key=sizes.__getitem__, default="float32")
+    return OnnxFile(tuple(locations), frozenset(operators), stored, shapes)
 
 
 def _messages(kind: str, message: memoryview) -> Iterator[tuple[str, list[Field]]]:

@@ -29,9 +29,11 @@ from haystack_ce_ranker.backends.configuration import BESIDE, PairsBeside, load_
 from haystack_ce_ranker.backends.exported import (
     BATCH_TOKENS_PER_THREAD,
     OneByOne,
+    flops_of_file,
     run_first_pair,
     stored_dtype,
 )
+from haystack_ce_ranker.backends.flops import Flops
 from haystack_ce_ranker.backends.model_files import (
     HUB_KWARGS,
     MissingWeightsError,
@@ -101,10 +103,12 @@ class OpenVinoBackend:
         one_by_one: OneByOne,
         reload: Callable[[], Any],
         max_length: int | None,
+        flops: Flops | None,
     ) -> None:
         self.dtype = _report_dtype(dtype, compiled)
         self.tokenizer = pairs.tokenizer
         self.max_length = max_length
+        self.flops = flops
         self.prompt, self.query_prompt = pairs.prompt, pairs.query_prompt
         self.batch_tokens = BATCH_TOKENS_PER_THREAD * one_by_one.threads
         self._signature = signature
@@ -197,6 +201,7 @@ def load(options: ModelOptions) -> OpenVinoBackend:
         one_by_one=one_by_one,
         reload=partial(loading.load, OpenVinoBackend.name, options),
         max_length=position_limit(config),
+        flops=flops_of_file(file, config),
     )
     run_first_pair(backend)
     return backend
@@ -300,6 +305,7 @@ def _load_converted(core: Any, options: ModelOptions) -> OpenVinoBackend:
             one_by_one=one_by_one,
             reload=partial(loading.load, OpenVinoBackend.name, options),
             max_length=exact.max_length,
+            flops=exact.flops,
         )
 
     in_float32 = loaded("float32", {})

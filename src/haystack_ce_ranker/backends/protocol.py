@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from haystack_ce_ranker.backends.flops import Flops
 from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
@@ -97,6 +98,17 @@ class Backend(Protocol):
     def free_memory(self) -> None:
         """Give back the memory that the runtime holds in reserve."""
         ...
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """
+    What a `Backend` can say of its model beside the logits.
+
+    :ivar flops: What a forward pass takes in closed form; None if no form is known for this kind of model.
+    """
+
+    flops: Flops | None
 
 
 @runtime_checkable

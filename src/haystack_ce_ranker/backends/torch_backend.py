@@ -86,6 +86,7 @@ class TorchBackend:
         else:
             keep_stack_in_float32(cross_encoder)
         self.max_length = position_limit(self._model.config)
+        self.flops = cross_encoders.flops_in_closed_form(cross_encoder)
         self.prompt = cross_encoders.prompt_of(cross_encoder, options)
         own_encoding, self.query_prompt = cross_encoders.own_encoding(cross_encoder, self.prompt)
         self.tokenizer = PairTokenizer(

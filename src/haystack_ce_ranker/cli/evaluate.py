@@ -26,6 +26,9 @@ BudgetMs = Annotated[
     float | None, typer.Option(min=0.001, help="The most milliseconds a query may take (95 % of them).")
 ]
 BudgetJoules = Annotated[float | None, typer.Option(min=0.000001, help="The most joules a query may take, on average.")]
+GridIntensity = Annotated[
+    float | None, typer.Option(min=0, help="Grams of CO2 that a kWh emits; the world's average of 2024 without it.")
+]
 GateTolerance = Annotated[
     float | None,
     typer.Option(min=0, help="Fit a RerankGate that gives up this nDCG@10 at most, such as 0.005."),
@@ -47,6 +50,7 @@ def evaluate(
     baseline: Annotated[str | None, typer.Option(help="The system to compare with; the first without it.")] = None,
     budget_ms: BudgetMs = None,
     budget_joules: BudgetJoules = None,
+    grid_intensity: GridIntensity = None,
     memory: Annotated[
         bool, typer.Option(help="Measure peak memory by batch size, each in a process of its own.")
     ] = True,
@@ -66,6 +70,7 @@ def evaluate(
     from haystack_ce_ranker.evaluation.commands.evaluate import Evaluation, run_evaluation
     from haystack_ce_ranker.evaluation.judging.choosing import Limits
     from haystack_ce_ranker.evaluation.running.sweep import parse_depths
+    from haystack_ce_ranker.machine.units import WORLD, Grid
 
     with clear_errors():
         settings = Evaluation(
@@ -83,10 +88,10 @@ def evaluate(
             baseline=baseline,
             limits=Limits(ms=budget_ms, joules=budget_joules),
             memory=memory,
+            grid=WORLD if grid_intensity is None else Grid(grid_intensity),
             output=output,
             fresh=fresh,
             gate_tolerance=fit_gate,
         )
-        complete = run_evaluation(settings, Console())
-    if not complete:
-        raise typer.Exit(130)
+        if not run_evaluation(settings, Console()):
+            raise typer.Exit(130)

@@ -7,6 +7,7 @@ device that works by itself, the next batch is queued before the runner waits fo
 """
 
 import logging
+import math
 import threading
 import time
 import traceback
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
-from haystack_ce_ranker.backends.protocol import Asynchronous, Backend, Batch, OutOfTimeError
+from haystack_ce_ranker.backends.protocol import Asynchronous, Backend, Batch, Counted, OutOfTimeError
 from haystack_ce_ranker.scoring.batching import plan_batches
 from haystack_ce_ranker.scoring.scores import ScoringCost
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
@@ -107,6 +108,7 @@ class PairRunner:
         next(plan_batches([1], batch_tokens=self.batch_tokens, batch_size=batch_size))  # checks both
         self.on_cpu = backend.device.partition(":")[0].lower() == "cpu"
         self._queue = backend if isinstance(backend, Asynchronous) and not self.on_cpu else None
+        self._flops = backend.flops if isinstance(backend, Counted) else None
         self._key = (backend.name, backend.device, backend.dtype, model_name)
         self._batch_sizes = batch_sizes if batch_sizes is not None else LearntBatchSizes()
         self._seconds_per_token: float | None = None  # learnt from every batch, for deadlines
@@ -285,7 +287,11 @@ class PairRunner:
         cost.pairs += len(lengths)
         cost.batches += 1
         cost.tokens += tokens
-        cost.slots += int(lengths.max()) * len(lengths) if self.backend.pads else tokens
+        slots = np.full_like(lengths, lengths.max()) if self.backend.pads else lengths
+        cost.slots += int(slots.sum())
+        flops = math.nan if self._flops is None else self._flops.of(lengths)
+        cost.flops += flops
+        cost.padding_flops += 0 if self._flops is None else self._flops.of(slots) - flops
 
     def _count_late(
         self, lengths: NDArray[np.int64], logits: NDArray[np.float64], seconds: float, cost: ScoringCost

@@ -121,6 +121,9 @@ class ScoringCost:
     """
     What one call of the scorer cost: seconds per step, pairs, batches, tokens, and the token slots with padding.
 
+    `flops` are those of the tokens by the model's closed form, NaN if none is known, and `padding_flops` those of the
+    padding beside them.
+
     On a GPU the steps overlap, so that their seconds together can be more than the call took.
     """
 
@@ -131,6 +134,8 @@ class ScoringCost:
     batches: int = 0
     tokens: int = 0
     slots: int = 0
+    flops: float = 0.0
+    padding_flops: float = 0.0
 
     @property
     def padding_share(self) -> float:

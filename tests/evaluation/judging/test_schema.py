@@ -9,6 +9,7 @@ from fake_results import BM25, completed, cross_encoders, many, nasty, sweep
 from fakes import REPOSITORY
 from haystack_ce_ranker.evaluation.judging.choosing import WorthIt
 from haystack_ce_ranker.evaluation.judging.results import from_plain, schema, schema_text, to_plain
+from haystack_ce_ranker.machine.units import UNKNOWN
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed (extra `dev`)")
 
@@ -50,6 +51,15 @@ def test_results_that_are_kept_fit_and_are_read_without_a_loss(path):
     kept = json.loads(path.read_text(encoding="utf-8"))
     assert faults(kept) == []
     assert to_plain(from_plain(kept)) == kept
+
+
+def test_what_older_files_lack_is_not_needed_and_not_known():
+    older = to_plain(completed(sweep(HELPFUL)))
+    for part, key in ((older, "grid"), (older, "left_out"), *((one, "units") for one in older["systems"].values())):
+        del part[key]
+    assert faults(older) == []
+    read = from_plain(older)
+    assert (read.grid, {one.units for one in read.systems}) == (None, {UNKNOWN})
 
 
 def test_results_are_kept():
@@ -114,7 +124,7 @@ def described(part, path=""):
 
 
 def test_every_figure_says_what_it_means():
-    for start in ("System", "Versus"):
+    for start in ("System", "Versus", "Units", "Grid"):
         assert [name for name, told in described(SCHEMA["$defs"][start], start) if not told] == []
     assert [name for name, told in described({"properties": SCHEMA["properties"]}) if not told] == []
 
@@ -125,6 +135,7 @@ def test_the_schema_and_what_is_written_have_the_same_keys():
     assert written.keys() == SCHEMA["properties"].keys()
     places = {
         "System": written["systems"]["bm25"],
+        "Units": written["systems"]["bm25"]["units"],
         "Verdict": written["verdict"],
         "Segments": written["segments"],
         "JudgedSegment": written["segments"]["segments"][0],

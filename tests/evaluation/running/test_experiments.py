@@ -2,12 +2,14 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from haystack import Document, Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from fake_results import by_name
+from haystack_ce_ranker.backends import cross_encoders
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.data.collections import Collection, Text
 from haystack_ce_ranker.data.left_out import LeftOut
@@ -23,6 +25,7 @@ from haystack_ce_ranker.evaluation.running.pipelines import measured
 from haystack_ce_ranker.evaluation.showing.files import write
 from haystack_ce_ranker.machine.energy import Spent
 from haystack_ce_ranker.machine.memory import MemoryRow
+from haystack_ce_ranker.machine.units import Grid
 from haystack_ce_ranker.training.cutting import cut
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
@@ -278,6 +281,45 @@ def test_a_deeper_list_costs_what_the_shallower_one_does_and_more(collection, ti
     assert 0 < deep.read_share <= 1
     assert deep.dtype == "float32"
     assert (deep.first_stage, deep.depth, deep.kind) == ("bm25", 8, "cross-encoder")
+
+
+def test_the_work_of_a_depth_is_that_of_what_its_pairs_read(collection, tiny_bert):
+    planned = sweep.plan(collection, models=[tiny_bert], backends=["torch"], depths=(2, 8))
+    seen = measure(planned.groups, collection)
+    ranker = CrossEncoderRanker(model=tiny_bert, backend="torch", depth=8, top_k=100)
+    first = next(one for one in seen.systems if one.name == "bm25")
+    expected = []
+    for query_id, query in collection.queries.items():
+        names = [name for name, _ in first.observations[query_id].ranking]
+        documents = [Document(id=name, content=collection.documents[name].content) for name in names]
+        expected.append(ranker.run(query, documents)["report"]["flops"])
+    found = by_name(results(seen, grid=Grid(100.0)))
+    deep, shallow = found["cross-encoder@8"].units, found["cross-encoder@2"].units
+    assert deep.flops_per_query == pytest.approx(sum(expected) / len(expected))
+    assert 0 < shallow.flops_per_query < deep.flops_per_query
+    assert found["hybrid@8"].units.flops_per_query == deep.flops_per_query
+    assert deep.padding_flops_per_query >= 0
+    assert deep.rpp == pytest.approx(found["cross-encoder@8"].quality * deep.qpp)
+    assert deep.co2_g_per_1000_queries == pytest.approx(deep.wh_per_1000_queries / 10)
+    assert (found["bm25"].units.flops_per_query, found["bm25"].units.qpp) == (None, None)
+    assert results(seen, grid=Grid(100.0)).grid == Grid(100.0)
+
+
+def test_what_is_not_known_of_one_query_is_not_known_of_the_system(collection):
+    class Partly(Counting):
+        def observe(self, query_id, found):
+            (one,) = super().observe(query_id, found)
+            return [replace(one, flops=None if query_id == "q3" else 1e9)]
+
+    assert by_name(results(measure([Partly("a", ["d0-1"])], collection)))["a"].units.flops_per_query is None
+
+
+def test_the_work_of_a_model_without_a_closed_form_is_not_known(collection, tiny_bert, monkeypatch):
+    monkeypatch.setattr(cross_encoders, "flops_of", lambda config: None)
+    planned = sweep.plan(collection, models=[tiny_bert], backends=["torch"], depths=(2,))
+    found = by_name(results(measure(planned.groups, collection)))["cross-encoder@2"]
+    assert found.units.flops_per_query is found.units.rpp is found.units.qpp is None
+    assert found.units.wh_per_1000_queries == pytest.approx(found.joules_per_query / 3.6)
 
 
 def test_a_depth_takes_the_energy_of_its_first_stage_and_of_all_its_slices(collection, tiny_bert, monkeypatch):

@@ -6,9 +6,23 @@ from dataclasses import replace
 import pytest
 
 from browser import Browser, find_browser
-from fake_results import BM25, NASTY, answering, bare, by_name, completed, cross_encoders, many, nasty, results, sweep
+from fake_results import (
+    BM25,
+    NASTY,
+    altered,
+    answering,
+    bare,
+    by_name,
+    completed,
+    cross_encoders,
+    many,
+    nasty,
+    results,
+    sweep,
+)
 from haystack_ce_ranker.evaluation.judging.measures import MEASURES
 from haystack_ce_ranker.evaluation.showing.report import make_page, render, write
+from haystack_ce_ranker.machine.units import Grid, Units
 
 pytest.importorskip("matplotlib", reason="needs the extra 'evaluate'")
 
@@ -58,6 +72,21 @@ def test_measured_and_estimated_energy_are_in_no_picture_and_no_column_together(
     columns = [table.columns.index(f"joules, {source}") for source in ("estimated", "measured")]
     pairs = [(row.cells[columns[0]].text, row.cells[columns[1]].text) for row in table.rows]
     assert all((estimated == "–") != (measured == "–") for estimated, measured in pairs)
+
+
+def test_standard_units_have_a_table_of_their_own():
+    found = altered(
+        results(), "hybrid small@50", units=Units(2.5e12, 5e11, 240.0, 400.0, 1.5, 0.5), pairs_per_query=50.0
+    )
+    shown = table(make_page(replace(found, grid=Grid(30.0))), "In standard units")
+    energy = ("Wh/1,000, estimated", "g CO2/1,000, estimated")
+    assert shown.columns == ("system", "GFLOPs, text", "GFLOPs, padding", "RPP", "QPP", *energy)
+    rows = {row.cells[0].text: [cell.text for cell in row.cells[1:]] for row in shown.rows}
+    assert rows["hybrid small@50"] == ["2,500", "500", "240", "400", "1.5", "0.5"]
+    assert rows["hybrid small@10"] == [*["not known"] * 4, "–", "–"]
+    assert rows["bm25"] == ["–"] * 6
+    assert "30 g/kWh (as given)" in shown.lines[0]
+    assert table(make_page(bare()), "In standard units") is None
 
 
 def test_what_is_not_known_is_left_out():

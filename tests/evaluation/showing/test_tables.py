@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from fake_results import BM25, NASTY, altered, answering, bare, by_name, completed, cross_encoders, many, nasty, sweep
-from haystack_ce_ranker.evaluation.showing.tables import results_table, verdict_text
+from haystack_ce_ranker.evaluation.showing.tables import results_table, units_table, verdict_text
+from haystack_ce_ranker.machine.units import WORLD, Grid, Units
 
 MODEL = "ms-marco-MiniLM-L12-v2"
 
@@ -56,6 +57,39 @@ def test_measured_and_estimated_joules_are_never_in_one_column():
     columns = {str(column.header): list(column.cells) for column in table.columns}
     assert columns["joules\nestimated"] == ["-", "1", "5", "5"]
     assert columns["joules\nmeasured"] == ["0.7", "-", "-", "-"]
+
+
+READ = Units(2.5e12, 5e11, 240.0, 400.0, 1.5, 0.6675)
+ONLY_ENERGY = Units(wh_per_1000_queries=0.002, co2_g_per_1000_queries=0.0009)
+
+
+def in_units():
+    given = replace(found(), grid=WORLD)
+    given = altered(given, "bm25", units=ONLY_ENERGY)
+    return altered(given, f"cross-encoder {MODEL}@10", units=READ, energy_source="measured: RAPL")
+
+
+def test_standard_units_have_a_table_of_their_own():
+    (table,) = units_table(in_units())
+    columns = {str(column.header): list(column.cells) for column in table.columns}
+    assert columns["GFLOPs\ntext"] == ["-", "2,500", "not known", "not known"]
+    assert columns["GFLOPs\npadding"] == ["-", "500", "not known", "not known"]
+    assert (columns["RPP"][1], columns["QPP"][1]) == ("240", "400")
+    assert columns["Wh/1,000\nmeasured"] == ["-", "1.5", "-", "-"]
+    assert columns["Wh/1,000\nestimated"] == ["0.002", "-", "-", "-"]
+    assert columns["g CO2/1,000\nestimated"] == ["0.0009", "-", "-", "-"]
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(table)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+    assert WORLD.source in " ".join(text.split())
+    (other,) = units_table(replace(in_units(), grid=Grid(30.0)))
+    assert "30 g/kWh (as given)" in str(other.caption)
+
+
+def test_without_any_unit_there_is_no_table():
+    assert units_table(bare()) == []
 
 
 @pytest.mark.parametrize("make", [found, many, bare], ids=lambda make: make.__name__)

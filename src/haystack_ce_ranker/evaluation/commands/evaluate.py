@@ -20,6 +20,7 @@ from haystack_ce_ranker.evaluation.running.groups import GivenRun
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.evaluation.showing import files, report, tables
 from haystack_ce_ranker.machine.memory import MemoryRow
+from haystack_ce_ranker.machine.units import WORLD, Grid
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Evaluation:
     :ivar queries: At most this many, drawn at random.
     :ivar output: Where files are written, and where an interrupted run goes on from.
     :ivar fresh: Whether to measure again what the output holds.
+    :ivar grid: What a kilowatt-hour emits.
     :ivar gate_tolerance: nDCG@10 that a gate may give up; None: no gate is fitted.
     """
 
@@ -56,6 +58,7 @@ class Evaluation:
     output: Path | None = None
     fresh: bool = False
     gate_tolerance: float | None = None
+    grid: Grid = WORLD
 
 
 def run_evaluation(settings: Evaluation, console: Console) -> bool:
@@ -69,7 +72,7 @@ def run_evaluation(settings: Evaluation, console: Console) -> bool:
     measured, found = _measured(settings, collection, console)
     if found.verdict.do_not_rerank is not None:
         console.print(found.verdict.do_not_rerank, style="bold red", markup=False, highlight=False)
-    console.print(tables.results_table(found))
+    console.print(tables.results_table(found), *tables.units_table(found))
     for line in (*tables.left_out_text(found), *tables.verdict_text(found.verdict)):
         console.print(line, markup=False, highlight=False)
     if settings.output is not None:
@@ -121,6 +124,7 @@ def _measured(settings: Evaluation, collection: Collection, console: Console) ->
         notes=(*journal.taken_over(), *planned.notes),
         left_out=failed,
         limits=settings.limits,
+        grid=settings.grid,
     )
     return measured, found
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Versus
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10, averages, ranked_scores
 from haystack_ce_ranker.evaluation.judging.systems import Description, Latency, Stage, System
+from haystack_ce_ranker.machine.units import WORLD, Grid, in_standard_units
 from haystack_ce_ranker.significance import bootstrap
 
 READ = 10  # documents at the top that are kept with what the model read of them
@@ -32,6 +33,8 @@ class Observation:
     :ivar content_tokens: Of the documents that were scored.
     :ivar tokens_unread: Of those, how many no pair showed.
     :ivar readings: What the model read of the documents at the top, by document id.
+    :ivar flops: Of the models that reported them, for the tokens alone; None if one of them does not know.
+    :ivar padding_flops: The same for the padding.
     """
 
     ranking: list[tuple[str, float | None]]
@@ -42,6 +45,8 @@ class Observation:
     content_tokens: int = 0
     tokens_unread: int = 0
     readings: dict[str, Evidence] = field(default_factory=dict)
+    flops: float | None = 0.0
+    padding_flops: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -88,6 +93,7 @@ class Observed:
         *,
         versus: Versus | None = None,
         peak_memory_mb: float | None = None,
+        grid: Grid = WORLD,
     ) -> System:
         """
         Return the system's figures: what its rankings are worth, and what they cost.
@@ -95,11 +101,14 @@ class Observed:
         :param by_query: For each measure, values by query id.
         :param versus: The comparison with the baseline; None for the baseline.
         :param peak_memory_mb: Where it was measured.
+        :param grid: What a kilowatt-hour emits.
         """
         seen = list(self.observations.values())
         quality = bootstrap(np.asarray(list(by_query[NDCG_AT_10].values())))
         milliseconds = [1000.0 * one.seconds for one in seen]
         content = sum(one.content_tokens for one in seen)
+        joules = max(_mean([one.joules for one in seen]), 0.0)
+        work = [(one.flops, one.padding_flops) for one in seen]
         return System(
             **vars(self.description),
             name=self.name,
@@ -113,7 +122,8 @@ class Observed:
             },
             tokens_per_query=_mean([one.tokens for one in seen]),
             pairs_per_query=_mean([one.pairs for one in seen]),
-            joules_per_query=max(_mean([one.joules for one in seen]), 0.0),
+            joules_per_query=joules,
+            units=in_standard_units(quality.mean, work, joules=joules, grid=grid),
             read_share=1.0 - sum(one.tokens_unread for one in seen) / content if content else None,
             peak_memory_mb=peak_memory_mb,
             versus=versus,

@@ -19,8 +19,9 @@ from haystack_ce_ranker.evaluation.judging.segments import Features, JudgedSegme
 from haystack_ce_ranker.evaluation.judging.systems import System
 from haystack_ce_ranker.evaluation.judging.verdict import Verdict
 from haystack_ce_ranker.machine.memory import MemoryRow
+from haystack_ce_ranker.machine.units import Grid
 
-_ADDED = ("left_out", "do_not_rerank")  # keys that older files lack
+_ADDED = ("left_out", "do_not_rerank", "units", "grid")  # keys that older files lack
 
 RESULTS_VERSION: Literal[2] = 2
 """Raised when a key of results.json changes its meaning."""
@@ -52,6 +53,7 @@ class Results:
     :ivar helped_and_hurt: The queries that the subject helps most and hurts most; null where nothing re-ranks.
     :ivar verdict: What to do.
     :ivar left_out: What could not be measured or found, and is ignored; what takes most of the judgments comes first.
+    :ivar grid: What a kilowatt-hour emits, by which CO2 is reckoned.
     """
 
     version: Literal[2]
@@ -71,6 +73,7 @@ class Results:
     helped_and_hurt: HelpedAndHurt | None
     verdict: Verdict
     left_out: tuple[LeftOut, ...] = ()
+    grid: Grid | None = None
 
 
 _RESULTS = TypeAdapter(Results)
@@ -111,7 +114,8 @@ def schema() -> dict[str, Any]:
     figures[UNJUDGED] = "Mean share of the first ten documents without a judgment; they count as not relevant."
     share = {"type": "number", "minimum": 0, "maximum": 1}
     system["properties"] = {label: {"description": meaning, **share} for label, meaning in figures.items()} | own
-    system["required"] = [*(one.label for one in MEASURES if one.required), UNJUDGED, *own]
+    required = (key for key in own if key not in _ADDED)
+    system["required"] = [*(one.label for one in MEASURES if one.required), UNJUDGED, *required]
     systems = made["properties"]["systems"]
     systems |= {"type": "object", "minProperties": 1, "additionalProperties": systems.pop("items")}
     title = f"results.json of haystack-ce-ranker evaluate, version {RESULTS_VERSION}"

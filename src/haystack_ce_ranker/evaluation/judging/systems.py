@@ -13,6 +13,7 @@ from pydantic import Field, WithJsonSchema
 
 from haystack_ce_ranker.evaluation.judging.comparison import LEVEL, Amount, Bounds, Share, Versus
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
+from haystack_ce_ranker.machine.units import UNKNOWN, Units
 from haystack_ce_ranker.significance import SAME
 
 WORTH = 0.01  # nDCG@10 below which a difference is too small to pay for
@@ -105,6 +106,7 @@ class System(Description):
     :ivar read_share: Share of the candidates' tokens that the model read; null where nothing is read.
     :ivar peak_memory_mb: Peak memory of a process that scores with the model; null where it was not measured.
     :ivar versus: Compared with the baseline; null for the baseline itself.
+    :ivar units: The costs in standard units.
     """
 
     name: str
@@ -118,6 +120,7 @@ class System(Description):
     read_share: Share | None
     peak_memory_mb: Amount | None
     versus: Versus | None
+    units: Units = UNKNOWN
 
     @property
     def quality(self) -> float:

@@ -30,6 +30,7 @@ from haystack_ce_ranker.evaluation.running.sweep import Variant
 from haystack_ce_ranker.machine.energy import IDLE, UNCOUNTED
 from haystack_ce_ranker.machine.facts import machine
 from haystack_ce_ranker.machine.memory import MemoryRow, peak_megabytes
+from haystack_ce_ranker.machine.units import WORLD, Grid
 
 BATCH_TOKENS = (None, 4096, 16384)  # for which peak memory is measured; None is the backend's default
 
@@ -223,6 +224,7 @@ def results(
     notes: Sequence[str] = (),
     left_out: Sequence[LeftOut] = (),
     limits: Limits = NO_LIMITS,
+    grid: Grid = WORLD,
 ) -> Results:
     """
     Return all figures and the verdict: what results.json holds. No text of the collection is among them.
@@ -232,18 +234,18 @@ def results(
     :param memory: Of `memory_by_batch`.
     :param left_out: What else was left out.
     :param limits: What a query may cost.
+    :param grid: What a kilowatt-hour emits.
     :raises ValueError: If there is no system of the baseline's name.
     """
     collection, observed = measured.collection, {system.name: system for system in measured.systems}
     baseline = next(iter(observed)) if baseline is None else baseline
     checks.choice("baseline", baseline, observed)
     rankings = {name: system.rankings for name, system in observed.items()}
-    wanted = measures(relevance_level)
-    values = {name: per_query(run, collection.judgments, wanted) for name, run in rankings.items()}
+    values = {name: per_query(run, collection.judgments, measures(relevance_level)) for name, run in rankings.items()}
     by_query = {name: {NDCG_AT_10: of_system[NDCG_AT_10]} for name, of_system in values.items()}
     against = versus(by_query, baseline)
     systems = tuple(
-        one.figures(values[name], versus=against.get(name), peak_memory_mb=_peak(one.description, memory))
+        one.figures(values[name], versus=against.get(name), peak_memory_mb=_peak(one.description, memory), grid=grid)
         for name, one in observed.items()
     )
     first = observed[baseline].description.first_stage
@@ -271,6 +273,7 @@ def results(
         segments=segments,
         helped_and_hurt=helped,
         verdict=decided,
+        grid=grid,
     )
 
 

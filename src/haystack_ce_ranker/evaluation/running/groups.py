@@ -249,7 +249,10 @@ def _after(costs: Observation, report: Mapping[str, Any], seconds: float, joules
             stages[key] = stages.get(key, 0.0) + spent
     counted = ("tokens", "pairs", "content_tokens", "tokens_unread")
     counts = {key: getattr(costs, key) + int(report.get(key, 0)) for key in counted}
-    return replace(costs, stages=stages, joules=costs.joules + joules, **counts)
+    flops = report.get("flops", 0.0)
+    known = None if costs.flops is None or flops is None else costs.flops + flops
+    padding = costs.padding_flops + (report.get("padding_flops") or 0.0)
+    return replace(costs, stages=stages, joules=costs.joules + joules, flops=known, padding_flops=padding, **counts)
 
 
 def _ranked(costs: Observation, documents: Sequence[Document], rest: Sequence[Document] = ()) -> Observation:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from haystack_ce_ranker.evaluation.judging.formats import number, short_name
+from haystack_ce_ranker.evaluation.judging.formats import amount, number, short_name
 from haystack_ce_ranker.evaluation.judging.measures import MEASURES, NDCG_AT_10
 from haystack_ce_ranker.evaluation.judging.results import Results
 from haystack_ce_ranker.evaluation.judging.systems import System
@@ -98,6 +98,15 @@ def figures(systems: Sequence[System], *, terminal: bool) -> dict[str, list[str]
     if not terminal:
         columns["peak MB"] = ",.0f", [one.peak_memory_mb for one in systems]
     return {name: [number(value, form, missing) for value in values] for name, (form, values) in columns.items()}
+
+
+def units(systems: Sequence[System], *, terminal: bool) -> dict[str, list[str]]:
+    """Return the columns of standard units, as `figures` does."""
+    missing, mark = ("-", "\n") if terminal else ("–", ", ")
+    rows = [one.units.labelled(reads=bool(one.pairs_per_query), source=one.source) for one in systems]
+    told = [{key: "not known" if one is None else amount(one) for key, one in row.items()} for row in rows]
+    labels = dict.fromkeys(label for row in sorted(rows, key=len, reverse=True) for label in row)
+    return {label.replace(", ", mark): [row.get(label, missing) for row in told] for label in labels}
 
 
 def make_styles(rows: Sequence[Row]) -> dict[str, int]:

@@ -9,7 +9,8 @@ from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.evaluation.judging.results import Results
 from haystack_ce_ranker.evaluation.judging.segments import Effect
 from haystack_ce_ranker.evaluation.judging.systems import System
-from haystack_ce_ranker.evaluation.showing.page import Cell, Row, Table, TableRow, compared, figures, make_rows
+from haystack_ce_ranker.evaluation.showing.page import Cell, Row, Table, TableRow, compared, figures, make_rows, units
+from haystack_ce_ranker.machine.units import explained
 
 MOST_QUERIES = 5  # that were helped most, and as many that were hurt most
 MOST_DOCUMENTS = 3  # of each of those queries: the first, and those whose move mattered most
@@ -21,7 +22,8 @@ _TONES = {Effect.HELPS: "up", Effect.HARMS: "down"}
 def make_tables(found: Results) -> tuple[Table, ...]:
     """Return the tables that the results have figures for."""
     rows = make_rows(found)
-    others = (_worth(found, rows), _segments(found), _queries(found, rows), _documents(found), _memory(found))
+    costs, changed = (_units(found, rows), _worth(found, rows)), (_queries(found, rows), _documents(found))
+    others = (*costs, _segments(found), *changed, _memory(found))
     return (_systems(rows), *(table for table in others if table is not None and table.rows))
 
 
@@ -39,6 +41,13 @@ def _systems(rows: Sequence[Row]) -> Table:
     lines = ("Figures are per query. Small: 95 % intervals; p is corrected for the number of systems.",)
     made = (TableRow(tuple(column[place] for column in kept.values()), row.chosen) for place, row in enumerate(rows))
     return Table("Systems", lines, tuple(kept), tuple(made))
+
+
+def _units(found: Results, rows: Sequence[Row]) -> Table:
+    """The costs in standard units."""
+    cells = {"system": [row.system.name for row in rows], **units([row.system for row in rows], terminal=False)}
+    made = (_row(*some, chosen=row.chosen) for row, some in zip(rows, zip(*cells.values(), strict=True), strict=True))
+    return Table("In standard units", (explained(found.grid),), tuple(cells), tuple(made) if len(cells) > 1 else ())
 
 
 def _row(*cells: Cell | str, chosen: bool = False) -> TableRow:

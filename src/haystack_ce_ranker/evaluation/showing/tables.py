@@ -1,6 +1,6 @@
 """Results as a table in the terminal, and the verdict as lines below it (rich)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -13,7 +13,8 @@ from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.evaluation.judging.results import Results
 from haystack_ce_ranker.evaluation.judging.systems import Finding, System
 from haystack_ce_ranker.evaluation.judging.verdict import Verdict
-from haystack_ce_ranker.evaluation.showing.page import figures
+from haystack_ce_ranker.evaluation.showing.page import figures, units
+from haystack_ce_ranker.machine.units import explained
 
 _COLOURS = {Finding.BETTER: "green", Finding.WORSE: "red"}
 
@@ -33,7 +34,20 @@ def results_table(found: Results) -> Table:
     }
     cells = {label: column for label, column in cells.items() if any(cell != "-" for cell in column)}
     title = f"{escape(found.collection)}: {found.documents:,} documents, {found.queries:,} queries"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=0, caption=_caption(found), caption_justify="left")
+    return _drawn(found, systems, cells, title, _caption(found))
+
+
+def units_table(found: Results) -> list[Table]:
+    """Return the costs in standard units as a table below the other, or nothing if none is known."""
+    systems = _together(found.systems)
+    cells = units(systems, terminal=True)
+    return [_drawn(found, systems, cells, "In standard units", escape(explained(found.grid)))] if cells else []
+
+
+def _drawn(
+    found: Results, systems: Sequence[System], cells: Mapping[str, Sequence[str]], title: str, caption: str | None
+) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0, caption=caption, caption_justify="left")
     table.add_column("system", overflow="fold")
     for label in cells:
         table.add_column(label, justify="right", no_wrap=True)

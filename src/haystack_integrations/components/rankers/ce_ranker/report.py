@@ -1,5 +1,6 @@
 """The report of a run of the ranker, and the warning or error if a text is not read whole."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
@@ -53,6 +54,8 @@ def what_was_done(candidates: Sequence[Document], scores: QueryScores, cost: Sco
         "cached": scores.cached,
         "batches": cost.batches,
         "padding_share": cost.padding_share,
+        "flops": None if math.isnan(cost.flops) else cost.flops,
+        "padding_flops": None if math.isnan(cost.flops) else cost.padding_flops,
         "scored": {document.id: score.logit for document, score in found if score.logit is not None},
         "unscored": [document.id for document, score in found if score.logit is None],
         "why_unscored": dict(Counter(score.why_unscored for _, score in found if score.why_unscored is not None)),

@@ -13,7 +13,8 @@ from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.reading.queries import EncodedQuery
 from haystack_ce_ranker.scoring import slices as slicing
 from haystack_ce_ranker.scoring.cache import ScoreCache
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, _Request
+from haystack_ce_ranker.scoring.requests import Request
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.scoring.slices import plan_slices
 from haystack_ce_ranker.tokenizing.tokens import Tokens
 
@@ -58,7 +59,7 @@ def test_slices_change_no_score(monkeypatch, backend):
     monkeypatch.setattr(slicing, "SLICE_TOKENS", 60)
     monkeypatch.setattr(slicing, "SLICE_BATCHES", 1)
     sliced, stats = scorer(backend()).score_many(REQUESTS)
-    assert len(scorer(backend())._slices([_Request(NO_QUERY, [f"{'abc ' * 9}{place}" for place in range(40)])])) > 3
+    assert len(scorer(backend())._slices([Request(NO_QUERY, [f"{'abc ' * 9}{place}" for place in range(40)])])) > 3
     for found, expected in zip(sliced, whole, strict=True):
         assert logits(found) == pytest.approx(logits(expected))
         assert [document.read for document in found.documents] == [document.read for document in expected.documents]
@@ -218,7 +219,7 @@ class PackedDevice(Device):
 
 
 def test_the_first_slices_of_packed_pairs_are_small_so_that_the_device_need_not_wait():
-    request = _Request(NO_QUERY, [f"{place:040}" for place in range(60_000)])
+    request = Request(NO_QUERY, [f"{place:040}" for place in range(60_000)])
     sizes = [sum(len(part.documents) for part in one) for one in scorer(PackedDevice())._slices([request])]
     assert sum(sizes) == len(request.texts)
     assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.01)

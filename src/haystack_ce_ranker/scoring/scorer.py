@@ -8,9 +8,7 @@ of a document's logits. This file holds the four ways to do that for a query; `C
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +16,13 @@ from numpy.typing import NDArray
 from haystack_ce_ranker import checks
 from haystack_ce_ranker.backends.protocol import Backend
 from haystack_ce_ranker.reading.documents import DocumentEncoder, DocumentText, content_key
-from haystack_ce_ranker.reading.passages import Piece
-from haystack_ce_ranker.reading.plan import Planner, ReadingPlan
+from haystack_ce_ranker.reading.plan import Planner
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.reading.queries import EncodedQuery
 from haystack_ce_ranker.scoring.cache import ScoreCache
+from haystack_ce_ranker.scoring.requests import Candidate, CountedProgress, Pair, Part, Progress, Request
 from haystack_ce_ranker.scoring.runner import LearntBatchSizes, PairRunner
 from haystack_ce_ranker.scoring.scores import (
-    BEYOND_DEPTH,
     OUT_OF_TIME,
     OVER_BUDGET,
     DocumentScore,
@@ -37,7 +34,6 @@ from haystack_ce_ranker.scoring.scores import (
 )
 from haystack_ce_ranker.scoring.shared_budget import first_pieces, further_pieces
 from haystack_ce_ranker.scoring.slices import CHARACTERS_PER_TOKEN, SlicePart, plan_slices, prepared
-from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
 DEFAULT_MAX_LENGTH = 512
 """
@@ -46,88 +42,6 @@ Tokens of a pair if nothing else is asked for and the model can read as many.
 With a model that reads 8,192 tokens, documents that fit would be read whole: fifty articles would cost many times what
 their best windows cost. benchmarks/long_context.py has the figures.
 """
-
-Progress = Callable[[int, int], None]
-"""Called with the number of documents scored so far, and of all documents."""
-
-
-@dataclass
-class _Candidate:
-    """A document on its way through the scorer: its reading plan, and the logits of its pieces so far."""
-
-    plan: ReadingPlan
-    scored: list[ScoredPiece] = field(default_factory=list)
-
-
-class _Pair(NamedTuple):
-    """One pair to score, and the document that it belongs to."""
-
-    candidate: _Candidate
-    piece: Piece
-    packed: PackedPair
-
-
-class _Request:
-    """
-    A query with documents to score. Equal texts are one document here, so that they tie.
-
-    :ivar texts: Each different text once, in the order of their first places.
-    :ivar places: The first place of each of `texts` in the caller's list.
-    :ivar positions: For each document of the caller its place in `texts`.
-    :ivar beyond: How many further documents are not to be scored.
-    """
-
-    def __init__(
-        self, query: EncodedQuery, documents: Sequence[str | DocumentText], *, depth: int | None = None
-    ) -> None:
-        self.query = query
-        self.beyond = 0 if depth is None else max(len(documents) - depth, 0)
-        self.places: list[int] = []
-        self.positions: list[int] = []
-        numbers: dict[DocumentText, int] = {}
-        for place, given in enumerate(documents[:depth]):
-            text = given if isinstance(given, DocumentText) else DocumentText(checks.text(f"documents[{place}]", given))
-            if text not in numbers:
-                numbers[text] = len(numbers)
-                self.places.append(place)
-            self.positions.append(numbers[text])
-        self.texts = list(numbers)
-
-    def only(self, chosen: Sequence[int]) -> "_Request":
-        """Return the request with some of its texts."""
-        part = _Request(self.query, [self.texts[position] for position in chosen])
-        part.places = [self.places[position] for position in chosen]
-        return part
-
-    def scores(
-        self, found: Sequence[DocumentScore], *, fresh: Sequence[DocumentScore] | None = None, out_of_time: bool = False
-    ) -> QueryScores:
-        """
-        Return the scores of the caller's documents.
-
-        :param found: Of `texts`.
-        :param fresh: Those that this call computed; None for all.
-        """
-        fresh = found if fresh is None else fresh
-        read = [score.query_tokens for score in found if score.logit is not None]
-        return QueryScores(
-            documents=(*(found[position] for position in self.positions), *[skipped(BEYOND_DEPTH)] * self.beyond),
-            query_tokens=len(self.query),
-            query_tokens_read=min(read, default=len(self.query)),
-            pairs=sum(score.pairs for score in fresh),
-            tokens=sum(score.pair_tokens for score in fresh),
-            out_of_time=out_of_time,
-            cached=sum(found[position].logit is not None for position in self.positions)
-            - sum(score.logit is not None for score in fresh),
-        )
-
-
-class _Part(NamedTuple):
-    """Consecutive documents of one request, ready to be scored."""
-
-    request: int
-    candidates: list[_Candidate]
-    pairs: list[_Pair]
 
 
 class CrossEncoderScorer:
@@ -217,7 +131,7 @@ class CrossEncoderScorer:
         )
         deadline = checks.number("deadline", deadline, infinite=True, optional=True)
         cost = ScoringCost()
-        request = _Request(self._encode_queries([query], cost)[0], documents, depth=depth)
+        request = Request(self._encode_queries([query], cost)[0], documents, depth=depth)
         budget = self.policy.max_tokens_per_query
         if budget is not None:
             return self._score_shared(request, cost, budget, len(documents) if top_k is None else top_k, deadline), cost
@@ -256,7 +170,7 @@ class CrossEncoderScorer:
                     progress(sum(len(of_query.documents) for of_query in results), sum(len(docs) for _, docs in todo))
             return results, cost
         queries = self._encode_queries([query for query, _ in todo], cost)
-        asked = [_Request(query, documents) for query, (_, documents) in zip(queries, todo, strict=True)]
+        asked = [Request(query, documents) for query, (_, documents) in zip(queries, todo, strict=True)]
         found = self._score_all(asked, cost, progress)
         return [request.scores(scores) for request, scores in zip(asked, found, strict=True)], cost
 
@@ -312,11 +226,11 @@ class CrossEncoderScorer:
         return [by_text[query] for query in queries]
 
     def _score_all(
-        self, requests: Sequence[_Request], cost: ScoringCost, progress: Progress | None = None
+        self, requests: Sequence[Request], cost: ScoringCost, progress: Progress | None = None
     ) -> list[list[DocumentScore]]:
         """Score the texts of some requests, slice by slice, in batches that reach across the queries of a slice."""
         found: list[list[DocumentScore]] = [[] for _ in requests]
-        counted = _Progress(progress, requests) if progress is not None else None
+        counted = CountedProgress(progress, requests) if progress is not None else None
         prepare = partial(self._prepare, requests)
         with closing(prepared(self._slices(requests), prepare, ahead=not self.runner.on_cpu)) as slices:
             for parts, own_cost in slices:
@@ -330,7 +244,7 @@ class CrossEncoderScorer:
                     found[part.request] += map(self._document_score, part.candidates)
         return found
 
-    def _slices(self, requests: Sequence[_Request]) -> list[list[SlicePart]]:
+    def _slices(self, requests: Sequence[Request]) -> list[list[SlicePart]]:
         special = self.backend.tokenizer.format.special_tokens
         return plan_slices(
             [[sum(map(len, text)) for text in request.texts] for request in requests],
@@ -341,38 +255,38 @@ class CrossEncoderScorer:
             starts_small=not (self.runner.on_cpu or self.backend.pads),
         )
 
-    def _prepare(self, requests: Sequence[_Request], one: list[SlicePart]) -> tuple[list[_Part], ScoringCost]:
+    def _prepare(self, requests: Sequence[Request], one: list[SlicePart]) -> tuple[list[Part], ScoringCost]:
         """Tokenise and pack a slice. The cost is returned with it, since another thread may do this."""
         cost = ScoringCost()
         parts = []
         for part in one:
             candidates = self._plan(requests[part.request], part.documents, cost)
-            parts.append(_Part(part.request, candidates, self._pairs(candidates, cost)))
+            parts.append(Part(part.request, candidates, self._pairs(candidates, cost)))
         return parts, cost
 
-    def _plan(self, request: _Request, positions: range, cost: ScoringCost) -> list[_Candidate]:
+    def _plan(self, request: Request, positions: range, cost: ScoringCost) -> list[Candidate]:
         """Tokenise some texts of a request, and decide what the model is to read of each."""
         started = time.perf_counter()
         texts = request.texts[positions.start : positions.stop]
         documents = self._documents.encode(texts)
         tokenised = time.perf_counter()
         candidates = [
-            _Candidate(self._planner.plan(request.query, text, document, place=request.places[position]))
+            Candidate(self._planner.plan(request.query, text, document, place=request.places[position]))
             for position, text, document in zip(positions, texts, documents, strict=True)
         ]
         cost.tokenise += tokenised - started
         cost.select += time.perf_counter() - tokenised
         return candidates
 
-    def _pairs(self, candidates: Sequence[_Candidate], cost: ScoringCost) -> list[_Pair]:
+    def _pairs(self, candidates: Sequence[Candidate], cost: ScoringCost) -> list[Pair]:
         started = time.perf_counter()
-        pairs = [_pair(candidate, piece) for candidate in candidates for piece in candidate.plan.pieces]
+        pairs = [Pair.of(candidate, piece) for candidate in candidates for piece in candidate.plan.pieces]
         cost.select += time.perf_counter() - started
         return pairs
 
     def _run(
         self,
-        pairs: Sequence[_Pair],
+        pairs: Sequence[Pair],
         cost: ScoringCost,
         deadline: float | None = None,
         *,
@@ -387,10 +301,10 @@ class CrossEncoderScorer:
             pairs[place].candidate.scored.append(ScoredPiece(pairs[place].piece, float(logits[place])))
         return bool(reached.all())
 
-    def _document_score(self, candidate: _Candidate, why_unscored: str = OUT_OF_TIME) -> DocumentScore:
+    def _document_score(self, candidate: Candidate, why_unscored: str = OUT_OF_TIME) -> DocumentScore:
         return document_score(candidate.plan, candidate.scored, self.policy.aggregate, why_unscored=why_unscored)
 
-    def _score_new(self, request: _Request, cost: ScoringCost, kept: ScoreCache[DocumentScore]) -> QueryScores:
+    def _score_new(self, request: Request, cost: ScoringCost, kept: ScoreCache[DocumentScore]) -> QueryScores:
         """Score those texts whose score with this query is not kept."""
         fresh: list[DocumentScore] = []
 
@@ -402,7 +316,7 @@ class CrossEncoderScorer:
         found = kept.get([(self._identity, content_key(request.query.text, *text)) for text in request.texts], score)
         return request.scores(found, fresh=fresh)
 
-    def _score_in_order(self, request: _Request, cost: ScoringCost, deadline: float) -> QueryScores:
+    def _score_in_order(self, request: Request, cost: ScoringCost, deadline: float) -> QueryScores:
         """Tokenise and score texts in the order they came, about one batch at a time, until the time is up."""
         found: list[DocumentScore] = []
         in_time, texts = True, request.texts
@@ -425,57 +339,24 @@ class CrossEncoderScorer:
         return request.scores(found, out_of_time=not in_time)
 
     def _score_shared(
-        self, request: _Request, cost: ScoringCost, budget: int, top_k: int, deadline: float | None
+        self, request: Request, cost: ScoringCost, budget: int, top_k: int, deadline: float | None
     ) -> QueryScores:
         """Share one token budget among all texts: one piece of each, then more of those that can reach the top k."""
         candidates = self._plan(request, range(len(request.texts)), cost)
         plans = [candidate.plan for candidate in candidates]
         chosen = first_pieces(plans, budget)
         affordable = {place for place, _ in chosen}
-        first = [_pair(candidates[place], piece) for place, piece in chosen]
+        first = [Pair.of(candidates[place], piece) for place, piece in chosen]
         in_time = self._run(first, cost, deadline)
         logits = [candidate.scored[0].logit if candidate.scored else None for candidate in candidates]
         left = budget - sum(len(pair.packed.ids) for pair in first)
         further = further_pieces(plans, logits, left, top_k=top_k)
-        in_time = in_time and self._run([_pair(candidates[place], piece) for place, piece in further], cost, deadline)
+        in_time = in_time and self._run([Pair.of(candidates[place], piece) for place, piece in further], cost, deadline)
         found = [
             self._document_score(candidate, OUT_OF_TIME if place in affordable else OVER_BUDGET)
             for place, candidate in enumerate(candidates)
         ]
         return request.scores(found, out_of_time=not in_time)
-
-
-class _Progress:
-    """Tells how many of the caller's documents are scored."""
-
-    def __init__(self, progress: Progress, requests: Sequence[_Request]) -> None:
-        self._progress = progress
-        self._done = 0
-        self._copies = [np.bincount(request.positions, minlength=len(request.texts)) for request in requests]
-        self._taken = [0] * len(requests)
-        self._all = sum(len(request.positions) for request in requests)
-
-    def of_slice(self, parts: Sequence[_Part]) -> Callable[[NDArray[np.bool_]], None]:
-        """Return a function to call with a mask of a slice's pairs that are scored."""
-        copies: list[int] = []
-        for part in parts:
-            start = self._taken[part.request]
-            self._taken[part.request] += len(part.candidates)
-            copies += self._copies[part.request][start : self._taken[part.request]].tolist()
-        candidates = [candidate for part in parts for candidate in part.candidates]
-        owners = np.repeat(np.arange(len(candidates)), [len(one.plan.pieces) for one in candidates])
-        before, weights = self._done, np.asarray(copies)
-        self._done += int(weights.sum())
-
-        def report(scored: NDArray[np.bool_]) -> None:
-            waiting = np.unique(owners[~scored])
-            self._progress(before + int(weights.sum() - weights[waiting].sum()), self._all)
-
-        return report
-
-
-def _pair(candidate: _Candidate, piece: Piece) -> _Pair:
-    return _Pair(candidate, piece, candidate.plan.pack(piece))
 
 
 def _model_limit(backend: Backend) -> int | None:

@@ -11,7 +11,8 @@ from haystack_ce_ranker.checks import text
 from haystack_ce_ranker.reading.documents import DocumentEncoder, DocumentText
 from haystack_ce_ranker.reading.plan import Planner
 from haystack_ce_ranker.reading.queries import EncodedQuery
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, Progress
+from haystack_ce_ranker.scoring.requests import Progress
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.scoring.scores import DocumentScore
 
 Request = tuple[str, Sequence[str]]

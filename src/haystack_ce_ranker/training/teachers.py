@@ -20,7 +20,8 @@ from haystack_ce_ranker.backends.model_files import ModelOptions, locate
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.reading.documents import content_key
 from haystack_ce_ranker.reading.policy import ReadingPolicy
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer, Progress
+from haystack_ce_ranker.scoring.requests import Progress
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.training.groups import Group
 from haystack_ce_ranker.training.passages import PassageReader, Request, Shown
 

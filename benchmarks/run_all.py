@@ -20,7 +20,18 @@ from typing import NamedTuple
 
 import common
 
-BENCHMARKS = ("bm25", "fusion", "gate", "token_balance", "long_context", "mining", "results", "speed", "training")
+BENCHMARKS = (
+    "bm25",
+    "fusion",
+    "gate",
+    "token_balance",
+    "long_context",
+    "mining",
+    "results",
+    "speed",
+    "training",
+    "watts",
+)
 NICENESS = 10
 
 

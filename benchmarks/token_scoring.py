@@ -82,9 +82,9 @@ def _loaded(backend: str, model: str, threads: int, folder: Path) -> Remembering
     return Remembering(loaded, model, ScoreStore(folder))
 
 
-def candidates(folder: Path, collection: Collection) -> dict[str, list[str]]:
+def candidates(folder: Path, collection: Collection, depth: int | None = None) -> dict[str, list[str]]:
     """Document ids for each query, best first: the collection's own run where it has one, else our BM25."""
-    depth = DEPTHS[folder.name]
+    depth = DEPTHS[folder.name] if depth is None else depth
     if (folder / "run.bm25.tsv").is_file():
         run = load_run(folder / "run.bm25.tsv", collection=collection, depth=depth)
         return {query_id: list(run[query_id]) for query_id in collection.queries}

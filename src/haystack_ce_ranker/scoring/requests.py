@@ -73,7 +73,12 @@ class Request:
         return part
 
     def scores(
-        self, found: Sequence[DocumentScore], *, fresh: Sequence[DocumentScore] | None = None, out_of_time: bool = False
+        self,
+        found: Sequence[DocumentScore],
+        *,
+        fresh: Sequence[DocumentScore] | None = None,
+        out_of_time: bool = False,
+        missing: float | None = None,
     ) -> QueryScores:
         """
         Return the scores of the caller's documents.
@@ -90,6 +95,7 @@ class Request:
             pairs=sum(score.pairs for score in fresh),
             tokens=sum(score.pair_tokens for score in fresh),
             out_of_time=out_of_time,
+            missing=missing,
             cached=sum(found[position].logit is not None for position in self.positions)
             - sum(score.logit is not None for score in fresh),
         )
@@ -130,3 +136,17 @@ class CountedProgress:
             self._progress(before + int(weights.sum() - weights[waiting].sum()), self._all)
 
         return report
+
+
+def groups_of(candidates: Sequence[Candidate], tokens: int) -> list[list[Candidate]]:
+    """Return consecutive candidates in groups whose pairs have at most so many tokens together, or one candidate."""
+    groups: list[list[Candidate]] = []
+    room = 0
+    for candidate in candidates:
+        cost = sum(candidate.plan.cost(piece) for piece in candidate.plan.pieces)
+        if not groups or cost > room:
+            groups.append([])
+            room = tokens
+        groups[-1].append(candidate)
+        room -= cost
+    return groups

@@ -20,11 +20,14 @@ from haystack_ce_ranker.reading.plan import Planner
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.reading.queries import EncodedQuery
 from haystack_ce_ranker.scoring.cache import ScoreCache
-from haystack_ce_ranker.scoring.requests import Candidate, CountedProgress, Pair, Part, Progress, Request
+from haystack_ce_ranker.scoring.depth import Depth, DepthRule, DepthSearch
+from haystack_ce_ranker.scoring.requests import Candidate, CountedProgress, Pair, Part, Progress, Request, groups_of
 from haystack_ce_ranker.scoring.runner import LearntBatchSizes, PairRunner
 from haystack_ce_ranker.scoring.scores import (
+    BEYOND_DEPTH,
     OUT_OF_TIME,
     OVER_BUDGET,
+    SCREENED,
     DocumentScore,
     QueryScores,
     ScoredPiece,
@@ -105,36 +108,39 @@ class CrossEncoderScorer:
         documents: Sequence[str | DocumentText],
         *,
         top_k: int | None = None,
-        depth: int | None = None,
+        depth: int | DepthRule | None = None,
+        screen: bool = False,
         deadline: float | None = None,
     ) -> tuple[QueryScores, ScoringCost]:
         """
         Score the documents of one query. Documents with equal texts are scored once.
 
-        There are four ways, and the first that applies is taken: within one token budget that all documents share; in
-        the order they came, until a deadline; only the documents without a kept score; all documents, slice by slice.
+        There are five ways, and the first that applies is taken: within one token budget that all documents share; step
+        by step, where logits decide on the next documents; in the order they came, until a deadline; only the documents
+        without a kept score; all documents, slice by slice.
 
         :param documents: Texts, or texts with what is embedded around them.
         :param top_k: How many of the best the caller wants. A shared token budget is spent where it can change those.
-        :param depth: Score only the first `depth` documents; None for all.
+        :param depth: Score only the first `depth` documents, or as many as a rule decides; None for all.
+        :param screen: With a `depth`, whether to score those documents of which most can be expected, instead of the
+            first ones.
         :param deadline: A time of `time.monotonic()` at which to stop; see `PairRunner.run`. Documents are tokenised
             and scored in the order they came, each by all its windows or not at all. Documents that were not reached
-            keep a logit of None. With a shared token budget all documents are tokenised first, because the shares
-            depend on them.
+            keep a logit of None. With a shared token budget, a rule or `screen` all documents are tokenised first,
+            because the shares and the choice depend on them.
         :returns: The scores, and what they cost. Documents without text, all documents of a query without text, and
             documents whose header leaves no room have a logit of None; `DocumentScore.why_unscored` says which.
         :raises ValueError: If a value is not what its parameter takes, or what stands around all documents leaves no
             room for a text.
         """
-        top_k, depth = (
-            checks.whole_number(name, value, optional=True) for name, value in (("top_k", top_k), ("depth", depth))
-        )
+        top_k, wanted = checks.whole_number("top_k", top_k, optional=True), Depth.of(depth, screen=screen)
         deadline = checks.number("deadline", deadline, infinite=True, optional=True)
         cost = ScoringCost()
-        request = Request(self._encode_queries([query], cost)[0], documents, depth=depth)
-        budget = self.policy.max_tokens_per_query
-        if budget is not None:
-            return self._score_shared(request, cost, budget, len(documents) if top_k is None else top_k, deadline), cost
+        request = Request(self._encode_queries([query], cost)[0], documents, depth=wanted.first)
+        if self.policy.max_tokens_per_query is not None:
+            return self._score_shared(request, cost, wanted, len(documents) if top_k is None else top_k, deadline), cost
+        if wanted.stepwise:
+            return self._score_stepwise(request, cost, wanted, deadline), cost
         if deadline is not None:
             return self._score_in_order(request, cost, deadline), cost
         if self._scores is not None:
@@ -304,6 +310,11 @@ class CrossEncoderScorer:
     def _document_score(self, candidate: Candidate, why_unscored: str = OUT_OF_TIME) -> DocumentScore:
         return document_score(candidate.plan, candidate.scored, self.policy.aggregate, why_unscored=why_unscored)
 
+    def _if_scored(self, candidate: Candidate, why_unscored: str) -> DocumentScore:
+        """Return a document's score; one that was not reached has no tokens, and is not counted as cut."""
+        reached = candidate.scored or candidate.plan.why_unread
+        return self._document_score(candidate) if reached else skipped(why_unscored)
+
     def _score_new(self, request: Request, cost: ScoringCost, kept: ScoreCache[DocumentScore]) -> QueryScores:
         """Score those texts whose score with this query is not kept."""
         fresh: list[DocumentScore] = []
@@ -313,8 +324,12 @@ class CrossEncoderScorer:
             fresh.extend(found)
             return found
 
-        found = kept.get([(self._identity, content_key(request.query.text, *text)) for text in request.texts], score)
+        found = kept.get(self._keys(request), score)
         return request.scores(found, fresh=fresh)
+
+    def _keys(self, request: Request) -> list[tuple[object, object]]:
+        """Return for each text what its score is kept under."""
+        return [(self._identity, content_key(request.query.text, *text)) for text in request.texts]
 
     def _score_in_order(self, request: Request, cost: ScoringCost, deadline: float) -> QueryScores:
         """Tokenise and score texts in the order they came, about one batch at a time, until the time is up."""
@@ -331,32 +346,90 @@ class CrossEncoderScorer:
                 stop += 1
             candidates = self._plan(request, range(start, stop), cost)
             in_time = self._run(self._pairs(candidates, cost), cost, deadline)
-            found += [
-                self._document_score(one) if one.scored or one.plan.why_unread else skipped(OUT_OF_TIME)
-                for one in candidates
-            ]
+            found += [self._if_scored(candidate, OUT_OF_TIME) for candidate in candidates]
         found += [skipped(OUT_OF_TIME)] * (len(texts) - len(found))
         return request.scores(found, out_of_time=not in_time)
 
+    def _score_stepwise(self, request: Request, cost: ScoringCost, depth: Depth, deadline: float | None) -> QueryScores:
+        """Score some texts, and let their logits decide which ones follow and when to stop."""
+        if deadline is not None and time.monotonic() >= deadline:
+            return request.scores([skipped(OUT_OF_TIME)] * len(request.texts), out_of_time=True)
+        kept = self._scores if deadline is None else None
+        candidates = self._plan(request, range(len(request.texts)), cost)
+        search, left = self._search(request, candidates, depth, cost)
+        keys = self._keys(request)
+        found = [self._if_scored(candidate, left) for candidate in candidates]
+        fresh: list[DocumentScore] = []
+
+        def score(places: Sequence[int]) -> list[DocumentScore]:
+            chosen = [candidates[place] for place in places]
+            for group in [chosen] if deadline is None else groups_of(chosen, self.runner.affordable_batch_tokens):
+                self._run(self._pairs(group, cost), cost, deadline)
+            fresh.extend(self._if_scored(candidate, OUT_OF_TIME) for candidate in chosen)
+            return fresh[-len(chosen) :]
+
+        def kept_or_scored(places: Sequence[int]) -> list[DocumentScore]:
+            if kept is None:
+                return score(places)
+            return kept.get([keys[place] for place in places], lambda own: score([places[one] for one in own]))
+
+        for places in search:
+            scores = kept_or_scored(places)
+            for place, one in zip(places, scores, strict=True):
+                found[place] = one
+            search.see(places, [one.logit for one in scores])
+            if any(one.why_unscored == OUT_OF_TIME for one in scores):
+                found = [skipped(OUT_OF_TIME) if one.why_unscored == left else one for one in found]
+                return request.scores(found, fresh=fresh, out_of_time=True, missing=search.missing)
+        return request.scores(found, fresh=fresh, missing=search.missing)
+
+    def _search(
+        self, request: Request, candidates: Sequence[Candidate], depth: Depth, cost: ScoringCost
+    ) -> tuple[DepthSearch, str]:
+        """Return the search among some candidates, and why those are not scored that it leaves."""
+        started = time.perf_counter()
+        plans = [candidate.plan for candidate in candidates]
+        search = depth.search(plans, request.query.tokens.ids, on_cpu=self.runner.on_cpu)
+        cost.select += time.perf_counter() - started
+        return search, SCREENED if depth.screen else BEYOND_DEPTH
+
     def _score_shared(
-        self, request: Request, cost: ScoringCost, budget: int, top_k: int, deadline: float | None
+        self, request: Request, cost: ScoringCost, depth: Depth, top_k: int, deadline: float | None
     ) -> QueryScores:
         """Share one token budget among all texts: one piece of each, then more of those that can reach the top k."""
+        budget = self.policy.max_tokens_per_query
+        if budget is None:
+            raise ValueError("max_tokens_per_query must be a number where texts share it, but got None.")
         candidates = self._plan(request, range(len(request.texts)), cost)
         plans = [candidate.plan for candidate in candidates]
-        chosen = first_pieces(plans, budget)
-        affordable = {place for place, _ in chosen}
-        first = [Pair.of(candidates[place], piece) for place, piece in chosen]
-        in_time = self._run(first, cost, deadline)
-        logits = [candidate.scored[0].logit if candidate.scored else None for candidate in candidates]
-        left = budget - sum(len(pair.packed.ids) for pair in first)
-        further = further_pieces(plans, logits, left, top_k=top_k)
+        first = {place: Pair.of(candidates[place], piece) for place, piece in first_pieces(plans, budget)}
+        search, left = None, OUT_OF_TIME
+        if depth.stepwise:
+            search, left = self._search(request, candidates, depth, cost)
+        in_time, spent = True, 0
+        for places in [list(first)] if search is None else search:
+            pairs = [first[place] for place in places if place in first]
+            in_time = self._run(pairs, cost, deadline)
+            spent += sum(len(pair.packed.ids) for pair in pairs)
+            if search is not None:
+                search.see(places, [_first_logit(candidates[place]) for place in places])
+            if not in_time:
+                left = OUT_OF_TIME
+                break
+        further = further_pieces(plans, list(map(_first_logit, candidates)), budget - spent, top_k=top_k)
         in_time = in_time and self._run([Pair.of(candidates[place], piece) for place, piece in further], cost, deadline)
         found = [
-            self._document_score(candidate, OUT_OF_TIME if place in affordable else OVER_BUDGET)
+            self._document_score(candidate, OUT_OF_TIME if place in first else OVER_BUDGET)
+            if search is None or place not in first
+            else self._if_scored(candidate, left)
             for place, candidate in enumerate(candidates)
         ]
-        return request.scores(found, out_of_time=not in_time)
+        missing = None if search is None else search.missing
+        return request.scores(found, out_of_time=not in_time, missing=missing)
+
+
+def _first_logit(candidate: Candidate) -> float | None:
+    return candidate.scored[0].logit if candidate.scored else None
 
 
 def _model_limit(backend: Backend) -> int | None:

@@ -42,7 +42,7 @@ class DocumentScore:
 
     :ivar logit: The model's raw output, aggregated over the pairs; None if the document was not scored.
     :ivar why_unscored: Why it was not: `NO_TEXT`, `NO_QUERY` or `NO_ROOM` of `reading.plan`, or `BEYOND_DEPTH`,
-        `OUT_OF_TIME` or `OVER_BUDGET`; None if it was.
+        `SCREENED`, `OUT_OF_TIME` or `OVER_BUDGET`; None if it was.
     :ivar read: What was read, the pair with the highest logit first. Head and tail of one pair are two entries.
     :ivar tokens: Tokens of the content.
     :ivar tokens_read: How many of them the model saw, each counted once.
@@ -83,8 +83,11 @@ class DocumentScore:
         }
 
 
-BEYOND_DEPTH, OUT_OF_TIME, OVER_BUDGET = "beyond_depth", "deadline", "budget"
-"""Why a document was not scored although it may have text: `depth`, the deadline, or the shared token budget."""
+BEYOND_DEPTH, SCREENED, OUT_OF_TIME, OVER_BUDGET = "beyond_depth", "screened", "deadline", "budget"
+"""
+Why a document was not scored although it may have text: `depth` was reached in the order that documents came or in the
+order of what could be expected of them, the deadline had passed, or the shared token budget was spent.
+"""
 
 
 def skipped(why: str) -> DocumentScore:
@@ -103,6 +106,8 @@ class QueryScores:
     :ivar pairs: Pairs that were scored. Documents with a kept score take none.
     :ivar tokens: Tokens that the model read, with special tokens, without padding.
     :ivar out_of_time: Whether the deadline came before everything was scored.
+    :ivar missing: How many of the best documents can be expected among those without a score, by a `DepthRule`; None
+        without one.
     :ivar cached: Documents that this call did not score: their score was kept from an earlier call, was just being
         computed by another call, or is that of an equal text of this call.
     """
@@ -113,6 +118,7 @@ class QueryScores:
     pairs: int
     tokens: int
     out_of_time: bool = False
+    missing: float | None = None
     cached: int = 0
 
 

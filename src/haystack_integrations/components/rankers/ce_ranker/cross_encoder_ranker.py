@@ -38,7 +38,7 @@ from haystack_integrations.components.rankers.ce_ranker.documents import (
     ranked,
     read_documents,
 )
-from haystack_integrations.components.rankers.ce_ranker.parameters import checked, policy_of, threshold
+from haystack_integrations.components.rankers.ce_ranker.parameters import checked, depth_of, policy_of, threshold
 from haystack_integrations.components.rankers.ce_ranker.report import (
     refuse_truncation,
     warn_of_truncation,
@@ -142,8 +142,11 @@ class CrossEncoderRanker:
     :param return_passages: Whether the run also returns `passages`: one document per ranked document, with only
         the passage that the model scored highest, and the parent's id in its meta.
     :param depth: Score only the first `depth` candidates, in the order they come. The others stand below them in that
-        order, with a score of None (so a `score_threshold` omits them). None: score all, and log one warning above 200
-        candidates.
+        order, with a score of None (so a `score_threshold` omits them). `"auto"`: score some at a time, and stop when
+        the rest can no longer be expected to change the top; a dictionary of `DepthRule`'s values changes that rule.
+        None: score all, and log one warning above 200 candidates.
+    :param screen: With a `depth`, score those candidates of which most can be expected, by how similar their texts are
+        to those scored so far, instead of the first. The others are left out as `screened`.
     :param deadline_ms: Score candidates in the order they come until a run has taken this many milliseconds (loading
         the model not counted). The others stand below them in that order, with a score of None. The next batch begins
         only if it should end in time, by the speed so far, and is then finished.
@@ -196,7 +199,8 @@ class CrossEncoderRanker:
     aggregate: str
     on_truncation: Literal["report", "warn", "error"]
     return_passages: bool
-    depth: int | None
+    depth: int | str | dict[str, Any] | None
+    screen: bool
     deadline_ms: float | None
     cache_size: int
     threads: int | None
@@ -241,7 +245,8 @@ class CrossEncoderRanker:
         aggregate: str = ReadingPolicy.aggregate,
         on_truncation: Literal["report", "warn", "error"] = "report",
         return_passages: bool = False,
-        depth: int | None = None,
+        depth: int | Literal["auto"] | dict[str, Any] | None = None,
+        screen: bool = False,
         deadline_ms: float | None = None,
         cache_size: int = 0,
         threads: int | None = None,
@@ -395,11 +400,12 @@ class CrossEncoderRanker:
         full_query = "" if is_blank(query) else self.query_prefix + query + self.query_suffix
         texts = [self._text(document) for document in candidates]
         self._warn_of_many(len(texts))
+        depth = depth_of(self.depth)
         if self.on_truncation == "error":
-            refuse_truncation(scorer, full_query, candidates[: self.depth], texts[: self.depth])
-        scores, cost = scorer.score(full_query, texts, top_k=top_k, depth=self.depth, deadline=deadline)
-        report = {**what_ran(self.name, self.model, scorer), **what_was_done(candidates, scores, cost)}
-        report["beyond_depth"] = 0 if self.depth is None else max(len(candidates) - self.depth, 0)
+            considered = depth if isinstance(depth, int) and not self.screen else None
+            refuse_truncation(scorer, full_query, candidates[:considered], texts[:considered])
+        scores, cost = scorer.score(full_query, texts, top_k=top_k, depth=depth, screen=self.screen, deadline=deadline)
+        report = {**what_ran(self.name, self.model, scorer), **what_was_done(candidates, scores, cost, depth)}
         if self.on_truncation == "warn":
             warn_of_truncation(report)
         if report["unreadable"]["documents"] and not self._warned_of_unreadable:

@@ -12,6 +12,7 @@ from haystack_ce_ranker.backends.loading import BACKENDS
 from haystack_ce_ranker.backends.model_files import DTYPES
 from haystack_ce_ranker.checks import choice, flag, names, number, options, path, text, whole_number
 from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.scoring.depth import AUTO, DepthRule
 
 ON_TRUNCATION = ("report", "warn", "error")
 
@@ -52,6 +53,24 @@ def _label(name: str, value: object) -> int | str | None:
     return whole_number(name, value, least=0)
 
 
+def _depth(name: str, value: object) -> int | str | dict[str, Any] | None:
+    if value == AUTO or value is None:
+        return None if value is None else AUTO
+    if isinstance(value, Mapping):
+        DepthRule.of(value)
+        return dict(value)
+    if isinstance(value, str):
+        raise ValueError(f"{name} must be a whole number >= 1, {AUTO!r}, a dictionary or None, but got {value!r:.100}.")
+    return whole_number(name, value, optional=True)
+
+
+def depth_of(given: int | str | Mapping[str, Any] | None) -> int | DepthRule | None:
+    """Return a checked `depth` as the scorer takes it."""
+    if given == AUTO:
+        return DepthRule()
+    return DepthRule.of(given) if isinstance(given, Mapping) else given  # type: ignore[return-value]
+
+
 def threshold(name: str, value: object) -> float | None:
     """Return a score's threshold: a number, infinity among them, or None."""
     return number(name, value, infinite=True, optional=True)
@@ -81,7 +100,8 @@ _RULES: dict[str, Callable[[str, Any], Any]] = {
     "batch_tokens": _count,
     "on_truncation": partial(choice, choices=ON_TRUNCATION),
     "return_passages": flag,
-    "depth": _count,
+    "depth": _depth,
+    "screen": flag,
     "deadline_ms": partial(number, above=0, optional=True),
     "cache_size": partial(whole_number, least=0),
     "threads": _count,
@@ -110,6 +130,8 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     plain = {
         name: _RULES[name](name, value) if name in _RULES else getattr(policy, name) for name, value in given.items()
     }
+    if plain["screen"] and plain["depth"] is None:
+        raise ValueError("screen=True has no effect without a depth; set depth='auto' or a number, or remove screen.")
     model_kwargs = plain["model_kwargs"]
     twice = {"dtype", "torch_dtype"} & set(model_kwargs if model_kwargs is not None else ())
     if plain["dtype"] is not None and twice:

@@ -10,8 +10,9 @@ from haystack import Document, logging
 
 from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.reading.readability import UNREADABLE_SHARE
+from haystack_ce_ranker.scoring.depth import DepthRule
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
-from haystack_ce_ranker.scoring.scores import QueryScores, ScoringCost
+from haystack_ce_ranker.scoring.scores import BEYOND_DEPTH, OUT_OF_TIME, SCREENED, QueryScores, ScoringCost
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +32,14 @@ def what_ran(name: str, model: str, scorer: CrossEncoderScorer) -> dict[str, Any
     }
 
 
-def what_was_done(candidates: Sequence[Document], scores: QueryScores, cost: ScoringCost) -> dict[str, Any]:
+def what_was_done(
+    candidates: Sequence[Document], scores: QueryScores, cost: ScoringCost, depth: int | DepthRule | None
+) -> dict[str, Any]:
     """
     Return the part of a report that describes the run.
 
     :param candidates: The documents in the order of `scores`.
+    :param depth: What the run was to decide its depth by.
     """
     found = list(zip(candidates, scores.documents, strict=True))
     cut = [(document.id, score) for document, score in found if score.tokens_read < score.tokens]
@@ -60,7 +64,24 @@ def what_was_done(candidates: Sequence[Document], scores: QueryScores, cost: Sco
         "unscored": [document.id for document, score in found if score.logit is None],
         "why_unscored": dict(Counter(score.why_unscored for _, score in found if score.why_unscored is not None)),
         "deadline_reached": scores.out_of_time,
+        **_depth(scores, depth),
         "seconds": {"tokenise": cost.tokenise, "select": cost.select, "score": cost.score},
+    }
+
+
+def _depth(scores: QueryScores, depth: int | DepthRule | None) -> dict[str, Any]:
+    """Return how deep the run went, and why it stopped there."""
+    why = Counter(score.why_unscored for score in scores.documents)
+    left = why[BEYOND_DEPTH] + why[SCREENED]
+    rule = depth.plain() if isinstance(depth, DepthRule) else None
+    stopped = "all" if not left else "depth" if rule is None else "risk"
+    return {
+        "beyond_depth": why[BEYOND_DEPTH],
+        "screened": why[SCREENED],
+        "depth_used": len(scores.documents) - left - why[OUT_OF_TIME],
+        "depth_stopped": "deadline" if scores.out_of_time else stopped,
+        "depth_rule": rule,
+        "depth_missing": scores.missing,
     }
 
 

@@ -1,0 +1,156 @@
+"""
+How deep to go into a query's candidates: which ones to score next, and when to stop.
+
+`prospects` says what can be expected of the candidates without a score. Nothing here runs the model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from haystack_ce_ranker import checks
+from haystack_ce_ranker.reading.plan import ReadingPlan
+from haystack_ce_ranker.scoring.prospects import Prospects, similarity
+from haystack_ce_ranker.tokenizing.tokens import Ids
+
+AUTO = "auto"
+"""The depth that means a `DepthRule` with its defaults."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthRule:
+    """
+    When to stop scoring a query's candidates.
+
+    It stops once fewer than `risk` of the best `top` documents can be expected among those without a score.
+
+    :ivar risk: Documents. The lower, the deeper.
+    :ivar top: How many of the best documents count.
+    :ivar first: Candidates scored before the first decision; never fewer than `top`.
+    :ivar step: Candidates scored between two decisions; None for 5 on a CPU and 20 on another device, which needs
+        larger batches.
+    :raises ValueError: If a value is out of range.
+    """
+
+    risk: float = 0.3
+    top: int = 5
+    first: int = 10
+    step: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        checks.number("depth['risk']", self.risk, above=0)
+        for name in ("top", "first", "step"):
+            checks.whole_number(f"depth[{name!r}]", getattr(self, name), optional=name == "step")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "DepthRule":
+        """Return the rule that a mapping of its values says; what it lacks has its default."""
+        known = [one.name for one in fields(cls)]
+        for name in given:
+            checks.choice("a key of depth", name, known)
+        return cls(**given)
+
+    def plain(self) -> dict[str, Any]:
+        """Return its values, by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Depth:
+    """
+    What a caller wants of the depth: a number of candidates or a rule, and in which order.
+
+    :ivar most: The most candidates to score; None for no limit.
+    :ivar rule: When to stop before that; None not to.
+    :ivar screen: Whether the candidates to score are chosen by what can be expected of them.
+    """
+
+    most: int | None = None
+    rule: DepthRule | None = None
+    screen: bool = False
+
+    @classmethod
+    def of(cls, depth: "int | DepthRule | None", *, screen: bool = False) -> "Depth":
+        """
+        Return the depth that two parameters say.
+
+        :raises ValueError: If `depth` is neither a rule nor a number from 1 on.
+        """
+        if isinstance(depth, DepthRule):
+            return cls(rule=depth, screen=screen)
+        return cls(most=checks.whole_number("depth", depth, optional=True), screen=screen)
+
+    @property
+    def first(self) -> int | None:
+        """How many of the first candidates are scored, whatever their logits; None if the logits decide, or for all."""
+        return None if self.stepwise else self.most
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether the logits of some candidates decide on the next ones."""
+        return self.rule is not None or (self.screen and self.most is not None)
+
+    def search(self, plans: Sequence[ReadingPlan], query: Ids, *, on_cpu: bool) -> "DepthSearch":
+        """Begin with a query's candidates. Those of which nothing is to be read are not named."""
+        step = 5 if on_cpu else 20
+        if self.rule is not None and self.rule.step is not None:
+            step = self.rule.step
+        prospects = Prospects(len(plans), similarity([_shown(plan) for plan in plans], query))
+        unread = [place for place, plan in enumerate(plans) if not plan.pieces]
+        prospects.see(unread, [None] * len(unread))
+        return DepthSearch(prospects, self, step=step)
+
+
+class DepthSearch:
+    """
+    Names the candidates of one query to score, step by step, and takes their logits.
+
+    :param prospects: What can be expected of the candidates.
+    :param depth: When to stop, and in which order to go on.
+    :param step: Candidates between two decisions.
+    :ivar missing: How many of the best documents can be expected among those not named; None without a rule.
+    """
+
+    def __init__(self, prospects: Prospects, depth: Depth, *, step: int) -> None:
+        self._prospects = prospects
+        self._rule, self._most, self._screen = depth.rule, depth.most, depth.screen
+        self._step = step
+        self._named = 0
+        self.missing: float | None = None
+
+    def __iter__(self) -> "DepthSearch":
+        """Return itself."""
+        return self
+
+    def __next__(self) -> list[int]:
+        """
+        Return the candidates to score next, in the order they came.
+
+        :raises StopIteration: If no more are to be scored.
+        """
+        waiting = self._prospects.waiting
+        size = min(self._step, len(waiting))
+        if self._rule is not None:
+            self.missing = self._prospects.missing(self._rule.top)
+            size = min(size if self._named else max(self._rule.first, self._rule.top), len(waiting))
+            size = 0 if self.missing < self._rule.risk else size
+        if self._most is not None:
+            size = min(size, self._most - self._named)
+        if size == 0:
+            raise StopIteration
+        self._named += size
+        return sorted(self._prospects.best(size)) if self._screen else waiting[:size].tolist()
+
+    def see(self, places: Sequence[int], logits: Sequence[float | None]) -> None:
+        """Take the logits of candidates that were named; None for one that has none."""
+        self._prospects.see(places, logits)
+
+
+def _shown(plan: ReadingPlan) -> Ids:
+    """Return the tokens of a document that the model would read, each as often as it would."""
+    body = plan.document.body.ids
+    spans = [body[span.start : span.stop] for piece in plan.pieces for span in piece.spans]
+    return np.concatenate([plan.document.header, *spans])

@@ -138,7 +138,7 @@ def test_help_imports_neither_haystack_nor_torch():
     assert done.stdout.strip().endswith("[]")
 
 
-def test_evaluate_writes_the_page_and_fits_a_gate(collection, tiny_bert, tmp_path):
+def test_evaluate_writes_the_page_and_fits_a_gate_and_a_depth(collection, tiny_bert, tmp_path):
     queries = [{"_id": f"q{n}", "text": text} for n, text in enumerate(["hut in snow", "brake car", "cold brake"] * 4)]
     (collection / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)) + "\n", encoding="utf-8")
     judged = [f"q{n}\td{1 + n % 3}\t1" for n in range(12)]
@@ -146,7 +146,7 @@ def test_evaluate_writes_the_page_and_fits_a_gate(collection, tiny_bert, tmp_pat
         "\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n", encoding="utf-8"
     )
     arguments = ["evaluate", str(collection), "--model", str(tiny_bert), "--backend", "torch", "--no-memory"]
-    arguments += ["--depth", "3", "--output", str(tmp_path), "--fit-gate", "0.01"]
+    arguments += ["--depth", "3", "--output", str(tmp_path), "--fit-depth", "0.5", "--fit-gate", "0.01"]
     done = runner.invoke(app, arguments)
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
@@ -157,6 +157,8 @@ def test_evaluate_writes_the_page_and_fits_a_gate(collection, tiny_bert, tmp_pat
     assert advice["tolerance"] == 0.01
     assert advice["reason"][:20] in next(tmp_path.glob("gate-*.yaml")).read_text(encoding="utf-8")
     assert "A gate in front of the ranker" in done.output
+    assert "The depth of " in done.output
+    assert "screen: true" in done.output
     done = runner.invoke(app, [*arguments[:-1], "-0.1"])
     assert done.exit_code == 2
     assert "Invalid value for '--fit-gate'" in done.output

@@ -234,7 +234,10 @@ def test_depth_and_screen_survive_a_yaml(depth):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"depth": "deep"}, "depth must be a whole number >= 1, 'auto', a dictionary or None, but got 'deep'"),
+        (
+            {"depth": "deep"},
+            "depth must be a whole number >= 1, 'auto', a dictionary of a rule's values or None, but got 'deep'",
+        ),
         ({"depth": {"risk": -1}}, r"depth\['risk'\] must be a finite number > 0"),
         ({"depth": {"deepest": 3}}, "a key of depth must be"),
         ({"screen": True}, "screen=True has no effect without a depth"),

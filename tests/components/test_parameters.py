@@ -65,6 +65,12 @@ def count(*, optional=False, least=1):
     return Kind([*WHOLE, (np.int16(least), least)], [*NOT_WHOLE, least - 1], optional=optional)
 
 
+def depth():
+    rules = [({"risk": np.float32(0.5), "top": Number.FIVE}, {"risk": 0.5, "top": 5}), ("auto", "auto")]
+    wrong = [{"risk": 0}, {"risk": "low"}, {"top": 0}, {"step": 1.5}, {"deep": 1}, {5: 1}, "deep"]
+    return Kind([*WHOLE, *rules], [*NOT_WHOLE, 0, *wrong], optional=True)
+
+
 def flag():
     values = [(True, True), (False, False), (np.bool_(True), True), (np.bool_(False), False)]
     return Kind(values, ["", "5", "false", 5, 5.0, NAN, -1, 0, 1, np.int64(1), *NOTHING])
@@ -154,7 +160,8 @@ OF_RANKER = {
     "aggregate": choice(AGGREGATES),
     "on_truncation": choice(["report", "warn", "error"]),
     "return_passages": flag(),
-    "depth": count(optional=True),
+    "depth": depth(),
+    "screen": flag(),
     "deadline_ms": number(bad=[0, -1, np.float32(0)], optional=True),
     "cache_size": count(least=0),
     "threads": count(optional=True),
@@ -238,7 +245,12 @@ COMPONENTS = {
     HybridScoreJoiner: (OF_JOINER, {"weights": WEIGHTS}),
     RerankGate: (OF_GATE, {"threshold": 0.5}),
 }
-BESIDE = {"api_key": {"backend": "remote"}, "delta": {"method": "bm25plus"}, "passage_tokens": {"passage_stride": 32}}
+BESIDE = {
+    "api_key": {"backend": "remote"},
+    "delta": {"method": "bm25plus"},
+    "passage_tokens": {"passage_stride": 32},
+    "screen": {"depth": "auto"},
+}
 """What must be given beside a parameter."""
 
 PARAMETERS = [(made, name) for made, (table, _) in COMPONENTS.items() for name in table]

@@ -33,6 +33,11 @@ GateTolerance = Annotated[
     float | None,
     typer.Option(min=0, help="Fit a RerankGate that gives up this nDCG@10 at most, such as 0.005."),
 ]
+Memory = Annotated[bool, typer.Option(help="Measure peak memory by batch size, each in a process of its own.")]
+DepthTolerance = Annotated[
+    float | None,
+    typer.Option(min=0, help="Fit a depth for each query that gives up this nDCG@10 at most, such as 0.005."),
+]
 
 
 def evaluate(
@@ -51,14 +56,13 @@ def evaluate(
     budget_ms: BudgetMs = None,
     budget_joules: BudgetJoules = None,
     grid_intensity: GridIntensity = None,
-    memory: Annotated[
-        bool, typer.Option(help="Measure peak memory by batch size, each in a process of its own.")
-    ] = True,
+    memory: Memory = True,
     output: Annotated[
         Path | None, typer.Option(help="Where to write results.json, report.html and the run files, and to go on from.")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what the output folder holds.")] = False,
     fit_gate: GateTolerance = None,
+    fit_depth: DepthTolerance = None,
 ) -> None:
     """
     Say whether re-ranking is worth it on a collection: which model, depth and backend, for how much time and energy.
@@ -92,6 +96,7 @@ def evaluate(
             output=output,
             fresh=fresh,
             gate_tolerance=fit_gate,
+            depth_tolerance=fit_depth,
         )
         if not run_evaluation(settings, Console()):
             raise typer.Exit(130)

@@ -18,6 +18,9 @@ from haystack_ce_ranker.tokenizing.tokens import Ids
 AUTO = "auto"
 """The depth that means a `DepthRule` with its defaults."""
 
+CPU_STEP, DEVICE_STEP = 5, 20
+"""Candidates between two decisions, on a CPU and on another device, which needs larger batches."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DepthRule:
@@ -26,7 +29,7 @@ class DepthRule:
 
     It stops once fewer than `risk` of the best `top` documents can be expected among those without a score.
 
-    :ivar risk: Documents. The lower, the deeper.
+    :ivar risk: Documents. The lower, the deeper; `depth_fitting` finds it for judged queries.
     :ivar top: How many of the best documents count.
     :ivar first: Candidates scored before the first decision; never fewer than `top`.
     :ivar step: Candidates scored between two decisions; None for 5 on a CPU and 20 on another device, which needs
@@ -40,10 +43,12 @@ class DepthRule:
     step: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the values."""
-        checks.number("depth['risk']", self.risk, above=0)
+        """Check the values, and make them plain."""
+        plain: dict[str, Any] = {"risk": checks.number("depth['risk']", self.risk, above=0)}
         for name in ("top", "first", "step"):
-            checks.whole_number(f"depth[{name!r}]", getattr(self, name), optional=name == "step")
+            plain[name] = checks.whole_number(f"depth[{name!r}]", getattr(self, name), optional=name == "step")
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "DepthRule":
@@ -95,7 +100,7 @@ class Depth:
 
     def search(self, plans: Sequence[ReadingPlan], query: Ids, *, on_cpu: bool) -> "DepthSearch":
         """Begin with a query's candidates. Those of which nothing is to be read are not named."""
-        step = 5 if on_cpu else 20
+        step = CPU_STEP if on_cpu else DEVICE_STEP
         if self.rule is not None and self.rule.step is not None:
             step = self.rule.step
         prospects = Prospects(len(plans), similarity([_shown(plan) for plan in plans], query))

@@ -1,10 +1,11 @@
-"""The workflow of `haystack-ce-ranker evaluate`: plan, measure, judge, show, write, and fit a gate if asked to."""
+"""The workflow of `haystack-ce-ranker evaluate`: plan, measure, judge, show, write, and fit what it is asked to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 from rich.progress import track
 
@@ -21,6 +22,7 @@ from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.evaluation.showing import files, report, tables
 from haystack_ce_ranker.machine.memory import MemoryRow
 from haystack_ce_ranker.machine.units import WORLD, Grid
+from haystack_ce_ranker.scoring.depth_fitting import depth_queries, fit_depth
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Evaluation:
     :ivar output: Where files are written, and where an interrupted run goes on from.
     :ivar fresh: Whether to measure again what the output holds.
     :ivar grid: What a kilowatt-hour emits.
-    :ivar gate_tolerance: nDCG@10 that a gate may give up; None: no gate is fitted.
+    :ivar gate_tolerance: nDCG@10 that a gate may give up; None: no gate is fitted. So for `depth_tolerance`.
     """
 
     collection: Path
@@ -58,6 +60,7 @@ class Evaluation:
     output: Path | None = None
     fresh: bool = False
     gate_tolerance: float | None = None
+    depth_tolerance: float | None = None
     grid: Grid = WORLD
 
 
@@ -84,7 +87,21 @@ def run_evaluation(settings: Evaluation, console: Console) -> bool:
             fit_gate.show(advice, console)
             for path in () if settings.output is None else fit_gate.save(advice, settings.output):
                 console.print(f"wrote {path}")
+    if settings.depth_tolerance is not None:
+        _show_depths(measured, found.verdict.choice, settings.depth_tolerance, console)
     return measured.complete
+
+
+def _show_depths(measured: Measurements, choice: str | None, tolerance: float, console: Console) -> None:
+    """Fit a rule for the depth of each ranker, and print it as the ranker's parameters."""
+    collection = measured.collection
+    texts = {one.id: one.content for one in collection.documents.values()}
+    for name, (first, last) in stages(measured, choice).items():
+        judged = depth_queries(collection.queries, texts, collection.judgments, first=first, reranked=last)
+        advice = fit_depth(judged, tolerance=tolerance)
+        console.print(f"The depth of {name}. {advice.reason}", markup=False)
+        if advice.parameters:
+            console.print(yaml.safe_dump(advice.parameters, sort_keys=False), markup=False, highlight=False)
 
 
 def _measured(settings: Evaluation, collection: Collection, console: Console) -> tuple[Measurements, Results]:

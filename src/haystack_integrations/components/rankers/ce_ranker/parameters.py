@@ -54,13 +54,16 @@ def _label(name: str, value: object) -> int | str | None:
 
 
 def _depth(name: str, value: object) -> int | str | dict[str, Any] | None:
-    if value == AUTO or value is None:
-        return None if value is None else AUTO
-    if isinstance(value, Mapping):
-        DepthRule.of(value)
-        return dict(value)
-    if isinstance(value, str):
-        raise ValueError(f"{name} must be a whole number >= 1, {AUTO!r}, a dictionary or None, but got {value!r:.100}.")
+    if isinstance(value, str) and value == AUTO:
+        return AUTO
+    if isinstance(value, Mapping) and value:
+        rule = DepthRule.of(value).plain()
+        return {str(key): rule[key] for key in value}
+    if isinstance(value, str | Mapping):
+        raise ValueError(
+            f"{name} must be a whole number >= 1, {AUTO!r}, a dictionary of a rule's values or None, "
+            f"but got {value!r:.100}."
+        )
     return whole_number(name, value, optional=True)
 
 

@@ -10,6 +10,7 @@ from haystack_ce_ranker.pictures import (
     Bar,
     Point,
     Series,
+    agreement,
     bars,
     curves,
     gains,
@@ -36,6 +37,9 @@ PICTURES = {
         title=NASTY,
         x_label="ms",
         identity=identity,
+    ),
+    "agreement": lambda identity: agreement(
+        SERIES[1].points, title=NASTY, x_label="predicted", y_label=NASTY, identity=identity
     ),
     "gains": lambda identity: gains(
         [0.2, -0.1, 0.0], title=NASTY, x_label="queries", y_label="gain", identity=identity
@@ -142,6 +146,17 @@ def test_nothing_to_draw_still_gives_a_picture():
         gains([0.0], title="t", x_label="x", y_label="y", identity="a"),
     ):
         assert parsed(markup).tag == "svg"
+
+
+def test_what_holds_lies_on_the_line_of_agreement_and_its_bounds_are_drawn():
+    points = (Point(0.2, 0.2, "9", 0.1, 0.3), Point(0.8, 0.5, "7", 0.4, 0.6))
+    markup = agreement(points, title="t", x_label="x", y_label="y", identity="a")
+    assert {"9", "7"} <= {element.text for element in parsed(markup).iter("text")}
+    paths = [element.attrib for element in parsed(markup).iter("path")]
+    bounds = [one["d"] for one in paths if "--s1" in one.get("style", "") and one["d"].count("L") == 1]
+    upright = [xs for d in bounds for xs in [re.findall(r"[ML] ([-\d.]+) ", d)] if xs[0] == xs[1]]
+    assert len(upright) == 2
+    assert agreement((), title="t", x_label="x", y_label="y", identity="a")
 
 
 def test_swatches_look_like_their_series_and_say_nothing():

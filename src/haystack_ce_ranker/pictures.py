@@ -175,6 +175,20 @@ def gains(values: Sequence[float], *, title: str, x_label: str, y_label: str, id
         return _markup(figure, title, identity)
 
 
+def agreement(points: Sequence[Point], *, title: str, x_label: str, y_label: str, identity: str) -> str:
+    """Draw what was predicted against what came true, both between 0 and 1; on the dashed line they are the same."""
+    with _figure(4.4) as (figure, axes):
+        axes.plot([0, 1], [0, 1], linestyle=(0, (4, 3)), linewidth=1, color=_MUTED, zorder=1)
+        for point in points:
+            if point.low is not None and point.high is not None:
+                axes.plot([point.x] * 2, [point.low, point.high], linewidth=1.2, color=_colour(0), zorder=2)
+        _draw(axes, Series("", 0, tuple(points)), [point.x for point in points])
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        _labels(axes, x_label, y_label)
+        return _markup(figure, title, identity)
+
+
 def swatch(style: int, *, area: bool = False) -> str:
     """Draw a series' marker for a legend, or a filled square for the part of a bar."""
     with _figure(0.2, width=0.2) as (figure, axes):

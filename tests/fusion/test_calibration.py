@@ -9,8 +9,13 @@ import pytest
 from fakes import judged_queries
 from haystack_ce_ranker.fusion.calibration import (
     Calibrated,
+    Labelled,
+    calibrate,
+    calibration_error,
+    fit_lists,
     fit_logistic,
     kept_above,
+    labelled_lists,
     labelled_scores,
     logistic_frame,
     reliability,
@@ -66,6 +71,91 @@ def test_logistic_fit_stays_finite_where_scores_separate_the_labels() -> None:
     assert math.isfinite(intercept)
     with pytest.raises(ValueError, match="but got 2 and 1"):
         fit_logistic(np.zeros(2), np.zeros(1))
+
+
+def made_lists(queries: int, *, slope: float, best: float, seed: int = 0) -> list[Labelled]:
+    """Queries whose logits lie high or low together, with relevance by a known `logistic`."""
+    random = np.random.default_rng(seed)
+    lists = []
+    for _ in range(queries):
+        scores = random.normal(random.normal(0, 4), 3, 20)
+        p = sigmoid(slope * scores + best * scores.max() + 1.0)
+        lists.append(Labelled(scores, (random.random(20) < p).astype(float)))
+    return lists
+
+
+def test_how_far_below_the_best_counts_where_it_tells() -> None:
+    found = fit_lists(made_lists(600, slope=1.2, best=-0.7))
+    assert found["slope"] == pytest.approx(1.2, abs=0.1)
+    assert found["best"] == pytest.approx(-0.7, abs=0.1)
+    assert found["intercept"] == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize(("queries", "best"), [(200, 0.0), (9, -0.7)], ids=["it tells nothing", "few queries"])
+def test_how_far_below_the_best_does_not_count_where_it_is_chance(queries: int, best: float) -> None:
+    for seed in range(3):
+        lists = made_lists(queries, slope=0.8, best=best, seed=seed)
+        assert fit_lists(lists).keys() == {"slope", "intercept"}
+
+
+def test_a_higher_list_is_never_the_less_likely_one() -> None:
+    lists = made_lists(300, slope=0.6, best=-0.9)  # as if a low list were the better one
+    assert "best" not in fit_lists(lists)
+    assert fit_lists([])["slope"] == 0.0
+
+
+def test_what_counts_the_best_ranks_a_list_as_its_scores_do_and_is_a_normalizer() -> None:
+    spec = parse_normalizations({"name": "logistic", "slope": 1.2, "best": -0.7, "intercept": 1.0}, ["ce"])["ce"]
+    scores = np.array([3.0, -1.0, 2.0])
+    assert spec.apply(scores, scores) == pytest.approx(sigmoid(1.2 * scores - 2.1 + 1.0))
+    assert spec.spec() == {"name": "logistic", "slope": 1.2, "best": -0.7, "intercept": 1.0}
+    assert spec.steady
+
+
+def test_the_error_is_that_of_the_bins_and_its_interval_draws_whole_queries() -> None:
+    random = np.random.default_rng(0)
+    by_query = []
+    for _ in range(100):
+        p = random.random(10) * 0.5 + 0.25
+        by_query.append(Labelled(p, np.full(10, float(random.random() < 0.3))))
+    found = calibration_error(by_query)
+    together = np.concatenate([one.scores for one in by_query]), np.concatenate([one.labels for one in by_query])
+    assert found.mean == pytest.approx(reliability(*together)[1])
+    assert found.low < found.high
+    alone = calibration_error([Labelled(p, label) for p, label in zip(*(x[:, None] for x in together), strict=True)])
+    assert alone.mean == pytest.approx(found.mean)
+    assert found.high - found.low > 1.3 * (alone.high - alone.low)  # the documents of a query are wrong together
+    assert math.isnan(calibration_error([]).mean)
+
+
+def test_probabilities_hold_on_queries_that_the_fit_has_not_seen() -> None:
+    found = calibrate(judged_queries(200, bm25=2.0, ce=3.0), DEFAULT)
+    assert calibration_error(found.by_query).mean < 0.06  # a mean of two probabilities leans to the middle
+    assert len(found.by_query) == 200
+    assert found.abstention is not None
+    assert found.abstention.queries == 200
+    few = calibrate(judged_queries(6, bm25=2.0, ce=3.0), DEFAULT)
+    assert few.abstention is None
+
+
+def test_probabilities_of_one_precision_are_not_those_of_another_scale() -> None:
+    exact = judged_queries(200, bm25=2.0, ce=3.0)
+    frame = logistic_frame(exact, ["ce"])
+    halved = [
+        replace(query, lists={"ce": ScoredList(query.lists["ce"].ids, np.asarray(query.lists["ce"].scores) / 2)})
+        for query in exact
+    ]
+    ours, theirs = (
+        [
+            Labelled(frame.normalizations["ce"].apply(one.scores, one.scores), one.labels)
+            for one in labelled_lists(queries, "ce")
+        ]
+        for queries in (exact, halved)
+    )
+    assert calibration_error(ours).mean < 0.05 < calibration_error(theirs).low
+    again = logistic_frame(halved, ["ce"]).normalizations["ce"]
+    refitted = [Labelled(again.apply(one.scores, one.scores), one.labels) for one in labelled_lists(halved, "ce")]
+    assert calibration_error(refitted).mean == pytest.approx(calibration_error(ours).mean, abs=1e-6)
 
 
 def test_logistic_scores_mean_the_same_on_every_query() -> None:
@@ -144,7 +234,7 @@ def test_reliability_says_how_sure_a_share_is() -> None:
 def test_thresholds_say_what_they_keep_and_leave_out_those_that_decide_nothing() -> None:
     setting = Setting(Frame("logistic", {}), {"a": 1.0})
     probabilities, labels = np.array([0.06, 0.15, 0.25, 0.35]), np.array([0.0, 1.0, 0.0, 1.0])
-    rows = kept_above(Calibrated(setting, np.zeros(1), probabilities, labels))
+    rows = kept_above(Calibrated(setting, np.zeros(1), (Labelled(probabilities, labels),)))
     assert [row.threshold for row in rows] == [0.1, 0.2, 0.3]  # 0.05 keeps all, 0.5 nothing
     assert [row.kept for row in rows] == [0.75, 0.5, 0.25]
     assert [row.precision for row in rows] == pytest.approx([2 / 3, 1 / 2, 1.0])

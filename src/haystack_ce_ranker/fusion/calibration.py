@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binomtest
 
+from haystack_ce_ranker.fusion.abstention import Abstention, abstention, tops_of
+from haystack_ce_ranker.fusion.fuse import IntArray
 from haystack_ce_ranker.fusion.judged import (
     Frame,
     JudgedQuery,
@@ -20,12 +22,20 @@ from haystack_ce_ranker.fusion.judged import (
     split,
 )
 from haystack_ce_ranker.fusion.normalizers import FloatArray, Normalization, sigmoid
+from haystack_ce_ranker.significance import Interval, bootstrap
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """What `kept_above` tries."""
 
 PROBABILITIES = (0.1, 0.25, 0.5)
 """The probabilities of relevance for which users are told a score threshold."""
+
+
+class Labelled(NamedTuple):
+    """Scores of one query with 1 or 0 for relevant or not; each of shape (documents,)."""
+
+    scores: FloatArray
+    labels: FloatArray
 
 
 @dataclass(frozen=True)
@@ -35,14 +45,24 @@ class Calibrated:
 
     :param setting: Fitted on all queries.
     :param held_out: nDCG@10 by query, fitted and weighed without the query's fold.
-    :param probabilities: Held out, for every ranked document of every query.
-    :param labels: 1 relevant, 0 not (or unjudged), for each of them.
+    :param by_query: For every query its ranked documents' probabilities, held out, and whether they are relevant.
+    :param abstention: When to say that nothing answers a query; None if there are too few to tell.
     """
 
     setting: Setting
     held_out: FloatArray
-    probabilities: FloatArray
-    labels: FloatArray
+    by_query: tuple[Labelled, ...]
+    abstention: Abstention | None = None
+
+    @property
+    def probabilities(self) -> FloatArray:
+        """Those of all queries."""
+        return _together(self.by_query)[0]
+
+    @property
+    def labels(self) -> FloatArray:
+        """Those of all queries: 1 relevant, 0 not (or unjudged)."""
+        return _together(self.by_query)[1]
 
 
 def calibrate(
@@ -55,15 +75,16 @@ def calibrate(
     """
     everything = np.arange(len(queries))
     held_out = np.zeros(len(queries))
-    found = []
+    found: list[Labelled] = []
+    tops = []
     for fold in split(len(queries), folds, seed):
-        setting = _logistic_setting([queries[i] for i in np.setdiff1d(everything, fold)], default, steps)
+        setting = logistic_setting([queries[i] for i in np.setdiff1d(everything, fold)], default, steps)
         unseen = [queries[i] for i in fold]
         held_out[fold] = measure(unseen, setting)
-        found.append(joined_scores(unseen, setting))
-    setting = _logistic_setting(queries, default, steps)
-    probabilities, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return Calibrated(setting, held_out, probabilities, labels)
+        found += [Labelled(*joined_scores([query], setting)) for query in unseen]
+        tops += [tops_of(query, setting) for query in unseen]
+    known = abstention([one for one in tops if one is not None], seed=seed)
+    return Calibrated(logistic_setting(queries, default, steps), held_out, tuple(found), known)
 
 
 def logistic_frame(queries: Sequence[JudgedQuery], names: Sequence[str]) -> Frame:
@@ -72,26 +93,75 @@ def logistic_frame(queries: Sequence[JudgedQuery], names: Sequence[str]) -> Fram
 
     Joined scores are then probabilities, too (a weighted mean). So one `score_threshold` means the same on every query.
     """
-    normalizations = {}
-    for name in names:
-        slope, intercept = fit_logistic(*labelled_scores(queries, name))
-        normalizations[name] = Normalization("logistic", {"slope": slope, "intercept": intercept})
-    return Frame("logistic", normalizations)
+    fits = {name: fit_lists(labelled_lists(queries, name)) for name in names}
+    return Frame("logistic", {name: Normalization("logistic", fit) for name, fit in fits.items()})
+
+
+def labelled_lists(queries: Sequence[JudgedQuery], name: str) -> list[Labelled]:
+    """Return one input's finite scores with 1 or 0 for relevant or not (unjudged: not), by query; no empty list."""
+    found = []
+    for query in queries:
+        listed = query.lists.get(name)
+        if listed is not None:
+            known = [
+                (float(score), float(query.judgments.get(identifier, 0) > 0))
+                for identifier, score in zip(listed.ids, listed.scores, strict=True)
+                if score is not None and math.isfinite(score)
+            ]
+            if known:
+                found.append(Labelled(*(np.array(column) for column in zip(*known, strict=True))))
+    return found
 
 
 def labelled_scores(queries: Sequence[JudgedQuery], name: str) -> tuple[FloatArray, FloatArray]:
-    """Return one input's finite scores over all queries, and 1 or 0 for relevant or not (unjudged: not)."""
-    scores: list[float] = []
-    labels: list[float] = []
-    for query in queries:
-        listed = query.lists.get(name)
-        if listed is None:
-            continue
-        for identifier, score in zip(listed.ids, listed.scores, strict=True):
-            if score is not None and math.isfinite(score):
-                scores.append(float(score))
-                labels.append(1.0 if query.judgments.get(identifier, 0) > 0 else 0.0)
-    return np.array(scores), np.array(labels)
+    """Return the same over all queries."""
+    return _together(labelled_lists(queries, name))
+
+
+def fit_lists(lists: Sequence[Labelled], *, folds: int = 5) -> dict[str, float]:
+    """
+    Fit the parameters of the normalizer `logistic`.
+
+    `best` is among them only if it predicts queries that the fit has not seen significantly better (paired bootstrap of
+    the log loss by query, 95 %): with few queries, a second slope fits their chance.
+    """
+    slope, intercept = fit_logistic(*_together(lists))
+    plain = {"slope": slope, "intercept": intercept}
+    if slope == 0.0 or len(lists) < 2 * folds:
+        return plain
+    gains = np.zeros(len(lists))
+    for fold in split(len(lists), folds):
+        rest = [lists[i] for i in np.setdiff1d(np.arange(len(lists)), fold)]
+        slope, intercept = fit_logistic(*_together(rest))
+        both = _with_best(rest)
+        for i in fold:
+            without = _log_loss(lists[i], {"slope": slope, "intercept": intercept})
+            gains[i] = without - (without if both is None else _log_loss(lists[i], both))
+    fitted = _with_best(lists) if bootstrap(gains).low > 0.0 else None
+    return plain if fitted is None else fitted
+
+
+def _with_best(lists: Sequence[Labelled]) -> dict[str, float] | None:
+    """Fit `slope`, `best` and `intercept`; None if a higher score, or a higher best score, would not be likelier."""
+    _, labels = _together(lists)
+    columns = np.concatenate(
+        [np.stack([one.scores, np.full_like(one.scores, one.scores.max())]) for one in lists], axis=1
+    )
+    fitted = _fit(columns, labels)
+    if fitted is None or fitted[0] <= 0.0 or fitted[0] + fitted[1] <= 0.0:
+        return None
+    return dict(zip(("slope", "best", "intercept"), fitted, strict=True))
+
+
+def _log_loss(one: Labelled, params: dict[str, float]) -> float:
+    p = np.clip(Normalization("logistic", params).apply(one.scores, one.scores), 1e-9, 1.0 - 1e-9)
+    return float(-(one.labels * np.log(p) + (1.0 - one.labels) * np.log1p(-p)).sum())
+
+
+def _together(lists: Sequence[Labelled]) -> tuple[FloatArray, FloatArray]:
+    if not lists:
+        return np.zeros(0), np.zeros(0)
+    return np.concatenate([one.scores for one in lists]), np.concatenate([one.labels for one in lists])
 
 
 def fit_logistic(scores: FloatArray, labels: FloatArray) -> tuple[float, float]:
@@ -108,30 +178,43 @@ def fit_logistic(scores: FloatArray, labels: FloatArray) -> tuple[float, float]:
     """
     if scores.size != labels.size:
         raise ValueError(f"scores and labels must have the same length, but got {scores.size} and {labels.size}")
+    fitted = _fit(scores[None], labels)
+    if fitted is not None and fitted[0] > 0.0:
+        return fitted[0], fitted[1]
+    prior = (float(labels.sum()) + 1.0) / (labels.size + 2.0)
+    return 0.0, math.log(prior / (1.0 - prior))
+
+
+def _fit(columns: FloatArray, labels: FloatArray) -> list[float] | None:
+    """
+    Return a slope for each column, and the intercept.
+
+    :param columns: Shape (columns, scores).
+    :returns: None if the first column or the labels are all the same.
+    """
     positive = float(labels.sum())
     negative = labels.size - positive
-    prior = (positive + 1.0) / (labels.size + 2.0)
-    constant = (0.0, math.log(prior / (1.0 - prior)))
-    center, scale = (float(scores.mean()), float(scores.std())) if scores.size else (0.0, 0.0)
-    if scale == 0.0 or positive == 0.0 or negative == 0.0:
-        return constant
-    x = (scores - center) / scale
+    if positive == 0.0 or negative == 0.0 or columns[0].std() == 0.0:
+        return None
+    center, scale = columns.mean(axis=1), columns.std(axis=1)
+    scale[scale == 0.0] = 1.0
+    x = np.vstack([(columns - center[:, None]) / scale[:, None], np.ones(labels.size)])
     target = np.where(labels > 0, (positive + 1.0) / (positive + 2.0), 1.0 / (negative + 2.0))
-    beta = np.array([0.0, constant[1]])
+    prior = (positive + 1.0) / (labels.size + 2.0)
+    beta = np.zeros(len(x))
+    beta[-1] = math.log(prior / (1.0 - prior))
 
     def loss(candidate: FloatArray) -> float:
-        z = candidate[0] * x + candidate[1]
+        z = candidate @ x
         return float((np.logaddexp(0.0, z) - target * z).sum())
 
     current = loss(beta)
     for _ in range(100):
-        p = sigmoid(beta[0] * x + beta[1])
-        error, spread = p - target, p * (1.0 - p)
-        gradient = np.array([(error * x).sum(), error.sum()])
+        p = sigmoid(beta @ x)
+        gradient = x @ (p - target)
         if float(np.abs(gradient).max()) < 1e-9 * labels.size:
             break
-        hessian = np.array([[(spread * x * x).sum(), (spread * x).sum()], [(spread * x).sum(), spread.sum()]])
-        step = np.linalg.solve(hessian + 1e-12 * np.eye(2), gradient)
+        step = np.linalg.solve((x * (p * (1.0 - p))) @ x.T + 1e-12 * np.eye(len(x)), gradient)
         size = 1.0
         while size > 1e-10 and loss(beta - size * step) > current:
             size /= 2.0
@@ -139,8 +222,8 @@ def fit_logistic(scores: FloatArray, labels: FloatArray) -> tuple[float, float]:
             break
         beta = beta - size * step
         current = loss(beta)
-    slope = float(beta[0]) / scale
-    return (slope, float(beta[1]) - slope * center) if slope > 0.0 else constant
+    slopes = beta[:-1] / scale
+    return [*slopes.tolist(), float(beta[-1] - slopes @ center)]
 
 
 @dataclass(frozen=True)
@@ -166,7 +249,7 @@ def reliability(probabilities: FloatArray, labels: FloatArray, bins: int = 10) -
     :returns: The bins, and the expected calibration error: the mean distance of predicted and observed, weighed by
         count.
     """
-    places = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    places = _bins(probabilities, bins)
     found = []
     for place in range(bins):
         inside = places == place
@@ -176,6 +259,30 @@ def reliability(probabilities: FloatArray, labels: FloatArray, bins: int = 10) -
             found.append(Bin(float(probabilities[inside].mean()), observed, count, interval.low, interval.high))
     total = max(labels.size, 1)
     return found, math.fsum(abs(entry.predicted - entry.observed) * entry.count for entry in found) / total
+
+
+def calibration_error(by_query: Sequence[Labelled], bins: int = 10, *, samples: int = 2000, seed: int = 0) -> Interval:
+    """
+    Return the expected calibration error of `reliability` with its 95 % bootstrap interval over queries.
+
+    The documents of a query are drawn together, since they are wrong together. Drawing adds noise, and noise is error:
+    the interval lies a little high, and can lie above the figure itself.
+    """
+    if not by_query:
+        return Interval(math.nan, math.nan, math.nan)
+    counts = np.array([one.labels.size for one in by_query])
+    over = np.array([np.bincount(_bins(one.scores, bins), one.scores - one.labels, minlength=bins) for one in by_query])
+
+    def errors(rows: IntArray) -> FloatArray:
+        return np.asarray(np.abs(over[rows].sum(axis=-2)).sum(axis=-1) / np.maximum(counts[rows].sum(axis=-1), 1))
+
+    drawn = errors(np.random.default_rng(seed).integers(0, len(by_query), (samples, len(by_query))))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(float(errors(np.arange(len(by_query)))), float(low), float(high))
+
+
+def _bins(probabilities: FloatArray, bins: int) -> IntArray:
+    return np.minimum((probabilities * bins).astype(np.int64), bins - 1)
 
 
 class Kept(NamedTuple):
@@ -236,7 +343,8 @@ def _steady(queries: Sequence[JudgedQuery], setting: Setting) -> bool:
     return True
 
 
-def _logistic_setting(queries: Sequence[JudgedQuery], default: Setting, steps: int | None) -> Setting:
+def logistic_setting(queries: Sequence[JudgedQuery], default: Setting, steps: int | None = None) -> Setting:
+    """Fit every input's `logistic` to these queries, and choose the weights that rank them best in that frame."""
     grid = WeightGrid.around(default.weights, steps)
     frame = logistic_frame(queries, grid.names)
     return Setting(frame, grid.weights(grid.best(ndcg(queries, grid.names, frame, grid.rows))))

@@ -72,8 +72,9 @@ def _logit(known: FloatArray, values: FloatArray, params: Mapping[str, float]) -
     return np.asarray(np.log(clipped) - np.log1p(-clipped), dtype=np.float64)
 
 
-def _logistic(_known: FloatArray, values: FloatArray, params: Mapping[str, float]) -> FloatArray:
-    return sigmoid(params["slope"] * values + params["intercept"])
+def _logistic(known: FloatArray, values: FloatArray, params: Mapping[str, float]) -> FloatArray:
+    of_the_list = params["best"] * float(known.max()) if "best" in params else 0.0
+    return sigmoid(params["slope"] * values + of_the_list + params["intercept"])
 
 
 def _log(_known: FloatArray, values: FloatArray, params: Mapping[str, float]) -> FloatArray:
@@ -122,7 +123,7 @@ NORMALIZERS: Mapping[str, Normalizer] = {
     "rank": Normalizer(_rank, {"k": Parameter(RANK_CONSTANT, least=0.0)}),
     "log": Normalizer(_log, {"scale": Parameter(LOG_SCALE, above=0.0)}, steady=()),
     "logit": Normalizer(_logit, {"margin": Parameter(_PROBABILITY_MARGIN, above=0.0)}, steady=()),
-    "logistic": Normalizer(_logistic, {"slope": _REQUIRED, "intercept": _REQUIRED}, steady=()),
+    "logistic": Normalizer(_logistic, {"slope": _REQUIRED, "intercept": _REQUIRED, "best": Parameter()}, steady=()),
 }
 """
 Every normalizer by name. No normalizer clips, so none can make two different scores equal. Their edges:
@@ -139,6 +140,9 @@ name                         value                                           one
 `logit` margin=1e-7          log(x / (1 - x)), held away from 0 and 1        as usual
 `logistic` slope, intercept  1 / (1 + exp(-(slope x + intercept)))           as usual
 ===========================  ==============================================  =================================
+
+`logistic` can take `best`, too: it adds `best` times the list's highest score to slope x + intercept. A document far
+below the best one of its list is less likely to be relevant than its own score says.
 
 To `z_score`, scores are equal if their deviation is below a millionth of the largest: that is rounding. Two different
 scores are 1 and -1, however close they are.

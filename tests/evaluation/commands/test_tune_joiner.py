@@ -100,8 +100,12 @@ def test_from_pipeline_and_collection_to_advice_pictures_and_file(
     kept = found["recommended_score_thresholds"]
     assert kept["0.1"] < kept["0.25"] < kept["0.5"]
     assert f"{kept['0.5']:.2f} for a probability of 0.5" in answer.output.replace("\n", " ")
-    for name in ("weights.png", "reliability.png"):
-        assert (output / name).read_bytes().startswith(b"\x89PNG")
+    assert (output / "weights.png").read_bytes().startswith(b"\x89PNG")
+    assert (output / "reliability.svg").read_text(encoding="utf-8").startswith("<svg")
+    likely = found["probabilities"]
+    assert len(likely["calibration_error_interval"]) == 2
+    assert likely["abstention"]["queries"] == 24
+    assert f"`score_threshold` of {likely['abstention']['threshold']:.2f} then leaves no document" in answer.output
     assert "text" not in json.dumps(found)
     changed = pipeline.read_text()
     assert yaml.safe_load(changed)["components"]["joiner"]["init_parameters"]["weights"] == {"good": 1.0, "bad": 0.0}
@@ -126,6 +130,7 @@ def test_without_write_the_pipeline_file_stays_as_it_was(pipeline: Path, collect
     assert pipeline.read_text() == PIPELINE
     assert "name: logistic" in answer.output
     assert "note: 8 labelled queries are few" in answer.output
+    assert "when nothing answers a query cannot be told" in answer.output
     assert json.loads((tmp_path / "out" / "tune.json").read_text())["queries"] == 8
 
 

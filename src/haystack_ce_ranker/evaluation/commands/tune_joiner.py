@@ -22,7 +22,13 @@ from haystack_ce_ranker.evaluation.running.pipelines import MeasuredPipeline, lo
 from haystack_ce_ranker.evaluation.showing.tuning_pictures import draw
 from haystack_ce_ranker.evaluation.showing.tuning_table import show
 from haystack_ce_ranker.fusion.advice import TuningResult, tune_on
-from haystack_ce_ranker.fusion.calibration import PROBABILITIES, kept_above, reliability, score_thresholds
+from haystack_ce_ranker.fusion.calibration import (
+    PROBABILITIES,
+    calibration_error,
+    kept_above,
+    reliability,
+    score_thresholds,
+)
 from haystack_ce_ranker.fusion.judged import Frame, JudgedQuery, Setting
 from haystack_ce_ranker.significance import bootstrap
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
@@ -164,7 +170,7 @@ def setting_of(joiner: HybridScoreJoiner) -> Setting:
 
 def save(result: TuningResult, folder: Path, left_out: Sequence[LeftOut] = ()) -> list[Path]:
     """
-    Write `tune.json` and, where matplotlib is installed, `weights.png` and `reliability.png`; returns what was written.
+    Write `tune.json` and, where matplotlib is installed, `weights.png` and `reliability.svg`; returns what was written.
 
     :raises ImportError: If matplotlib is missing, after the JSON is written.
     """
@@ -176,7 +182,8 @@ def save(result: TuningResult, folder: Path, left_out: Sequence[LeftOut] = ()) -
 
 def as_json(result: TuningResult, left_out: Sequence[LeftOut] = ()) -> dict[str, Any]:
     """Return figures, ids and settings as plain values; no text of the collection."""
-    bins, error = reliability(result.calibrated.probabilities, result.calibrated.labels)
+    calibrated = result.calibrated
+    bins, error = reliability(calibrated.probabilities, calibrated.labels)
     at = score_thresholds(result.queries, result.recommended, PROBABILITIES)
     return {
         "format": FORMAT,
@@ -194,11 +201,13 @@ def as_json(result: TuningResult, left_out: Sequence[LeftOut] = ()) -> dict[str,
         "tuned_by_fold": [parameters_of(setting) for setting in result.tuned.chosen],
         "labelled_queries": {str(size): loss for size, loss in result.labelled.items()},
         "probabilities": {
-            "parameters": parameters_of(result.calibrated.setting),
-            NDCG_AT_10: bootstrap(result.calibrated.held_out)._asdict(),
+            "parameters": parameters_of(calibrated.setting),
+            NDCG_AT_10: bootstrap(calibrated.held_out)._asdict(),
             "calibration_error": error,
+            "calibration_error_interval": calibration_error(calibrated.by_query)[1:],
             "reliability": [asdict(entry) for entry in bins],
-            "thresholds": [row._asdict() for row in kept_above(result.calibrated)],
+            "thresholds": [row._asdict() for row in kept_above(calibrated)],
+            "abstention": calibrated.abstention and asdict(calibrated.abstention),
         },
         f"{NDCG_AT_10}_by_query": {
             key: dict(zip((query.id for query in result.queries), values.tolist(), strict=True))

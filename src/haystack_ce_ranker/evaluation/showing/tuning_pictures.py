@@ -3,16 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+from haystack_ce_ranker import pictures
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.fusion.advice import TuningResult
 from haystack_ce_ranker.fusion.calibration import reliability
 from haystack_ce_ranker.fusion.judged import Setting
 from haystack_ce_ranker.fusion.tuning import weight_curve
+from haystack_ce_ranker.pictures import Point
 
 
 def draw(result: TuningResult, folder: Path) -> list[Path]:
     """
-    Write `weights.png` and `reliability.png`; returns what was written.
+    Write `weights.png` and `reliability.svg`; returns what was written.
 
     :raises ImportError: If matplotlib is missing.
     """
@@ -21,12 +23,12 @@ def draw(result: TuningResult, folder: Path) -> list[Path]:
     except ImportError as error:
         message = 'the pictures need matplotlib: pip install "ce-ranker-haystack[evaluate]"'
         raise ImportError(message) from error
-    paints = {folder / "weights.png": _draw_weights, folder / "reliability.png": _draw_reliability}
-    for path, paint in paints.items():
-        figure = Figure(figsize=(7, 4.6), dpi=120, layout="constrained")
-        paint(figure, result)
-        figure.savefig(path)
-    return list(paints)
+    weights, probabilities = folder / "weights.png", folder / "reliability.svg"
+    figure = Figure(figsize=(7, 4.6), dpi=120, layout="constrained")
+    _draw_weights(figure, result)
+    figure.savefig(weights)
+    probabilities.write_text(_reliability(result), encoding="utf-8")
+    return [weights, probabilities]
 
 
 def _draw_weights(figure: Any, result: TuningResult) -> None:
@@ -63,26 +65,16 @@ def _draw_weights(figure: Any, result: TuningResult) -> None:
     axes.legend(fontsize="small")
 
 
-def _draw_reliability(figure: Any, result: TuningResult) -> None:
+def _reliability(result: TuningResult) -> str:
     bins, error = reliability(result.calibrated.probabilities, result.calibrated.labels)
-    axes, counts = figure.subplots(2, sharex=True, height_ratios=(4, 1))
-    x, y = [entry.predicted for entry in bins], [entry.observed for entry in bins]
-    bars = [entry.observed - entry.low for entry in bins], [entry.high - entry.observed for entry in bins]
-    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
-    axes.errorbar(x, y, bars, fmt="o", capsize=3, label="held out, with 95 % intervals")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.set_ylabel("share that is relevant")
-    axes.set_title(f"{result.collection}: joined probabilities (normalize: logistic), calibration error {error:.3f}")
-    axes.legend(fontsize="small", loc="upper left")
-    counts.bar(x, [entry.count for entry in bins], width=0.04)
-    beside = {"fontsize": "x-small", "ha": "center", "xytext": (0, 2), "textcoords": "offset points"}
-    for entry in bins:
-        counts.annotate(f"{entry.count:,}", (entry.predicted, entry.count), **beside)
-    counts.set_yscale("log")
-    counts.set_ylim(0.5, 10 * max((entry.count for entry in bins), default=1))
-    counts.set_ylabel("documents")
-    counts.set_xlabel("predicted probability of relevance")
+    svg = pictures.agreement(
+        [Point(one.predicted, one.observed, f"{one.count:,}", one.low, one.high) for one in bins],
+        title=f"{result.collection}: joined probabilities, calibration error {error:.3f}",
+        x_label="predicted probability of relevance, held out; numbers: documents",
+        y_label="share that is relevant, 95 %",
+        identity="reliability",
+    )
+    return pictures.standalone(svg)
 
 
 def _share(setting: Setting, name: str) -> float:

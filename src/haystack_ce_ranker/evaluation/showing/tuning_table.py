@@ -8,8 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
+from haystack_ce_ranker.fusion.abstention import in_words
 from haystack_ce_ranker.fusion.advice import TuningResult
-from haystack_ce_ranker.fusion.calibration import PROBABILITIES, kept_above, reliability, score_thresholds
+from haystack_ce_ranker.fusion.calibration import PROBABILITIES, calibration_error, kept_above, score_thresholds
 from haystack_ce_ranker.fusion.judged import Setting
 
 _LABELS = {"default": "default blend (the file's)", "tuned": "tuned blend, on queries it was not tuned on"}
@@ -30,14 +31,16 @@ def show(result: TuningResult, setting: Setting, fragment: str, console: Console
         lost = ", ".join(f"{loss:.4f} with {size}" for size, loss in result.labelled.items())
         say(f"{NDCG_AT_10} lost by tuning on fewer labelled queries (mean of 20 draws): {lost}")
     calibrated = result.calibrated
-    error = reliability(calibrated.probabilities, calibrated.labels)[1]
+    error = calibration_error(calibrated.by_query)
     how = "chosen by --probabilities" if probabilities else "--probabilities chooses it"
     say(
         f"scores as probabilities of relevance (normalize: logistic; {how}): {NDCG_AT_10} "
-        f"{float(calibrated.held_out.mean()):.4f}, calibration error {error:.3f}, held out. One `score_threshold` then "
+        f"{float(calibrated.held_out.mean()):.4f}, calibration error {error.mean:.3f} "
+        f"[{error.low:.3f}, {error.high:.3f}], held out. One `score_threshold` then "
         "means the same on every query; of the candidates of all queries it keeps"
     )
     console.print(thresholds_table(result))
+    say(in_words(calibrated.abstention))
     for line in _notes(result, setting):
         say(line)
     what = "the setting whose scores are probabilities" if probabilities else "the recommended setting"

@@ -1,9 +1,11 @@
 """The joiner in and out of pipelines: inputs by name, where scores come from, cut lists, what each document keeps."""
 
 import asyncio
+import copy
 import itertools
 import logging
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -344,6 +346,7 @@ def test_weights_top_k_and_threshold_at_run_time() -> None:
         "dropped": [],
         "below_threshold": 2,
         "cut": 0,
+        "adapted": None,
     }
     result = joiner.run(weights={"cross_encoder": 1.0, "bm25": 0.0}, score_threshold=0.0, **lists)
     assert ids(result) == ["b"]
@@ -385,6 +388,11 @@ def test_reserved_or_impossible_input_names_give_a_clear_error(name: Any) -> Non
         ({"name": None}, "name must be a text, but got None"),
         ({"score_threshold": float("nan")}, "score_threshold must be a number or None, but got nan"),
         ({"rank_constant": -1}, "rank_constant must be a finite number >= 0, but got -1"),
+        ({"adapt_weights": "true"}, "adapt_weights must be True or False, but got 'true'"),
+        ({"adapt_weights": {"by": "x"}}, "adapt_weights: by must be one of 'cross_encoder', 'bm25', but got 'x'"),
+        ({"adapt_weights": True, "method": "reciprocal_rank"}, "adapt_weights needs scores: .*'reciprocal_rank'"),
+        ({"adapt_weights": True, "normalize": "z_score"}, "normalize names 'z_score' for 'cross_encoder': omit normal"),
+        ({"adapt_weights": True, "normalize": {"bm25": "auto"}}, "normalize names 'none' for 'cross_encoder'"),
     ],
 )
 def test_wrong_parameters_are_named(arguments: dict[str, Any], message: str) -> None:
@@ -517,6 +525,58 @@ def test_yaml_round_trip_keeps_every_parameter_and_the_callers_dictionaries() ->
         "score_threshold",
     }
     assert not any(socket["is_mandatory"] for socket in sockets.values())
+
+
+def test_adapted_weights_stand_in_every_record_and_in_the_report_and_contributions_add_up() -> None:
+    joiner = HybridScoreJoiner({"cross_encoder": 0.8, "bm25": 0.1, "dense": 0.1}, adapt_weights=True)
+    found = retrieved({"a": 9.0, "b": 7.0, "c": 5.0, "d": 1.0})
+    logits = {"a": -3.0, "b": -1.0, "c": -5.5, "d": -6.0}
+    ranked = reranked(found, logits, 4)["documents"]
+    result = joiner.run(cross_encoder=ranked, bm25=found, dense=documents({"a": 0.8, "b": 0.6, "e": 0.3, "d": 0.31}))
+    adapted = result["report"]["adapted"]
+    assert adapted["by"] == "cross_encoder"
+    assert adapted["doubt"] == pytest.approx(sum(1 / (1 + math.exp(logit)) for logit in logits.values()) / 4)
+    assert adapted["kept_because"] is None
+    assert set(adapted["agreement"]) == {"bm25", "dense"}
+    assert set(adapted["agreement"]["bm25"]) == {"correlation", "overlap"}
+    weights = {name: one["weight"] for name, one in result["report"]["inputs"].items()}
+    assert sum(weights.values()) == pytest.approx(1.0)
+    assert weights["cross_encoder"] < 0.5
+    for document in result["documents"]:
+        record = document.meta["ce_ranker"]["hybrid"]
+        assert record["doubt"] == adapted["doubt"]
+        assert {name: one["weight"] for name, one in record["inputs"].items()} == weights
+        assert document.score == math.fsum(one["contribution"] for one in record["inputs"].values())
+    assert {document.id for document in result["documents"]} == set("abcde")
+
+
+def test_without_logits_the_given_weights_count_and_the_report_says_why() -> None:
+    lists = {"bm25": retrieved({"a": 9.0, "b": 7.0, "c": 5.0}), "cross_encoder": documents({"a": 0.7, "b": 0.72})}
+    kept = HybridScoreJoiner(WEIGHTS, adapt_weights=True).run(**lists)
+    fixed = HybridScoreJoiner(WEIGHTS).run(**lists)
+    assert kept["report"] | {"adapted": None} == fixed["report"]
+    assert [document.score for document in kept["documents"]] == [document.score for document in fixed["documents"]]
+    reason = {"by": None, "doubt": None, "agreement": {}, "kept_because": "no input has logits"}
+    assert kept["report"]["adapted"] == reason
+    assert "doubt" not in fixed["documents"][0].meta["ce_ranker"]["hybrid"]
+    assert kept["documents"][0].meta["ce_ranker"]["hybrid"]["doubt"] is None
+
+
+@pytest.mark.parametrize(
+    "adapt", [True, np.True_, {"by": "cross_encoder", "slope": np.float64(0.5), "intercept": 2}, {}]
+)
+def test_adapted_weights_survive_yaml_copies_and_pickles(adapt: Any) -> None:
+    joiner = HybridScoreJoiner(WEIGHTS, adapt_weights=adapt)
+    pipeline = Pipeline()
+    pipeline.add_component("joiner", joiner)
+    loaded = Pipeline.loads(pipeline.dumps()).get_component("joiner")
+    assert loaded.to_dict() == joiner.to_dict()
+    found = retrieved({"a": 9.0, "b": 7.0, "c": 5.0, "d": 1.0})
+    ranked = reranked(found, {"a": -3.0, "b": -1.0, "c": -5.5, "d": -6.0}, 4)["documents"]
+    expected = joiner.run(cross_encoder=ranked, bm25=found)
+    assert expected["report"]["adapted"]["by"] == "cross_encoder"
+    for other in (loaded, copy.deepcopy(joiner), pickle.loads(pickle.dumps(joiner))):
+        assert other.run(cross_encoder=ranked, bm25=found) == expected
 
 
 def test_numpy_s_numbers_are_taken_and_become_plain() -> None:

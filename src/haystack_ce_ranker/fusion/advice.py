@@ -1,11 +1,12 @@
 """Compares the tuned setting with each input alone and with the default, and says in words which to use and why."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from haystack_ce_ranker.fusion.adaptive import Adaptation
 from haystack_ce_ranker.fusion.calibration import Calibrated, calibrate
-from haystack_ce_ranker.fusion.judged import JudgedQuery, Setting, measure
-from haystack_ce_ranker.fusion.normalizers import FloatArray
+from haystack_ce_ranker.fusion.judged import Frame, JudgedQuery, Setting, fused, measure
+from haystack_ce_ranker.fusion.normalizers import AUTO, FloatArray
 from haystack_ce_ranker.fusion.tuning import Tuned, learning_curve, tune
 from haystack_ce_ranker.significance import Interval, bootstrap
 
@@ -34,7 +35,8 @@ class TuningResult:
     What tuning a pipeline's joiner on a collection found.
 
     :param joiner: The component's name.
-    :param systems: nDCG@10 by query: `<input> alone` for each input, `default`, `tuned` (held out).
+    :param systems: nDCG@10 by query: `<input> alone` for each input, `default`, `adaptive` if it adapts anything and
+        is not the default, `tuned` (held out).
     :param heaviest: The input that the default trusts most.
     :param labelled: By number of labelled queries, the nDCG@10 lost against tuning on all.
     """
@@ -62,8 +64,8 @@ class TuningResult:
         use = self.advice.use
         if use == "tuned":
             return self.tuned.setting
-        if use == "default":
-            return self.default
+        if use in ("default", "adaptive"):
+            return self.default if use == "default" else adaptive(self.default)
         return only(use.removesuffix(_ALONE), self.default)
 
     def intervals(self) -> dict[str, tuple[Interval, Interval]]:
@@ -72,9 +74,15 @@ class TuningResult:
         return {key: (bootstrap(values), bootstrap(values - base)) for key, values in self.systems.items()}
 
 
+def adaptive(default: Setting) -> Setting:
+    """Return a setting's inputs joined by weights that follow the query."""
+    frame = Frame("adaptive", dict.fromkeys(default.weights, AUTO), default.frame.missing, adaptation=Adaptation())
+    return Setting(frame, default.weights)
+
+
 def only(name: str, setting: Setting) -> Setting:
     """Return the setting with all weight on one input."""
-    return Setting(setting.frame, {other: float(other == name) for other in setting.weights})
+    return Setting(replace(setting.frame, adaptation=None), {other: float(other == name) for other in setting.weights})
 
 
 def tune_on(
@@ -105,7 +113,10 @@ def tune_on(
     heaviest = max(heard or default.weights, key=lambda name: (default.weights[name], name))
     alone = {f"{name}{_ALONE}": name for name in sorted(heard, key=lambda name: name == heaviest)}
     systems = {key: measure(queries, only(name, default)) for key, name in alone.items()}
-    systems |= {"default": measure(queries, default), "tuned": tuned.held_out}
+    systems["default"] = measure(queries, default)
+    if default.frame.adaptation is None and _adapts(queries, adaptive(default)):
+        systems["adaptive"] = measure(queries, adaptive(default))
+    systems["tuned"] = tuned.held_out
     return TuningResult(
         collection=collection,
         joiner=joiner,
@@ -121,14 +132,19 @@ def tune_on(
     )
 
 
+def _adapts(queries: Sequence[JudgedQuery], setting: Setting) -> bool:
+    decisions = (fused(query, setting).decision for query in queries)
+    return any(one is not None and one.by is not None for one in decisions)
+
+
 def advise(systems: Mapping[str, FloatArray], alone: Mapping[str, str], *, heaviest: str) -> Advice:
     """
     Say which system to use: the heaviest input alone, unless another is significantly better (paired bootstrap, 95 %).
 
     Of the better systems, the one with the highest mean is used, or a simpler one that is not significantly below it.
-    One input alone is simpler than the default blend, which is simpler than a tuned one.
+    One input alone is simpler than the default blend, this than the adaptive one, and that than a tuned one.
 
-    :param systems: nDCG@10 by query: every input alone, `default` and `tuned` (held out), the simpler ones first.
+    :param systems: nDCG@10 by query, the simpler ones first; see `TuningResult`.
     :param alone: By the key of each system that is one input alone, the input's name.
     :param heaviest: The one of those keys whose input the default trusts most (the cross-encoder).
     """

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from haystack_ce_ranker.checks import choice, number
+from haystack_ce_ranker.fusion.adaptive import Adaptation, Decision, decide
 from haystack_ce_ranker.fusion.normalizers import RANK_CONSTANT, FloatArray, Normalization
 from haystack_ce_ranker.fusion.scales import Assumed, Scale, assume
 
@@ -78,6 +79,7 @@ class Fused:
     :param unusable: How many scores of an input were None, NaN or infinite.
     :param duplicates: How many entries of an input repeated an id.
     :param assumed: What each input's scores were taken for, and how they were counted; empty if ranks were joined.
+    :param decision: How the weights were adapted to the query; None if they were not to be.
     """
 
     names: tuple[str, ...]
@@ -92,6 +94,7 @@ class Fused:
     unusable: dict[str, int]
     duplicates: dict[str, int]
     assumed: dict[str, Assumed]
+    decision: Decision | None = None
 
 
 def check_weights(weights: object, *, inputs: Sequence[str] | None = None) -> dict[str, float]:
@@ -261,13 +264,12 @@ def fuse(
     missing: str = "min",
     rank_constant: float = RANK_CONSTANT,
     candidates: Sequence[str] | None = None,
+    adaptation: Adaptation | None = None,
 ) -> Fused:
     """
     Join lists into one ranking.
 
-    Neither the order of the inputs, nor their names, nor the order in which the lists came can change the result. Sums
-    are correctly rounded. Documents with equal scores are ordered by whether any list has a score for them, by their
-    best rank in any list, and then by id.
+    Neither an order nor a name can change the result. Sums are correctly rounded. For equal scores see `tie_order`.
 
     :param lists: By input name. An input that is absent, empty, or (for `weighted_sum`) without a finite score gives
         its weight to the others. The documents of a list without a finite score are in the result all the same; the
@@ -279,19 +281,22 @@ def fuse(
     :param normalizations: By input, for `weighted_sum`. An input that is not named keeps its scores.
     :param missing: See `normalize`.
     :param candidates: See `align`.
+    :param adaptation: For `weighted_sum`, how the weights follow the query; see `adaptive`. None: they do not.
     """
     choice("method", method, METHODS)
     choice("missing", missing, MISSING_RULES)
     used = in_use(lists, weights, method)
     aligned = align({name: lists[name] for name in used}, candidates)
-    share = np.array([used[name] for name in aligned.names], dtype=np.float64)
     assumed: dict[str, Assumed] = {}
+    decision: Decision | None = None
     if method == "reciprocal_rank":
         values, keep = reciprocal_ranks(aligned, rank_constant, missing)
     else:
         specs = {} if normalizations is None else normalizations
         assumed = dict(zip(aligned.names, assumptions(aligned, specs), strict=True))
+        used, assumed, decision = _decided(adaptation, aligned, used, assumed)
         values, keep = normalize(aligned, {name: one.normalization for name, one in assumed.items()}, missing)
+    share = np.array([used[name] for name in aligned.names], dtype=np.float64)
     contributions = values * share[:, None]
     scores = [math.fsum(column) for column in contributions.T.tolist()]
     order = _ranking(aligned, scores, keep)
@@ -308,11 +313,28 @@ def fuse(
         unusable=aligned.unusable,
         duplicates=aligned.duplicates,
         assumed=assumed,
+        decision=decision,
     )
 
 
+def _decided(
+    adaptation: Adaptation | None, aligned: Aligned, used: dict[str, float], assumed: dict[str, Assumed]
+) -> tuple[dict[str, float], dict[str, Assumed], Decision | None]:
+    """Return the shares and how the lists are counted, for this query; as they are if they do not follow the query."""
+    if adaptation is None:
+        return used, assumed, None
+    known = dict(zip(aligned.names, aligned.known, strict=True))
+    scales = dict(zip(aligned.names, aligned.scales, strict=True))
+    found = decide(adaptation, aligned.raw, known, scales, assumed, used)
+    return found.weights, found.assumed, found
+
+
 def tie_order(aligned: Aligned) -> list[tuple[bool, int, str]]:
-    """Return for each document what orders it among documents of an equal score, lowest first; see `fuse`."""
+    """
+    Return for each document what orders it among documents of an equal score, lowest first.
+
+    That is whether no list has a score for it, its best rank in any list, and its id.
+    """
     if not aligned.names:
         return []
     unscored: list[bool] = np.all(np.isnan(aligned.raw), axis=0).tolist()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from haystack_ce_ranker.checks import whole_number
+from haystack_ce_ranker.fusion.adaptive import Adaptation
 from haystack_ce_ranker.fusion.fuse import (
     Fused,
     IntArray,
@@ -54,13 +55,18 @@ class JudgedQuery:
 
 @dataclass(frozen=True)
 class Frame:
-    """How lists are made comparable: everything about a fusion but the weights."""
+    """
+    How lists are made comparable: everything about a fusion but the weights.
+
+    :param adaptation: How the weights follow the query; None: they do not.
+    """
 
     label: str
     normalizations: Mapping[str, Normalization]
     missing: str = "min"
     method: str = "weighted_sum"
     rank_constant: float = RANK_CONSTANT
+    adaptation: Adaptation | None = None
 
 
 class Setting(NamedTuple):
@@ -135,7 +141,8 @@ def ndcg(queries: Sequence[JudgedQuery], names: Sequence[str], frame: Frame, wei
     Measure a frame under many weights at once, as `fuse` would rank (equal scores by best rank, then id).
 
     This is trec_eval's nDCG@10: the gain is the grade, and the ideal is taken over all judgments. A query without a
-    relevant document, or for which no input returned anything, counts as 0.
+    relevant document, or for which no input returned anything, counts as 0. A frame whose weights follow the query has
+    none to try: see `measure`.
 
     :param names: The inputs, in the order of the columns of `weights`.
     :param weights: Shape `[weights, inputs]`. No weight is negative, and no row is all 0.
@@ -163,9 +170,17 @@ def ndcg(queries: Sequence[JudgedQuery], names: Sequence[str], frame: Frame, wei
 
 def measure(queries: Sequence[JudgedQuery], setting: Setting) -> FloatArray:
     """Return nDCG@10 by query."""
+    if setting.frame.adaptation is not None:
+        return np.array([_ndcg_of(query, fused(query, setting).ids) for query in queries], dtype=np.float64)
     names = sorted(setting.weights)
     row = np.array([[setting.weights[name] for name in names]])
     return np.asarray(ndcg(queries, names, setting.frame, row)[0], dtype=np.float64)
+
+
+def _ndcg_of(query: JudgedQuery, ids: Sequence[str]) -> float:
+    gains = (max(query.judgments.get(identifier, 0), 0) for identifier in ids[:CUTOFF])
+    found = math.fsum(gain / math.log2(place + 2) for place, gain in enumerate(gains))
+    return found / query.ideal if query.ideal else 0.0
 
 
 def fused(query: JudgedQuery, setting: Setting) -> Fused:
@@ -178,6 +193,7 @@ def fused(query: JudgedQuery, setting: Setting) -> Fused:
         missing=setting.frame.missing,
         rank_constant=setting.frame.rank_constant,
         candidates=query.candidates,
+        adaptation=setting.frame.adaptation,
     )
 
 

@@ -93,7 +93,7 @@ def assume(
     return [
         Assumed(None, wanted)
         if wanted != AUTO
-        else Assumed(scale, _undone(scores) if scale == "probabilities" else by_scale[scale])
+        else Assumed(scale, undone(scores) if scale == "probabilities" else by_scale[scale])
         for scale, scores, wanted in zip(found, known, given, strict=True)
     ]
 
@@ -111,8 +111,8 @@ def scale_of(name: str, scores: FloatArray, known: Scale | None = None) -> Scale
     low, high = float(scores.min()), float(scores.max())
     if low >= 0.0 and high <= 1.0:  # also of bm25: other retrievers scale it
         saturated = np.minimum(scores, 1.0 - scores) <= _SATURATED
-        undone = _undone(scores).apply(scores, scores)
-        return "probabilities" if _span(undone) >= SPAN or saturated.mean() >= 0.5 else "own"
+        logits = undone(scores).apply(scores, scores)
+        return "probabilities" if _span(logits) >= SPAN or saturated.mean() >= 0.5 else "own"
     if name == "bm25":
         return "bm25"
     possible = low < 0.0 < high or max(-low, high) <= _HIGHEST_LOGIT
@@ -128,7 +128,7 @@ def _span(scores: FloatArray) -> float:
     return float(ordered[-1] - ordered[0])
 
 
-def _undone(scores: FloatArray) -> Normalization:
+def undone(scores: FloatArray) -> Normalization:
     """
     Return the `logit` for a list of probabilities.
 

@@ -195,7 +195,7 @@ class _Search:
         grid = WeightGrid.around(default.weights, steps)
         untuned = Frame(AUTO.name, dict.fromkeys(grid.names, AUTO))
         given = [untuned, *standard_frames(queries, grid.names)] if frames is None else list(frames)
-        own = default.frame
+        own = replace(default.frame, adaptation=None)
         others = [frame for frame in given if frame.label != "logistic" and replace(frame, label=own.label) != own]
         fixed = [own, *others]
         fitted = any(frame.label == "logistic" for frame in given)

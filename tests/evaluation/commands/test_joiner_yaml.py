@@ -10,12 +10,14 @@ from fakes import REPOSITORY
 from haystack_ce_ranker.evaluation.commands.joiner_yaml import fragment, parameters_of, write_into
 from haystack_ce_ranker.evaluation.commands.tune_joiner import setting_of
 from haystack_ce_ranker.evaluation.running.graphs import PipelineError
+from haystack_ce_ranker.fusion.adaptive import Adaptation
 from haystack_ce_ranker.fusion.judged import Frame, Setting
 from haystack_ce_ranker.fusion.normalizers import Normalization, parse_normalizations
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 
 pytest.importorskip("ruamel.yaml", reason="ruamel.yaml is not installed (extra `evaluate`)")
 
+AUTOMATIC = parse_normalizations(None, ["a", "b"])
 CE, BM25 = INPUTS = ("cross_encoder", "bm25")
 
 
@@ -33,6 +35,8 @@ CE, BM25 = INPUTS = ("cross_encoder", "bm25")
             {"a": 1 / 3, "b": 2 / 3},
         ),
         Setting(Frame("reciprocal_rank", {}, method="reciprocal_rank", rank_constant=20.0), {"a": 0.1, "b": 0.9}),
+        Setting(Frame("adaptive", AUTOMATIC, adaptation=Adaptation()), {"a": 0.5, "b": 0.5}),
+        Setting(Frame("adaptive", AUTOMATIC, adaptation=Adaptation("a", 0.5, -2.0)), {"a": 0.5, "b": 0.5}),
     ],
 )
 def test_a_setting_goes_into_yaml_and_comes_back(setting: Setting) -> None:
@@ -41,6 +45,7 @@ def test_a_setting_goes_into_yaml_and_comes_back(setting: Setting) -> None:
     assert back.weights == pytest.approx(setting.weights, abs=1e-6)
     assert (back.frame.missing, back.frame.method) == (setting.frame.missing, setting.frame.method)
     assert back.frame.rank_constant == setting.frame.rank_constant
+    assert back.frame.adaptation == setting.frame.adaptation
     for name, normalization in setting.frame.normalizations.items():
         assert back.frame.normalizations[name].name == normalization.name
         assert back.frame.normalizations[name].params == pytest.approx(normalization.params, rel=1e-5)
@@ -183,6 +188,17 @@ def test_a_block_mapping_and_a_flow_mapping_stay_what_they_are(tmp_path: Path) -
     write_into(path, "j", setting)
     changed = path.read_text()
     assert all(words in changed for words in ("# why\n      # of a\n      weights: {a: 1.0}\n", "slope: 0.5\n"))
+
+
+def test_weights_that_no_longer_follow_the_query_are_switched_off_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("components:\n  j:\n    init_parameters:\n      weights: {a: 1, b: 2}\n      adapt_weights: true\n")
+    write_into(path, "j", Setting(Frame("none", {}), {"a": 0.5, "b": 0.5}))
+    found = yaml.safe_load(path.read_text())["components"]["j"]["init_parameters"]
+    assert found["adapt_weights"] is False
+    write_into(path, "j", Setting(Frame("adaptive", AUTOMATIC, adaptation=Adaptation()), {"a": 0.5, "b": 0.5}))
+    found = yaml.safe_load(path.read_text())["components"]["j"]["init_parameters"]
+    assert (found["adapt_weights"], found["normalize"]) == (True, "auto")
 
 
 def test_without_ruamel_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,8 @@ def parameters_of(setting: Setting) -> dict[str, Any]:
     same = next(iter(specs.values()), None)
     if isinstance(same, str) and all(specs.get(name) == same for name in weights):
         normalize = same
-    return {"weights": weights, "method": frame.method, "normalize": normalize, "missing": frame.missing}
+    adapted = {} if frame.adaptation is None else {"adapt_weights": frame.adaptation.spec()}
+    return {"weights": weights, "method": frame.method, "normalize": normalize, "missing": frame.missing, **adapted}
 
 
 def fragment(joiner: str, setting: Setting) -> str:
@@ -51,6 +52,8 @@ def write_into(path: Path, joiner: str, setting: Setting) -> None:
     try:
         described = yaml.safe_load(text)
         own = described["components"][joiner]["init_parameters"]
+        if "adapt_weights" in own:
+            changes.setdefault("adapt_weights", False)
         expected = {**described, "components": {**described["components"]}}
         expected["components"][joiner] = {**described["components"][joiner], "init_parameters": {**own, **changes}}
     except (KeyError, TypeError, yaml.YAMLError) as error:

@@ -21,6 +21,7 @@ from haystack_ce_ranker.evaluation.running.graphs import PipelineError
 from haystack_ce_ranker.evaluation.running.pipelines import MeasuredPipeline, load_pipeline
 from haystack_ce_ranker.evaluation.showing.tuning_pictures import draw
 from haystack_ce_ranker.evaluation.showing.tuning_table import show
+from haystack_ce_ranker.fusion.adaptive import parse_adaptation
 from haystack_ce_ranker.fusion.advice import TuningResult, tune_on
 from haystack_ce_ranker.fusion.calibration import (
     PROBABILITIES,
@@ -164,7 +165,8 @@ def setting_of(joiner: HybridScoreJoiner) -> Setting:
     own = "default" if joiner.normalize is None else joiner.normalize
     label = own if isinstance(own, str) else "the pipeline's own"
     label = joiner.method if joiner.method == "reciprocal_rank" else label
-    frame = Frame(label, joiner.normalizations, joiner.missing, joiner.method, joiner.rank_constant)
+    adaptation = parse_adaptation(joiner.adapt_weights, list(joiner.weights))
+    frame = Frame(label, joiner.normalizations, joiner.missing, joiner.method, joiner.rank_constant, adaptation)
     return Setting(frame, dict(joiner.weights))
 
 

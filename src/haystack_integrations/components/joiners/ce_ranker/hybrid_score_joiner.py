@@ -16,6 +16,7 @@ import numpy as np
 from haystack import Document, component, default_from_dict, default_to_dict
 
 from haystack_ce_ranker import checks
+from haystack_ce_ranker.fusion.adaptive import Decision, parse_adaptation
 from haystack_ce_ranker.fusion.fuse import (
     METHODS,
     MISSING_RULES,
@@ -24,7 +25,7 @@ from haystack_ce_ranker.fusion.fuse import (
     check_weights,
     fuse,
 )
-from haystack_ce_ranker.fusion.normalizers import Normalization, parse_normalizations
+from haystack_ce_ranker.fusion.normalizers import AUTO, Normalization, parse_normalizations
 from haystack_ce_ranker.provenance import KEY, noted_scores
 from haystack_integrations.components.joiners.ce_ranker.input_warnings import InputWarnings
 from haystack_integrations.components.joiners.ce_ranker.inputs import (
@@ -83,6 +84,7 @@ class HybridScoreJoiner:
         score_threshold: float | None = None,
         rank_constant: float = 60.0,
         name: str = "hybrid",
+        adapt_weights: bool | dict[str, Any] = False,
     ) -> None:
         """
         Create the joiner and its inputs; nothing is loaded.
@@ -102,6 +104,10 @@ class HybridScoreJoiner:
         :param score_threshold: Return only documents that score at least this; None returns all.
         :param rank_constant: The k of `reciprocal_rank`.
         :param name: The key of this joiner's record in `Document.meta["ce_ranker"]`; give two joiners two names.
+        :param adapt_weights: Whether a cross-encoder's logits decide, query by query, how much the lists count; see
+            `fusion.adaptive`. The `weights` then say which lists take part, and count where nothing can be decided.
+            `{"by": input, "slope": ..., "intercept": ...}` names the cross-encoder's input, and makes log-odds of
+            relevance of its logits; each may be omitted.
         :raises ValueError: If a parameter is out of its range, or the name of an input is reserved: `weights`, `top_k`,
             `score_threshold`, `self`, the joiner's own `name`, anything that ends in `_report` or is not an identifier.
         """
@@ -116,6 +122,10 @@ class HybridScoreJoiner:
         self.top_k = checks.whole_number("top_k", top_k, optional=True)
         self.score_threshold = checks.number("score_threshold", score_threshold, infinite=True, optional=True)
         self.rank_constant = checks.number("rank_constant", rank_constant, least=0)
+        self._adaptation = parse_adaptation(adapt_weights, list(self.weights))
+        if self._adaptation is not None:
+            _check_adaptable(self.method, self.normalizations)
+        self.adapt_weights = False if self._adaptation is None else self._adaptation.spec()
         self._warnings = InputWarnings(self.normalizations, self.missing)
         for given in self.weights:
             component.set_input_type(self, given, list[Document] | None, None)
@@ -184,6 +194,7 @@ class HybridScoreJoiner:
             missing=self.missing,
             rank_constant=self.rank_constant,
             candidates=[document.id for one in inputs.values() for document in one.documents],
+            adaptation=self._adaptation,
         )
         above = len(fused.ids) if threshold is None else sum(score >= threshold for score in fused.scores)
         count = above if limit is None else min(above, limit)
@@ -193,6 +204,7 @@ class HybridScoreJoiner:
             "dropped": fused.dropped,
             "below_threshold": len(fused.ids) - above,
             "cut": above - count,
+            "adapted": None if fused.decision is None else _adapted(fused.decision),
         }
         return {"documents": self._joined(fused, inputs, count), "report": report}
 
@@ -244,11 +256,12 @@ class HybridScoreJoiner:
                 ]
             )
         joined = []
+        doubt = {} if fused.decision is None else {"doubt": fused.decision.doubt}
         for place, values in enumerate(zip(*columns, strict=True)):
             score = fused.scores[place]
             base, meta = _merged(copies[fused.ids[place]])
             shares = dict(zip(fused.names, values, strict=True))
-            meta[KEY][self.name] = {"score": score, "rank": place + 1, "inputs": shares}
+            meta[KEY][self.name] = {"score": score, "rank": place + 1, "inputs": shares, **doubt}
             joined.append(_with(base, score, meta))
         return joined
 
@@ -270,6 +283,26 @@ def _report(fused: Fused, inputs: Mapping[str, Input]) -> dict[str, dict[str, An
             "normalize": assumed and assumed.normalization.spec(),
         }
     return found
+
+
+def _adapted(decision: Decision) -> dict[str, Any]:
+    """Return the report's entry on what was decided for the query."""
+    return {
+        "by": decision.by,
+        "doubt": decision.doubt,
+        "agreement": {name: one._asdict() for name, one in decision.agreement.items()},
+        "kept_because": decision.kept_because,
+    }
+
+
+def _check_adaptable(method: str, normalizations: Mapping[str, Normalization]) -> None:
+    if method != "weighted_sum":
+        raise ValueError(f"adapt_weights needs scores: omit it, or set method='weighted_sum', but got {method!r}")
+    if given := [name for name, wanted in normalizations.items() if wanted != AUTO]:
+        raise ValueError(
+            f"adapt_weights decides itself how each list is counted, but normalize names "
+            f"{normalizations[given[0]].name!r} for {given[0]!r}: omit normalize, or set adapt_weights=False"
+        )
 
 
 def _worse(document: Document, given: str) -> float:

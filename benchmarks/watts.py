@@ -27,6 +27,7 @@ from haystack_ce_ranker.scoring.scores import QueryScores
 from haystack_ce_ranker.significance import Interval, bootstrap
 from token_scoring import backend_of, candidates
 from watts_probabilities import probabilities
+from watts_blend import BLEND_PARTS
 
 DEPTH = 100
 TASKS: Mapping[str, int | None] = {
@@ -210,7 +211,7 @@ def show_risk(arguments: argparse.Namespace, report: Report) -> None:
         report.target(f"{name}, risk chosen on the others: not significantly below", gain.high >= 0, shown(gain))
 
 
-PARTS = {"adaptive_depth": show_adaptive_depth, "risk": show_risk, "probabilities": probabilities}
+PARTS = {"adaptive_depth": show_adaptive_depth, "risk": show_risk, "probabilities": probabilities, **BLEND_PARTS}
 
 
 def options(parser: argparse.ArgumentParser) -> None:

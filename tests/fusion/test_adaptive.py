@@ -51,16 +51,16 @@ def test_where_the_cross_encoder_is_sure_it_ranks_alone_and_where_it_is_not_the_
         assert sum(found.weights.values()) == pytest.approx(1.0)
 
 
-def test_a_deviation_is_worth_the_constant_times_doubt_times_correlation() -> None:
+def test_a_deviation_is_worth_the_constant_times_doubt_times_correlation_squared() -> None:
     found = adapted(ce=listed(LOST, "logits"), bm25=listed(20 * COSINES, "bm25"), dense=COSINES)
     decision = decided(found)
     assert decision is not None
     correlation = float(np.corrcoef(LOST, COSINES)[0, 1])
     assert decision.agreement["dense"].correlation == pytest.approx(correlation)
-    assert found.weights["dense"] / found.weights["ce"] == pytest.approx(9.0 * decision.doubt * correlation)
-    assert found.weights["bm25"] / found.weights["ce"] == pytest.approx(6.0 * decision.doubt * correlation)
+    assert found.weights["dense"] / found.weights["ce"] == pytest.approx(16.0 * decision.doubt * correlation**2)
+    assert found.weights["bm25"] / found.weights["ce"] == pytest.approx(8.0 * decision.doubt * correlation**2)
     alone = adapted(ce=listed(LOST, "logits"), dense=COSINES)
-    assert alone.weights["dense"] / alone.weights["ce"] == pytest.approx(3.0 * decision.doubt * correlation)
+    assert alone.weights["dense"] / alone.weights["ce"] == pytest.approx(8.0 * decision.doubt * correlation**2)
     assert [one.normalization.name for one in found.assumed.values()] == ["z_score", "none", "z_score"]
 
 

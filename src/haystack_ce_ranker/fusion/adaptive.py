@@ -5,19 +5,19 @@ A cross-encoder that is at home finds much that it takes for relevant; on text o
 *doubt* is the mean probability of not being relevant over its twenty best documents. The others count by their
 deviations (`z_score`), and a deviation of one is worth so many logits:
 
-==========================  ==========================================================================
-other lists                 logits for a deviation
-==========================  ==========================================================================
-two or more                 doubt x correlation x 6 for BM25, x 9 for all others (more than two share)
-one, not BM25               doubt x correlation x 3
-BM25 alone                  (1 - overlap) squared
-==========================  ==========================================================================
+==============  ==================================================================================
+other lists     logits for a deviation
+==============  ==================================================================================
+two or more     doubt x correlation squared x 8 for BM25, x 16 for all others (more than two share)
+one, not BM25   doubt x correlation squared x 8
+BM25 alone      (1 - overlap) squared
+==============  ==================================================================================
 
 The *correlation* is that of the list's scores with the logits, the *overlap* that of the seven best of both, each over
 the documents that both have scored. Two lists that were found independently corroborate each other, so they count for
-more than one. A list that contradicts the cross-encoder counts for nothing beside another. BM25 alone counts for more
-the less the two first pages have in common: the cross-encoder has read the words that BM25 counts, so that it adds
-little where they agree.
+more than one. A list that contradicts the cross-encoder counts for nothing. BM25 alone counts for more the less the two
+first pages have in common: the cross-encoder has read the words that BM25 counts, so that it adds little where they
+agree.
 
 The probability is the sigmoid of the logit, as cross-encoders are trained. A model whose logits mean something else
 needs the `slope` and `intercept` that make log-odds of them. `benchmarks/watts.py` measures all of this, and leaves out
@@ -51,9 +51,9 @@ class Logits(NamedTuple):
     :ivar bm25_alone: BM25 without others.
     """
 
-    bm25: float = 6.0
-    own: float = 9.0
-    own_alone: float = 3.0
+    bm25: float = 8.0
+    own: float = 16.0
+    own_alone: float = 8.0
     bm25_alone: float = 1.0
 
 
@@ -231,7 +231,7 @@ def _logits(worth: Logits, scale: Scale, doubt: float, agreement: Agreement, *, 
     """Return what a deviation of a list is worth; see the module. Without shared documents, that is nothing."""
     if others == 1 and scale == "bm25":
         return 0.0 if agreement.overlap is None else worth.bm25_alone * (1.0 - agreement.overlap) ** 2
-    agreed = doubt * max(agreement.correlation or 0.0, 0.0)
+    agreed = 0.0 if agreement.correlation is None else doubt * max(agreement.correlation, 0.0) ** 2
     if others == 1:
         return worth.own_alone * agreed
     return (worth.bm25 if scale == "bm25" else worth.own) * agreed * 2.0 / others

@@ -23,6 +23,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from common import CannotRun, Report, collection_folder, located_model, weights_folder
 from fusion_defaults import BM25, DENSE, RERANKER, Change, Given, as_logits, as_probabilities, by_record, given, plain
 from haystack_ce_ranker.data.collections import Collection, load_collection
+from haystack_ce_ranker.evaluation.running.filling import documents_of
 from haystack_ce_ranker.fusion.adaptive import LOGITS, Adaptation, Logits
 from haystack_ce_ranker.fusion.fuse import ScoredList
 from haystack_ce_ranker.fusion.judged import Frame, JudgedQuery, Setting, measure, ndcg
@@ -285,15 +286,17 @@ def computed_scores(tasks: Mapping[str, Scored], arguments: argparse.Namespace, 
     found = {}
     for name, task in tasks.items():
         with report.or_left_out(name):
-            found[name] = computed(task, arguments)[: arguments.queries]
+            found[name] = computed(task, arguments)
     return found
 
 
 def computed(task: Scored, arguments: argparse.Namespace) -> list[Given]:
     """Return the scores of a task, computed only if no file has them."""
-    path = arguments.cache / f"join-{task.folder}-{task.depth}.json"
+    limited = "" if arguments.queries is None else f"-{arguments.queries}"
+    path = arguments.cache / f"join-{task.folder}-{task.depth}{limited}.json"
     if not path.is_file():
-        collection = load_collection(collection_folder(arguments, task.folder)).sample(task.queries)
+        count = task.queries if arguments.queries is None else arguments.queries
+        collection = load_collection(collection_folder(arguments, task.folder)).sample(count)
         entries = _entries(collection, task, arguments)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(entries), encoding="utf-8")
@@ -303,13 +306,13 @@ def computed(task: Scored, arguments: argparse.Namespace) -> list[Given]:
 def _entries(
     collection: Collection, task: Scored, arguments: argparse.Namespace
 ) -> dict[str, dict[str, dict[str, float]]]:
-    documents = {key: Document(id=key, content=str(text)) for key, text in collection.documents.items()}
+    documents = {document.id: document for document in documents_of(collection)}
     store = InMemoryDocumentStore()
     store.write_documents(list(documents.values()))
     bm25 = BM25Retriever(store, top_k=task.depth, k1=task.k1, b=task.b)
     dense = _nearest(list(documents.values()), task.depth, arguments) if task.dense else lambda _text: {}
     ranker = CrossEncoderRanker(
-        located_model(arguments), backend=arguments.backend, threads=arguments.threads, top_k=9999
+        model=located_model(arguments), backend=arguments.backend, threads=arguments.threads, top_k=9999
     )
     found = {}
     for query_id, text in collection.queries.items():

@@ -230,6 +230,26 @@ OF_JOINER = {
     "score_threshold": number(optional=True, infinite=True),
     "rank_constant": number(bad=[-1]),
     "name": text(empty=False),
+    "adapt_weights": Kind(
+        [
+            *flag().good,
+            ({}, True),
+            ({"by": np.str_("bm25"), "slope": np.float32(0.5)}, {"by": "bm25", "slope": 0.5}),
+            ({"intercept": np.int64(-2)}, {"intercept": -2}),
+        ],
+        [
+            *(one for one in flag().bad if one != {}),
+            *(
+                {"by": "no such"},
+                {"by": 5},
+                {"slope": 0},
+                {"slope": "1"},
+                {"intercept": NAN},
+                {"intercept": None},
+                {5: 1},
+            ),
+        ],
+    ),
 }
 
 OF_GATE = {

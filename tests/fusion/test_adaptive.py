@@ -72,6 +72,12 @@ def test_bm25_alone_counts_the_more_the_less_the_first_pages_have_in_common() ->
     assert other.weights["bm25"] / other.weights["ce"] == pytest.approx((3 / 7) ** 2)
 
 
+def test_a_list_of_equal_scores_has_no_correlation_and_no_first_page_of_its_own() -> None:
+    flat = adapted(ce=listed(LOST, "logits"), bm25=listed(np.full(10, 5.0), "bm25"))
+    assert decided(flat).agreement["bm25"] == (0.0, pytest.approx(0.7))
+    assert flat.ids == [f"d{place}" for place in range(10)]
+
+
 def test_a_list_that_contradicts_the_logits_counts_for_nothing_beside_another_but_its_documents_stay() -> None:
     dense = ScoredList([*(f"d{place}" for place in range(10)), "new"], [*(-COSINES), -0.3])
     found = adapted(ce=listed(LOST, "logits"), bm25=listed(20 * COSINES, "bm25"), dense=dense)

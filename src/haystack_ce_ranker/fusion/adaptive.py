@@ -154,9 +154,9 @@ def decide(
     :param known: By input, the finite scores of its whole list.
     :param scales: What is known of each list's scale; None if nothing is.
     :param assumed: How each list is counted if the weights are kept.
-    :param shares: The given weights, as shares. An input of share 0 keeps it.
+    :param shares: The given weights, as shares.
     """
-    heard = [name for name in known if known[name].size and shares[name] > 0.0]
+    heard = [name for name in known if known[name].size]
     found = {name: scale_of(name, known[name], scales[name]) for name in heard}
     by, reason = _judge(adaptation, heard, found, scales)
     if by is not None and found[by] != "probabilities":

@@ -26,8 +26,8 @@ from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.scoring.scores import QueryScores
 from haystack_ce_ranker.significance import Interval, bootstrap
 from token_scoring import backend_of, candidates
-from watts_probabilities import probabilities
 from watts_blend import BLEND_PARTS
+from watts_probabilities import probabilities
 
 DEPTH = 100
 TASKS: Mapping[str, int | None] = {

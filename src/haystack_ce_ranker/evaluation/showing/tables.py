@@ -64,11 +64,7 @@ def left_out_text(found: Results) -> list[str]:
 
 
 def verdict_text(verdict: Verdict) -> list[str]:
-    """
-    Return questions with answers, indented reasons, then cautions: plain lines, to print with `markup=False`.
-
-    Where re-ranking only costs, that comes first.
-    """
+    """Return a warning, questions with answers, reasons, then cautions: plain lines, to print with `markup=False`."""
     told = [] if verdict.do_not_rerank is None else [verdict.do_not_rerank]
     for one in verdict.answers:
         told += [f"{one.question} {one.answer}", f"  {one.reason}"]

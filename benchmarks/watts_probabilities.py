@@ -17,7 +17,6 @@ import numpy as np
 
 from common import Report, weights_folder
 from fusion_scores import CE, DEFAULT, Task, scores
-from haystack_ce_ranker import pictures
 from haystack_ce_ranker.fusion.calibration import (
     Labelled,
     calibrate,
@@ -27,8 +26,9 @@ from haystack_ce_ranker.fusion.calibration import (
     labelled_lists,
     labelled_scores,
     logistic_setting,
-    reliability,
+    together,
 )
+from haystack_ce_ranker.fusion.calibration_picture import reliability_plot
 from haystack_ce_ranker.fusion.judged import JudgedQuery, joined_scores
 from haystack_ce_ranker.fusion.normalizers import Normalization
 
@@ -92,7 +92,7 @@ def _halves(queries: Sequence[JudgedQuery], seed: int) -> tuple[list[JudgedQuery
 
 def _log_loss(found: Sequence[Labelled]) -> float:
     """Mean over documents: what tells a probability that says more from one that is true and says little."""
-    p, labels = (np.concatenate([getattr(one, column) for one in found]) for column in ("scores", "labels"))
+    p, labels = together(found)
     right = np.clip(np.where(labels > 0, p, 1.0 - p), 1e-9, 1.0)
     return float(-np.log(right).mean())
 
@@ -118,17 +118,8 @@ def _show_errors(data: Mapping[str, list[JudgedQuery]], report: Report) -> None:
                 report.at_most(f"calibration error on halves of {name}, {label}", mean, MOST, "{:.3f}")
     name, queries = next(iter(data.items()))
     seen, unseen = _halves(queries, 0)
-    found = fit_best(seen)(unseen)
-    columns = (np.concatenate([getattr(one, column) for one in found]) for column in ("scores", "labels"))
-    bins, error = reliability(*columns)
-    svg = pictures.agreement(
-        [pictures.Point(one.predicted, one.observed, f"{one.count:,}", one.low, one.high) for one in bins],
-        title=f"{name}: probabilities fitted on the other half, calibration error {error:.3f}",
-        x_label="predicted probability of relevance; numbers: documents",
-        y_label="share that is relevant, 95 %",
-        identity="probabilities",
-    )
-    report.picture("watts-probabilities.svg").write_text(pictures.standalone(svg), encoding="utf-8")
+    drawn = reliability_plot(f"{name}: fitted on the other half", fit_best(seen)(unseen))
+    report.picture("watts-probabilities.svg").write_text(drawn, encoding="utf-8")
 
 
 def _show_abstention(data: Mapping[str, list[JudgedQuery]], report: Report) -> None:

@@ -57,12 +57,12 @@ class Calibrated:
     @property
     def probabilities(self) -> FloatArray:
         """Those of all queries."""
-        return _together(self.by_query)[0]
+        return together(self.by_query)[0]
 
     @property
     def labels(self) -> FloatArray:
         """Those of all queries: 1 relevant, 0 not (or unjudged)."""
-        return _together(self.by_query)[1]
+        return together(self.by_query)[1]
 
 
 def calibrate(
@@ -115,7 +115,7 @@ def labelled_lists(queries: Sequence[JudgedQuery], name: str) -> list[Labelled]:
 
 def labelled_scores(queries: Sequence[JudgedQuery], name: str) -> tuple[FloatArray, FloatArray]:
     """Return the same over all queries."""
-    return _together(labelled_lists(queries, name))
+    return together(labelled_lists(queries, name))
 
 
 def fit_lists(lists: Sequence[Labelled], *, folds: int = 5) -> dict[str, float]:
@@ -125,14 +125,14 @@ def fit_lists(lists: Sequence[Labelled], *, folds: int = 5) -> dict[str, float]:
     `best` is among them only if it predicts queries that the fit has not seen significantly better (paired bootstrap of
     the log loss by query, 95 %): with few queries, a second slope fits their chance.
     """
-    slope, intercept = fit_logistic(*_together(lists))
+    slope, intercept = fit_logistic(*together(lists))
     plain = {"slope": slope, "intercept": intercept}
     if slope == 0.0 or len(lists) < 2 * folds:
         return plain
     gains = np.zeros(len(lists))
     for fold in split(len(lists), folds):
         rest = [lists[i] for i in np.setdiff1d(np.arange(len(lists)), fold)]
-        slope, intercept = fit_logistic(*_together(rest))
+        slope, intercept = fit_logistic(*together(rest))
         both = _with_best(rest)
         for i in fold:
             without = _log_loss(lists[i], {"slope": slope, "intercept": intercept})
@@ -143,7 +143,7 @@ def fit_lists(lists: Sequence[Labelled], *, folds: int = 5) -> dict[str, float]:
 
 def _with_best(lists: Sequence[Labelled]) -> dict[str, float] | None:
     """Fit `slope`, `best` and `intercept`; None if a higher score, or a higher best score, would not be likelier."""
-    _, labels = _together(lists)
+    _, labels = together(lists)
     columns = np.concatenate(
         [np.stack([one.scores, np.full_like(one.scores, one.scores.max())]) for one in lists], axis=1
     )
@@ -158,7 +158,8 @@ def _log_loss(one: Labelled, params: dict[str, float]) -> float:
     return float(-(one.labels * np.log(p) + (1.0 - one.labels) * np.log1p(-p)).sum())
 
 
-def _together(lists: Sequence[Labelled]) -> tuple[FloatArray, FloatArray]:
+def together(lists: Sequence[Labelled]) -> tuple[FloatArray, FloatArray]:
+    """Return the scores and the labels of all queries."""
     if not lists:
         return np.zeros(0), np.zeros(0)
     return np.concatenate([one.scores for one in lists]), np.concatenate([one.labels for one in lists])

@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from haystack_ce_ranker import pictures
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.fusion.advice import TuningResult
-from haystack_ce_ranker.fusion.calibration import reliability
+from haystack_ce_ranker.fusion.calibration_picture import reliability_plot
 from haystack_ce_ranker.fusion.judged import Setting
 from haystack_ce_ranker.fusion.tuning import weight_curve
-from haystack_ce_ranker.pictures import Point
 
 
 def draw(result: TuningResult, folder: Path) -> list[Path]:
@@ -18,16 +16,14 @@ def draw(result: TuningResult, folder: Path) -> list[Path]:
 
     :raises ImportError: If matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        message = 'the pictures need matplotlib: pip install "ce-ranker-haystack[evaluate]"'
-        raise ImportError(message) from error
     weights, probabilities = folder / "weights.png", folder / "reliability.svg"
+    title = f"{result.collection}: joined probabilities"
+    probabilities.write_text(reliability_plot(title, result.calibrated.by_query), encoding="utf-8")
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4.6), dpi=120, layout="constrained")
     _draw_weights(figure, result)
     figure.savefig(weights)
-    probabilities.write_text(_reliability(result), encoding="utf-8")
     return [weights, probabilities]
 
 
@@ -63,18 +59,6 @@ def _draw_weights(figure: Any, result: TuningResult) -> None:
     axes.set_ylabel(f"{NDCG_AT_10}, mean with its 95 % interval")
     axes.set_title(f"{result.collection}, {len(result.queries)} queries")
     axes.legend(fontsize="small")
-
-
-def _reliability(result: TuningResult) -> str:
-    bins, error = reliability(result.calibrated.probabilities, result.calibrated.labels)
-    svg = pictures.agreement(
-        [Point(one.predicted, one.observed, f"{one.count:,}", one.low, one.high) for one in bins],
-        title=f"{result.collection}: joined probabilities, calibration error {error:.3f}",
-        x_label="predicted probability of relevance, held out; numbers: documents",
-        y_label="share that is relevant, 95 %",
-        identity="reliability",
-    )
-    return pictures.standalone(svg)
 
 
 def _share(setting: Setting, name: str) -> float:

@@ -429,6 +429,54 @@ def test_odd_scores_are_survived_and_reported() -> None:
     assert all(d.score is not None and math.isfinite(d.score) for d in result["documents"])
 
 
+LOGISTIC = {"name": "logistic", "slope": 0.5, "intercept": -1.0}
+
+
+def test_probabilities_that_were_fitted_on_another_precision_raise_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fitted = {**LOGISTIC, "fitted_on": "minilm, float32, best_passages, 512 tokens"}
+    joiner = HybridScoreJoiner({"ce": 1.0, "bm25": 0.0}, normalize={"ce": fitted})
+    assert HybridScoreJoiner.from_dict(joiner.to_dict()).normalizations["ce"].fitted_on == fitted["fitted_on"]
+    told = {"model": "/models/minilm", "strategy": "best_passages", "max_length": 512, "scored": {"a": 1.0}}
+    documents = [Document(id="a", score=1.0)]
+    with caplog.at_level(logging.WARNING):
+        joiner.run(ce=documents, ce_report={**told, "dtype": "float32"})
+        joiner.run(ce=documents, ce_report={"scored": {"a": 1.0}})  # it does not say what scored it
+        joiner.run(ce=documents)
+        assert caplog.messages == []
+        for _ in range(2):
+            found = joiner.run(ce=documents, ce_report={**told, "dtype": "int8"})["documents"]
+    assert len(caplog.messages) == 1
+    assert "'ce' were fitted on minilm, float32, best_passages, 512 tokens" in caplog.messages[0]
+    assert "minilm, int8, best_passages, 512 tokens has scored it" in caplog.messages[0]
+    assert "tune --probabilities" in caplog.messages[0]
+    assert found[0].score == pytest.approx(1 / (1 + math.exp(0.5)))
+    with pytest.raises(ValueError, match="fitted_on must be a text or None, but got 8"):
+        HybridScoreJoiner({"ce": 1.0}, normalize={**LOGISTIC, "fitted_on": 8})
+    with pytest.raises(ValueError, match="'log' has no parameter 'fitted_on'"):
+        HybridScoreJoiner({"ce": 1.0}, normalize={"name": "log", "fitted_on": "minilm"})
+
+
+@pytest.mark.parametrize("changed", [{"strategy": "head"}, {"model": "/models/other"}, {"max_length": 256}])
+def test_another_model_and_another_reading_are_another_scorer(
+    changed: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    fitted = {**LOGISTIC, "fitted_on": "minilm, int8, best_passages, 512 tokens"}
+    told = {"model": "minilm", "dtype": "int8", "strategy": "best_passages", "max_length": 512, "scored": {"a": 1.0}}
+    with caplog.at_level(logging.WARNING):
+        HybridScoreJoiner({"ce": 1.0}, normalize=fitted).run(ce=[Document(id="a")], ce_report=told | changed)
+    assert len(caplog.messages) == 1
+
+
+def test_probabilities_below_the_threshold_for_no_answer_leave_no_document() -> None:
+    joiner = HybridScoreJoiner({"ce": 1.0}, normalize={**LOGISTIC, "best": 0.2}, score_threshold=0.5)
+    assert joiner.run(ce=[Document(id="a", score=1.0), Document(id="b", score=-3.0)])["documents"] == []
+    kept = joiner.run(ce=[Document(id="a", score=4.0), Document(id="b", score=-3.0)])["documents"]
+    assert [document.id for document in kept] == ["a"]
+    assert kept[0].score == pytest.approx(1 / (1 + math.exp(-(0.5 * 4 + 0.2 * 4 - 1))))
+
+
 def test_saturated_probabilities_raise_one_warning_that_says_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
     saturated = documents({"a": 0.9999, "b": 0.9991, "c": 0.999, "d": 0.3, "e": 0.0001})
     joiner = HybridScoreJoiner(WEIGHTS, normalize={"bm25": "log"})

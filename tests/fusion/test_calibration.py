@@ -158,6 +158,19 @@ def test_probabilities_of_one_precision_are_not_those_of_another_scale() -> None
     assert calibration_error(refitted).mean == pytest.approx(calibration_error(ours).mean, abs=1e-6)
 
 
+def test_a_fit_says_what_it_was_fitted_on_where_one_thing_scored_all() -> None:
+    judged = [
+        replace(query, lists={**query.lists, "ce": replace(query.lists["ce"], scored_by="minilm, int8")})
+        for query in judged_queries(30, bm25=2.0, ce=3.0)
+    ]
+    frame = logistic_frame(judged, ["bm25", "ce"])
+    assert frame.normalizations["ce"].fitted_on == "minilm, int8"
+    assert frame.normalizations["bm25"].fitted_on is None
+    assert frame.normalizations["ce"].spec()["fitted_on"] == "minilm, int8"
+    other = replace(judged[0], lists={"ce": replace(judged[0].lists["ce"], scored_by="minilm, float32")})
+    assert logistic_frame([*judged[1:], other], ["ce"]).normalizations["ce"].fitted_on is None
+
+
 def test_logistic_scores_mean_the_same_on_every_query() -> None:
     judged = judged_queries(200, bm25=2.0, ce=3.0)
     frame = logistic_frame(judged, ["bm25", "ce"])

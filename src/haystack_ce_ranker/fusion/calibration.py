@@ -94,7 +94,15 @@ def logistic_frame(queries: Sequence[JudgedQuery], names: Sequence[str]) -> Fram
     Joined scores are then probabilities, too (a weighted mean). So one `score_threshold` means the same on every query.
     """
     fits = {name: fit_lists(labelled_lists(queries, name)) for name in names}
-    return Frame("logistic", {name: Normalization("logistic", fit) for name, fit in fits.items()})
+    return Frame(
+        "logistic", {name: Normalization("logistic", fit, _scorer(queries, name)) for name, fit in fits.items()}
+    )
+
+
+def _scorer(queries: Sequence[JudgedQuery], name: str) -> str | None:
+    """Return what scored all lists of an input, or None if that is not known or differs."""
+    found = {query.lists[name].scored_by for query in queries if name in query.lists}
+    return found.pop() if len(found) == 1 else None
 
 
 def labelled_lists(queries: Sequence[JudgedQuery], name: str) -> list[Labelled]:

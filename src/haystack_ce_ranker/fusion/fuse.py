@@ -35,6 +35,7 @@ class ScoredList:
     :param reranked: Whether something else had chosen the documents that were scored. A document's absence then says
         nothing about it, and `impute` does not hold it below the list's lowest score.
     :param scale: The scale of the scores, if it is known; see `scales`.
+    :param scored_by: What made the scores, if it is known: model, precision and how long documents are read.
     """
 
     ids: Sequence[str]
@@ -42,6 +43,7 @@ class ScoredList:
     floor: float | None = None
     reranked: bool = False
     scale: Scale | None = None
+    scored_by: str | None = None
 
 
 @dataclass(frozen=True)

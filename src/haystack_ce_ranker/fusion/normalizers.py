@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from haystack_ce_ranker.checks import choice, number
+from haystack_ce_ranker.checks import choice, number, text
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -142,7 +142,8 @@ name                         value                                           one
 ===========================  ==============================================  =================================
 
 `logistic` can take `best`, too: it adds `best` times the list's highest score to slope x + intercept. A document far
-below the best one of its list is less likely to be relevant than its own score says.
+below the best one of its list is less likely to be relevant than its own score says. `fitted_on` names what scored the
+lists that it was fitted on.
 
 To `z_score`, scores are equal if their deviation is below a millionth of the largest: that is rounding. Two different
 scores are 1 and -1, however close they are.
@@ -150,10 +151,16 @@ scores are 1 and -1, however close they are.
 
 
 class Normalization(NamedTuple):
-    """A normalizer's name with its parameters, as `parse_normalization` has checked them."""
+    """
+    A normalizer's name with its parameters, as `parse_normalization` has checked them.
+
+    :ivar fitted_on: What scored the lists that a `logistic` was fitted on; None if that is not known. It changes no
+        score: the joiner warns if something else has scored a list.
+    """
 
     name: str
     params: Mapping[str, float]
+    fitted_on: str | None = None
 
     def apply(self, known: FloatArray, values: FloatArray) -> FloatArray:
         """
@@ -172,7 +179,8 @@ class Normalization(NamedTuple):
 
     def spec(self) -> str | dict[str, Any]:
         """Return the plain value that `parse_normalization` reads back."""
-        return {"name": self.name, **self.params} if self.params else self.name
+        fitted = {} if self.fitted_on is None else {"fitted_on": self.fitted_on}
+        return {"name": self.name, **self.params, **fitted} if self.params else self.name
 
 
 NONE = Normalization("none", {})
@@ -195,8 +203,9 @@ def parse_normalization(spec: object, *, where: str = "normalize") -> Normalizat
         raise ValueError(f"{where} must be a name or {{'name': ..., parameters}}, but got {spec!r}")
     name = choice(where, given["name"], (*NORMALIZERS, AUTO.name))
     parameters = NORMALIZERS[name].parameters if name != AUTO.name else {}
-    if unknown := [key for key in given if key != "name" and key not in parameters]:
-        allowed = ", ".join(parameters) or "none"
+    texts = ("fitted_on",) if name == "logistic" else ()
+    if unknown := [key for key in given if key != "name" and key not in (*parameters, *texts)]:
+        allowed = ", ".join((*parameters, *texts)) or "none"
         raise ValueError(f"{where} {name!r} has no parameter {unknown[0]!r}; its parameters: {allowed}")
     if lacking := [key for key, parameter in parameters.items() if parameter.required and key not in given]:
         raise ValueError(f"{where} {name!r} needs {', '.join(lacking)}: give {{'name': {name!r}, {lacking[0]!r}: ...}}")
@@ -207,7 +216,7 @@ def parse_normalization(spec: object, *, where: str = "normalize") -> Normalizat
             params[key] = float(number(f"{where} {name!r}: {key}", given[key], least=least, above=lowest))
         elif default is not None:
             params[key] = default
-    return Normalization(name, params)
+    return Normalization(name, params, text(f"{where} {name!r}: fitted_on", given.get("fitted_on"), optional=True))
 
 
 def parse_normalizations(normalize: object, inputs: Sequence[str]) -> dict[str, Normalization]:

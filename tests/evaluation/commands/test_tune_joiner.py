@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from haystack import Document, Pipeline, component
+from haystack.document_stores.in_memory import InMemoryDocumentStore
 from typer.testing import CliRunner
 
 from haystack_ce_ranker.cli import app
@@ -15,8 +16,12 @@ from haystack_ce_ranker.data.collections import load_collection
 from haystack_ce_ranker.evaluation.commands.tune_joiner import collect, find_joiner, setting_of
 from haystack_ce_ranker.evaluation.running.graphs import PipelineError
 from haystack_ce_ranker.evaluation.running.pipelines import MeasuredPipeline, load_pipeline
+from haystack_ce_ranker.evaluation.running.pipelines import measured as to_be_measured
+from haystack_ce_ranker.fusion.calibration import logistic_frame
 from haystack_ce_ranker.fusion.tuning import measure
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
+from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
+from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
 
 pytest.importorskip("ir_measures", reason="ir_measures is not installed (extra `evaluate`)")
 
@@ -160,6 +165,24 @@ def test_fixed_candidates_stand_for_the_first_stage(collection: Path) -> None:
     assert list(judged[0].lists["bm25"].scores) == [9.0, 8.0, 7.0]
     assert judged[0].candidates is not None
     assert set(judged[0].candidates) == {"d0", "d1", "d2"}
+
+
+def test_probabilities_say_which_model_they_were_fitted_on(collection: Path, tiny_bert: str) -> None:
+    built = Pipeline()
+    built.add_component("bm25", BM25Retriever(InMemoryDocumentStore(), top_k=5))
+    built.add_component("ranker", CrossEncoderRanker(model=tiny_bert, backend="torch", top_k=5))
+    built.add_component("joiner", HybridScoreJoiner({"cross_encoder": 0.9, "bm25": 0.1}))
+    built.connect("bm25.documents", "ranker.documents")
+    built.connect("bm25.documents", "joiner.bm25")
+    built.connect("ranker.documents", "joiner.cross_encoder")
+    built.connect("ranker.report", "joiner.cross_encoder_report")
+    ready, loaded = to_be_measured(built, name="p"), load_collection(collection)
+    ready.fill(loaded)
+    frame = logistic_frame(collect(ready, loaded, "joiner"), ["cross_encoder", "bm25"])
+    report = built.get_component("ranker").run("a", [Document(content="a")])["report"]
+    told = f"{Path(tiny_bert).name}, float32, best_passages, {report['max_length']} tokens"
+    assert frame.normalizations["cross_encoder"].fitted_on == told
+    assert frame.normalizations["bm25"].fitted_on is None
 
 
 def test_a_joiner_that_nothing_feeds_is_a_clear_error(collection: Path) -> None:

@@ -96,7 +96,7 @@ class HybridScoreJoiner:
             not named has `none`. None is `auto` for all inputs. A normalizer is a name or `{"name": name, parameters}`:
             `auto` (chosen for each list by the scale of its scores; see `fusion.scales`), `none`, `min_max`,
             `theoretical` (`low`, `high`), `z_score`, `rank` (`k`), `log` (`scale`), `logit` (`margin`; undoes a
-            sigmoid), `logistic` (`slope`, `intercept`, `best`).
+            sigmoid), `logistic` (`slope`, `intercept`, `best`, `fitted_on`).
         :param missing: How a document counts in a list that lacks it. `min`: with the list's lowest score. `zero`: with
             a normalized value of 0. `impute`: with what its scores in the other lists suggest. `drop`: the document is
             omitted from the result, and the report names it.

@@ -45,12 +45,27 @@ class InputWarnings:
         :param by_score: Whether scores are joined. Ranks need only their order.
         """
         for name, one in inputs.items():
+            self._warn_of_another_scorer(name, one.scores.scored_by)
             if not one.noted:
                 self._warn_of_distances(name, one.scores)
             if not one.noted and by_score:
                 self._warn_of_probabilities(name, one.scores)
                 self._warn_of_cut(name, inputs, weights)
                 self._warn_of_scale(name, inputs)
+
+    def _warn_of_another_scorer(self, name: str, scored_by: str | None) -> None:
+        """Say that probabilities were fitted on the scores of something else."""
+        fitted_on, key = self._normalizations[name].fitted_on, f"{name} scorer"
+        if key in self._warned or scored_by is None or fitted_on in (None, scored_by):
+            return
+        self._warned.add(key)
+        logger.warning(
+            "HybridScoreJoiner: the probabilities of input '{given}' were fitted on {fitted_on}, but {scored_by} has "
+            "scored it. They may not hold: fit them again with `haystack-ce-ranker tune --probabilities`.",
+            given=name,
+            fitted_on=fitted_on,
+            scored_by=scored_by,
+        )
 
     def _warn_of_probabilities(self, name: str, listed: ScoredList) -> None:
         """Say that the scores look like probabilities of a saturated sigmoid, and what to do."""

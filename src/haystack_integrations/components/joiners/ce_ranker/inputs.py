@@ -2,6 +2,7 @@
 
 import keyword
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from haystack import Document
@@ -76,6 +77,14 @@ def read_inputs(lists: Mapping[str, Any], names: Sequence[str]) -> dict[str, Inp
     return {name: _input(name, documents, lists.get(name + REPORT)) for name, documents in arrived.items()}
 
 
+def scored_by(report: Mapping[str, Any]) -> str | None:
+    """Say what scored a list, by a ranker's report; None if that does not say. A model counts by its folder's name."""
+    told = [report.get(key) for key in ("model", "dtype", "strategy", "max_length")]
+    if None in told:
+        return None
+    return ", ".join([PurePath(str(told[0])).name, *map(str, told[1:3]), f"{told[3]} tokens"])
+
+
 def number_or_none(score: object) -> float | None:
     """Return a document's score as a plain number, or None if it is no number. A text is none, even if it reads so."""
     if type(score) is float:
@@ -91,7 +100,10 @@ def _input(name: str, documents: list[Document], report: Mapping[str, Any] | Non
         own = noted.scores if noted is not None and noted.stage == name else [None] * len(ids)
         scored = {identifier: number_or_none(score) for identifier, score in report["scored"].items()}
         known = dict(zip(ids, own, strict=True)) | scored
-        return Input(documents, ScoredList(list(known), list(known.values()), reranked=True, scale="logits"), True)
+        listed = ScoredList(
+            list(known), list(known.values()), reranked=True, scale="logits", scored_by=scored_by(report)
+        )
+        return Input(documents, listed, True)
     if noted is None:
         return Input(documents, ScoredList(ids, given), False)
     floors = [record["lowest"] for record in noted.records if "lowest" in record]

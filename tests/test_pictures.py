@@ -154,8 +154,11 @@ def test_what_holds_lies_on_the_line_of_agreement_and_its_bounds_are_drawn():
     assert {"9", "7"} <= {element.text for element in parsed(markup).iter("text")}
     paths = [element.attrib for element in parsed(markup).iter("path")]
     bounds = [one["d"] for one in paths if "--s1" in one.get("style", "") and one["d"].count("L") == 1]
-    upright = [xs for d in bounds for xs in [re.findall(r"[ML] ([-\d.]+) ", d)] if xs[0] == xs[1]]
+    ends = [re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", d) for d in bounds]
+    upright = [abs(float(one[1]) - float(other[1])) for one, other in ends if one[0] == other[0]]
     assert len(upright) == 2
+    assert upright[0] == pytest.approx(upright[1])
+    assert upright[0] > 0
     assert agreement((), title="t", x_label="x", y_label="y", identity="a")
 
 

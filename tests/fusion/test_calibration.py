@@ -73,12 +73,12 @@ def test_logistic_fit_stays_finite_where_scores_separate_the_labels() -> None:
         fit_logistic(np.zeros(2), np.zeros(1))
 
 
-def made_lists(queries: int, *, slope: float, best: float, seed: int = 0) -> list[Labelled]:
+def made_lists(queries: int, *, slope: float, best: float, seed: int = 0, apart: float = 4.0) -> list[Labelled]:
     """Queries whose logits lie high or low together, with relevance by a known `logistic`."""
     random = np.random.default_rng(seed)
     lists = []
     for _ in range(queries):
-        scores = random.normal(random.normal(0, 4), 3, 20)
+        scores = random.normal(random.normal(0, apart), 3, 20)
         p = sigmoid(slope * scores + best * scores.max() + 1.0)
         lists.append(Labelled(scores, (random.random(20) < p).astype(float)))
     return lists
@@ -99,8 +99,10 @@ def test_how_far_below_the_best_does_not_count_where_it_is_chance(queries: int, 
 
 
 def test_a_higher_list_is_never_the_less_likely_one() -> None:
-    lists = made_lists(300, slope=0.6, best=-0.9)  # as if a low list were the better one
-    assert "best" not in fit_lists(lists)
+    lists = made_lists(300, slope=0.6, best=-0.9, apart=1.5)  # as if a low list were the better one
+    found = fit_lists(lists)
+    assert found["slope"] > 0.0  # within a list, a higher score is likelier
+    assert "best" not in found
     assert fit_lists([])["slope"] == 0.0
 
 

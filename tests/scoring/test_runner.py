@@ -1,5 +1,6 @@
 """The runner: packed pairs in, logits out; memory, speed, deadline and queue, without a text."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -221,3 +222,14 @@ def test_other_errors_and_wrong_values_are_errors():
         PairRunner(Model(room=10)).run(pairs_of([30]), ScoringCost())
     with pytest.raises(ValueError, match="batch_size must be a whole number >= 1 or None"):
         PairRunner(Model(), batch_size=0)
+
+
+def test_the_work_of_a_model_without_a_closed_form_is_not_known_and_that_of_no_pair_is_none():
+    nothing, cost = ScoringCost(), ScoringCost()
+    PairRunner(Model()).run([], nothing)
+    PairRunner(Model()).run(pairs_of([3, 9]), cost)
+    assert (nothing.flops, nothing.padding_flops) == (0, 0)
+    assert math.isnan(cost.flops)
+    known = ScoringCost(flops=5.0)
+    known.add(cost)
+    assert math.isnan(known.flops)

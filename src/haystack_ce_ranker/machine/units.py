@@ -39,9 +39,9 @@ class Units:
     """
     What a query costs in standard units, and what it is worth for them; null where it is not known.
 
-    :ivar flops_per_query: Mean FLOPs of the cross-encoders' matrix products over the tokens that they read, by the
-        closed form of the model's kind; a multiplication and an addition are two. Null where nothing reads, or no form
-        is known for a model. What finds the candidates is not counted.
+    :ivar flops_per_query: Mean FLOPs of the matrix products in CrossEncoderRanker's models, for the tokens that they
+        read, by the closed form of the model's kind; a multiplication and an addition are two. Null where none of them
+        reads, or no form is known for one. What finds the candidates, and other rankers, are not counted.
     :ivar padding_flops_per_query: The same for the padding beside those tokens.
     :ivar rpp: Ranking quality per PetaFLOP: nDCG@10 for each 10^15 of `flops_per_query`.
     :ivar qpp: Queries per PetaFLOP.
@@ -97,7 +97,7 @@ def explained(grid: Grid | None) -> str:
     """Say what the columns of `Units.labelled` mean."""
     emitted = "" if grid is None else f", and the CO2 of that at {grid.g_per_kwh:g} g/kWh ({grid.source})"
     return (
-        "FLOPs a query are those of the cross-encoders' matrix products, for the text that they read and for padding; "
-        "finding candidates is not counted. RPP: nDCG@10 per PetaFLOP of text. QPP: queries per PetaFLOP of text. "
+        "FLOPs a query are those of the matrix products in CrossEncoderRanker's models for the text that they read and "
+        "for padding; nothing else is counted. RPP: nDCG@10 per PetaFLOP of text. QPP: queries per PetaFLOP of text. "
         f"Wh for 1,000 queries{emitted}."
     )

@@ -2,7 +2,7 @@
 What fine-tuning is worth: which loss to use, and what it gains on each collection over the untouched model.
 
     python benchmarks/training.py                                    # a day on two cores; goes on where it was stopped
-    python benchmarks/training.py losses --only stackfaq --seeds 1
+    python benchmarks/training.py losses --only stackfaq --seeds 0
     python benchmarks/training.py fine_tuning --only stackfaq --train-queries 150 --test-queries 100
 
 A half of the queries of stackfaq and covidqa is learnt from, and the other half is the test. The other collections have
@@ -47,7 +47,7 @@ LEVEL = 0.05
 PLAIN, PLAIN_GAIN = "bi-minilm-l6", 0.10
 """A plain encoder, and what it is to gain over BM25 on stackfaq."""
 
-QUICK: dict[str, Any] = {"seeds": 1, "train_queries": 12, "test_queries": 10, "depth": 5, "epochs": 1}
+QUICK: dict[str, Any] = {"seeds": [0], "train_queries": 12, "test_queries": 10, "depth": 5, "epochs": 1}
 
 Values = Mapping[str, Mapping[str, float]]
 """For each system, nDCG@10 by query id."""
@@ -137,7 +137,7 @@ def _run(
     setting: Setting, split: Split, collection: Collection, folder: Path, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     parts = with_candidates(collection, split.ids, depth=setting.depth)
-    base = ModelOptions(str(weights_folder(arguments, setting.base)), device="cpu")
+    base = ModelOptions(str(weights_folder(arguments, setting.base)), device=arguments.device)
     name = hashlib.blake2b(setting.key(split).encode(), digest_size=8).hexdigest()
     run = TrainingRun(
         collection_folder(arguments, setting.collection),
@@ -195,7 +195,7 @@ def losses(arguments: argparse.Namespace, report: Report) -> None:
     found: dict[tuple[str, str], list[Figures]] = {}
     for loss in LOSSES:
         for name in names:
-            settings = [setting_of(name, seed, arguments, loss=loss, base=arguments.base) for seed in seeds(arguments)]
+            settings = [setting_of(name, seed, arguments, loss=loss, base=arguments.base) for seed in arguments.seeds]
             found[loss, name] = [figures(values_of(one, arguments, report)) for one in settings]
     report.table("Gain in nDCG@10 over the untouched model, median over the seeds", "loss", *names, "mean")
     for loss in LOSSES:
@@ -213,7 +213,7 @@ def fine_tuning(arguments: argparse.Namespace, report: Report) -> None:
                     setting_of(name, seed, arguments, loss=arguments.loss, base=arguments.base), arguments, report
                 )
             )
-            for seed in seeds(arguments)
+            for seed in arguments.seeds
         ]
         for name in names
     }
@@ -221,7 +221,7 @@ def fine_tuning(arguments: argparse.Namespace, report: Report) -> None:
         "nDCG@10 on queries that training never saw", "collection", "seed", "BM25", "untouched", "trained", "p"
     )
     for name, of_seeds in found.items():
-        for seed, one in zip(seeds(arguments), of_seeds, strict=True):
+        for seed, one in zip(arguments.seeds, of_seeds, strict=True):
             report.row(name, seed, f"{one.first_stage:.4f}", f"{one.base:.4f}", f"{one.trained:.4f}", f"{one.p:.4f}")
     for name, of_seeds in found.items():
         gain = statistics.median(one.trained - (one.base or 0.0) for one in of_seeds)
@@ -244,18 +244,13 @@ def fine_tuning(arguments: argparse.Namespace, report: Report) -> None:
 
 def plain_encoder(arguments: argparse.Namespace, report: Report) -> None:
     """Say what a plain encoder learns on stackfaq."""
-    settings = [setting_of("stackfaq", seed, arguments, loss=arguments.loss, base=PLAIN) for seed in seeds(arguments)]
+    settings = [setting_of("stackfaq", seed, arguments, loss=arguments.loss, base=PLAIN) for seed in arguments.seeds]
     found = [figures(values_of(one, arguments, report)) for one in settings]
     report.table(f"stackfaq from {PLAIN}", "seed", "BM25", "trained", "p")
-    for seed, one in zip(seeds(arguments), found, strict=True):
+    for seed, one in zip(arguments.seeds, found, strict=True):
         report.row(seed, f"{one.first_stage:.4f}", f"{one.trained:.4f}", f"{one.p:.4f}")
     over = statistics.median(one.trained - one.first_stage for one in found)
     report.at_least("stackfaq from a plain encoder, over BM25", over, PLAIN_GAIN, "{:+.4f}")
-
-
-def seeds(arguments: argparse.Namespace) -> range:
-    """Return the seeds that were asked for."""
-    return range(arguments.seeds)
 
 
 PARTS = {"losses": losses, "fine_tuning": fine_tuning, "plain_encoder": plain_encoder}
@@ -266,7 +261,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", default="ce-minilm-l12", help="a folder below --models")
     parser.add_argument("--only", choices=(*HALVES, *FOLDED), default=None, help="one collection")
     parser.add_argument("--loss", choices=tuple(LOSSES), default="bce", help="of `fine_tuning` and `plain_encoder`")
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run for each")
+    parser.add_argument("--device", default="cpu", help="a torch device")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--negatives", type=int, default=4, help="the most for each query")

@@ -3,7 +3,7 @@ Adapting without labels: what the teacher is worth, which recipes of made querie
 
     python benchmarks/training_adapt.py                      # hours on two cores; goes on where it was stopped
     python benchmarks/training_adapt.py teacher              # a second: from kept scores alone
-    python benchmarks/training_adapt.py adapt --only med --seeds 1 --threads 1
+    python benchmarks/training_adapt.py adapt --only med --seeds 0 --threads 1
 
 Judgments are used for nothing but the test. Each run keeps its work and its result in the cache; a result is taken from
 there again as long as its settings are the same. Needs the extras `train` and `evaluate`.
@@ -14,7 +14,7 @@ import hashlib
 import json
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def recipes(arguments: argparse.Namespace, report: Report) -> None:
     for mix in (*((name,) for name in RECIPES), tuple(RECIPES)):
         cells = []
         for name in names:
-            found = results(name, arguments, seeds=1, mix=mix)
+            found = results(name, arguments, seeds=arguments.seeds[:1], mix=mix)
             cells.append(f"{found[0].gain:+.4f} (p {found[0].p:.3f})")
         report.row(" + ".join(mix), *cells)
 
@@ -141,9 +141,9 @@ def adapt(arguments: argparse.Namespace, report: Report) -> None:
     report.at_most(f"at most {MINUTES:.0f} minutes each", slowest, MINUTES, "{:.0f}")
 
 
-def results(name: str, arguments: argparse.Namespace, *, seeds: int, mix: tuple[str, ...]) -> list[Result]:
+def results(name: str, arguments: argparse.Namespace, *, seeds: Sequence[int], mix: tuple[str, ...]) -> list[Result]:
     """Adapt to a collection with some seeds, or take what was kept of it."""
-    return [result(name, arguments, seed=seed, mix=mix) for seed in range(seeds)]
+    return [result(name, arguments, seed=seed, mix=mix) for seed in seeds]
 
 
 def result(name: str, arguments: argparse.Namespace, *, seed: int, mix: tuple[str, ...]) -> Result:
@@ -159,6 +159,7 @@ def result(name: str, arguments: argparse.Namespace, *, seed: int, mix: tuple[st
         settings=Adapting(candidates=arguments.candidates, seed=seed),
         recipe=type(RECIPE)(
             **{**asdict(RECIPE), "seed": seed, "epochs": arguments.epochs, "max_length": arguments.tokens}
+            | {"learning_rate": arguments.learning_rate}
         ),
         test_queries=arguments.queries,
         threads=arguments.threads,
@@ -212,7 +213,8 @@ def options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--candidates", type=int, default=8, help="documents of each to learn from")
     made.add_argument("--tokens", type=int, default=256, help="tokens of a pair")
     made.add_argument("--epochs", type=int, default=1, help="passes over the queries")
-    made.add_argument("--seeds", type=int, default=3, help="runs of each setting, for `adapt`")
+    made.add_argument("--learning-rate", type=float, default=RECIPE.learning_rate)
+    made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run for each")
     made.add_argument("--device", default="cpu", help="a torch device")
 
 
@@ -220,7 +222,7 @@ BENCHMARK = common.Benchmark(
     __file__,
     __doc__,
     {"teacher": teacher, "recipes": recipes, "adapt": adapt},
-    quick={"made": 40, "candidates": 4, "seeds": 1, "queries": 5, "tokens": 96, "only": ["cacm"]},
+    quick={"made": 40, "candidates": 4, "seeds": [0], "queries": 5, "tokens": 96, "only": ["cacm"]},
     options=options,
 )
 

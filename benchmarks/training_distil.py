@@ -29,7 +29,7 @@ DEPTH, CASCADE_DEPTH = 100, 20
 MAKING = {
     "made": 6000,
     "settings": {"depth": 30, "candidates": 8},
-    "recipe": {"loss": "margin_mse", "epochs": 3, "learning_rate": 1e-4},
+    "recipe": {"loss": "margin_mse", "epochs": 3, "learning_rate": 2e-4, "batch": 64},
 }
 """How the students of the targets are made; `layers` makes smaller ones."""
 

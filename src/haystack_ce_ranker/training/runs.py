@@ -343,7 +343,7 @@ def _start(trainer: Any, schedule: Schedule, checkpoint: Path | None) -> None:
 
 
 def _memory(trainer: Any, model: Any, used: Resources) -> Memory:
-    batch = trainer.largest_batch()
+    batch = trainer._prepare_inputs(trainer.largest_batch())  # labels on the device of the model, as in a step
     model.train()
     return expected_memory(model, lambda: trainer.compute_loss(model, dict(batch)), used.device)
 

@@ -19,9 +19,10 @@ more than one. A list that contradicts the cross-encoder counts for nothing. BM2
 first pages have in common: the cross-encoder has read the words that BM25 counts, so that it adds little where they
 agree.
 
-The probability is the sigmoid of the logit, as cross-encoders are trained. A model whose logits mean something else
-needs the `slope` and `intercept` that make log-odds of them. `benchmarks/watts.py` measures all of this, and leaves out
-every collection in turn when it chooses the constants.
+The probability is the sigmoid of the logit, as cross-encoders are trained, and constants are logits of
+ms-marco-MiniLM-L12. A model on another scale needs the line (`slope`, `intercept`) that leads from its logits to those:
+not a calibration on judgments, which says how often a document is relevant and not how sure the model is.
+`benchmarks/watts.py` measures all of this, and leaves out every collection in turn when it chooses the constants.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,8 +69,8 @@ class Adaptation:
     How the rule reads the cross-encoder.
 
     :param by: The input whose logits decide. None: the one that has logits.
-    :param slope: Log-odds of relevance for each logit.
-    :param intercept: Log-odds of relevance at a logit of 0.
+    :param slope: Logits of the model that the constants are for, for each logit of this one.
+    :param intercept: The same at a logit of 0.
     :param logits: What the others are worth; only benchmarks change it.
     """
 

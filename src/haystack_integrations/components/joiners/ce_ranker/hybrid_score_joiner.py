@@ -106,8 +106,8 @@ class HybridScoreJoiner:
         :param name: The key of this joiner's record in `Document.meta["ce_ranker"]`; give two joiners two names.
         :param adapt_weights: Whether a cross-encoder's logits decide, query by query, how much the lists count; see
             `fusion.adaptive`. The `weights` then say which lists take part, and count where nothing can be decided.
-            `{"by": input, "slope": ..., "intercept": ...}` names the cross-encoder's input, and makes log-odds of
-            relevance of its logits; each may be omitted.
+            `{"by": input, "slope": ..., "intercept": ...}` names the cross-encoder's input, and brings a model's logits
+            to the scale of ms-marco-MiniLM-L12's; each may be omitted.
         :raises ValueError: If a parameter is out of its range, or the name of an input is reserved: `weights`, `top_k`,
             `score_threshold`, `self`, the joiner's own `name`, anything that ends in `_report` or is not an identifier.
         """

@@ -164,12 +164,20 @@ def scaled(scores: Mapping[str, float]) -> ScoredList:
     return ScoredList(list(scores), 2.5 * np.array(list(scores.values())) - 4.0, reranked=True, scale="logits")
 
 
+def cut(scores: Mapping[str, float]) -> ScoredList:
+    """As a CrossEncoderRanker that returns ten gives them without its report: the lowest logit is noted."""
+    best = sorted(scores, key=lambda key: -scores[key])[:10]
+    kept, lowest = [scores[key] for key in best], min(scores.values())
+    return ScoredList(best, kept, floor=lowest, reranked=True, scale="logits")
+
+
 FORMS: Mapping[str, tuple[Change, Adaptation]] = {
     "record": (by_record, Adaptation()),
     "logits": (as_logits, Adaptation()),
     "probabilities": (as_probabilities, Adaptation()),
     "2.5 x - 4, known": (scaled, Adaptation(slope=0.4, intercept=1.6)),
     "2.5 x - 4, unknown": (scaled, Adaptation()),
+    "cut to ten": (cut, Adaptation()),
 }
 
 

@@ -127,7 +127,7 @@ def values_of(setting: Setting, arguments: argparse.Namespace, report: Report) -
 def told(found: Mapping[str, Any]) -> str:
     """Return what a run took, in words."""
     return (
-        f"{found['pairs']} pairs, {found['steps']} steps, {found['seconds']:.0f} s, {found['joules']:.0f} J, "
+        f"{found['pairs']} pairs, {found['steps']} steps, {found['seconds']:.0f} s, "
         f"{found['expected']:.0f} MB expected, {found['peak']:.0f} MB at most; dev {found['before']:.4f} -> "
         f"{found['dev']:.4f}"
     )

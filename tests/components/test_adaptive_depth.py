@@ -10,8 +10,10 @@ from haystack import Document, Pipeline
 
 from fakes import FakeBackend
 from haystack_ce_ranker import CrossEncoderRanker, HybridScoreJoiner
+from haystack_ce_ranker.scoring import runner, scorer
 from haystack_ce_ranker.scoring.cache import ScoreCache
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
+from haystack_integrations.components.rankers.ce_ranker import cross_encoder_ranker
 
 GOOD, BAD = "the hut in the snow", "a car in the city of paris"
 
@@ -167,13 +169,16 @@ class Clock:
     perf_counter = monotonic
 
 
-def test_a_deadline_between_two_steps_leaves_the_rest_in_its_order(monkeypatch):
-    from haystack_ce_ranker.scoring import runner, scorer
-    from haystack_integrations.components.rankers.ce_ranker import cross_encoder_ranker
-
+def stopped_clock(monkeypatch):
+    """A clock that stands still, in place of the real one."""
     clock = Clock()
     for module in (runner, scorer, cross_encoder_ranker):
         monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_a_deadline_between_two_steps_leaves_the_rest_in_its_order(monkeypatch):
+    clock = stopped_clock(monkeypatch)
     made = ranker(StoppingBackend(clock, 15), depth={"risk": 1e-9}, deadline_ms=1000.0)
     report = made.run("the hut", candidates())["report"]
     assert report["depth_stopped"] == "deadline"
@@ -192,6 +197,24 @@ def test_a_shared_budget_is_kept_and_its_rest_goes_to_the_best():
     tight = ranker(max_tokens_per_query=400, depth="auto", screen=True).run("the hut", given)["report"]
     assert tight["tokens"] <= 400
     assert tight["why_unscored"]["budget"] > 0
+
+
+@pytest.mark.parametrize("budget", [1500, 2000])
+def test_a_shared_budget_holds_over_all_steps_and_their_further_windows(budget):
+    long = [Document(id=f"d{place}", content=f"{GOOD} {BAD} {place} . " * 12) for place in range(30)]
+    report = ranker(max_tokens_per_query=budget, depth={"risk": 1e-9}).run("the hut", long)["report"]
+    assert report["tokens"] <= budget
+    assert report["pairs"] > len(report["scored"])
+    assert report["tokens"] > 0.9 * budget
+
+
+def test_a_budget_and_a_deadline_between_two_steps(monkeypatch):
+    clock = stopped_clock(monkeypatch)
+    made = ranker(StoppingBackend(clock, 15), max_tokens_per_query=5000, depth={"risk": 1e-9}, deadline_ms=1000.0)
+    report = made.run("the hut", candidates())["report"]
+    assert report["depth_stopped"] == "deadline"
+    assert 0 < len(report["scored"]) < 60
+    assert report["why_unscored"] == {"deadline": 60 - len(report["scored"])}
 
 
 def test_a_budget_and_a_deadline_hold_together():

@@ -59,7 +59,7 @@ def test_auto_scores_until_the_rest_cannot_change_the_top():
     assert ids[used:] == [f"d{place}" for place in range(used, 60)] == report["unscored"]
     assert ids[:10] == [document.id for document in ranker().run("the hut", given)["documents"]][:10]
     assert report["depth_stopped"] == "risk"
-    assert report["depth_missing"] < report["depth_rule"]["risk"] == 0.3
+    assert report["depth_missing"] < report["depth_rule"]["risk"] == 0.35
     assert report["beyond_depth"] == 60 - used
     assert report["why_unscored"] == {"beyond_depth": 60 - used}
     assert report["documents_cut"] == report["tokens_unread"] == 0

@@ -37,7 +37,7 @@ class DepthRule:
     :raises ValueError: If a value is out of range.
     """
 
-    risk: float = 0.3
+    risk: float = 0.35
     top: int = 5
     first: int = 10
     step: int | None = None

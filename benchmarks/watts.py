@@ -4,7 +4,8 @@ Fewer joules for the same ranking: what a depth that each query chooses, with sc
     python benchmarks/watts.py
 
 One model, BM25's 100 candidates of each query. Pairs are scored once and kept in `--cache`. Tokens stand for joules: on
-one machine, a model's energy is in proportion to the tokens that it reads. Needs the extras `evaluate` and `onnx`.
+one machine, a model's energy is nearly in proportion to the tokens that it reads. Work adds padding and what each pass
+costs beside its tokens. Needs the extras `evaluate` and `onnx`.
 """
 
 import argparse
@@ -22,8 +23,9 @@ from haystack_ce_ranker.data.collections import load_collection
 from haystack_ce_ranker.evaluation.judging.measures import ndcg_at_10, ranked_scores
 from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.scoring.depth import DepthRule
+from haystack_ce_ranker.scoring.runner import CPU_PASS_TOKENS
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
-from haystack_ce_ranker.scoring.scores import QueryScores
+from haystack_ce_ranker.scoring.scores import QueryScores, ScoringCost
 from haystack_ce_ranker.significance import Interval, bootstrap
 from token_scoring import backend_of, candidates
 from watts_blend import BLEND_PARTS
@@ -44,7 +46,7 @@ RISKS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0)
 FIXED = (10, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80, 90, 100)
 LOSS = 0.005
 SHARE = 0.4
-MISSED = 0.25
+MISSED = 0.2
 QUICK = {"queries": 4}
 
 
@@ -54,6 +56,7 @@ class Outcome:
 
     quality: list[float] = field(default_factory=list)
     tokens: list[float] = field(default_factory=list)
+    work: list[float] = field(default_factory=list)
     missed: list[int] = field(default_factory=list)
 
     @property
@@ -77,8 +80,12 @@ class Query:
         self.scorer, self.text, self.ids, self.texts, self.judged = scorer, text, ids, texts, judged
 
     @cached_property
+    def _scored_whole(self) -> tuple[QueryScores, ScoringCost]:
+        return self.scorer.score(self.text, self.texts)
+
+    @property
     def whole(self) -> QueryScores:
-        return self.scorer.score(self.text, self.texts)[0]
+        return self._scored_whole[0]
 
     @cached_property
     def _logits(self) -> NDArray[np.float64]:
@@ -88,10 +95,11 @@ class Query:
     def _tokens(self) -> NDArray[np.float64]:
         return np.asarray([one.pair_tokens for one in self.whole.documents], dtype=np.float64)
 
-    def with_depth(self, depth: int | DepthRule, *, screen: bool) -> NDArray[np.bool_]:
-        """Return which candidates are scored."""
-        found, _ = self.scorer.score(self.text, self.texts, depth=depth, screen=screen)
-        return np.asarray([one.logit is not None for one in found.documents])
+    def add_chosen(self, rule: DepthRule, outcome: Outcome, *, screen: bool) -> None:
+        """Add what a rule chooses."""
+        found, cost = self.scorer.score(self.text, self.texts, depth=rule, screen=screen)
+        self.add(np.asarray([one.logit is not None for one in found.documents]), outcome)
+        outcome.work.append(_work(cost) / _work(self._scored_whole[1]))
 
     def add(self, scored: NDArray[np.bool_], outcome: Outcome) -> None:
         """Add what the ranking is worth if only these candidates are scored, and what it costs."""
@@ -126,15 +134,19 @@ def queries_of(arguments: argparse.Namespace, report: Report) -> dict[str, list[
     return found
 
 
-def outcome_of(queries: Sequence[Query], depth: int | DepthRule | None, *, screen: bool = False) -> Outcome:
-    """Measure a depth: the first so many, or what a rule or screening chooses."""
+def outcome_of(queries: Sequence[Query], depth: int | DepthRule, *, screen: bool = False) -> Outcome:
+    """Measure a depth: the first so many, or what a rule chooses."""
     outcome = Outcome()
     for query in queries:
-        if isinstance(depth, DepthRule) or screen:
-            query.add(query.with_depth(DEPTH if depth is None else depth, screen=screen), outcome)
+        if isinstance(depth, DepthRule):
+            query.add_chosen(depth, outcome, screen=screen)
         else:
-            query.add(np.arange(len(query.ids)) < (DEPTH if depth is None else depth), outcome)
+            query.add(np.arange(len(query.ids)) < depth, outcome)
     return outcome
+
+
+def _work(cost: ScoringCost) -> int:
+    return max(cost.slots + CPU_PASS_TOKENS * cost.batches, 1)
 
 
 def fixed_of_cost(queries: Sequence[Query], cost: float) -> tuple[int, Outcome]:
@@ -155,22 +167,28 @@ def show_adaptive_depth(arguments: argparse.Namespace, report: Report) -> None:
     rule = DepthRule()
     report.table(
         f"nDCG@10 with depth='auto' and screen=True (risk {rule.risk:g} of the best {rule.top}) against depth {DEPTH}",
-        *("collection", "queries", "BM25", f"depth {DEPTH}", "auto, screened, less that [95 %]", "tokens"),
+        *("collection", "queries", "BM25", f"depth {DEPTH}", "auto, screened, less that [95 %]", "tokens", "work"),
         *("fixed depth of no lower cost", "auto, screened, less that [95 %]", "auto in BM25's order, less depth 100"),
     )
     shares, gains, over_fixed = [], [], []
     for name, queries in queries_of(arguments, report).items():
-        first, whole = outcome_of(queries, 0), outcome_of(queries, None)
+        first, whole = outcome_of(queries, 0), outcome_of(queries, DEPTH)
         chosen, ordered = outcome_of(queries, rule, screen=True), outcome_of(queries, rule)
         depth, fixed = fixed_of_cost(queries, chosen.cost)
         gain, over = chosen.over(whole), chosen.over(fixed)
         in_order = f"{ordered.over(whole).mean:+.4f} at {ordered.cost:.0%}"
-        figures = (f"{first.mean:.4f}", f"{whole.mean:.4f}", shown(gain), f"{chosen.cost:.1%}")
+        figures = (
+            f"{first.mean:.4f}",
+            f"{whole.mean:.4f}",
+            shown(gain),
+            f"{chosen.cost:.1%}",
+            f"{np.mean(chosen.work):.1%}",
+        )
         report.row(name, len(queries), *figures, f"{depth}: {fixed.mean:.4f}", shown(over), in_order)
         held = gain.high >= 0 and gain.mean >= -LOSS
         report.target(f"{name}: at most {LOSS} below depth {DEPTH}, and not significantly", held, shown(gain))
         report.target(f"{name}: not significantly below the fixed depth of its cost", over.high >= 0, shown(over))
-        shares.append(chosen.cost)
+        shares.append((chosen.cost, float(np.mean(chosen.work))))
         gains.append(gain.mean)
         over_fixed.append(over.mean)
     report.row(
@@ -183,7 +201,7 @@ def show_adaptive_depth(arguments: argparse.Namespace, report: Report) -> None:
 def show_risk(arguments: argparse.Namespace, report: Report) -> None:
     """What each risk costs, loses and truly misses; and the risk that the other collections would choose."""
     data = queries_of(arguments, report)
-    whole = {name: outcome_of(queries, None) for name, queries in data.items()}
+    whole = {name: outcome_of(queries, DEPTH) for name, queries in data.items()}
     report.table(
         "What a risk costs (share of the tokens), changes (nDCG@10 less depth 100), and misses of the best 5",
         *("risk", *data, "mean"),

@@ -191,10 +191,11 @@ def show_adaptive_depth(arguments: argparse.Namespace, report: Report) -> None:
         shares.append((chosen.cost, float(np.mean(chosen.work))))
         gains.append(gain.mean)
         over_fixed.append(over.mean)
-    report.row(
-        "mean", "", "", "", f"{np.mean(gains):+.4f}", f"{np.mean(shares):.1%}", "", f"{np.mean(over_fixed):+.4f}"
-    )
-    report.at_most(f"tokens on average, of those at depth {DEPTH}", float(np.mean(shares)), SHARE, "{:.1%}")
+    tokens, work = (float(share) for share in np.mean(shares, axis=0))
+    costs = f"{np.mean(gains):+.4f}", f"{tokens:.1%}", f"{work:.1%}"
+    report.row("mean", "", "", "", *costs, "", f"{np.mean(over_fixed):+.4f}", "")
+    report.at_most(f"tokens on average, of those at depth {DEPTH}", tokens, SHARE, "{:.1%}")
+    report.at_most(f"work on average, of that at depth {DEPTH}", work, SHARE, "{:.1%}")
     report.at_least("on average against the fixed depth of the same cost", float(np.mean(over_fixed)), 0.0, "{:+.4f}")
 
 

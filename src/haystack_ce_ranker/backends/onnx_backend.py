@@ -62,7 +62,7 @@ class OnnxBackend:
         *,
         dtype: str,
         threads: int | None,
-        flops: Flops | None,
+        flops: Flops | None = None,
     ) -> None:
         self._session = session
         self._signature = signature

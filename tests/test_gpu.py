@@ -15,6 +15,7 @@ from haystack_ce_ranker.backends.protocol import Batch
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.runner import LearntBatchSizes
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
+from small_tasks import make_task, save_learner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU (CUDA)")
 
@@ -131,3 +132,15 @@ def test_every_form_scores_real_weights_alike_and_says_how_fast_it_is(models_dir
     assert "the trial failed" not in caplog.text
     for name in ("packed", "chosen"):
         assert found[name] == close_to(found["padded"], "float16")
+
+
+def test_a_model_learns_on_the_gpu_and_says_what_it_took(tmp_path):
+    pytest.importorskip("datasets")
+    pytest.importorskip("codecarbon")
+    from haystack_ce_ranker.training.fitting import Recipe, fit
+
+    task, recipe = make_task(), Recipe(epochs=2, learning_rate=3e-3, batch=8)
+    fitted = fit(save_learner(tmp_path / "base"), task.groups, task.dev, tmp_path / "run", recipe)
+    assert fitted.used.device.startswith("cuda")
+    assert fitted.best.ndcg > fitted.before + 0.1
+    assert fitted.expected_memory_mb > 0

@@ -13,8 +13,11 @@ from haystack_ce_ranker.fusion.advice import TuningResult
 from haystack_ce_ranker.fusion.calibration import PROBABILITIES, calibration_error, kept_above, score_thresholds
 from haystack_ce_ranker.fusion.judged import Setting
 
-_LABELS = {"default": "default blend (the file's)", "adaptive": "adaptive blend (adapt_weights), untuned"}
-_LABELS["tuned"] = "tuned blend, on queries it was not tuned on"
+_LABELS = {
+    "default": "default blend (the file's)",
+    "adaptive": "adaptive blend (adapt_weights), untuned",
+    "tuned": "tuned blend, on queries it was not tuned on",
+}
 
 
 def show(result: TuningResult, setting: Setting, fragment: str, console: Console, *, probabilities: bool) -> None:

@@ -45,6 +45,14 @@ def ranker(backend=None, *, cache=0, **parameters):
     return made
 
 
+@pytest.mark.parametrize(("depth", "looked_at"), [("auto", 1000), (1100, 1100)])
+def test_of_very_many_candidates_only_so_many_are_looked_at_and_it_is_said(depth, looked_at):
+    report = ranker(depth=depth, screen=True).run("the hut", candidates(1200))["report"]
+    assert report["beyond_depth"] == 1200 - looked_at
+    assert report["depth_used"] + report["screened"] == looked_at
+    assert len(report["unscored"]) == 1200 - report["depth_used"]
+
+
 def test_auto_scores_until_the_rest_cannot_change_the_top():
     given = candidates()
     before = copy.deepcopy(given)

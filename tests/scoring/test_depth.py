@@ -85,9 +85,10 @@ def test_no_candidates_no_step():
         (None, False, None, False),
         (None, True, None, False),
         (30, False, 30, False),
-        (30, True, None, True),
-        (DepthRule(), False, None, True),
-        (DepthRule(), True, None, True),
+        (30, True, 1000, True),
+        (3000, True, 3000, True),
+        (DepthRule(), False, 1000, True),
+        (DepthRule(), True, 1000, True),
     ],
 )
 def test_a_depth_says_whether_logits_decide(given, screen, first, stepwise):

@@ -18,6 +18,13 @@ from haystack_ce_ranker.tokenizing.tokens import Ids
 AUTO = "auto"
 """The depth that means a `DepthRule` with its defaults."""
 
+LOOKED_AT = 1000
+"""
+Of how many of the first candidates prospects are told, unless a number above it is asked for.
+
+Each is compared with each: ten thousand would take gigabytes.
+"""
+
 CPU_STEP, DEVICE_STEP = 5, 20
 """Candidates between two decisions, on a CPU and on another device, which needs larger batches."""
 
@@ -90,8 +97,8 @@ class Depth:
 
     @property
     def first(self) -> int | None:
-        """How many of the first candidates are scored, whatever their logits; None if the logits decide, or for all."""
-        return None if self.stepwise else self.most
+        """How many of the first candidates can be scored at all; None for all."""
+        return max(LOOKED_AT, self.most or 0) if self.stepwise else self.most
 
     @property
     def stepwise(self) -> bool:

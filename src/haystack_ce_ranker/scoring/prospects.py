@@ -14,6 +14,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, diags_array
 
 FALL = 0.4
 """By how much the expected logit falls when the logarithm of the rank rises by its standard deviation."""
@@ -29,6 +30,8 @@ SHARED_VARIANCE = 0.35
 
 OWN_VARIANCE = 0.25
 """The part that a text says nothing about. All of these are in units of the variance of the logits seen."""
+
+_ROUNDING = 1e-6
 
 Array = NDArray[np.float64]
 Positions = NDArray[np.intp]
@@ -46,15 +49,21 @@ def similarity(texts: Sequence[NDArray[np.integer]], query: NDArray[np.integer])
     :param query: The tokens of the query.
     :returns: Shape (texts, texts); 0 for a text without tokens that count.
     """
-    tokens = np.concatenate(texts) if len(texts) else np.empty(0, dtype=np.int64)
+    if not len(texts):
+        return np.zeros((0, 0))
     owners = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-    known, columns = np.unique(tokens, return_inverse=True)
-    counts = np.zeros((len(texts), len(known)), dtype=np.float32)
-    np.add.at(counts, (owners, columns), 1.0)
-    rarity = np.log1p(known / 1000.0) * np.where(np.isin(known, query), 2.0, 1.0)
-    vectors = _unit(np.log1p(counts) * (rarity * ((counts > 0).sum(axis=0) > 1)))
-    vectors = _unit(vectors - vectors.mean(axis=0)) if len(texts) else vectors
-    return np.asarray(vectors @ vectors.T, dtype=np.float64)
+    known, columns = np.unique(np.concatenate(texts), return_inverse=True)
+    counts = csr_array((np.ones(len(owners)), (owners, columns)), shape=(len(texts), len(known)))  # sums equal places
+    shared = np.bincount(counts.indices, minlength=len(known)) > 1
+    rarity = np.log1p(known / 1000.0) * np.where(np.isin(known, query), 2.0, 1.0) * shared
+    weighed = counts.log1p().multiply(rarity).tocsr()
+    vectors = diags_array(_inverse(np.sqrt(weighed.multiply(weighed).sum(axis=1)))) @ weighed
+    mean = vectors.mean(axis=0)
+    to_mean = vectors @ mean
+    # What stands here is the product of the vectors less their mean, without making those, which would not be sparse.
+    products = (vectors @ vectors.T).toarray() - to_mean[:, None] - to_mean + mean @ mean
+    lengths = _inverse(np.sqrt(np.maximum(np.diag(products), 0.0)))
+    return np.asarray(products * np.outer(lengths, lengths))
 
 
 class Prospects:
@@ -136,7 +145,6 @@ def _quantile(middle: int, count: int) -> float:
     return NormalDist().inv_cdf(middle / (2.0 * count))
 
 
-def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return rows of length 1; a row of zeros stays."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths > 1e-9, lengths, 1.0), dtype=np.float32)
+def _inverse(lengths: Array) -> Array:
+    """Return 1 by each length; 0 by one that is nothing but rounding."""
+    return np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > _ROUNDING)

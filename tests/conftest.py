@@ -11,6 +11,7 @@ import pytest
 
 import profiles
 from fakes import REPOSITORY, save_bert, save_bi_encoder
+from haystack_ce_ranker.scoring import sharing
 from small_tasks import make_task, save_learner
 
 # A test that imports openvino would let it report each conversion, in a process that it forks.
@@ -23,6 +24,12 @@ def pytest_collection_modifyitems(config, items):
     profiles.mark(items)
     chosen = config.getoption("--hypothesis-profile", None) or "default"
     profiles.multiply((item.function for item in items if hasattr(item, "function")), profiles.TIMES[chosen])
+
+
+@pytest.fixture(autouse=True)
+def no_shared_models() -> None:
+    """Let no test share a model that another one has loaded, and perhaps not released."""
+    sharing._tables.after_fork()
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,17 @@ def in_a_new_process(code, *arguments, **environment):
     return done.stdout.split()
 
 
+def in_a_child(work):
+    """Fork, and return the exit code of a child that does `work`: 0 if that returns True."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if work() is True else 1)
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def calls(function, *args, **parameters):
     """What a function returns, and how many functions were called for it in this thread."""
     counted = 0

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from fakes import in_a_new_process
+from fakes import in_a_child, in_a_new_process
 from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends.devices import pass_lock, require_process_of
 from haystack_ce_ranker.backends.exported import OneByOne
@@ -48,17 +48,6 @@ print(child.exitcode)
 @pytest.mark.parametrize("state", ["used", "fresh", "held"])
 def test_a_child_retrieves_with_the_parents_index_and_with_its_own(state):
     assert in_a_new_process(RETRIEVING, state) == ["0"]
-
-
-def in_a_child(work):
-    """Fork, and return the exit code of a child that does `work`: 0 if that returns True."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os._exit(0 if work() is True else 1)
-        finally:
-            os._exit(2)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_a_child_has_locks_and_pools_of_its_own():

@@ -57,6 +57,7 @@ class CrossEncoderScorer:
     :param batch_size: The most pairs of one forward pass; None for no limit.
     :param model_name: The model's name, under which a batch size learnt from running out of memory is remembered.
     :param batch_sizes: Where learnt batch sizes are kept; None for a memory of its own.
+    :param runner: A runner of the model that others use, too; it has its own limits. None makes one of the three above.
     :param cache_tokens: How many tokens of documents to keep for the next query.
     :param scores: A cache in which `score` looks first and keeps new scores; None for no cache. Scorers may share one.
         Only scores that depend on a query and a text alone are kept: calls with a deadline or a shared token budget
@@ -76,6 +77,7 @@ class CrossEncoderScorer:
         batch_size: int | None = None,
         model_name: str = "",
         batch_sizes: LearntBatchSizes | None = None,
+        runner: PairRunner | None = None,
         cache_tokens: int = 2_000_000,
         scores: ScoreCache[DocumentScore] | None = None,
         identity: Sequence[str] = (),
@@ -84,12 +86,16 @@ class CrossEncoderScorer:
         self.policy = policy if policy is not None else ReadingPolicy()
         self.model_limit = _model_limit(backend)
         self.max_length = _max_length(self.model_limit, self.policy.max_length)
-        self.runner = PairRunner(
-            backend,
-            batch_tokens=batch_tokens,
-            batch_size=batch_size,
-            model_name=model_name,
-            batch_sizes=batch_sizes,
+        self.runner = (
+            runner
+            if runner is not None
+            else PairRunner(
+                backend,
+                batch_tokens=batch_tokens,
+                batch_size=batch_size,
+                model_name=model_name,
+                batch_sizes=batch_sizes,
+            )
         )
         self._planner = Planner(self.policy, self.max_length, backend.tokenizer)
         self._documents = DocumentEncoder(backend.tokenizer, cache_tokens=cache_tokens)

@@ -19,16 +19,14 @@ from haystack.utils import ComponentDevice, Secret
 from haystack.utils.hf import deserialize_hf_model_kwargs
 
 from haystack_ce_ranker import checks, forking
-from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.devices import give_back_reserve
-from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.reading.blank import is_blank
 from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.cache import ScoreCache
-from haystack_ce_ranker.scoring.runner import LearntBatchSizes
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.scoring.scores import DocumentScore
+from haystack_ce_ranker.scoring.sharing import shared_runner
 from haystack_ce_ranker.scoring.speed_profile import profile_of_this_machine
 from haystack_integrations.components.rankers.ce_ranker.documents import (
     best_passage,
@@ -38,7 +36,13 @@ from haystack_integrations.components.rankers.ce_ranker.documents import (
     ranked,
     read_documents,
 )
-from haystack_integrations.components.rankers.ce_ranker.parameters import checked, depth_of, policy_of, threshold
+from haystack_integrations.components.rankers.ce_ranker.parameters import (
+    checked,
+    depth_of,
+    options_of,
+    policy_of,
+    threshold,
+)
 from haystack_integrations.components.rankers.ce_ranker.report import (
     refuse_truncation,
     warn_of_truncation,
@@ -49,7 +53,6 @@ from haystack_integrations.components.rankers.ce_ranker.report import (
 
 logger = logging.getLogger(__name__)
 
-_BATCH_SIZES = LearntBatchSizes()  # of all rankers: they share the memory of this process's devices
 _OF_THE_LOADED_MODEL = ("revision", "model_kwargs", "tokenizer_kwargs", "config_kwargs", "label", "prompt")
 _MANY_CANDIDATES = 200  # with more, most of the time goes to documents that do not reach the top
 
@@ -63,7 +66,8 @@ class CrossEncoderRanker:
     query. `meta["ce_ranker"][name]` of every document tells what was read of it, and the run returns a report.
 
     The parameters that Haystack's `SentenceTransformersSimilarityRanker` also has mean what they mean there. The model
-    is loaded by `warm_up`, or by the first run; `close` releases it, and a later run loads it again.
+    is loaded by `warm_up`, or by the first run; `close` releases it, and a later run loads it again. Rankers that
+    name one model with the same options share it.
 
     ```python
     from haystack import Document
@@ -439,31 +443,19 @@ class CrossEncoderRanker:
         if measured is not None:
             threads = measured.threads if threads is None else threads
             batch_tokens = measured.batch_tokens if batch_tokens is None else batch_tokens
-        options = ModelOptions(
-            model=self.model,
-            revision=self.revision,
-            token=self.token.resolve_value() if self.token is not None else None,
-            api_key=self.api_key.resolve_value() if self.api_key is not None else None,
-            trust_remote_code=self.trust_remote_code,
-            device=self.device.to_torch_str() if self.device is not None else None,
-            dtype=self.dtype,
-            threads=threads,
-            model_kwargs=self.model_kwargs if self.model_kwargs is not None else {},
-            tokenizer_kwargs=self.tokenizer_kwargs if self.tokenizer_kwargs is not None else {},
-            config_kwargs=self.config_kwargs if self.config_kwargs is not None else {},
-            label=self.label,
-            prompt=self.prompt,
-        )
-        backend = loading.load(self.backend, options)
-        if measured is not None:
-            measured.require(self.model, backend)
-        return CrossEncoderScorer(
-            backend,
-            self._policy,
+        runner = shared_runner(
+            self.backend,
+            options_of(vars(self), threads=threads),
             batch_tokens=batch_tokens,
             batch_size=self.batch_size,
+        )
+        if measured is not None:
+            measured.require(self.model, runner.backend)
+        return CrossEncoderScorer(
+            runner.backend,
+            self._policy,
+            runner=runner,
             model_name=self.model,
-            batch_sizes=_BATCH_SIZES,
             scores=ScoreCache(self.cache_size) if self.cache_size else None,
             identity=[repr(getattr(self, part)) for part in _OF_THE_LOADED_MODEL],
         )

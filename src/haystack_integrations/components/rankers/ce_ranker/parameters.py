@@ -9,11 +9,12 @@ from typing import Any
 from haystack.utils import ComponentDevice, Secret
 
 from haystack_ce_ranker.backends.loading import BACKENDS
-from haystack_ce_ranker.backends.model_files import DTYPES
+from haystack_ce_ranker.backends.model_files import DTYPES, ModelOptions
 from haystack_ce_ranker.checks import choice, flag, names, number, options, path, text, whole_number
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.depth import AUTO, DepthRule
 
+_KWARGS = ("model_kwargs", "tokenizer_kwargs", "config_kwargs")
 ON_TRUNCATION = ("report", "warn", "error")
 
 _at_least_one = partial(whole_number, least=1)
@@ -94,7 +95,7 @@ _RULES: dict[str, Callable[[str, Any], Any]] = {
     "scale_score": flag,
     "score_threshold": threshold,
     "trust_remote_code": flag,
-    **dict.fromkeys(("model_kwargs", "tokenizer_kwargs", "config_kwargs"), options),
+    **dict.fromkeys(_KWARGS, options),
     "label": _label,
     "prompt": partial(text, optional=True),
     "backend": partial(choice, choices=BACKENDS),
@@ -121,6 +122,28 @@ def policy_of(given: Mapping[str, Any]) -> ReadingPolicy:
     :raises ValueError: If a value is out of range.
     """
     return ReadingPolicy(**{one.name: given[one.name] for one in fields(ReadingPolicy) if one.name in given})
+
+
+def options_of(given: Mapping[str, Any], *, threads: int | None) -> ModelOptions:
+    """
+    Return the part of the checked parameters that says which model is loaded and how, with secrets resolved.
+
+    :param threads: In place of the parameter of that name.
+    """
+    token, api_key, device = given["token"], given["api_key"], given["device"]
+    return ModelOptions(
+        model=given["model"],
+        revision=given["revision"],
+        token=token.resolve_value() if token is not None else None,
+        api_key=api_key.resolve_value() if api_key is not None else None,
+        trust_remote_code=given["trust_remote_code"],
+        device=device.to_torch_str() if device is not None else None,
+        dtype=given["dtype"],
+        threads=threads,
+        **{name: given[name] if given[name] is not None else {} for name in _KWARGS},
+        label=given["label"],
+        prompt=given["prompt"],
+    )
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ pytest.importorskip("codecarbon", reason="needs the extra 'evaluate'")
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """No meter of an earlier test, and no second of waiting for the idle draw."""
+    """No meter of an earlier test, no second of waiting for the idle draw, and a machine that nobody else uses."""
     energy.meter_for.cache_clear()
+    monkeypatch.setattr(energy, "_use_of", lambda counter, device, seconds: time.sleep(seconds) or 0.0)
     monkeypatch.setattr(energy, "IDLE_SECONDS", 0.05)
     yield
     energy.meter_for.cache_clear()
@@ -55,6 +56,43 @@ def test_a_gpu_is_measured_with_its_processor_where_both_can_be_read(monkeypatch
     monkeypatch.setattr(energy, "_rapl", lambda: drawing(2.0))
     monkeypatch.setattr(energy, "_nvml", lambda device: drawing(3.0))
     assert energy.meter_for("cuda:0").source == "measured: RAPL and NVML, 5.0 W idle taken off"
+
+
+@pytest.mark.parametrize("busy", ["RAPL", "NVML"])
+def test_nothing_is_taken_off_where_others_were_at_work_when_idle_draw_was_to_be_measured(busy, monkeypatch):
+    joules = 0.0
+
+    def use(counter, device, seconds):
+        nonlocal joules
+        joules += 100.0  # what the others draw meanwhile
+        return 0.4 if counter == busy else 0.0
+
+    monkeypatch.setattr(energy, "_rapl", lambda: lambda: joules)
+    monkeypatch.setattr(energy, "_nvml", lambda device: lambda: 0.0)
+    monkeypatch.setattr(energy, "_use_of", use)
+    meter = energy.meter_for("cuda:0")
+    assert meter.source == f"measured: RAPL and NVML, {energy.ALL_DRAW} (40% busy before it began)"
+    with meter.measure() as spent:
+        joules += 7.0
+    assert spent.joules == pytest.approx(7.0)
+    assert energy.omitted(meter.source) == "loading and the first run are not in it"
+
+
+def test_the_use_of_a_processor_is_what_psutil_sees(monkeypatch):
+    import psutil
+
+    monkeypatch.undo()
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 100.0 * interval)
+    assert energy._use_of("RAPL", "cpu", 0.25) == 0.25
+
+
+def test_a_card_that_does_not_tell_its_use_counts_as_idle(monkeypatch):
+    monkeypatch.undo()
+    assert energy._use_of("NVML", "cuda:0", 0.0) == 0.0
+
+
+def test_figures_less_idle_draw_say_so():
+    assert energy.omitted("measured: RAPL, 5.0 W idle taken off").endswith(", nor is idle draw")
 
 
 @pytest.mark.parametrize("device", ["cuda:0", "mps", "GPU.0"])

@@ -2,9 +2,11 @@
 What a piece of work takes: seconds, and joules from the hardware's counters or, if none can be read, an estimate.
 
 Counters come first: RAPL for processors, NVML for NVIDIA cards. Their idle draw is measured for a second beforehand and
-taken off, which leaves what the work added. Without counters, the processor's rated power is divided by its CPUs and
-multiplied by the time that they were busy, so idle draw is no part of it. `source` says which of the two was used. They
-are never mixed. codecarbon and NVML read the hardware. Nothing is sent anywhere.
+taken off, which leaves what the work added. If something else keeps the machine busy in that second, nothing is taken
+off, since that draw is not idle: work that begins as the other ends would cost less than nothing. Without counters, the
+processor's rated power is divided by its CPUs and multiplied by the time that they were busy, so idle draw is no part
+of it. `source` says which of the two was used. They are never mixed. codecarbon and NVML read the hardware. Nothing is
+sent anywhere.
 """
 
 import contextlib
@@ -16,10 +18,12 @@ from functools import cache
 from typing import Any
 
 IDLE_SECONDS = 1.0
-IDLE = "loading and the first run are not in it, nor is idle draw"
-"""What the figures omit, in words."""
 UNCOUNTED = "not covered"
 """How `source` ends where some of the hardware at work is not in the figures."""
+ALL_DRAW = "idle draw and other processes are in it"
+"""What `source` says where something else was at work when the idle draw was to be measured."""
+MOST_IDLE_USE = 0.1
+"""The share of a processor or card that may be in use while its idle draw is measured."""
 _JOULES_PER_KWH = 3.6e6
 _NO_WATTS_KNOWN = 4.0
 """Watts of a CPU that codecarbon assumes if it does not know the processor."""
@@ -67,6 +71,11 @@ class EnergyMeter:
                 spent.joules = self._counter() - joules - self.watts * spent.seconds
 
 
+def omitted(source: str) -> str:
+    """Return what the figures of a source leave out, in words."""
+    return "loading and the first run are not in it" + ("" if ALL_DRAW in source else ", nor is idle draw")
+
+
 @cache
 def meter_for(device: str = "cpu") -> EnergyMeter:
     """
@@ -87,11 +96,13 @@ def meter_for(device: str = "cpu") -> EnergyMeter:
         return sum(float(counter()) for counter in readable.values())
 
     before, started = total(), time.perf_counter()
-    time.sleep(IDLE_SECONDS)
-    idle = (total() - before) / (time.perf_counter() - started)
+    busy = max(_use_of(name, device, IDLE_SECONDS / len(readable)) for name in readable)
+    idle = max((total() - before) / (time.perf_counter() - started), 0.0)
     covered = " and ".join(readable)
     without = f", processor {UNCOUNTED}" if "RAPL" not in readable else ""
-    return EnergyMeter(f"measured: {covered}, {max(idle, 0.0):.1f} W idle taken off{without}", max(idle, 0.0), total)
+    if busy > MOST_IDLE_USE:
+        return EnergyMeter(f"measured: {covered}, {ALL_DRAW} ({busy:.0%} busy before it began){without}", 0.0, total)
+    return EnergyMeter(f"measured: {covered}, {idle:.1f} W idle taken off{without}", idle, total)
 
 
 def _rapl() -> Callable[[], float] | None:
@@ -117,19 +128,37 @@ def _rapl() -> Callable[[], float] | None:
 
 def _nvml(device: str) -> Callable[[], float] | None:
     """Return a function that gives the joules of one card since its driver was loaded, or None."""
-    import torch
-
     try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        index = torch.device(device).index
-        properties = torch.cuda.get_device_properties(index if index is not None else torch.cuda.current_device())
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
-        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        nvml, card = _card(device)
+        nvml.nvmlDeviceGetTotalEnergyConsumption(card)
     except Exception:  # no driver, an old card, a container without access: in each case there is no counter
         return None
-    return lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000.0
+    return lambda: float(nvml.nvmlDeviceGetTotalEnergyConsumption(card)) / 1000.0
+
+
+def _card(device: str) -> tuple[Any, Any]:
+    """Return NVML and its handle of the card that torch calls so."""
+    import pynvml
+    import torch
+
+    pynvml.nvmlInit()
+    index = torch.device(device).index
+    properties = torch.cuda.get_device_properties(index if index is not None else torch.cuda.current_device())
+    return pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
+
+
+def _use_of(counter: str, device: str, seconds: float) -> float:
+    """Return the share of what a counter counts that is in use during the next seconds, which it waits; 0 to 1."""
+    if counter == "RAPL":
+        import psutil
+
+        return float(psutil.cpu_percent(seconds)) / 100.0
+    time.sleep(seconds)
+    try:
+        nvml, card = _card(device)
+        return float(nvml.nvmlDeviceGetUtilizationRates(card).gpu) / 100.0
+    except Exception:  # a card that has the counter of energy, but not this one, as under MIG
+        return 0.0
 
 
 def _watts_per_cpu() -> float:

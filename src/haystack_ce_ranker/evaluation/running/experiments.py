@@ -27,7 +27,7 @@ from haystack_ce_ranker.evaluation.running.graphs import PipelineError, one_line
 from haystack_ce_ranker.evaluation.running.groups import SystemGroup
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.evaluation.running.sweep import Variant
-from haystack_ce_ranker.machine.energy import IDLE, UNCOUNTED
+from haystack_ce_ranker.machine.energy import UNCOUNTED, omitted
 from haystack_ce_ranker.machine.facts import machine
 from haystack_ce_ranker.machine.memory import MemoryRow, peak_megabytes
 from haystack_ce_ranker.machine.units import WORLD, Grid
@@ -86,7 +86,7 @@ def measure(
     undone = part(queries - len(done), queries, "queries were not measured: it was interrupted, and can go on there")
     notes = [note for group in kept for note in journal.get(group.key, "notes") or ()]
     sources = dict.fromkeys(str(system.description.energy_source) for system in systems.values())
-    notes += [f"energy: {source}; {IDLE}" for source in sources if UNCOUNTED not in source]
+    notes += [f"energy: {source}; {omitted(source)}" for source in sources if UNCOUNTED not in source]
     uncounted = [LeftOut(f"energy: {source}") for source in sources if UNCOUNTED in source]
     left_out = (*undone, *unable.values(), *_empty_handed(systems), *uncounted)
     measured = collection.only(done) if undone else collection

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.training import runs
 from haystack_ce_ranker.training.fitting import Recipe, fit
 from haystack_ce_ranker.training.run_folder import OtherSettingsError
@@ -18,6 +19,11 @@ pytest.importorskip("datasets")
 pytest.importorskip("codecarbon")
 
 RECIPE = Recipe(epochs=2, learning_rate=3e-3, batch=8, at_once=4, evaluations=2)  # 16 steps an epoch, evaluated each 8
+
+
+def on_cpu(model):
+    """A base that learns on the CPU even where there is a GPU, whose sums need not be the same twice."""
+    return ModelOptions(model, device="cpu")
 
 
 class Killed(BaseException):
@@ -31,7 +37,7 @@ def weights(folder):
 @pytest.fixture(scope="module")
 def unbroken(learner, task, tmp_path_factory):
     """A run from the beginning to the end."""
-    return fit(learner, task.groups, task.dev, tmp_path_factory.mktemp("unbroken"), RECIPE, threads=1)
+    return fit(on_cpu(learner), task.groups, task.dev, tmp_path_factory.mktemp("unbroken"), RECIPE, threads=1)
 
 
 def test_the_model_learns_and_the_best_checkpoint_is_kept(unbroken, task):
@@ -85,10 +91,10 @@ def test_the_ranker_runs_the_model_by_its_folder_in_int8_too(unbroken, task, tmp
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(unbroken, learner, task, tmp_path):
-    again = fit(learner, task.groups, task.dev, tmp_path / "again", RECIPE, threads=1)
+    again = fit(on_cpu(learner), task.groups, task.dev, tmp_path / "again", RECIPE, threads=1)
     assert weights(again.model) == weights(unbroken.model)
     assert again.evaluations == unbroken.evaluations
-    other = fit(learner, task.groups, task.dev, tmp_path / "other", replace(RECIPE, seed=1), threads=1)
+    other = fit(on_cpu(learner), task.groups, task.dev, tmp_path / "other", replace(RECIPE, seed=1), threads=1)
     assert weights(other.model) != weights(unbroken.model)
 
 
@@ -133,8 +139,8 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(interrupt, step, unbr
     with pytest.MonkeyPatch.context() as patch:
         interrupt(step, patch)
         with pytest.raises(Killed):
-            fit(learner, task.groups, task.dev, tmp_path, RECIPE, threads=1)
-    resumed = fit(learner, task.groups, task.dev, tmp_path, RECIPE, threads=1)
+            fit(on_cpu(learner), task.groups, task.dev, tmp_path, RECIPE, threads=1)
+    resumed = fit(on_cpu(learner), task.groups, task.dev, tmp_path, RECIPE, threads=1)
     assert weights(resumed.model) == weights(unbroken.model)
     assert (resumed.evaluations, resumed.steps, resumed.before) == (
         unbroken.evaluations,
@@ -145,7 +151,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(interrupt, step, unbr
 
 def test_a_run_that_had_stopped_early_takes_no_further_step(learner, task, tmp_path):
     recipe = replace(RECIPE, epochs=9, patience=1)
-    whole = fit(learner, task.groups, task.dev, tmp_path / "whole", recipe, threads=1)
+    whole = fit(on_cpu(learner), task.groups, task.dev, tmp_path / "whole", recipe, threads=1)
     assert whole.steps < 9 * 16
     assert whole.evaluations[-1].ndcg <= whole.evaluations[-2].ndcg
 
@@ -157,8 +163,8 @@ def test_a_run_that_had_stopped_early_takes_no_further_step(learner, task, tmp_p
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RankingTrainer, "_load_best_model", kill)  # what comes first after the last step
         with pytest.raises(Killed):
-            fit(learner, task.groups, task.dev, tmp_path / "cut", recipe, threads=1)
-    resumed = fit(learner, task.groups, task.dev, tmp_path / "cut", recipe, threads=1)
+            fit(on_cpu(learner), task.groups, task.dev, tmp_path / "cut", recipe, threads=1)
+    resumed = fit(on_cpu(learner), task.groups, task.dev, tmp_path / "cut", recipe, threads=1)
     assert (resumed.steps, weights(resumed.model)) == (whole.steps, weights(whole.model))
 
 
@@ -166,6 +172,7 @@ RUN = """
 import os, signal, sys
 from pathlib import Path
 from small_tasks import make_task
+from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.training.fitting import Recipe, fit
 from haystack_ce_ranker.training.trainer import RankingTrainer
 
@@ -184,7 +191,7 @@ RankingTrainer.training_step = kill
 task = make_task()
 recipe = Recipe(epochs=2, learning_rate=3e-3, batch=8, at_once=4, evaluations=2)
 try:
-    fit(model, task.groups, task.dev, folder, recipe, threads=1)
+    fit(ModelOptions(model, device="cpu"), task.groups, task.dev, folder, recipe, threads=1)
 finally:
     print("as before" if signal.getsignal(signal.SIGINT) is before else "another handler")
 """
@@ -202,7 +209,7 @@ def test_a_process_that_was_killed_goes_on_to_the_same_weights(unbroken, learner
     done = in_a_process_that_is_sent(signal.SIGKILL, 21, learner, tmp_path)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (tmp_path / "done.json").exists()
-    resumed = fit(learner, task.groups, task.dev, tmp_path, RECIPE, threads=1)
+    resumed = fit(on_cpu(learner), task.groups, task.dev, tmp_path, RECIPE, threads=1)
     assert weights(resumed.model) == weights(unbroken.model)
 
 
@@ -215,7 +222,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(unbroken, learner, tas
     assert (tmp_path / "checkpoints" / "checkpoint-20" / "trainer_state.json").is_file()
     with (tmp_path / "said").open("w") as file:
         resumed = fit(
-            learner, task.groups, task.dev, tmp_path, RECIPE, threads=1, console=Console(file=file, width=200)
+            on_cpu(learner), task.groups, task.dev, tmp_path, RECIPE, threads=1, console=Console(file=file, width=200)
         )
     assert "going on from checkpoint-20" in (tmp_path / "said").read_text()
     assert weights(resumed.model) == weights(unbroken.model)
@@ -225,16 +232,16 @@ def test_what_was_spent_adds_up_over_the_parts_of_a_run(learner, task, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         stopped_at(27, patch)
         with pytest.raises(Killed):
-            fit(learner, task.groups, task.dev, tmp_path, RECIPE, threads=1)
+            fit(on_cpu(learner), task.groups, task.dev, tmp_path, RECIPE, threads=1)
     noted = [json.loads(line) for line in (tmp_path / "spent.jsonl").read_text().split("\n") if line]
     assert [one["step"] for one in noted] == [8, 16, 24]
     assert 0 < noted[0]["seconds"] < noted[1]["seconds"] < noted[2]["seconds"]
-    assert fit(learner, task.groups, task.dev, tmp_path, RECIPE, threads=1).seconds > noted[2]["seconds"]
+    assert fit(on_cpu(learner), task.groups, task.dev, tmp_path, RECIPE, threads=1).seconds > noted[2]["seconds"]
 
 
 def test_a_run_that_is_done_is_not_done_again(unbroken, learner, task, monkeypatch):
     monkeypatch.setattr(runs, "_train", None)
-    assert fit(learner, task.groups, task.dev, unbroken.model.parent, RECIPE, threads=1) == unbroken
+    assert fit(on_cpu(learner), task.groups, task.dev, unbroken.model.parent, RECIPE, threads=1) == unbroken
 
 
 @pytest.mark.parametrize("other", ["recipe", "groups", "dev", "threads"])
@@ -244,26 +251,28 @@ def test_a_folder_with_another_run_is_refused(other, unbroken, learner, task):
     given[other] = others[other]
     folder = unbroken.model.parent
     with pytest.raises(OtherSettingsError, match="another base, other data or other settings"):
-        fit(learner, given["groups"], given["dev"], folder, given["recipe"], threads=given["threads"])
+        fit(on_cpu(learner), given["groups"], given["dev"], folder, given["recipe"], threads=given["threads"])
 
 
 def test_begun_anew_nothing_of_the_old_run_stays(learner, task, tmp_path):
-    first = fit(learner, task.groups, task.dev, tmp_path, replace(RECIPE, epochs=1), threads=1)
-    second = fit(learner, task.groups, task.dev, tmp_path, replace(RECIPE, epochs=1, seed=1), threads=1, resume=False)
+    first = fit(on_cpu(learner), task.groups, task.dev, tmp_path, replace(RECIPE, epochs=1), threads=1)
+    second = fit(
+        on_cpu(learner), task.groups, task.dev, tmp_path, replace(RECIPE, epochs=1, seed=1), threads=1, resume=False
+    )
     assert second.evaluations != first.evaluations or second.best != first.best
     assert json.loads((tmp_path / "done.json").read_text())["steps"] == second.steps == 16
 
 
 @pytest.mark.parametrize("loss", ["margin_mse", "lambda", "ranknet"])
 def test_every_loss_learns(loss, learner, task, tmp_path):
-    found = fit(learner, task.groups, task.dev, tmp_path, replace(RECIPE, loss=loss), threads=1)
+    found = fit(on_cpu(learner), task.groups, task.dev, tmp_path, replace(RECIPE, loss=loss), threads=1)
     assert found.best.ndcg > found.before + 0.1
 
 
 def test_an_encoder_learns_with_a_fresh_head_and_it_is_said(encoder, task, tmp_path):
     with (tmp_path / "said").open("w") as file:
         console = Console(file=file, width=200)
-        found = fit(encoder, task.groups, task.dev, tmp_path / "run", RECIPE, threads=1, console=console)
+        found = fit(on_cpu(encoder), task.groups, task.dev, tmp_path / "run", RECIPE, threads=1, console=console)
     assert found.fresh_head
     assert "no trained head: classifier.weight, classifier.bias are drawn at random with seed 0" in (
         (tmp_path / "said").read_text()
@@ -272,7 +281,15 @@ def test_an_encoder_learns_with_a_fresh_head_and_it_is_said(encoder, task, tmp_p
 
 def test_memory_and_threads_are_said_before_the_first_step(learner, task, tmp_path):
     with (tmp_path / "said").open("w") as file:
-        fit(learner, task.groups, task.dev, tmp_path / "run", RECIPE, threads=1, console=Console(file=file, width=200))
+        fit(
+            on_cpu(learner),
+            task.groups,
+            task.dev,
+            tmp_path / "run",
+            RECIPE,
+            threads=1,
+            console=Console(file=file, width=200),
+        )
     said = (tmp_path / "said").read_text()
     assert "learning 128 pairs of 32 queries by bce on cpu, 1 threads" in said
     assert said.index("memory: about") < said.index("step 8 of 32: dev nDCG@10")
@@ -281,7 +298,7 @@ def test_memory_and_threads_are_said_before_the_first_step(learner, task, tmp_pa
 def test_without_the_extra_the_error_names_it(learner, task, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "find_spec", lambda name: None if name == "accelerate" else True)
     with pytest.raises(ImportError, match=r'training needs accelerate: pip install "ce-ranker-haystack\[train\]"'):
-        fit(learner, task.groups, task.dev, tmp_path, RECIPE)
+        fit(on_cpu(learner), task.groups, task.dev, tmp_path, RECIPE)
 
 
 @pytest.mark.parametrize(

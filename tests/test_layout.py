@@ -25,6 +25,7 @@ LAYERS = (
     f"{ENGINE}.evaluation.judging",
     f"{ENGINE}.evaluation",
     COMPONENTS,
+    f"{ENGINE}.observing",
     # From here on down is the engine: it knows nothing of Haystack.
     f"{ENGINE}.data",
     f"{ENGINE}.machine",
@@ -45,7 +46,7 @@ LAYERS = (
 )
 """All layers, the topmost first: a module may import modules of its own layer and of those below."""
 
-KNOWS_HAYSTACK = LAYERS[: LAYERS.index(COMPONENTS) + 1]
+KNOWS_HAYSTACK = LAYERS[: LAYERS.index(f"{ENGINE}.observing") + 1]
 
 
 def sources() -> dict[str, str]:

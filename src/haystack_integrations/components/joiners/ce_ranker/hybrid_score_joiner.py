@@ -26,6 +26,7 @@ from haystack_ce_ranker.fusion.fuse import (
     fuse,
 )
 from haystack_ce_ranker.fusion.normalizers import AUTO, Normalization, parse_normalizations
+from haystack_ce_ranker.observing import observed
 from haystack_ce_ranker.provenance import KEY, noted_scores
 from haystack_integrations.components.joiners.ce_ranker.input_warnings import InputWarnings
 from haystack_integrations.components.joiners.ce_ranker.inputs import (
@@ -154,6 +155,7 @@ class HybridScoreJoiner:
         """Do nothing: the joiner holds nothing."""
 
     @component.output_types(documents=list[Document], report=dict[str, Any])
+    @observed("join", lambda _, output: _tags(output))
     def run(
         self,
         weights: dict[str, float] | None = None,
@@ -264,6 +266,20 @@ class HybridScoreJoiner:
             meta[KEY][self.name] = {"score": score, "rank": place + 1, "inputs": shares, **doubt}
             joined.append(_with(base, score, meta))
         return joined
+
+
+def _tags(output: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a span tells of a run."""
+    report = output["report"]
+    return {
+        "documents": len(output["documents"]),
+        "inputs": len(report["inputs"]),
+        "absent": len(report["absent"]),
+        "dropped": len(report["dropped"]),
+        "below_threshold": report["below_threshold"],
+        "cut": report["cut"],
+        "doubt": None if report["adapted"] is None else report["adapted"].get("doubt"),
+    }
 
 
 def _report(fused: Fused, inputs: Mapping[str, Input]) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ from haystack.utils.hf import deserialize_hf_model_kwargs
 
 from haystack_ce_ranker import checks, forking
 from haystack_ce_ranker.backends.devices import give_back_reserve
+from haystack_ce_ranker.observing import observed
 from haystack_ce_ranker.reading.blank import is_blank
 from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.reading.policy import ReadingPolicy
@@ -45,6 +46,7 @@ from haystack_integrations.components.rankers.ce_ranker.parameters import (
 )
 from haystack_integrations.components.rankers.ce_ranker.report import (
     refuse_truncation,
+    tags_of,
     warn_of_truncation,
     warn_of_unreadable,
     what_ran,
@@ -332,6 +334,7 @@ class CrossEncoderRanker:
         """Do what `close` does."""
         self.close()
 
+    @observed("rank", lambda _, output: tags_of(output["report"]))
     def run(
         self,
         query: str,

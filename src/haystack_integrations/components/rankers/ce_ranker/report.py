@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -66,6 +66,22 @@ def what_was_done(
         "deadline_reached": scores.out_of_time,
         **_depth(scores, depth),
         "seconds": {"tokenise": cost.tokenise, "select": cost.select, "score": cost.score},
+    }
+
+
+TAGS = (
+    *("name", "backend", "dtype", "device", "documents", "pairs", "tokens", "documents_cut", "tokens_unread"),
+    *("query_tokens_cut", "cached", "batches", "padding_share", "depth_used", "depth_stopped", "deadline_reached"),
+)
+"""What a span tells of a run, by its key in the report. Nothing that names or holds a document is among it."""
+
+
+def tags_of(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a span tells of a run."""
+    steps = {f"seconds_{step}": seconds for step, seconds in report["seconds"].items()}
+    return {"ranker" if key == "name" else key: report[key] for key in TAGS} | {
+        "unscored": len(report["unscored"]),
+        **steps,
     }
 
 

@@ -9,7 +9,7 @@ import asyncio
 import copy
 import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ from haystack_ce_ranker.bm25.analysis import Analysis
 from haystack_ce_ranker.bm25.index import Allowed
 from haystack_ce_ranker.bm25.scoring import Scoring
 from haystack_ce_ranker.bm25.words import DEFAULT_TOKENIZATION_REGEX
+from haystack_ce_ranker.observing import observed
 from haystack_integrations.components.retrievers.ce_ranker import native
 from haystack_integrations.components.retrievers.ce_ranker.filters import Search
 from haystack_integrations.components.retrievers.ce_ranker.store_index import Hit, Indexed, StoreIndex
@@ -243,6 +244,7 @@ class BM25Retriever:
             self._index.bring_up_to_date()
 
     @component.output_types(documents=list[Document])
+    @observed("retrieve", lambda self, output: self._tags(output))
     def run(
         self,
         query: str,
@@ -291,11 +293,22 @@ class BM25Retriever:
         if self._native is None:
             result: dict[str, list[Document]] = await asyncio.to_thread(self.run, query, filters, top_k, scale_score)
             return result
-        asked = self._asked(query, filters, top_k, scale_score)
-        if not query.strip():
+        return await self._run_native(self._asked(query, filters, top_k, scale_score))
+
+    @observed("retrieve", lambda self, output: self._tags(output))
+    async def _run_native(self, asked: _Asked) -> dict[str, list[Document]]:
+        if not asked.query.strip():
             return {"documents": []}
-        found = await self._native.run_async(query=query, filters=asked.filters, top_k=asked.top_k)
+        found = await self._native.run_async(query=asked.query, filters=asked.filters, top_k=asked.top_k)
         return {"documents": _noted_native(found["documents"], asked.scale_score)}
+
+    def _tags(self, output: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a span tells of a run."""
+        return {
+            "documents": len(output["documents"]),
+            "engine": "own" if self._native is None else type(self._native).__name__,
+            "refresh_failed": self._native is None and self._index.failure is not None,
+        }
 
     def run_batch(
         self,

@@ -5,7 +5,7 @@ It takes the scores out of the documents and notes the decision in them. `haysta
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from haystack import Document, component, default_from_dict, default_to_dict
 
 from haystack_ce_ranker.checks import choice, number, text
 from haystack_ce_ranker.gating.decision import PREDICTORS, decide
+from haystack_ce_ranker.observing import observed
 from haystack_ce_ranker.provenance import noted_scores, with_record
 from haystack_integrations.components.rankers.ce_ranker.documents import read_documents
 
@@ -83,6 +84,7 @@ class RerankGate:
         """Do nothing: the gate holds nothing."""
 
     @component.output_types(rerank=list[Document], keep=list[Document], report=dict[str, Any])
+    @observed("route", lambda _, output: _tags(output["report"]))
     def run(self, query: str, documents: list[Document], threshold: float | None = None) -> dict[str, Any]:
         """
         Send the documents one way or the other, in the order they came; they are not changed.
@@ -124,6 +126,11 @@ class RerankGate:
             if document.id not in best or _height(score) > _height(best[document.id]):
                 best[document.id] = score
         return list(best.values())
+
+
+def _tags(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a span tells of a run."""
+    return {key: report[key] for key in ("decision", "predictor", "value", "threshold", "documents", "usable")}
 
 
 def _height(score: float | None) -> float:

@@ -24,6 +24,7 @@ BENCHMARKS = (
     "bm25",
     "fusion",
     "gate",
+    "load",
     "token_balance",
     "long_context",
     "mining",

@@ -1,4 +1,4 @@
-"""hayhooks serves the examples as they are: deployed by its own commands, with no setting, and with the same rankings."""
+"""hayhooks serves the examples as they are: deployed by its own commands, without a setting, ranked as in process."""
 
 import os
 import socket

@@ -1,0 +1,298 @@
+"""
+What a server with CrossEncoderRanker answers under load, beside one with SentenceTransformersSimilarityRanker.
+
+    python benchmarks/load.py                          # all: half an hour on two cores
+    python benchmarks/load.py clients --seconds 10 --rounds 1
+    python benchmarks/load.py --quick                  # does everything run?
+
+Each system is served by hayhooks, in a process of its own on this machine, with the same wrapper, weights
+(ms-marco-MiniLM-L12) and threads. A request has a query of dl19 and its ten best passages of BM25. The servers stay up
+and take turns, in an order that moves on by one each round; a figure is the median over the rounds, and a ratio the
+median of the rounds' ratios. `CPU s` is what the server computed per answer, whoever else uses the machine.
+
+- clients: so many clients that each wait for an answer before they send the next request (closed loop);
+- arrivals: requests that come by themselves (Poisson, seeded), at 80 % of what the system can answer;
+- overload: the same at ten times of what it can answer, for some seconds;
+- workers: processes against threads.
+
+Needs hayhooks (extra `serve`) and the weights that `make models` unpacks.
+"""
+
+import argparse
+import contextlib
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+import common
+from common import Report
+from load_clients import PATIENCE, Ask, Figures, Reply, arrivals, closed_loop, open_loop, over_http
+from load_servers import INT8, OURS, STOCK, Served, Server, running
+from speed_tasks import Task, dl19_tasks
+
+CANDIDATES = 10
+MANY = 16
+"""Clients that keep a system busy: what it answers them is what it can answer."""
+SEED = 21
+SYSTEMS = (STOCK, OURS, INT8)
+GAIN = {OURS: 1.3, INT8: 4.5}
+"""How many times the stock ranker's requests a second each should answer to many clients."""
+
+
+def tasks_of(arguments: argparse.Namespace) -> list[Task]:
+    """Return the queries of dl19 with their ten best passages by BM25, in an order of their own."""
+    common.collection_folder(arguments, "dl19")
+    _, tasks = dl19_tasks(arguments.data, arguments.queries)
+    made = [task._replace(documents=task.documents[:CANDIDATES]) for task in tasks]
+    made = [task for task in made if len(task.documents) == CANDIDATES]
+    random.Random(SEED).shuffle(made)
+    return made
+
+
+def served(arguments: argparse.Namespace, system: str, **how: Any) -> Served:
+    """Return a system with the weights and threads of the command line, which must be there."""
+    for name in ("ce-minilm-l12", "ce-minilm-l12-int8"):
+        common.weights_folder(arguments, name)
+    return Served(system, arguments.models.resolve(), how.pop("threads", arguments.threads), **how)
+
+
+@contextlib.contextmanager
+def started(systems: Mapping[str, Served], tasks: Sequence[Task]) -> Iterator[dict[str, Server]]:
+    """Start the servers and let each answer some requests; stop them at the end."""
+    with contextlib.ExitStack() as stack:
+        servers = {name: stack.enter_context(running(system)) for name, system in systems.items()}
+        for server in servers.values():
+            closed(server, tasks[:4], clients=2, seconds=0.5)
+        yield servers
+
+
+def closed(server: Server, tasks: Sequence[Task], *, clients: int, seconds: float) -> list[Reply]:
+    """Return the replies to clients that each wait for an answer."""
+
+    def talk(ask: Ask) -> Any:
+        return closed_loop(ask, tasks, clients=clients, seconds=seconds)
+
+    return over_http(server.url, talk)
+
+
+def opened(
+    server: Server, tasks: Sequence[Task], *, rate: float, seconds: float, seed: int, patience: float = PATIENCE
+) -> list[Reply]:
+    """Return the replies to requests that come by themselves."""
+
+    def talk(ask: Ask) -> Any:
+        return open_loop(ask, tasks, arrivals(rate, seconds, seed), patience=patience)
+
+    return over_http(server.url, talk)
+
+
+def in_turns(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
+    """Return the order of each round: who began goes last in the next."""
+    for number in range(rounds):
+        turn = number % len(names)
+        yield [*names[turn:], *names[:turn]]
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the median of what is known."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.median(known)) if known else math.nan
+
+
+# The parts
+
+
+def clients(arguments: argparse.Namespace, report: Report) -> None:
+    """Some clients that each wait for an answer."""
+    tasks = tasks_of(arguments)
+    found: dict[tuple[str, int], list[Figures]] = {}
+    cpu: dict[tuple[str, int], list[float]] = {}
+    with started({name: served(arguments, name) for name in SYSTEMS}, tasks) as servers:
+        for turn in in_turns(SYSTEMS, arguments.rounds):
+            for count in arguments.clients:
+                for name in turn:
+                    before = servers[name].cpu_seconds()
+                    figures = Figures.of(
+                        closed(servers[name], tasks, clients=count, seconds=arguments.seconds), CANDIDATES
+                    )
+                    found.setdefault((name, count), []).append(figures)
+                    cpu.setdefault((name, count), []).append((servers[name].cpu_seconds() - before) / figures.ranked)
+        memory = {name: server.memory_mb() for name, server in servers.items()}
+    headings = ("requests/s", "times stock", "p50 ms", "p95 ms", "p99 ms", "CPU s", "failed", "MB")
+    report.table(f"{arguments.threads} threads, {arguments.rounds} rounds", "system", "clients", *headings)
+    for name in SYSTEMS:
+        for count in arguments.clients:
+            of_rounds = found[name, count]
+            report.row(
+                *(name, count, median([one.per_second for one in of_rounds])),
+                ratio(found, name, count),
+                *(f"{median([one.milliseconds[place] for one in of_rounds]):,.0f}" for place in range(3)),
+                f"{median(cpu[name, count]):.3f}",
+                *(sum(one.failed + one.refused + one.partly for one in of_rounds), f"{memory[name]:,.0f}"),
+            )
+    for name, bound in GAIN.items():
+        for count in (count for count in arguments.clients if count >= MANY):
+            label = f"{name}, {count} clients: requests/s >= {bound} times the stock ranker's"
+            report.at_least(label, ratio(found, name, count), bound, "{:.2f} times")
+            report.at_least(
+                f"{name}, {count} clients: >= 95 % of the best number at fewer",
+                kept(found, name, count),
+                0.95,
+                "{:.1%}",
+            )
+
+
+def ratio(found: Mapping[tuple[str, int], Sequence[Figures]], name: str, count: int) -> float:
+    """Return how many times the stock ranker's requests a system answers: the median of the rounds' ratios."""
+    pairs = zip(found[name, count], found[STOCK, count], strict=True)
+    return median([mine.per_second / stock.per_second for mine, stock in pairs])
+
+
+def kept(found: Mapping[tuple[str, int], Sequence[Figures]], name: str, count: int) -> float:
+    """Return the share of the best requests a second at fewer clients that is left: the median over the rounds."""
+    fewer = [found[name, other] for other in {clients for _, clients in found} if other < count]
+    best = [max(one.per_second for one in of_round) for of_round in zip(*fewer, strict=True)]
+    return median([one.per_second / most for one, most in zip(found[name, count], best, strict=True)])
+
+
+def capacity(server: Server, tasks: Sequence[Task], seconds: float) -> float:
+    """Return how many requests a second a server can answer."""
+    return Figures.of(closed(server, tasks, clients=MANY, seconds=seconds), CANDIDATES).per_second
+
+
+def one_queue(service: Sequence[float], times: Sequence[float], busy: float) -> float:
+    """
+    Return p99 / p50 of a single queue that is first come, first served and never idles while a request waits.
+
+    :param service: Seconds that requests take alone.
+    :param times: When they come.
+    :param busy: The share of the time that they keep it busy: the service times are scaled to that.
+    """
+    rng = random.Random(SEED)
+    drawn = np.array([rng.choice(service) for _ in times])
+    drawn *= busy * times[-1] / drawn.sum()
+    free, stays = 0.0, []
+    for when, takes in zip(times, drawn.tolist(), strict=True):
+        free = max(free, when) + takes
+        stays.append(free - when)
+    return float(np.percentile(stays, 99) / np.percentile(stays, 50))
+
+
+def by_themselves(arguments: argparse.Namespace, report: Report) -> None:
+    """Requests that come by themselves, at 80 % of what a system can answer."""
+    tasks = tasks_of(arguments)
+    names = [INT8, OURS, STOCK]
+    rows: dict[str, list[tuple[float, Figures, float]]] = {name: [] for name in names}
+    with started({name: served(arguments, name) for name in names}, tasks) as servers:
+        for number, turn in enumerate(in_turns(names, arguments.rounds)):
+            for name in turn:
+                server, seconds = servers[name], arguments.arrival_seconds
+                alone = [one.seconds for one in closed(server, tasks, clients=1, seconds=arguments.seconds)]
+                rate = 0.8 * capacity(server, tasks, arguments.seconds)
+                seed = SEED + number
+                replies = opened(server, tasks, rate=rate, seconds=seconds, seed=seed)
+                ideal = one_queue(alone, arrivals(rate, seconds, seed), 0.8)
+                rows[name].append((rate, Figures.of(replies, CANDIDATES), ideal))
+    headings = ("requests/s", "p50 ms", "p95 ms", "p99 ms", "p99 / p50", "the same of one perfect queue", "failed")
+    report.table(f"Poisson arrivals at 80 % of capacity, {arguments.arrival_seconds:.0f} s", "system", *headings)
+    for name, of_rounds in rows.items():
+        spread = median([figures.milliseconds[2] / figures.milliseconds[0] for _, figures, _ in of_rounds])
+        report.row(
+            *(name, median([rate for rate, _, _ in of_rounds])),
+            *(f"{median([figures.milliseconds[place] for _, figures, _ in of_rounds]):,.0f}" for place in range(3)),
+            *(spread, median([ideal for _, _, ideal in of_rounds])),
+            sum(figures.failed + figures.refused + figures.partly for _, figures, _ in of_rounds),
+        )
+        if name != STOCK:
+            report.at_most(f"{name}: p99 <= 3 times p50 at 80 % of capacity", spread, 3.0, "{:.2f} times")
+
+
+def overload(arguments: argparse.Namespace, report: Report) -> None:
+    """Ten times of what a system can answer: each request is answered or refused within its deadline."""
+    tasks = tasks_of(arguments)
+    deadline = arguments.deadline / 1000
+    kinds = {
+        STOCK: served(arguments, STOCK),
+        f"{INT8}, keeps the order": served(arguments, INT8, options={"deadline_ms": arguments.deadline}),
+    }
+    headings = ("requests", "asked/s", "ranked/s", "ranked", "in their order", "refused", "failed or late")
+    report.table(f"Ten times of what it can answer, a deadline of {deadline:g} s", "system", *headings, "slowest ms")
+    for name, system in kinds.items():
+        with started({name: system}, tasks) as servers:
+            rate = 10 * capacity(servers[name], tasks, arguments.seconds)
+            replies = opened(
+                servers[name],
+                tasks,
+                rate=rate,
+                seconds=arguments.overload_seconds,
+                seed=SEED,
+                patience=2 * deadline + 10,
+            )
+        figures = Figures.of(replies, CANDIDATES)
+        late = sum(one.seconds > deadline for one in replies)
+        report.row(
+            *(name, len(replies), rate, figures.per_second, figures.ranked, figures.partly, figures.refused),
+            *(late, f"{max(one.seconds for one in replies) * 1000:,.0f}"),
+        )
+        if name != STOCK:
+            share = 1 - late / len(replies)
+            report.at_least(f"{name}: answered or refused within its deadline", share, 1.0, "{:.2%}")
+
+
+def workers(arguments: argparse.Namespace, report: Report) -> None:
+    """Processes against threads, with as many threads in all."""
+    tasks = tasks_of(arguments)
+    kinds = {
+        f"{count} workers, {arguments.threads // count} threads each": served(
+            arguments, INT8, workers=count, threads=arguments.threads // count
+        )
+        for count in (1, arguments.threads)
+    }
+    found: dict[str, list[Figures]] = {name: [] for name in kinds}
+    with started(kinds, tasks) as servers:
+        for turn in in_turns(list(kinds), arguments.rounds):
+            for name in turn:
+                replies = closed(servers[name], tasks, clients=MANY, seconds=arguments.seconds)
+                found[name].append(Figures.of(replies, CANDIDATES))
+        memory = {name: server.memory_mb() for name, server in servers.items()}
+    report.table(f"{INT8}, {MANY} clients", "server", "requests/s", "p50 ms", "p99 ms", "MB in all")
+    for name, of_rounds in found.items():
+        report.row(
+            *(name, median([one.per_second for one in of_rounds])),
+            *(f"{median([one.milliseconds[place] for one in of_rounds]):,.0f}" for place in (0, 2)),
+            f"{memory[name]:,.0f}",
+        )
+
+
+# The command
+
+PARTS = {"clients": clients, "arrivals": by_themselves, "overload": overload, "workers": workers}
+QUICK = {
+    "queries": 4,
+    "clients": [1, MANY],
+    "seconds": 1.0,
+    "rounds": 1,
+    "arrival_seconds": 3.0,
+    "overload_seconds": 1.0,
+}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this benchmark."""
+    parser.set_defaults(queries=43)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, MANY, 32])
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each turn in which clients wait for an answer")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--arrival-seconds", type=float, default=60.0, help="of requests that come by themselves")
+    parser.add_argument("--overload-seconds", type=float, default=10.0, help="at ten times of what can be answered")
+    parser.add_argument("--deadline", type=float, default=1000.0, help="milliseconds, for the part `overload`")
+
+
+BENCHMARK = common.Benchmark(__file__, __doc__, PARTS, QUICK, options)
+
+if __name__ == "__main__":
+    BENCHMARK.main()

@@ -23,7 +23,6 @@ import contextlib
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np

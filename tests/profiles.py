@@ -28,6 +28,7 @@ SLOW: tuple[str, ...] = (
     "tests/fusion/test_fuse.py::test_weighted_sums_and_reciprocal_ranks_equal_those_of_ranx",
     "tests/machine/test_memory.py",
     "tests/quantizing",
+    "tests/served",
     "tests/test_docs.py",
     "tests/test_examples.py",
     "tests/test_forking.py::test_a_child_retrieves_with_the_parents_index_and_with_its_own",

@@ -22,8 +22,9 @@ CPU = {"device": "cpu"}
 
 @pytest.fixture
 def installed(monkeypatch):
-    def only(*packages):
-        monkeypatch.setattr(loading, "find_spec", lambda package: package in packages)
+    def only(*packages):  # beside torch; test_without_torch.py has the choice without it
+        there = ("sentence_transformers", *packages)
+        monkeypatch.setattr(loading, "find_spec", lambda package: package in there or None)
 
     only("openvino", "onnxruntime")
     return only

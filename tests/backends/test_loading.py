@@ -63,7 +63,7 @@ def test_a_dtype_in_model_kwargs_is_the_option_for_every_runtime(tiny_bert, floa
 
 
 def test_runtimes_whose_package_is_there_are_installed_and_a_choice_among_them_is_none(monkeypatch):
-    monkeypatch.setattr(loading, "find_spec", lambda package: package in ("torch", "openvino") or None)
+    monkeypatch.setattr(loading, "find_spec", lambda package: package in ("sentence_transformers", "openvino") or None)
     assert loading.installed() == ["torch", "openvino"]
 
 

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from fakes import DOCUMENTS, save_bert, scores_of
-from haystack_ce_ranker.backends import loading
+from haystack_ce_ranker.backends import loading, onnx_backend
 from haystack_ce_ranker.backends.configuration import pairs_beside
 from haystack_ce_ranker.backends.model_files import ModelNotFoundError, ModelOptions
 from haystack_ce_ranker.backends.onnx_backend import (
@@ -239,14 +239,33 @@ def test_onnx_knows_the_words_for_a_lack_of_memory(words):
     assert not OnnxBackend.is_out_of_memory(None, RuntimeError("invalid input"))
 
 
-@pytest.mark.parametrize(("capabilities", "asked"), [({}, True), ({"avx512_vnni": True}, False)])
+def unknown():
+    raise RuntimeError("no information")
+
+
+@pytest.mark.parametrize(
+    ("features", "asked"),
+    [
+        (dict, True),
+        (lambda: {"avx512vnni": False, "avxvnni": False}, True),
+        (lambda: {"avx512vnni": True}, False),
+        (lambda: {"avxvnni": True}, False),
+        (unknown, True),
+    ],
+)
 def test_onnx_asks_for_exact_int8_products_where_the_processor_does_not_give_them(
-    onnx_bert, monkeypatch, capabilities, asked
+    onnx_bert, monkeypatch, features, asked
 ):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(onnx_backend.binding, "get_host_cpu_features", features)
     options = loading.load("onnx", ModelOptions(onnx_bert, threads=1))._session.get_session_options()
     with nullcontext() if asked else pytest.raises(RuntimeError):
         assert options.get_session_config_entry("session.x64quantprecision") == "1"
+
+
+@pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="needs a torch that tells")
+def test_the_processor_is_said_to_have_what_torch_says_that_it_has():
+    told = torch.cpu.get_capabilities()
+    assert onnx_backend._has_exact_int8() == bool(told.get("avx512_vnni") or told.get("avx_vnni"))
 
 
 def test_int8_scores_are_those_of_exact_products_on_any_processor(onnx_bert, tmp_path, monkeypatch):
@@ -256,7 +275,7 @@ def test_int8_scores_are_those_of_exact_products_on_any_processor(onnx_bert, tmp
     shutil.copytree(onnx_bert, folder)
     quantize_dynamic(Path(onnx_bert) / "model.onnx", folder / "model.onnx", weight_type=QuantType.QInt8)
     found = scores_of(loading.load("onnx", ModelOptions(str(folder), threads=1)))
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    monkeypatch.setattr(onnx_backend.binding, "get_host_cpu_features", dict)
     exact = loading.load("onnx", ModelOptions(str(folder), threads=1))
     assert exact.dtype == "int8"
     assert found == scores_of(exact)

@@ -28,3 +28,8 @@ def test_the_peak_stays_when_memory_is_given_back():
     del block
     assert memory.process_peak_megabytes() > 70
     assert memory.process_peak_megabytes() >= before
+
+
+def test_memory_on_a_gpu_is_that_of_torch_alone():
+    with pytest.raises(ValueError, match="measured for backend='torch', but got 'onnx'; set device to 'cpu'"):
+        memory._peak("onnx", "cuda:0")

@@ -15,6 +15,9 @@ The first rule that applies counts:
 5. The folder has an ONNX file but no torch checkpoint: `openvino` for float32, else `onnx`.
 6. Else `torch`.
 
+Without torch a checkpoint is of no use: the rules are those for a folder that has none. A model on the hub then takes
+`onnx`, else `openvino`, which need an exported file there. Nobody then looks for a GPU: name it as `device`.
+
 If no `dtype` is asked for, it is `auto`: float16 on a GPU; on a CPU int8 if the file holds int8, else bfloat16 if the
 CPU computes in it, else float32. Where near-equal texts tie in float16 or bfloat16, it is float32 (`ties.py`). An int8
 file is used only if somebody put it beside the model. Nothing is downloaded to find out what a repository on the hub
@@ -74,16 +77,16 @@ def choose(options: ModelOptions) -> Choice:
     """
     Return what the rules above give.
 
-    Loads no model. Imports no runtime but torch, which knows whether there is a GPU.
+    Loads no model. Imports no runtime but torch, if it is installed: it knows whether there is a GPU.
 
     :raises ModelNotFoundError: If `model` names a package or a folder that is not there.
     """
     dtype = options.dtype if options.dtype is not None else "auto"
-    device = options.device if options.device is not None else _best_device()
-    folder = Path(locate(options.model))
-    has_checkpoint = not folder.is_dir() or has_safetensors(folder)
     installed = loading.installed()
-    has_openvino, has_onnxruntime = "openvino" in installed, "onnx" in installed
+    has_torch, has_openvino, has_onnxruntime = (name in installed for name in ("torch", "openvino", "onnx"))
+    device = options.device if options.device is not None else _best_device() if has_torch else "cpu"
+    folder = Path(locate(options.model))
+    has_checkpoint = has_torch and (not folder.is_dir() or has_safetensors(folder))
     file = onnx_backend.find_local(options, folder)
     named = options.model_kwargs.get("file_name")
     if options.model_kwargs.get("device_map") is not None:
@@ -94,9 +97,12 @@ def choose(options: ModelOptions) -> Choice:
         exact = device.startswith("cpu") and file is not None and stored_dtype(file) != "int8"
         name = "openvino" if has_openvino and (exact or not has_onnxruntime) else "onnx"
         return Choice(name, dtype, f"model_kwargs name {named}")
+    if not has_torch and not folder.is_dir() and (has_onnxruntime or has_openvino):
+        return Choice("onnx" if has_onnxruntime else "openvino", dtype, "torch is not installed")
+    lacking = "it has no torch checkpoint" if has_torch else "torch is not installed"
     if not device.startswith("cpu"):
         if not has_checkpoint and file is not None and has_onnxruntime:
-            return Choice("onnx", dtype, f"the folder has {file.name}, but no torch checkpoint")
+            return Choice("onnx", dtype, f"the folder has {file.name}, and {lacking}")
         if has_checkpoint or not has_openvino:
             return Choice("torch", dtype, f"the device is {device}")
     if file is not None and has_onnxruntime and options.dtype is None and stored_dtype(file) == "int8":
@@ -108,8 +114,8 @@ def choose(options: ModelOptions) -> Choice:
     if file is not None and not has_checkpoint:
         float_file = stored_dtype(file) != "int8"
         name = "openvino" if has_openvino and (float_file or not has_onnxruntime) else "onnx"
-        return Choice(name, dtype, f"the folder has {file.name}, but no torch checkpoint")
-    return Choice("torch", dtype, "openvino is not installed")
+        return Choice(name, dtype, f"the folder has {file.name}, and {lacking}")
+    return Choice("torch", dtype, "no other runtime that is installed reads the model")
 
 
 def _best_device() -> str:

@@ -1,6 +1,7 @@
 """What lies beside a model's weights: its tokenizer, its pairs, its configuration, and the limits that this names."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +109,7 @@ _TAKEN = f"{', '.join(_TOKENIZER)} are always read, any other name only where it
 
 
 def _tokenizer(place: str, options: ModelOptions, given: Mapping[str, Any]) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(
+    return _transformers().AutoTokenizer.from_pretrained(
         place,
         revision=options.revision,
         token=options.token,
@@ -118,6 +117,26 @@ def _tokenizer(place: str, options: ModelOptions, given: Mapping[str, Any]) -> A
         **_downloads(options),
         **given,
     )
+
+
+def _transformers() -> Any:
+    """
+    Import transformers.
+
+    Without torch it logs that models are not available. Tokenizers and configurations are, and nothing else of it is
+    used beside exported weights, so that line would mislead.
+    """
+    said_by = logging.getLogger("transformers")
+    said_by.addFilter(_is_not_about_models)
+    try:
+        import transformers
+    finally:
+        said_by.removeFilter(_is_not_about_models)
+    return transformers
+
+
+def _is_not_about_models(record: logging.LogRecord) -> bool:
+    return "Models won't be available" not in record.getMessage()
 
 
 def load_config(folder: Path, options: ModelOptions) -> Any:
@@ -132,9 +151,7 @@ def load_config(folder: Path, options: ModelOptions) -> Any:
     if not (folder / "config.json").is_file():
         refuse("config_kwargs", options.config_kwargs, f"{folder} has no config.json that it could change")
         return None
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(
+    return _transformers().AutoConfig.from_pretrained(
         str(folder), trust_remote_code=options.trust_remote_code, **dict(options.config_kwargs)
     )
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends import ties
 from haystack_ce_ranker.backends.model_files import DTYPE_KWARGS, DTYPES, ModelOptions
+from haystack_ce_ranker.backends.needs_torch import require_torch
 from haystack_ce_ranker.checks import choice
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Runtime(NamedTuple):
 
 
 BACKENDS = {
-    "torch": Runtime("haystack_ce_ranker.backends.torch_backend", "torch", chooses=True),
+    "torch": Runtime("haystack_ce_ranker.backends.torch_backend", "sentence_transformers", chooses=True),
     "onnx": Runtime("haystack_ce_ranker.backends.onnx_backend", "onnxruntime", "ONNX", "*.onnx"),
     "openvino": Runtime(
         "haystack_ce_ranker.backends.openvino_backend", "openvino", "OpenVINO", "openvino_*.xml", chooses=True
@@ -62,7 +63,7 @@ def load(name: str, options: ModelOptions) -> "Backend":
     `dtype` or `torch_dtype` in `model_kwargs` is the same as the option `dtype`, for every runtime.
 
     :raises ValueError: If there is no such runtime, or no such dtype.
-    :raises ImportError: If the runtime is not installed. The error names the extra.
+    :raises ImportError: If the runtime is not installed. The error says how to install it.
     :raises ModelNotFoundError: If the model is in none of the places where it was looked for.
     """
     choice("backend", name, BACKENDS)
@@ -71,6 +72,8 @@ def load(name: str, options: ModelOptions) -> "Backend":
 
 def _load(name: str, options: ModelOptions) -> "Backend":
     """Import a runtime and load a model, one at a time. A fork by another thread waits meanwhile."""
+    if name == "torch":
+        require_torch("backend='torch'", "backend='onnx' and 'openvino' run files of these formats without it.")
     with forking.uninterrupted(), _loading():
         load_with: Callable[[ModelOptions], Backend] = import_module(BACKENDS[name].module).load
         backend = load_with(options)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from llvmlite import binding
 from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
@@ -198,10 +199,11 @@ def _has_exact_int8() -> bool:
     Without VNNI, products saturate and the same file would rank differently, unless onnxruntime computes in a way that
     takes 1.7 times as long. With VNNI both ways give the same logits to the last bit, so the faster one is used.
     """
-    import torch
-
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
+    try:
+        features = binding.get_host_cpu_features()
+    except RuntimeError:  # LLVM does not tell for this processor
+        return False
+    return bool(features.get("avx512vnni") or features.get("avxvnni"))
 
 
 def candidates(options: ModelOptions) -> Sequence[str]:

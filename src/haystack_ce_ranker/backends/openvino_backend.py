@@ -44,6 +44,7 @@ from haystack_ce_ranker.backends.model_files import (
     locate,
     parts_of,
 )
+from haystack_ce_ranker.backends.needs_torch import require_torch
 from haystack_ce_ranker.backends.protocol import Batch
 from haystack_ce_ranker.backends.signature import KNOWN, LOGITS, Port, Signature
 from haystack_ce_ranker.backends.taken import refuse, refuse_others
@@ -284,6 +285,8 @@ def convert(exact: Any) -> Any:
 
 
 def _load_converted(core: Any, options: ModelOptions) -> OpenVinoBackend:
+    instead = "Without it, this backend opens OpenVINO and ONNX files."
+    require_torch("converting a torch checkpoint for backend='openvino'", instead)
     from haystack_ce_ranker.backends import torch_backend
 
     placed = ["device_map"] if options.model_kwargs.get("device_map") is not None else []

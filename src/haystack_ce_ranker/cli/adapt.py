@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from haystack_ce_ranker.cli.errors import clear_errors
+from haystack_ce_ranker.cli.errors import clear_errors, needs_torch
 from haystack_ce_ranker.cli.options import Device, Fresh, Log, MaxLength, Recipes, Save, Split, TestQueries, Threads
 
 Teachers = Annotated[
@@ -24,6 +24,7 @@ Base = Annotated[str, typer.Option(help="The cross-encoder to adapt: a hub id or
 Loss = Annotated[str, typer.Option(help="margin_mse, ranknet, lambda or bce.")]
 
 
+@needs_torch
 def adapt(
     collection: Annotated[Path, typer.Argument(help="A folder in BEIR format; queries and qrels may be missing.")],
     output: Annotated[Path, typer.Argument(help="The folder to write, not there yet or empty.")],

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from haystack_ce_ranker.cli.errors import clear_errors
+from haystack_ce_ranker.cli.errors import clear_errors, needs_torch
 from haystack_ce_ranker.cli.options import Fresh, Log, MaxLength, Recipes, Save, Split, TestQueries, Threads
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ Share = Annotated[
 Contrast = Annotated[str, typer.Option(help="Of a bi-encoder's contrastive loss: teacher or in_batch.")]
 
 
+@needs_torch
 def distil(
     collection: Annotated[Path, typer.Argument(help="A folder in BEIR format; queries and qrels may be missing.")],
     output: Annotated[Path, typer.Argument(help="The folder to write, not there yet or empty.")],

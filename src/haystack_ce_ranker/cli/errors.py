@@ -1,9 +1,15 @@
 """Shows errors that a user can mend as one line on the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import typer
+
+from haystack_ce_ranker.backends.needs_torch import require_torch
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @contextmanager
@@ -14,3 +20,15 @@ def clear_errors() -> Iterator[None]:
     except (ValueError, OSError, ImportError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(2) from error
+
+
+def needs_torch(command: Command) -> Command:
+    """Decorate a command that trains: without torch it ends with a line that says how to install it."""
+
+    @wraps(command)
+    def checked(*given: Any, **named: Any) -> Any:
+        with clear_errors():
+            require_torch(command.__name__)
+        return command(*given, **named)
+
+    return cast(Command, checked)

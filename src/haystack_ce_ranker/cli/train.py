@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from haystack_ce_ranker.cli.errors import clear_errors
+from haystack_ce_ranker.cli.errors import clear_errors, needs_torch
 from haystack_ce_ranker.cli.options import Device, Fresh, MaxLength, Save, Split, Threads
 
 Base = Annotated[str, typer.Option(help="What to begin from: a cross-encoder, or an encoder, which gets a new head.")]
@@ -16,6 +16,7 @@ DevShare = Annotated[float, typer.Option(help="The share of the queries that tra
 TestShare = Annotated[float, typer.Option(help="The share of the queries that decides whether the model is kept.")]
 
 
+@needs_torch
 def train(
     collection: Annotated[Path, typer.Argument(help="A folder in BEIR format, with judgments.")],
     output: Annotated[Path, typer.Argument(help="The folder to write.")],

@@ -69,12 +69,26 @@ def _measure(model: str, backend: str, batch_tokens: int | None) -> dict[str, st
     word = next(token for token in sorted(loaded.tokenizer.vocabulary()) if token.isascii() and token.isalpha())
     pairs = max(FEWEST_PAIRS, scorer.runner.batch_tokens // scorer.max_length)
     scorer.score(word, [f"{number} " + f"{word} " * scorer.max_length for number in range(pairs)])
-    peak = process_peak_megabytes()
-    if loaded.device.startswith("cuda"):
-        import torch
+    return {
+        "peak_memory_mb": _peak(loaded.name, loaded.device),
+        "batch_tokens": scorer.runner.batch_tokens,
+        "device": loaded.device,
+    }
 
-        peak = torch.cuda.max_memory_allocated() / 1e6
-    return {"peak_memory_mb": peak, "batch_tokens": scorer.runner.batch_tokens, "device": loaded.device}
+
+def _peak(backend: str, device: str) -> float | None:
+    """
+    Return the peak of this process, or of torch's allocator on a GPU.
+
+    :raises ValueError: If another runtime than torch used a GPU. What it allocated there is not known.
+    """
+    if not device.startswith("cuda"):
+        return process_peak_megabytes()
+    if backend != "torch":
+        raise ValueError(f"memory on a GPU is measured for backend='torch', but got {backend!r}; set device to 'cpu'.")
+    import torch
+
+    return float(torch.cuda.max_memory_allocated()) / 1e6
 
 
 if __name__ == "__main__":

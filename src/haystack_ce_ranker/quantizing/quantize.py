@@ -20,6 +20,7 @@ from scipy.stats import spearmanr
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.export import first_line
 from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.backends.needs_torch import require_torch
 from haystack_ce_ranker.backends.protocol import Backend
 from haystack_ce_ranker.checks import choice, number
 from haystack_ce_ranker.quantizing.writers import WRITERS
@@ -93,9 +94,10 @@ def quantize(
     :param progress: Called during the verification, with the number of documents scored so far and of all documents.
     :raises ValueError: If `output` holds something, or the model cannot be quantised.
     :raises RanksDifferentlyError: If the result is below one of the bounds.
-    :raises ImportError: If a package that writes it is not installed.
+    :raises ImportError: If torch, or a package that writes it, is not installed.
     """
     choice("backend", backend, WRITERS)
+    require_torch("quantize")
     min_correlation = number("min_correlation", min_correlation, least=-1, most=1)
     min_overlap = number("min_overlap", min_overlap, least=0, most=1)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

@@ -10,6 +10,7 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from haystack_ce_ranker.backends.model_files import locate
+from haystack_ce_ranker.backends.needs_torch import require_torch
 from haystack_ce_ranker.bm25.analysis import Analysis
 from haystack_ce_ranker.bm25.index import BM25Index
 from haystack_ce_ranker.checks import choice, whole_number
@@ -53,7 +54,9 @@ class BiEncoder:
         Load one from a folder, a package's folder or the hub; weights are read as safetensors only.
 
         :raises OSError: If it is not there.
+        :raises ImportError: If sentence-transformers or torch is not installed.
         """
+        require_torch("a bi-encoder")
         from sentence_transformers import SentenceTransformer
 
         return cls(SentenceTransformer(locate(model), revision=revision, model_kwargs={"use_safetensors": True}))

@@ -17,17 +17,27 @@ export HAYSTACK_TELEMETRY_ENABLED ?= False
 export HF_HUB_OFFLINE ?= 1
 export CE_RANKER_MODELS ?= $(MODELS)
 
-.PHONY: demo check quick test suite long-properties test-pythons test-oldest-haystack lint docs format bench models clean
+.PHONY: demo check quick test suite long-properties test-pythons test-packages light-requirements test-oldest-haystack lint docs format bench models clean
 
-# torch comes first and pinned: with it in place nothing else pulls another build.
-$(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
+NEW_VENV = $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+
+# What the demo needs, without torch (docs/installing.md). Bytecode is left to the first import: most is never imported.
+$(VENV)/.light: pyproject.toml requirements-light.txt
+	$(NEW_VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --no-compile -r requirements-light.txt -e .
 	touch $@
 
-demo: $(VENV)/.installed
+# All the rest, in the same environment, which `make demo` may have begun.
+# torch comes first and pinned: with it in place nothing else pulls another build.
+$(VENV)/.installed: pyproject.toml constraints.txt requirements-light.txt
+	$(NEW_VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -c requirements-light.txt -e ".[$(EXTRAS)]"
+	[ ! -f $(VENV)/.light ] || $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
+	touch $(VENV)/.light $@
+
+demo: $(VENV)/.light
 	$(BIN)/haystack-ce-ranker demo
 
 lint: $(VENV)/.installed
@@ -69,6 +79,14 @@ long-properties: $(VENV)/.installed
 # The quick part on every supported Python; those that this machine lacks are named.
 test-pythons:
 	.ci/test-pythons $(PYTHONS)
+
+# The wheel and the sdist in new environments on each Python, with torch and without; some minutes for each.
+test-packages:
+	.ci/test-packages $(PYTHONS)
+
+# Writes requirements-light.txt again after pyproject.toml or constraints.txt changed.
+light-requirements: $(VENV)/.installed
+	$(BIN)/python .ci/light_requirements.py --write
 
 # The components' tests again on older releases of Haystack, laid over the installed one. Left out are those that compare
 # with Haystack's own BM25 and its error messages.

@@ -1,10 +1,7 @@
-"""The project's own files agree with each other: workflows, Makefile, versions, and what the wheel holds."""
+"""The project's own files agree with each other: workflows, Makefile, versions."""
 
 import re
-import subprocess
-import sys
 import tomllib
-import zipfile
 from importlib.metadata import version as installed_version
 
 import pytest
@@ -148,21 +145,6 @@ def test_dependabot_keeps_packages_and_actions():
 
 def test_the_version_can_be_asked_for():
     assert Version(installed_version("ce-ranker-haystack")) >= Version("0.1.dev0")
-
-
-def test_the_wheel_holds_our_two_packages_and_no_file_of_shared_folders(tmp_path):
-    pytest.importorskip("hatchling", reason="needs the extra 'dev'")
-    pytest.importorskip("hatch_vcs", reason="needs the extra 'dev'")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    held = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
-    ours = re.compile(r"haystack_ce_ranker/.+|haystack_integrations/components/[a-z]+/ce_ranker/.+")
-    assert held
-    assert [name for name in held if not ours.fullmatch(name)] == []
-    for name in ("haystack_ce_ranker/py.typed", "haystack_integrations/components/rankers/ce_ranker/py.typed"):
-        assert name in held
 
 
 @pytest.mark.parametrize("entry", [*profiles.SLOW, *profiles.LONGEST])

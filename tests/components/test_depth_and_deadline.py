@@ -12,6 +12,7 @@ from fakes import bert_tokenizer
 from haystack_ce_ranker import CrossEncoderRanker, HybridScoreJoiner
 from haystack_ce_ranker.provenance import with_record
 from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.scoring import line
 from haystack_ce_ranker.scoring import runner as pair_runner
 from haystack_ce_ranker.scoring import scorer as scorer_module
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
@@ -64,6 +65,7 @@ def clock(monkeypatch):
     made = Clock()
     fake = SimpleNamespace(monotonic=made, perf_counter=made)
     monkeypatch.setattr(pair_runner, "time", fake)
+    monkeypatch.setattr(line, "time", fake)
     monkeypatch.setattr(scorer_module, "time", fake)
     monkeypatch.setattr(cross_encoder_ranker, "time", fake)
     return made

@@ -164,6 +164,7 @@ def test_what_the_failed_pass_held_is_gone_when_the_memory_is_freed():
 
 def test_threads_that_run_out_at_the_same_moment_halve_once():
     backend = FakeBackend()
+    backend.device = "cuda:0"  # on a CPU they take turns
     together = threading.Barrier(4)
     first = threading.local()
     real = backend.logits
@@ -188,7 +189,7 @@ def test_threads_that_run_out_at_the_same_moment_halve_once():
     for thread in threads:
         thread.join(timeout=60)
     assert all(one == pytest.approx(EXPECTED) for one in found)
-    assert 200 < made.runner.affordable_batch_tokens <= 256  # not 32, as if each had halved what the others left
+    assert made.runner.affordable_batch_tokens == 336 // 2  # not 21, as if each had halved what the others left
 
 
 def test_threads_that_share_a_memory_all_finish_and_learn_from_each_other():

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haystack_ce_ranker.backends.protocol import OutOfTimeError
+from haystack_ce_ranker.scoring import line
 from haystack_ce_ranker.scoring import runner as module
 from haystack_ce_ranker.scoring.runner import LearntBatchSizes, PairRunner
 from haystack_ce_ranker.scoring.scores import ScoringCost
@@ -118,7 +119,9 @@ def test_a_report_follows_each_batch_and_ends_with_all():
 @pytest.fixture
 def clock(monkeypatch):
     made = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: made.now, perf_counter=lambda: made.now))
+    fake = SimpleNamespace(monotonic=lambda: made.now, perf_counter=lambda: made.now)
+    for one in (module, line):
+        monkeypatch.setattr(one, "time", fake)
     return made
 
 

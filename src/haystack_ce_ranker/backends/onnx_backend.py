@@ -74,6 +74,7 @@ class OnnxBackend:
         self.max_length = position_limit(config)
         self.flops = flops
         self.pads = session.get_providers()[0] == CUDA
+        self.independent = not self.pads  # each pair runs alone
         if self.pads and signature.one_pair:
             raise ValueError(
                 "model takes one pair at a time, which is slow on a GPU: set device='cpu', or export it again with the "

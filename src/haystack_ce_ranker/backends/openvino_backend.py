@@ -90,7 +90,7 @@ class OpenVinoBackend:
     """
 
     name = "openvino"
-    mixes_lengths = True  # each pair runs alone
+    mixes_lengths = independent = True  # each pair runs alone
     device = "cpu"
     pads = False
 

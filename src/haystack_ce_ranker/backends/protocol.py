@@ -112,6 +112,18 @@ class Counted(Protocol):
 
 
 @runtime_checkable
+class Independent(Protocol):
+    """
+    What a `Backend` can say of its scores beside the logits.
+
+    :ivar independent: Whether a pair scores the same to the last bit in whatever batch it runs. Then pairs of several
+        requests share batches. A batch that is computed as one array mostly moves the last bits of its rows.
+    """
+
+    independent: bool
+
+
+@runtime_checkable
 class Asynchronous(Protocol):
     """A method that a `Backend` can offer beside `logits` if its device works by itself, as a GPU does."""
 

@@ -12,11 +12,33 @@ from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.reading.passages import Piece
 from haystack_ce_ranker.reading.plan import ReadingPlan
 from haystack_ce_ranker.reading.queries import EncodedQuery
-from haystack_ce_ranker.scoring.scores import BEYOND_DEPTH, DocumentScore, QueryScores, ScoredPiece, skipped
+from haystack_ce_ranker.scoring.scores import (
+    BEYOND_DEPTH,
+    DocumentScore,
+    QueryScores,
+    ScoredPiece,
+    ScoringCost,
+    skipped,
+)
+from haystack_ce_ranker.scoring.visits import Visit
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
 Progress = Callable[[int, int], None]
 """Called with the number of documents scored so far, and of all documents."""
+
+
+@dataclass
+class Work:
+    """
+    A call of the scorer: what it costs, and how long it may go on.
+
+    :ivar deadline: A time of `time.monotonic()`; None for no limit.
+    :ivar visit: The request that it is done for, which may be withdrawn; None if it cannot.
+    """
+
+    cost: ScoringCost = field(default_factory=ScoringCost)
+    deadline: float | None = None
+    visit: Visit | None = None
 
 
 @dataclass

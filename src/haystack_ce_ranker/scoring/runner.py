@@ -2,8 +2,9 @@
 PairRunner: packed pairs in, logits out, within the memory and the time there is. Knows nothing of texts.
 
 Pairs run in batches of similar lengths. A batch that does not fit into memory is made smaller, and the size that fits
-is remembered. With a deadline, a batch begins only if it should end in time, by the speed of earlier batches. On a
-device that works by itself, the next batch is queued before the runner waits for the last one's logits.
+is remembered. With a deadline, a batch begins only if it should end in time, by the speed of earlier batches. On a CPU
+the batches of all requests stand in one line (`line.py`). On a device that works by itself, the next batch is queued
+before the runner waits for the last one's logits.
 """
 
 import logging
@@ -20,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
-from haystack_ce_ranker.backends.protocol import Asynchronous, Backend, Batch, Counted, OutOfTimeError
+from haystack_ce_ranker.backends.protocol import Asynchronous, Backend, Batch, Counted, Independent, OutOfTimeError
 from haystack_ce_ranker.scoring.batching import plan_batches
+from haystack_ce_ranker.scoring.line import Line, NoTurnError, Pass, Turn, line_of
 from haystack_ce_ranker.scoring.scores import ScoringCost
+from haystack_ce_ranker.scoring.visits import Visit
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
 logger = logging.getLogger(__name__)
@@ -36,7 +39,7 @@ DEVICE_PASS_TOKENS = 1024
 Report = Callable[[NDArray[np.bool_]], None]
 """Called after each batch with a mask of the pairs that are scored; shape (pairs,)."""
 
-_Wait = Callable[[], NDArray[np.float32]]
+_Wait = Callable[[], NDArray[np.float32] | Pass]
 
 
 class LearntBatchSizes:
@@ -90,6 +93,8 @@ class PairRunner:
     :param batch_size: The most pairs of one forward pass; None for no limit.
     :param model_name: The model's name, under which a learnt batch size is remembered.
     :param batch_sizes: Where learnt batch sizes are kept; None for a memory of its own.
+    :param max_wait: Seconds that a batch with room waits for pairs of other requests before it begins, where they may
+        share one (`backends.protocol.Independent`).
     :raises ValueError: If a value is out of range.
     """
 
@@ -101,6 +106,7 @@ class PairRunner:
         batch_size: int | None = None,
         model_name: str = "",
         batch_sizes: LearntBatchSizes | None = None,
+        max_wait: float = 0.0,
     ) -> None:
         self.backend = backend
         self.batch_size = batch_size
@@ -108,6 +114,8 @@ class PairRunner:
         next(plan_batches([1], batch_tokens=self.batch_tokens, batch_size=batch_size))  # checks both
         self.on_cpu = backend.device.partition(":")[0].lower() == "cpu"
         self._queue = backend if isinstance(backend, Asynchronous) and not self.on_cpu else None
+        self._shares = isinstance(backend, Independent) and backend.independent and backend.mixes_lengths
+        self._max_wait = max_wait
         self._flops = backend.flops if isinstance(backend, Counted) else None
         self._key = (backend.name, backend.device, backend.dtype, model_name)
         self._batch_sizes = batch_sizes if batch_sizes is not None else LearntBatchSizes()
@@ -126,6 +134,7 @@ class PairRunner:
         owners: Sequence[int] = (),
         deadline: float | None = None,
         report: Report | None = None,
+        visit: Visit | None = None,
     ) -> NDArray[np.float64]:
         """
         Return the logit of each pair.
@@ -137,14 +146,17 @@ class PairRunner:
             time, while the next ones should be done in time. The very first pairs, when no speed is known, are those
             of a single document. A batch that has begun is finished, unless the backend raises `OutOfTimeError`.
         :param report: Called after each batch.
+        :param visit: If it is withdrawn, no further batch begins.
         :returns: Shape (pairs,); NaN where the deadline left no time.
         :raises MemoryError: If a single pair does not fit into memory.
         :raises ValueError: If the model returns something else than finite numbers.
+        :raises CancelledError: If the visit was withdrawn.
         """
-        started = time.perf_counter()
+        started, waited = time.perf_counter(), cost.waited
         logits = np.full(len(pairs), np.nan)
+        start = partial(self._start, cost=cost, deadline=deadline, visit=visit)
         if deadline is None:
-            self._run_group(np.arange(len(pairs)), pairs, logits, cost, report)
+            self._run_group(np.arange(len(pairs)), pairs, logits, cost, report, start)
         else:
             lengths = [len(pair.ids) for pair in pairs]
             done = 0
@@ -153,12 +165,12 @@ class PairRunner:
                 if not count:
                     break
                 try:
-                    self._run_group(np.arange(done, done + count), pairs, logits, cost, report, deadline)
+                    self._run_group(np.arange(done, done + count), pairs, logits, cost, report, start)
                 except OutOfTimeError:
                     _forget_unfinished(logits, owners)
                     break
                 done += count
-        cost.score += time.perf_counter() - started
+        cost.score += time.perf_counter() - started - (cost.waited - waited)
         return logits
 
     def _affordable_pairs(
@@ -181,8 +193,9 @@ class PairRunner:
             if speed is not None and speed * tokens > left:
                 break
             count = stop
-        if not count and not cost.batches and speed is not None:
-            # A call without a score teaches no speed. Without this, one stall could rule out every later call.
+        if not count and not cost.batches and speed is not None and not (self._line is not None and self._line.is_busy):
+            # A call without a score teaches no speed. Without this, one stall could rule out every later call. If other
+            # calls are at work, they teach it.
             self._seconds_per_token = speed / 2
         return count
 
@@ -193,7 +206,7 @@ class PairRunner:
         logits: NDArray[np.float64],
         cost: ScoringCost,
         report: Report | None,
-        deadline: float | None = None,
+        start: Callable[[Sequence[PackedPair]], _Wait],
     ) -> None:
         """Score a group of pairs. When memory runs out, halve the batches and go on with the pairs not scored yet."""
         lengths = np.asarray([len(pairs[place].ids) for place in group], dtype=np.int64)
@@ -211,12 +224,15 @@ class PairRunner:
             try:
                 if starts:
                     began = time.perf_counter()
-                    wait = self._start([pairs[group[place]] for place in batch], deadline)
+                    wait = start([pairs[group[place]] for place in batch])
                     queued.append(_Queued(batch, began, wait))
                     pending.popleft()
                     continue
                 began = max(queued[0].began, free_since)
-                values = queued[0].wait()
+                found = queued[0].wait()
+                values = found.logits if isinstance(found, Pass) else found
+            except NoTurnError:
+                raise
             except OutOfTimeError as late:
                 if late.logits is not None:
                     logits[group[batch]] = late.logits
@@ -231,7 +247,11 @@ class PairRunner:
             queued.popleft()
             self._require_finite(values)
             free_since = time.perf_counter()
-            self._count(lengths[batch], free_since - began, cost)
+            self._count(lengths[batch], cost)
+            if isinstance(found, Pass):
+                self._learn(found.seconds, found.tokens)
+            else:
+                self._learn(free_since - began, int(lengths[batch].sum()))
             logits[group[batch]] = values
             if report is not None:
                 report(~np.isnan(logits))
@@ -251,11 +271,53 @@ class PairRunner:
             )
         )
 
-    def _start(self, pairs: Sequence[PackedPair], deadline: float | None) -> _Wait:
+    @property
+    def _line(self) -> Line | None:
+        """The line in which batches stand on a CPU. A GPU has an order of its own, and so has a server."""
+        return line_of(self.backend.device) if self.on_cpu else None
+
+    def _start(
+        self, pairs: Sequence[PackedPair], *, cost: ScoringCost, deadline: float | None, visit: Visit | None
+    ) -> _Wait:
         """Queue a batch if the device works by itself. Otherwise it runs when its logits are asked for."""
+        if visit is not None:
+            visit.require_wanted()
+        if self._line is not None:
+            return partial(self._run_in_line, self._line, pairs, cost, deadline, visit)
         tokenizer = self.backend.tokenizer
         batch = Batch(pairs, tokenizer.pad_id, tokenizer.pads_left, deadline)
         return partial(self.backend.logits, batch) if self._queue is None else self._queue.start(batch)
+
+    def _run_in_line(
+        self,
+        line: Line,
+        pairs: Sequence[PackedPair],
+        cost: ScoringCost,
+        deadline: float | None,
+        visit: Visit | None,
+    ) -> Pass:
+        """Run a batch when its turn comes, if that is early enough for it to end in time."""
+        patience = None
+        if deadline is not None:
+            tokens, speed = sum(len(pair.ids) for pair in pairs), self._seconds_per_token
+            patience = max(deadline - time.monotonic() - (0.0 if speed is None else speed * tokens), 0.0)
+        turn = Turn(
+            self.backend,
+            pairs,
+            self.affordable_batch_tokens,
+            self.batch_size,
+            self._shares,
+            max_wait=self._max_wait if patience is None else min(self._max_wait, patience),
+            deadline=deadline,
+        )
+        came, seconds = time.perf_counter(), 0.0
+        try:
+            found = turn.result(patience if line.enter(turn) else None, visit)
+            seconds = found.seconds
+        finally:
+            cost.waited += max(time.perf_counter() - came - seconds, 0.0)
+        cost.shared += found.shared
+        return found
 
     def _make_smaller(self, pairs: int, longest: int, error: Exception) -> None:
         """Lower the limit of a batch if `error` means that one did not fit; else raise it."""
@@ -279,19 +341,21 @@ class PairRunner:
                 f"{len(values)} pairs in {self.backend.dtype}; {_remedy(self.backend)}."
             )
 
-    def _count(self, lengths: NDArray[np.int64], seconds: float, cost: ScoringCost) -> None:
-        """Add a finished batch to the cost, and learn its speed. The latest batches count most."""
-        tokens = int(lengths.sum())
-        latest, before = seconds / max(tokens, 1), self._seconds_per_token
-        self._seconds_per_token = latest if before is None else (latest + before) / 2
+    def _count(self, lengths: NDArray[np.int64], cost: ScoringCost) -> None:
+        """Add a finished batch to the cost."""
         cost.pairs += len(lengths)
         cost.batches += 1
-        cost.tokens += tokens
+        cost.tokens += int(lengths.sum())
         slots = np.full_like(lengths, lengths.max()) if self.backend.pads else lengths
         cost.slots += int(slots.sum())
         flops = math.nan if self._flops is None else self._flops.of(lengths)
         cost.flops += flops
         cost.padding_flops += 0 if self._flops is None else self._flops.of(slots) - flops
+
+    def _learn(self, seconds: float, tokens: int) -> None:
+        """Learn the speed of a batch. The latest batches count most."""
+        latest, before = seconds / max(tokens, 1), self._seconds_per_token
+        self._seconds_per_token = latest if before is None else (latest + before) / 2
 
     def _count_late(
         self, lengths: NDArray[np.int64], logits: NDArray[np.float64], seconds: float, cost: ScoringCost
@@ -299,7 +363,8 @@ class PairRunner:
         """Count what a batch gave before its deadline, and learn from it. If that is nothing, expect twice the time."""
         known = ~np.isnan(logits)
         if known.any():
-            self._count(lengths[known], seconds, cost)
+            self._count(lengths[known], cost)
+            self._learn(seconds, int(lengths[known].sum()))
             return
         least, before = 2.0 * seconds / max(int(lengths.sum()), 1), self._seconds_per_token
         self._seconds_per_token = least if before is None else max(least, before)

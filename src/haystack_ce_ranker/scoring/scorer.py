@@ -21,7 +21,16 @@ from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.reading.queries import EncodedQuery
 from haystack_ce_ranker.scoring.cache import ScoreCache
 from haystack_ce_ranker.scoring.depth import Depth, DepthRule, DepthSearch
-from haystack_ce_ranker.scoring.requests import Candidate, CountedProgress, Pair, Part, Progress, Request, groups_of
+from haystack_ce_ranker.scoring.requests import (
+    Candidate,
+    CountedProgress,
+    Pair,
+    Part,
+    Progress,
+    Request,
+    Work,
+    groups_of,
+)
 from haystack_ce_ranker.scoring.runner import LearntBatchSizes, PairRunner
 from haystack_ce_ranker.scoring.scores import (
     BEYOND_DEPTH,
@@ -37,6 +46,7 @@ from haystack_ce_ranker.scoring.scores import (
 )
 from haystack_ce_ranker.scoring.shared_budget import first_pieces, further_pieces
 from haystack_ce_ranker.scoring.slices import CHARACTERS_PER_TOKEN, SlicePart, plan_slices, prepared
+from haystack_ce_ranker.scoring.visits import Visit
 
 DEFAULT_MAX_LENGTH = 512
 """
@@ -117,6 +127,7 @@ class CrossEncoderScorer:
         depth: int | DepthRule | None = None,
         screen: bool = False,
         deadline: float | None = None,
+        visit: Visit | None = None,
     ) -> tuple[QueryScores, ScoringCost]:
         """
         Score the documents of one query. Documents with equal texts are scored once.
@@ -134,25 +145,28 @@ class CrossEncoderScorer:
             and scored in the order they came, each by all its windows or not at all. Documents that were not reached
             keep a logit of None. With a shared token budget, a rule or `screen` all documents are tokenised first,
             because the shares and the choice depend on them.
+        :param visit: The request that this is done for. Once it is withdrawn, no further batch begins.
         :returns: The scores, and what they cost. Documents without text, all documents of a query without text, and
             documents whose header leaves no room have a logit of None; `DocumentScore.why_unscored` says which.
         :raises ValueError: If a value is not what its parameter takes, or what stands around all documents leaves no
             room for a text.
+        :raises CancelledError: If the visit is withdrawn before all is scored.
         """
         top_k, wanted = checks.whole_number("top_k", top_k, optional=True), Depth.of(depth, screen=screen)
         deadline = checks.number("deadline", deadline, infinite=True, optional=True)
-        cost = ScoringCost()
-        request = Request(self._encode_queries([query], cost)[0], documents, depth=wanted.first)
+        work = Work(deadline=deadline, visit=visit)
+        request = Request(self._encode_queries([query], work.cost)[0], documents, depth=wanted.first)
         if self.policy.max_tokens_per_query is not None:
-            return self._score_shared(request, cost, wanted, len(documents) if top_k is None else top_k, deadline), cost
-        if wanted.stepwise:
-            return self._score_stepwise(request, cost, wanted, deadline), cost
-        if deadline is not None:
-            return self._score_in_order(request, cost, deadline), cost
-        if self._scores is not None:
-            return self._score_new(request, cost, self._scores), cost
-        [found] = self._score_all([request], cost)
-        return request.scores(found), cost
+            found = self._score_shared(request, work, wanted, len(documents) if top_k is None else top_k)
+        elif wanted.stepwise:
+            found = self._score_stepwise(request, work, wanted)
+        elif deadline is not None:
+            found = self._score_in_order(request, work, deadline)
+        elif self._scores is not None:
+            found = self._score_new(request, work, self._scores)
+        else:
+            found = request.scores(self._score_all([request], work)[0])
+        return found, work.cost
 
     def score_many(
         self,
@@ -171,7 +185,8 @@ class CrossEncoderScorer:
         :param progress: Called after each batch; a document counts once all its windows are scored.
         """
         todo = [(query, list(documents)) for query, documents in requests]
-        cost = ScoringCost()
+        work = Work()
+        cost = work.cost
         if self.policy.max_tokens_per_query is not None:
             results: list[QueryScores] = []
             for query, documents in todo:
@@ -183,7 +198,7 @@ class CrossEncoderScorer:
             return results, cost
         queries = self._encode_queries([query for query, _ in todo], cost)
         asked = [Request(query, documents) for query, (_, documents) in zip(queries, todo, strict=True)]
-        found = self._score_all(asked, cost, progress)
+        found = self._score_all(asked, work, progress)
         return [request.scores(scores) for request, scores in zip(asked, found, strict=True)], cost
 
     def score_pairs(
@@ -238,7 +253,7 @@ class CrossEncoderScorer:
         return [by_text[query] for query in queries]
 
     def _score_all(
-        self, requests: Sequence[Request], cost: ScoringCost, progress: Progress | None = None
+        self, requests: Sequence[Request], work: Work, progress: Progress | None = None
     ) -> list[list[DocumentScore]]:
         """Score the texts of some requests, slice by slice, in batches that reach across the queries of a slice."""
         found: list[list[DocumentScore]] = [[] for _ in requests]
@@ -246,10 +261,10 @@ class CrossEncoderScorer:
         prepare = partial(self._prepare, requests)
         with closing(prepared(self._slices(requests), prepare, ahead=not self.runner.on_cpu)) as slices:
             for parts, own_cost in slices:
-                cost.add(own_cost)
+                work.cost.add(own_cost)
                 pairs = [pair for part in parts for pair in part.pairs]
                 report = None if counted is None else counted.of_slice(parts)
-                self._run(pairs, cost, report=report)
+                self._run(pairs, work, report=report)
                 if report is not None and not pairs:
                     report(np.empty(0, dtype=np.bool_))  # documents without text count as done, too
                 for part in parts:
@@ -299,15 +314,16 @@ class CrossEncoderScorer:
     def _run(
         self,
         pairs: Sequence[Pair],
-        cost: ScoringCost,
-        deadline: float | None = None,
+        work: Work,
         *,
         report: Callable[[NDArray[np.bool_]], None] | None = None,
     ) -> bool:
         """Score pairs and hand each logit to its document; tell whether the deadline left time for all."""
-        owners = [id(pair.candidate) for pair in pairs] if deadline is not None else ()
+        owners = [id(pair.candidate) for pair in pairs] if work.deadline is not None else ()
         packed = [pair.packed for pair in pairs]
-        logits = self.runner.run(packed, cost, owners=owners, deadline=deadline, report=report)
+        logits = self.runner.run(
+            packed, work.cost, owners=owners, deadline=work.deadline, report=report, visit=work.visit
+        )
         reached = ~np.isnan(logits)
         for place in np.flatnonzero(reached).tolist():
             pairs[place].candidate.scored.append(ScoredPiece(pairs[place].piece, float(logits[place])))
@@ -321,12 +337,12 @@ class CrossEncoderScorer:
         reached = candidate.scored or candidate.plan.why_unread
         return self._document_score(candidate) if reached else skipped(why_unscored)
 
-    def _score_new(self, request: Request, cost: ScoringCost, kept: ScoreCache[DocumentScore]) -> QueryScores:
+    def _score_new(self, request: Request, work: Work, kept: ScoreCache[DocumentScore]) -> QueryScores:
         """Score those texts whose score with this query is not kept."""
         fresh: list[DocumentScore] = []
 
         def score(positions: list[int]) -> Sequence[DocumentScore]:
-            [found] = self._score_all([request.only(positions)], cost)
+            [found] = self._score_all([request.only(positions)], work)
             fresh.extend(found)
             return found
 
@@ -337,7 +353,7 @@ class CrossEncoderScorer:
         """Return for each text what its score is kept under."""
         return [(self._identity, content_key(request.query.text, *text)) for text in request.texts]
 
-    def _score_in_order(self, request: Request, cost: ScoringCost, deadline: float) -> QueryScores:
+    def _score_in_order(self, request: Request, work: Work, deadline: float) -> QueryScores:
         """Tokenise and score texts in the order they came, about one batch at a time, until the time is up."""
         found: list[DocumentScore] = []
         in_time, texts = True, request.texts
@@ -350,14 +366,15 @@ class CrossEncoderScorer:
             while stop < len(texts) and (stop == start or len(texts[stop].content) <= characters_left):
                 characters_left -= len(texts[stop].content)
                 stop += 1
-            candidates = self._plan(request, range(start, stop), cost)
-            in_time = self._run(self._pairs(candidates, cost), cost, deadline)
+            candidates = self._plan(request, range(start, stop), work.cost)
+            in_time = self._run(self._pairs(candidates, work.cost), work)
             found += [self._if_scored(candidate, OUT_OF_TIME) for candidate in candidates]
         found += [skipped(OUT_OF_TIME)] * (len(texts) - len(found))
         return request.scores(found, out_of_time=not in_time)
 
-    def _score_stepwise(self, request: Request, cost: ScoringCost, depth: Depth, deadline: float | None) -> QueryScores:
+    def _score_stepwise(self, request: Request, work: Work, depth: Depth) -> QueryScores:
         """Score some texts, and let their logits decide which ones follow and when to stop."""
+        cost, deadline = work.cost, work.deadline
         if deadline is not None and time.monotonic() >= deadline:
             return request.scores([skipped(OUT_OF_TIME)] * len(request.texts), out_of_time=True)
         kept = self._scores if deadline is None else None
@@ -370,7 +387,7 @@ class CrossEncoderScorer:
         def score(places: Sequence[int]) -> list[DocumentScore]:
             chosen = [candidates[place] for place in places]
             for group in [chosen] if deadline is None else groups_of(chosen, self.runner.affordable_batch_tokens):
-                self._run(self._pairs(group, cost), cost, deadline)
+                self._run(self._pairs(group, cost), work)
             fresh.extend(self._if_scored(candidate, OUT_OF_TIME) for candidate in chosen)
             return fresh[-len(chosen) :]
 
@@ -399,23 +416,21 @@ class CrossEncoderScorer:
         cost.select += time.perf_counter() - started
         return search, SCREENED if depth.screen else BEYOND_DEPTH
 
-    def _score_shared(
-        self, request: Request, cost: ScoringCost, depth: Depth, top_k: int, deadline: float | None
-    ) -> QueryScores:
+    def _score_shared(self, request: Request, work: Work, depth: Depth, top_k: int) -> QueryScores:
         """Share one token budget among all texts: one piece of each, then more of those that can reach the top k."""
         budget = self.policy.max_tokens_per_query
         if budget is None:
             raise ValueError("max_tokens_per_query must be a number where texts share it, but got None.")
-        candidates = self._plan(request, range(len(request.texts)), cost)
+        candidates = self._plan(request, range(len(request.texts)), work.cost)
         plans = [candidate.plan for candidate in candidates]
         first = {place: Pair.of(candidates[place], piece) for place, piece in first_pieces(plans, budget)}
         search, left = None, OUT_OF_TIME
         if depth.stepwise:
-            search, left = self._search(request, candidates, depth, cost)
+            search, left = self._search(request, candidates, depth, work.cost)
         in_time, spent = True, 0
         for places in [list(first)] if search is None else search:
             pairs = [first[place] for place in places if place in first]
-            in_time = self._run(pairs, cost, deadline)
+            in_time = self._run(pairs, work)
             spent += sum(len(pair.packed.ids) for pair in pairs)
             if search is not None:
                 search.see(places, [_first_logit(candidates[place]) for place in places])
@@ -423,7 +438,7 @@ class CrossEncoderScorer:
                 left = OUT_OF_TIME
                 break
         further = further_pieces(plans, list(map(_first_logit, candidates)), budget - spent, top_k=top_k)
-        in_time = in_time and self._run([Pair.of(candidates[place], piece) for place, piece in further], cost, deadline)
+        in_time = in_time and self._run([Pair.of(candidates[place], piece) for place, piece in further], work)
         found = [
             self._document_score(candidate, OUT_OF_TIME if place in first else OVER_BUDGET)
             if search is None or place not in first

@@ -130,6 +130,9 @@ class ScoringCost:
     `flops` are those of the tokens by the model's closed form, NaN if none is known, and `padding_flops` those of the
     padding beside them.
 
+    `waited` are the seconds in which batches of other requests were run before this one's, and `shared` counts the
+    batches that held pairs of other requests, too.
+
     On a GPU the steps overlap, so that their seconds together can be more than the call took.
     """
 
@@ -142,6 +145,8 @@ class ScoringCost:
     slots: int = 0
     flops: float = 0.0
     padding_flops: float = 0.0
+    waited: float = 0.0
+    shared: int = 0
 
     @property
     def padding_share(self) -> float:

@@ -1,0 +1,216 @@
+"""
+Line: the passes of one device, one at a time and in turns; several requests may share a pass.
+
+Each request has one batch in the line. When it has been run, the request's next batch goes to the end. So a request of
+many batches takes turns with all others, and a short one waits for one batch of each request before it, at most. One
+thread runs the passes, whoever asks for them: a CPU is never given two passes at once.
+"""
+
+import math
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haystack_ce_ranker import forking
+from haystack_ce_ranker.backends.protocol import Backend, Batch, OutOfTimeError
+from haystack_ce_ranker.scoring.visits import Visit
+from haystack_ce_ranker.tokenizing.pairs import PackedPair
+
+
+class NoTurnError(OutOfTimeError):
+    """A batch had to begin by a certain time, and other batches were run until then."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """
+    What a pass gave to one request.
+
+    :ivar logits: One for each of its pairs; shape (pairs,).
+    :ivar seconds: How long the pass took.
+    :ivar tokens: The tokens of all its pairs, padding not counted.
+    :ivar shared: Whether pairs of other requests were among them.
+    """
+
+    logits: NDArray[np.float32]
+    seconds: float
+    tokens: int
+    shared: bool
+
+
+@dataclass(eq=False)
+class Turn:
+    """
+    A request's batch in the line.
+
+    :ivar pairs: Those of one request. They run in one pass, in any case.
+    :ivar batch_tokens: The most tokens of a pass that they may share, padding among them.
+    :ivar batch_size: The most pairs of such a pass; None for no limit.
+    :ivar shares: Whether they may share a pass at all.
+    :ivar max_wait: So many seconds after it came, the pass begins even if there is room for more.
+    :ivar deadline: Until when the request is waited for; see `backends.protocol.Batch`.
+    :ivar done: What will come of it.
+    """
+
+    backend: Backend
+    pairs: Sequence[PackedPair]
+    batch_tokens: int
+    batch_size: int | None = None
+    shares: bool = False
+    max_wait: float = 0.0
+    deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        self.since = time.monotonic()
+        self.done: Future[Pass] = Future()
+        self.lengths = [len(pair.ids) for pair in self.pairs]
+
+    def result(self, patience: float | None, visit: Visit | None) -> Pass:
+        """
+        Wait for the pass.
+
+        :param patience: Seconds within which it has to begin. Once it has begun, it is waited for. None for no limit.
+        :raises NoTurnError: If it has not begun by then.
+        :raises CancelledError: If the visit is withdrawn before the pass begins.
+        :raises Exception: What the backend raised for these pairs.
+        """
+        try:
+            if visit is not None:
+                visit.awaits(self.done)
+            return self.done.result(patience)
+        except TimeoutError:
+            if self.done.done():
+                raise  # the backend's own
+            if self.done.cancel():
+                raise NoTurnError("the deadline left no time for the batch, and its turn had not come.") from None
+            return self.done.result()
+        finally:
+            self.done.cancel()  # does something only if the caller was interrupted
+
+
+class Line:
+    """The passes of a device."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[Turn] = deque()
+        self._running = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ce-ranker-pass")
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is run or waits."""
+        return self._running or bool(self._waiting)
+
+    def enter(self, turn: Turn) -> bool:
+        """Put a batch at the end of the line, and tell whether others are before it. The first one begins at once."""
+        with self._changed:
+            others = self.is_busy
+            self._waiting.append(turn)
+            self._changed.notify()
+        try:
+            self._thread.submit(self._next)
+        except RuntimeError:  # the process is ending, and the thread with it: whoever still asks runs it
+            self._next()
+        return others
+
+    def _next(self) -> None:
+        """Run the batch that waits longest, with others that may share its pass. It may have run with another one."""
+        together = [turn for turn in self._taken() if turn.done.set_running_or_notify_cancel()]
+        if together and not _run(together):
+            for turn in together:  # an error concerns only the request whose pairs raise it alone, too
+                _run([turn])
+        self._running = False
+
+    def _taken(self) -> list[Turn]:
+        """Take the first batch out of the line, and those that fit into its pass; wait for some if it says so."""
+        with self._changed:
+            while self._waiting and self._waiting[0].done.cancelled():
+                self._waiting.popleft()
+            if not self._waiting:
+                return []
+            self._running = True
+            first = self._waiting.popleft()
+            room = _Room(first)
+            while first.shares:
+                for turn in [turn for turn in self._waiting if turn.backend is first.backend and turn.shares]:
+                    if room.is_left_for(turn):
+                        self._waiting.remove(turn)
+                        room.take(turn)
+                left = first.since + first.max_wait - time.monotonic()
+                if left <= 0.0 or self._waiting or room.is_full:
+                    break
+                self._changed.wait(left)
+            return room.taken
+
+
+@forking.cached  # a child has a line of its own, in which none of its parent's requests waits
+def line_of(device: str) -> Line:  # noqa: ARG001 - the key
+    """Return the line of a device. All models that run on it in this process stand in it."""
+    return Line()
+
+
+class _Room:
+    """The room of a pass: the least that the batches in it allow."""
+
+    def __init__(self, first: Turn) -> None:
+        self._pads = first.backend.pads
+        self._longest = self._tokens = self._pairs = 0
+        self._most_tokens: float = math.inf
+        self._most_pairs: float = math.inf
+        self.taken: list[Turn] = []
+        self.take(first)
+
+    def take(self, turn: Turn) -> None:
+        """Put a batch into the pass."""
+        self.taken.append(turn)
+        self._longest = max(self._longest, *turn.lengths)
+        self._tokens += sum(turn.lengths)
+        self._pairs += len(turn.lengths)
+        self._most_tokens = min(self._most_tokens, turn.batch_tokens)
+        self._most_pairs = min(self._most_pairs, math.inf if turn.batch_size is None else turn.batch_size)
+
+    def is_left_for(self, turn: Turn) -> bool:
+        """Tell whether another batch fits in."""
+        pairs = self._pairs + len(turn.lengths)
+        tokens = max(self._longest, *turn.lengths) * pairs if self._pads else self._tokens + sum(turn.lengths)
+        most_pairs = math.inf if turn.batch_size is None else turn.batch_size
+        return tokens <= min(self._most_tokens, turn.batch_tokens) and pairs <= min(self._most_pairs, most_pairs)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether not even one more token or pair fits in."""
+        tokens = self._longest * self._pairs if self._pads else self._tokens
+        return tokens >= self._most_tokens or self._pairs >= self._most_pairs
+
+
+def _run(together: Sequence[Turn]) -> bool:
+    """Run some batches in one pass. If that fails, tell the request if it is a single one, else return False."""
+    backend = together[0].backend
+    tokenizer = backend.tokenizer
+    pairs = [pair for turn in together for pair in turn.pairs]
+    began = time.perf_counter()
+    try:
+        deadline = together[0].deadline if len(together) == 1 else None
+        logits = backend.logits(Batch(pairs, tokenizer.pad_id, tokenizer.pads_left, deadline))
+        if len(logits) != len(pairs):
+            raise ValueError(f"the model returned {len(logits)} logits for {len(pairs)} pairs.")
+    except BaseException as error:
+        if len(together) == 1:
+            together[0].done.set_exception(error)
+            return True
+        traceback.clear_frames(error.__traceback__)  # these hold what the failed pass has in memory
+        return False
+    seconds, tokens, place = time.perf_counter() - began, sum(sum(turn.lengths) for turn in together), 0
+    for turn in together:
+        own = logits[place : place + len(turn.pairs)]
+        place += len(turn.pairs)
+        turn.done.set_result(Pass(own, seconds, tokens, shared=len(together) > 1))
+    return True

@@ -91,18 +91,30 @@ def await_true(condition):
 
 
 def test_a_long_request_takes_turns_with_those_that_come_after_it(own_line):
-    model = Model()
+    class Stepped(Model):
+        """Each pass lasts until it is allowed to end."""
+
+        ends = threading.Semaphore(0)
+
+        def logits(self, batch):
+            found = super().logits(batch)
+            assert self.ends.acquire(timeout=30)
+            return found
+
+    model = Stepped(holds=False)
     runner = PairRunner(model)
-    long, short = Asked(own_line, runner, pairs_of(1, 40)), Asked(own_line, runner, pairs_of(2, 4))
+    long, short = Asked(own_line, runner, pairs_of(1, 24)), Asked(own_line, runner, pairs_of(2, 4))
     third = Asked(own_line, runner, pairs_of(3, 8))
-    model.go_on.set()
+    for number, waiting in enumerate([2, 2, 1, 1, 1, 0, 0, 0, 0], start=1):
+        await_true(lambda: len(model.passes) == number and len(own_line._waiting) == waiting)  # noqa: B023
+        model.ends.release()
     for one in (long, short, third):
         one.over()
-    assert [batch[0] for batch in model.passes][:6] == [1, 2, 3, 1, 3, 1]
+    assert [batch[0] for batch in model.passes] == [1, 2, 3, 1, 3, 1, 1, 1, 1]
     assert all(len(set(batch)) == 1 for batch in model.passes)  # this model's scores may depend on their batch
-    assert (long.cost.batches, long.cost.shared, short.cost.batches) == (10, 0, 1)
+    assert (long.cost.batches, long.cost.shared, short.cost.batches) == (6, 0, 1)
     assert short.cost.waited > 0.0
-    assert not own_line.is_busy
+    await_true(lambda: not own_line.is_busy)
 
 
 def test_requests_share_a_pass_where_no_score_depends_on_its_batch(own_line):
@@ -184,7 +196,7 @@ def test_an_error_concerns_only_the_request_whose_pairs_raise_it(own_line):
     assert isinstance(broken.error, ZeroDivisionError)
     assert (held.over().found.tolist(), first.found.tolist(), third.found.tolist()) == ([9], [1], [3])
     assert (first.cost.shared, third.cost.shared) == (0, 0)
-    assert not own_line.is_busy
+    await_true(lambda: not own_line.is_busy)
 
 
 @pytest.mark.parametrize("wrong", [np.array([np.nan, 3.0]), np.array([1.0])], ids=["not finite", "too few"])

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -124,10 +124,13 @@ class Line:
     def _next(self) -> None:
         """Run the batch that waits longest, with others that may share its pass. It may have run with another one."""
         together = [turn for turn in self._taken() if turn.done.set_running_or_notify_cancel()]
-        if together and not _run(together):
-            for turn in together:  # an error concerns only the request whose pairs raise it alone, too
-                _run([turn])
+        outcomes = _outcomes(together) if together else []
         self._running = False
+        for turn, outcome in zip(together, outcomes, strict=True):
+            if isinstance(outcome, Pass):
+                turn.done.set_result(outcome)
+            else:
+                turn.done.set_exception(outcome)
 
     def _taken(self) -> list[Turn]:
         """Take the first batch out of the line, and those that fit into its pass; wait for some if it says so."""
@@ -191,26 +194,26 @@ class _Room:
         return tokens >= self._most_tokens or self._pairs >= self._most_pairs
 
 
-def _run(together: Sequence[Turn]) -> bool:
-    """Run some batches in one pass. If that fails, tell the request if it is a single one, else return False."""
-    backend = together[0].backend
-    tokenizer = backend.tokenizer
-    pairs = [pair for turn in together for pair in turn.pairs]
-    began = time.perf_counter()
+def _outcomes(together: Sequence[Turn]) -> list[Pass | BaseException]:
+    """Run some batches in one pass. If that fails, each runs alone: an error concerns only the request that has it."""
     try:
-        deadline = together[0].deadline if len(together) == 1 else None
-        logits = backend.logits(Batch(pairs, tokenizer.pad_id, tokenizer.pads_left, deadline))
-        if len(logits) != len(pairs):
-            raise ValueError(f"the model returned {len(logits)} logits for {len(pairs)} pairs.")
+        return list(_run(together))
     except BaseException as error:
         if len(together) == 1:
-            together[0].done.set_exception(error)
-            return True
-        traceback.clear_frames(error.__traceback__)  # these hold what the failed pass has in memory
-        return False
+            return [error]
+        traceback.clear_frames(error.__traceback__)  # they hold what the failed pass has in memory
+    return [outcome for turn in together for outcome in _outcomes([turn])]
+
+
+def _run(together: Sequence[Turn]) -> Iterator[Pass]:
+    backend, pairs = together[0].backend, [pair for turn in together for pair in turn.pairs]
+    tokenizer = backend.tokenizer
+    deadline = together[0].deadline if len(together) == 1 else None
+    began = time.perf_counter()
+    logits = backend.logits(Batch(pairs, tokenizer.pad_id, tokenizer.pads_left, deadline))
+    if len(logits) != len(pairs):
+        raise ValueError(f"the model returned {len(logits)} logits for {len(pairs)} pairs.")
     seconds, tokens, place = time.perf_counter() - began, sum(sum(turn.lengths) for turn in together), 0
     for turn in together:
-        own = logits[place : place + len(turn.pairs)]
+        yield Pass(logits[place : place + len(turn.pairs)], seconds, tokens, shared=len(together) > 1)
         place += len(turn.pairs)
-        turn.done.set_result(Pass(own, seconds, tokens, shared=len(together) > 1))
-    return True

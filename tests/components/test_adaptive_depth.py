@@ -10,10 +10,9 @@ from haystack import Document, Pipeline
 
 from fakes import FakeBackend
 from haystack_ce_ranker import CrossEncoderRanker, HybridScoreJoiner
-from haystack_ce_ranker.scoring import line, runner, scorer
+from haystack_ce_ranker.scoring import line, runner, scorer, visits
 from haystack_ce_ranker.scoring.cache import ScoreCache
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
-from haystack_integrations.components.rankers.ce_ranker import cross_encoder_ranker
 
 GOOD, BAD = "the hut in the snow", "a car in the city of paris"
 
@@ -180,7 +179,7 @@ class Clock:
 def stopped_clock(monkeypatch):
     """A clock that stands still, in place of the real one."""
     clock = Clock()
-    for module in (line, runner, scorer, cross_encoder_ranker):
+    for module in (line, runner, scorer, visits):
         monkeypatch.setattr(module, "time", clock)
     return clock
 

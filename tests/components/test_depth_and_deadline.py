@@ -12,12 +12,11 @@ from fakes import bert_tokenizer
 from haystack_ce_ranker import CrossEncoderRanker, HybridScoreJoiner
 from haystack_ce_ranker.provenance import with_record
 from haystack_ce_ranker.reading.policy import ReadingPolicy
-from haystack_ce_ranker.scoring import line
+from haystack_ce_ranker.scoring import line, visits
 from haystack_ce_ranker.scoring import runner as pair_runner
 from haystack_ce_ranker.scoring import scorer as scorer_module
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
-from haystack_integrations.components.rankers.ce_ranker import cross_encoder_ranker
 
 TEXTS = ["a car", "the hut in the snow", "berlin is a city of germany", "paris", "brake", "a city", "the snow", "car"]
 
@@ -67,7 +66,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(pair_runner, "time", fake)
     monkeypatch.setattr(line, "time", fake)
     monkeypatch.setattr(scorer_module, "time", fake)
-    monkeypatch.setattr(cross_encoder_ranker, "time", fake)
+    monkeypatch.setattr(visits, "time", fake)
     return made
 
 

@@ -1,5 +1,6 @@
 """The results of scoring: a score for each document with what was read of it, and what a call cost."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ class DocumentScore:
 
     :ivar logit: The model's raw output, aggregated over the pairs; None if the document was not scored.
     :ivar why_unscored: Why it was not: `NO_TEXT`, `NO_QUERY` or `NO_ROOM` of `reading.plan`, or `BEYOND_DEPTH`,
-        `SCREENED`, `OUT_OF_TIME` or `OVER_BUDGET`; None if it was.
+        `SCREENED`, `OUT_OF_TIME`, `OVER_BUDGET` or `OVERLOAD`; None if it was.
     :ivar read: What was read, the pair with the highest logit first. Head and tail of one pair are two entries.
     :ivar tokens: Tokens of the content.
     :ivar tokens_read: How many of them the model saw, each counted once.
@@ -72,6 +73,16 @@ class DocumentScore:
         shown = self.tokens_read / self.tokens if self.tokens else 1.0
         return shown * (1.0 - self.readability.unknown)
 
+    @property
+    def scaled(self) -> float | None:
+        """The sigmoid of the logit; None without one."""
+        return None if self.logit is None else _sigmoid(self.logit)
+
+    @property
+    def sort_key(self) -> tuple[bool, float]:
+        """What puts the best first, and documents without a score last."""
+        return (self.logit is None, 0.0 if self.logit is None else -self.logit)
+
     def plain(self) -> dict[str, Any]:
         """Return what a document's record says of its score, as plain values."""
         why = {} if self.why_unscored is None else {"why_unscored": self.why_unscored}
@@ -84,9 +95,11 @@ class DocumentScore:
 
 
 BEYOND_DEPTH, SCREENED, OUT_OF_TIME, OVER_BUDGET = "beyond_depth", "screened", "deadline", "budget"
+OVERLOAD = "overload"
 """
 Why a document was not scored although it may have text: `depth` was reached in the order that documents came or in the
-order of what could be expected of them, the deadline had passed, or the shared token budget was spent.
+order of what could be expected of them, the deadline had passed, the shared token budget was spent, or the request was
+refused because too many waited.
 """
 
 
@@ -120,6 +133,12 @@ class QueryScores:
     out_of_time: bool = False
     missing: float | None = None
     cached: int = 0
+
+
+def unscored(documents: int, why: str) -> QueryScores:
+    """Return the scores of a query of which nothing was read."""
+    scores = (skipped(why),) * documents
+    return QueryScores(scores, query_tokens=0, query_tokens_read=0, pairs=0, tokens=0, out_of_time=why == OUT_OF_TIME)
 
 
 @dataclass
@@ -192,3 +211,7 @@ def document_score(
         query_tokens=len(plan.query),
         readability=plan.document.readability,
     )
+
+
+def _sigmoid(logit: float) -> float:
+    return 1.0 / (1.0 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1.0 + math.exp(logit))

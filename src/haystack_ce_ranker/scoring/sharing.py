@@ -39,7 +39,12 @@ def _loading() -> threading.Lock:
 
 
 def shared_runner(
-    name: str, options: ModelOptions, *, batch_tokens: int | None = None, batch_size: int | None = None
+    name: str,
+    options: ModelOptions,
+    *,
+    batch_tokens: int | None = None,
+    batch_size: int | None = None,
+    max_wait: float = 0.0,
 ) -> PairRunner:
     """
     Return the runner of a model, which is loaded unless this process has it already.
@@ -51,7 +56,7 @@ def shared_runner(
     :param options: Two models with different options are two, even if one of them could stand for both.
     :raises Exception: Whatever the runtime raises while it loads.
     """
-    limits = (batch_tokens, batch_size)
+    limits = (batch_tokens, batch_size, max_wait)
     with _loading():
         tables = _tables()
         key = (name, _key(options), _files(options) if name != "remote" else ())
@@ -67,6 +72,7 @@ def shared_runner(
                 batch_size=batch_size,
                 model_name=options.model,
                 batch_sizes=_BATCH_SIZES,
+                max_wait=max_wait,
             )
             tables.runners[key, limits] = runner
         return runner

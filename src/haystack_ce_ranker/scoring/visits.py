@@ -1,9 +1,21 @@
-"""A request's visit: when it came, how long it may stay, and whether its caller still waits for it."""
+"""
+Visits: the requests of a model from the moment they come, how many may be inside, and how long each may stay.
+
+`line.py` says in which order their batches run.
+"""
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from typing import Any
+
+from haystack_ce_ranker import forking
+
+
+class OverloadError(RuntimeError):
+    """A request was refused because too many wait, or its deadline passed before anything was scored."""
 
 
 class Visit:
@@ -13,14 +25,26 @@ class Visit:
     :param seconds: How long it may stay, waiting included; None for no limit.
     :ivar arrived: When it came, as `time.monotonic()` gives it.
     :ivar deadline: When it has to be over, in the same way; None for never.
+    :ivar refused: Whether it is to go at once, since too many wait.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
         self.arrived = time.monotonic()
         self.deadline = None if seconds is None else self.arrived + seconds
+        self.refused = False
         self._lock = threading.Lock()
         self._withdrawn = False
         self._awaited: Future[Any] | None = None
+
+    @property
+    def stayed(self) -> float:
+        """Seconds since it came."""
+        return time.monotonic() - self.arrived
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that it may still stay, 0 if none; None for no limit."""
+        return None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0)
 
     def withdraw(self) -> None:
         """Give up: what the request waits for is cancelled, and it begins nothing more."""
@@ -44,3 +68,33 @@ class Visit:
         """
         if self._withdrawn:
             raise CancelledError("the request was withdrawn.")
+
+
+class Visitors:
+    """Counts the requests of a model that have come and not gone. Safe from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.inside = 0
+
+    @contextmanager
+    def entered(self, visit: Visit, max_waiting: int | None) -> Iterator[Visit]:
+        """
+        Count a visit as long as the block lasts, or mark it as refused.
+
+        :param max_waiting: How many may wait beside the one whose turn it is; None for any number.
+        """
+        with self._lock:
+            visit.refused = max_waiting is not None and self.inside > max_waiting
+            self.inside += not visit.refused
+        try:
+            yield visit
+        finally:
+            with self._lock:
+                self.inside -= not visit.refused
+
+
+@forking.cached  # those of the parent do not come to a child
+def visitors_of(*model: str) -> Visitors:  # noqa: ARG001 - the key
+    """Return the visitors of a model, by what names it. They are counted before it is loaded, too."""
+    return Visitors()

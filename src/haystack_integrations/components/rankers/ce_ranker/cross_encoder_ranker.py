@@ -8,54 +8,46 @@ It passes texts to the engine (`haystack_ce_ranker.scoring`), and returns the sc
 import asyncio
 import copy
 import inspect
-import math
-import threading
-import time
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from haystack import Document, component, default_from_dict, default_to_dict, logging
+from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.utils import ComponentDevice, Secret
 from haystack.utils.hf import deserialize_hf_model_kwargs
 
-from haystack_ce_ranker import checks, forking
+from haystack_ce_ranker import checks
 from haystack_ce_ranker.backends.devices import give_back_reserve
 from haystack_ce_ranker.observing import observed
 from haystack_ce_ranker.reading.blank import is_blank
-from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.reading.policy import ReadingPolicy
-from haystack_ce_ranker.scoring.cache import ScoreCache
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
-from haystack_ce_ranker.scoring.scores import DocumentScore
-from haystack_ce_ranker.scoring.sharing import shared_runner
-from haystack_ce_ranker.scoring.speed_profile import profile_of_this_machine
+from haystack_ce_ranker.scoring.scores import OUT_OF_TIME, OVERLOAD, DocumentScore, ScoringCost, unscored
+from haystack_ce_ranker.scoring.visits import Visit, visitors_of
+from haystack_ce_ranker.scoring.waiting import in_thread
 from haystack_integrations.components.rankers.ce_ranker.documents import (
     best_passage,
-    content_of,
     deduplicated,
-    embedded,
     ranked,
     read_documents,
+    shown,
 )
-from haystack_integrations.components.rankers.ce_ranker.parameters import (
-    checked,
-    depth_of,
-    options_of,
-    policy_of,
-    threshold,
-)
+from haystack_integrations.components.rankers.ce_ranker.loading import load_scorer, loaded_in_time, loading
+from haystack_integrations.components.rankers.ce_ranker.parameters import checked, depth_of, policy_of, threshold
 from haystack_integrations.components.rankers.ce_ranker.report import (
+    how_it_went,
     refuse_truncation,
+    require_time,
     tags_of,
+    warn_of_many,
+    warn_of_refusals,
     warn_of_truncation,
     warn_of_unreadable,
     what_ran,
     what_was_done,
 )
 
-logger = logging.getLogger(__name__)
-
-_OF_THE_LOADED_MODEL = ("revision", "model_kwargs", "tokenizer_kwargs", "config_kwargs", "label", "prompt")
 _MANY_CANDIDATES = 200  # with more, most of the time goes to documents that do not reach the top
 
 
@@ -153,9 +145,16 @@ class CrossEncoderRanker:
         None: score all, and log one warning above 200 candidates.
     :param screen: With a `depth`, score those candidates of which most can be expected, by how similar their texts are
         to those scored so far, instead of the first. The others are left out as `screened`.
-    :param deadline_ms: Score candidates in the order they come until a run has taken this many milliseconds (loading
-        the model not counted). The others stand below them in that order, with a score of None. The next batch begins
-        only if it should end in time, by the speed so far, and is then finished.
+    :param deadline_ms: Score candidates in the order they come until so many milliseconds have passed since the run was
+        called, loading and waiting included. The others stand below them in that order, with a score of None. The
+        next batch begins only if it should end in time, by the speed so far, and is then finished.
+    :param max_wait_ms: So many milliseconds a batch with room waits for pairs of other requests. These share batches
+        only where that changes no score (onnx and openvino on a CPU). 0: a batch takes what waits, and begins.
+    :param max_waiting: How many requests may wait for the model beside the one whose turn it is, those of other
+        rankers with the same model included. One more is refused: nothing of it is scored. None: no limit.
+    :param on_overload: What a run returns that was refused, or whose deadline passed before anything was scored:
+        `keep` returns the candidates in their order, with scores of None, and the report says it; `error` raises
+        `haystack_ce_ranker.OverloadError`.
     :param cache_size: How many scores to keep in memory, each of a document for a query (under 2 KB). If several
         requests want the same score at once, one computes it. The key holds all that a score depends on: the model and
         how it was loaded, how documents are read, and the texts of query and document with the texts embedded around
@@ -208,6 +207,9 @@ class CrossEncoderRanker:
     depth: int | str | dict[str, Any] | None
     screen: bool
     deadline_ms: float | None
+    max_wait_ms: float
+    max_waiting: int | None
+    on_overload: Literal["keep", "error"]
     cache_size: int
     threads: int | None
     speed_profile: str | None
@@ -254,6 +256,9 @@ class CrossEncoderRanker:
         depth: int | Literal["auto"] | dict[str, Any] | None = None,
         screen: bool = False,
         deadline_ms: float | None = None,
+        max_wait_ms: float = 0.0,
+        max_waiting: int | None = 1000,
+        on_overload: Literal["keep", "error"] = "keep",
         cache_size: int = 0,
         threads: int | None = None,
         speed_profile: str | Path | None = None,
@@ -264,8 +269,7 @@ class CrossEncoderRanker:
         vars(self).update(checked(given))
         self._policy = policy_of(vars(self))
         self._scorer: CrossEncoderScorer | None = None
-        self._warned_of_candidates = False
-        self._warned_of_unreadable = False
+        self._warned: set[str] = set()
         outputs: dict[str, Any] = {"documents": list[Document], "report": dict[str, Any]}
         if self.return_passages:
             outputs["passages"] = list[Document]
@@ -316,7 +320,7 @@ class CrossEncoderRanker:
 
     def warm_up(self) -> None:
         """Load the model, once; safe from several threads."""
-        self._loaded()
+        self._loaded(Visit())
 
     async def warm_up_async(self) -> None:
         """Do what `warm_up` does, in a thread, so that the event loop goes on."""
@@ -324,7 +328,7 @@ class CrossEncoderRanker:
 
     def close(self) -> None:
         """Release the model; runs that have begun end with it, and a later run loads it again."""
-        with _loading():
+        with loading():
             device = None if self._scorer is None else self._scorer.backend.device
             self._scorer = None
         if device is not None:
@@ -365,28 +369,10 @@ class CrossEncoderRanker:
             text.
         :raises TypeError: If `documents` is not a list of documents.
         """
-        checks.text("query", query)
-        top_k = self.top_k if top_k is None else checks.whole_number("top_k", top_k)
-        scale_score = self.scale_score if scale_score is None else checks.flag("scale_score", scale_score)
-        least = self.score_threshold if score_threshold is None else threshold("score_threshold", score_threshold)
-        given = read_documents(documents)
-        candidates = deduplicated(given)
-        found, report = self._score(query, candidates, top_k)
-        report["duplicates"] = len(given) - len(candidates)
-        # The joiner needs this of all scored documents, because `top_k` may cut some of them.
-        of_all = {"scored": len(report["scored"]), "lowest": min(report["scored"].values(), default=None)}
-        best: list[tuple[Document, DocumentScore]] = []
-        for rank, place in enumerate(sorted(range(len(found)), key=lambda place: _sort_key(found[place])), start=1):
-            logit = found[place].logit
-            score = _sigmoid(logit) if scale_score and logit is not None else logit
-            if len(best) < top_k and (least is None or (score is not None and score >= least)):
-                record = {"rank": rank, **of_all}
-                best.append((ranked(candidates[place], found[place], self.name, score, record), found[place]))
-        output: dict[str, Any] = {"documents": [document for document, _ in best], "report": report}
-        if self.return_passages:
-            output["passages"] = [best_passage(document, score, self.name) for document, score in best]
-        return output
+        with self._entered() as visit:
+            return self._run(visit, query, documents, top_k, scale_score, score_threshold)
 
+    @observed("rank", lambda _, output: tags_of(output["report"]))
     async def run_async(
         self,
         query: str,
@@ -395,91 +381,107 @@ class CrossEncoderRanker:
         scale_score: bool | None = None,
         score_threshold: float | None = None,
     ) -> dict[str, Any]:
-        """Do what `run` does, in a thread, so that the event loop goes on."""
-        return await asyncio.to_thread(self.run, query, documents, top_k, scale_score, score_threshold)
+        """
+        Do what `run` does, in a thread, so that the event loop goes on.
 
-    def _score(
-        self, query: str, candidates: list[Document], top_k: int
-    ) -> tuple[tuple[DocumentScore, ...], dict[str, Any]]:
-        """Score the candidates. Return a score for each, and the report."""
-        scorer = self._loaded()
-        deadline = None if self.deadline_ms is None else time.monotonic() + self.deadline_ms / 1000.0
-        full_query = "" if is_blank(query) else self.query_prefix + query + self.query_suffix
-        texts = [self._text(document) for document in candidates]
-        self._warn_of_many(len(texts))
-        depth = depth_of(self.depth)
-        if self.on_truncation == "error":
-            considered = depth if isinstance(depth, int) and not self.screen else None
-            refuse_truncation(scorer, full_query, candidates[:considered], texts[:considered])
-        scores, cost = scorer.score(full_query, texts, top_k=top_k, depth=depth, screen=self.screen, deadline=deadline)
-        report = {**what_ran(self.name, self.model, scorer), **what_was_done(candidates, scores, cost, depth)}
-        if self.on_truncation == "warn":
-            warn_of_truncation(report)
-        if report["unreadable"]["documents"] and not self._warned_of_unreadable:
-            self._warned_of_unreadable = True
-            warn_of_unreadable(report)
-        return scores.documents, report
-
-    def _warn_of_many(self, candidates: int) -> None:
-        """Warn once per ranker of more candidates than are worth scoring, unless `depth` asks for them."""
-        if self.depth is None and candidates > _MANY_CANDIDATES and not self._warned_of_candidates:
-            self._warned_of_candidates = True
-            logger.warning(
-                "{ranker}: all {candidates} candidates are scored, which takes long and rarely changes the top: set "
-                "depth (for example 100), or a lower top_k of the retriever. A depth of {candidates} says that it is "
-                "meant.",
-                ranker=self.name,
-                candidates=candidates,
+        If the task is cancelled, what the model has not begun is dropped.
+        """
+        with self._entered() as visit:
+            run = partial(self._run, visit, query, documents, top_k, scale_score, score_threshold)
+            return (
+                run() if visit.refused else await in_thread(run, visit, self.model if self.backend == "remote" else "")
             )
 
-    def _loaded(self) -> CrossEncoderScorer:
-        """Return the scorer with its model loaded."""
-        scorer = self._scorer
-        if scorer is None:
-            with _loading():
-                scorer = self._scorer = self._load() if self._scorer is None else self._scorer
-        return scorer
+    def _entered(self) -> AbstractContextManager[Visit]:
+        """Return a block for a request that comes now."""
+        device = "" if self.device is None else self.device.to_torch_str()
+        model = (self.backend, self.model, str(self.revision), device, str(self.dtype))
+        visit = Visit(None if self.deadline_ms is None else self.deadline_ms / 1000.0)
+        return visitors_of(*model).entered(visit, self.max_waiting)
+
+    def _run(
+        self,
+        visit: Visit,
+        query: str,
+        documents: list[Document],
+        top_k: int | None,
+        scale_score: bool | None,
+        score_threshold: float | None,
+    ) -> dict[str, Any]:
+        """Rank the documents of a request that has come."""
+        checks.text("query", query)
+        top_k = self.top_k if top_k is None else checks.whole_number("top_k", top_k)
+        scale_score = self.scale_score if scale_score is None else checks.flag("scale_score", scale_score)
+        least = self.score_threshold if score_threshold is None else threshold("score_threshold", score_threshold)
+        given = read_documents(documents)
+        candidates = deduplicated(given)
+        found, report = self._score(visit, query, candidates, top_k)
+        report["duplicates"] = len(given) - len(candidates)
+        # The joiner needs this of all scored documents, because `top_k` may cut some of them.
+        of_all = {"scored": len(report["scored"]), "lowest": min(report["scored"].values(), default=None)}
+        best: list[tuple[Document, DocumentScore]] = []
+        for rank, place in enumerate(sorted(range(len(found)), key=lambda place: found[place].sort_key), start=1):
+            logit = found[place].logit
+            score = found[place].scaled if scale_score else logit
+            if len(best) < top_k and (least is None or (score is not None and score >= least)):
+                record = {"rank": rank, **of_all}
+                best.append((ranked(candidates[place], found[place], self.name, score, record), found[place]))
+        output: dict[str, Any] = {"documents": [document for document, _ in best], "report": report}
+        if self.return_passages:
+            output["passages"] = [best_passage(document, score, self.name) for document, score in best]
+        return output
+
+    def _score(
+        self, visit: Visit, query: str, candidates: list[Document], top_k: int
+    ) -> tuple[tuple[DocumentScore, ...], dict[str, Any]]:
+        """Score the candidates. Return a score for each, and the report."""
+        depth = depth_of(self.depth)
+        scorer = self._scorer if visit.refused else self._loaded(visit)
+        waited = visit.stayed
+        if visit.refused:
+            scores, cost = unscored(len(candidates), OVERLOAD), ScoringCost()
+        elif scorer is None or visit.left == 0.0:
+            scores, cost = unscored(len(candidates), OUT_OF_TIME), ScoringCost()
+        else:
+            full_query = "" if is_blank(query) else self.query_prefix + query + self.query_suffix
+            texts = [shown(document, vars(self)) for document in candidates]
+            if self.depth is None and len(texts) > _MANY_CANDIDATES and self._is_first("candidates"):
+                warn_of_many(self.name, len(texts))
+            if self.on_truncation == "error":
+                considered = depth if isinstance(depth, int) and not self.screen else None
+                refuse_truncation(scorer, full_query, candidates[:considered], texts[:considered])
+            scores, cost = scorer.score(
+                full_query, texts, top_k=top_k, depth=depth, screen=self.screen, deadline=visit.deadline, visit=visit
+            )
+        if self.on_overload == "error":
+            require_time(visit, scores, vars(self))
+        report = {
+            **what_ran(self.name, self.model, self.backend, scorer, self._policy),
+            **what_was_done(candidates, scores, cost, depth),
+            **how_it_went(visit, waited, cost),
+        }
+        if self.on_truncation == "warn":
+            warn_of_truncation(report)
+        if report["unreadable"]["documents"] and self._is_first("unreadable"):
+            warn_of_unreadable(report)
+        if visit.refused and self._is_first("refusals"):
+            warn_of_refusals(report, self.max_waiting)
+        return scores.documents, report
+
+    def _is_first(self, warning: str) -> bool:
+        """Tell whether a warning is the first of its kind."""
+        first = warning not in self._warned
+        self._warned.add(warning)
+        return first
+
+    def _loaded(self, visit: Visit) -> CrossEncoderScorer | None:
+        """Return the scorer with its model loaded; None if the visit's deadline passes before."""
+        return self._scorer if self._scorer is not None else loaded_in_time(self._load, visit)
 
     def _load(self) -> CrossEncoderScorer:
-        measured = profile_of_this_machine(self.speed_profile) if self.speed_profile is not None else None
-        threads, batch_tokens = self.threads, self.batch_tokens
-        if measured is not None:
-            threads = measured.threads if threads is None else threads
-            batch_tokens = measured.batch_tokens if batch_tokens is None else batch_tokens
-        runner = shared_runner(
-            self.backend,
-            options_of(vars(self), threads=threads),
-            batch_tokens=batch_tokens,
-            batch_size=self.batch_size,
-        )
-        if measured is not None:
-            measured.require(self.model, runner.backend)
-        return CrossEncoderScorer(
-            runner.backend,
-            self._policy,
-            runner=runner,
-            model_name=self.model,
-            scores=ScoreCache(self.cache_size) if self.cache_size else None,
-            identity=[repr(getattr(self, part)) for part in _OF_THE_LOADED_MODEL],
-        )
-
-    def _text(self, document: Document) -> DocumentText:
-        fields = [embedded(document.meta.get(key)) for key in self.meta_fields_to_embed]
-        header = "".join(field + self.embedding_separator for field in fields if not is_blank(field))
-        return DocumentText(content_of(document), header, self.document_suffix, self.document_prefix)
-
-
-@forking.cached  # one for the process: two rankers that load at once would need the memory of both
-def _loading() -> threading.Lock:
-    return threading.Lock()
+        if self._scorer is None:
+            self._scorer = load_scorer(vars(self), self._policy)
+        return self._scorer
 
 
 _PARAMETERS = [name for name in inspect.signature(CrossEncoderRanker.__init__).parameters if name != "self"]
-
-
-def _sort_key(score: DocumentScore) -> tuple[bool, float]:
-    return (score.logit is None, 0.0 if score.logit is None else -score.logit)
-
-
-def _sigmoid(logit: float) -> float:
-    return 1.0 / (1.0 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1.0 + math.exp(logit))

@@ -8,6 +8,8 @@ from typing import Any
 from haystack import Document
 
 from haystack_ce_ranker.provenance import KEY, with_record
+from haystack_ce_ranker.reading.blank import is_blank
+from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.scoring.scores import DocumentScore
 
 
@@ -44,6 +46,13 @@ def content_of(document: Document) -> str:
 def embedded(value: object) -> str:
     """Return the text of a meta field, empty for None and for an empty list or dictionary. 0 and False are values."""
     return "" if value is None or (isinstance(value, Sized) and not len(value)) else str(value)
+
+
+def shown(document: Document, given: Mapping[str, Any]) -> DocumentText:
+    """Return what a ranker with these parameters shows of a document: its content, and what is embedded around it."""
+    fields = [embedded(document.meta.get(key)) for key in given["meta_fields_to_embed"]]
+    header = "".join(field + given["embedding_separator"] for field in fields if not is_blank(field))
+    return DocumentText(content_of(document), header, given["document_suffix"], given["document_prefix"])
 
 
 def ranked(

@@ -16,6 +16,7 @@ from haystack_ce_ranker.scoring.depth import AUTO, DepthRule
 
 _KWARGS = ("model_kwargs", "tokenizer_kwargs", "config_kwargs")
 ON_TRUNCATION = ("report", "warn", "error")
+ON_OVERLOAD = ("keep", "error")
 
 _at_least_one = partial(whole_number, least=1)
 _count = partial(whole_number, optional=True)
@@ -107,6 +108,9 @@ _RULES: dict[str, Callable[[str, Any], Any]] = {
     "depth": _depth,
     "screen": flag,
     "deadline_ms": partial(number, above=0, optional=True),
+    "max_wait_ms": partial(number, least=0),
+    "max_waiting": partial(whole_number, least=0, optional=True),
+    "on_overload": partial(choice, choices=ON_OVERLOAD),
     "cache_size": partial(whole_number, least=0),
     "threads": _count,
     "speed_profile": path,

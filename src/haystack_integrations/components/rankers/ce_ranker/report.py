@@ -9,26 +9,56 @@ from typing import Any
 from haystack import Document, logging
 
 from haystack_ce_ranker.reading.documents import DocumentText
+from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.reading.readability import UNREADABLE_SHARE
 from haystack_ce_ranker.scoring.depth import DepthRule
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
-from haystack_ce_ranker.scoring.scores import BEYOND_DEPTH, OUT_OF_TIME, SCREENED, QueryScores, ScoringCost
+from haystack_ce_ranker.scoring.scores import (
+    BEYOND_DEPTH,
+    OUT_OF_TIME,
+    OVERLOAD,
+    SCREENED,
+    QueryScores,
+    ScoringCost,
+)
+from haystack_ce_ranker.scoring.visits import OverloadError, Visit
 
 logger = logging.getLogger(__name__)
 
 
-def what_ran(name: str, model: str, scorer: CrossEncoderScorer) -> dict[str, Any]:
-    """Return the part of a report that describes the ranker."""
+def what_ran(
+    name: str, model: str, backend: str, scorer: CrossEncoderScorer | None, policy: ReadingPolicy
+) -> dict[str, Any]:
+    """
+    Return the part of a report that describes the ranker.
+
+    :param backend: As it was asked for; what runs the model may be another one.
+    :param scorer: None if the model was not loaded in time. What only it knows is None then, too.
+    """
+    loaded = None if scorer is None else scorer.backend
     return {
         "name": name,
         "model": model,
-        "backend": scorer.backend.name,
-        "dtype": scorer.backend.dtype,
-        "device": scorer.backend.device,
-        "prompt": scorer.backend.prompt,
-        "max_length": scorer.max_length,
-        "model_max_length": scorer.model_limit,
-        "strategy": scorer.policy.long_documents,
+        "backend": backend if loaded is None else loaded.name,
+        "dtype": None if loaded is None else loaded.dtype,
+        "device": None if loaded is None else loaded.device,
+        "prompt": None if loaded is None else loaded.prompt,
+        "max_length": None if scorer is None else scorer.max_length,
+        "model_max_length": None if scorer is None else scorer.model_limit,
+        "strategy": policy.long_documents,
+    }
+
+
+def how_it_went(visit: Visit, waited: float, cost: ScoringCost) -> dict[str, Any]:
+    """
+    Return the part of a report that says how the run got along with others.
+
+    :param waited: Seconds until the scoring began.
+    """
+    return {
+        "refused": visit.refused,
+        "waited_ms": 1000.0 * (waited + cost.waited),
+        "shared_batches": cost.shared,
     }
 
 
@@ -94,8 +124,8 @@ def _depth(scores: QueryScores, depth: int | DepthRule | None) -> dict[str, Any]
     return {
         "beyond_depth": why[BEYOND_DEPTH],
         "screened": why[SCREENED],
-        "depth_used": len(scores.documents) - left - why[OUT_OF_TIME],
-        "depth_stopped": "deadline" if scores.out_of_time else stopped,
+        "depth_used": len(scores.documents) - left - why[OUT_OF_TIME] - why[OVERLOAD],
+        "depth_stopped": "deadline" if scores.out_of_time else "overload" if why[OVERLOAD] else stopped,
         "depth_rule": rule,
         "depth_missing": scores.missing,
     }
@@ -106,6 +136,49 @@ def _unreadable(scores: QueryScores) -> dict[str, Any]:
     shares = [score.readability.unreadable for score in scores.documents if score.logit is not None]
     strange = [share for share in shares if share >= UNREADABLE_SHARE]
     return {"documents": len(strange), "share": fmean(strange) if strange else 0.0}
+
+
+def warn_of_many(name: str, candidates: int) -> None:
+    """Say in the log that there are more candidates than are worth scoring, though no `depth` asks for them."""
+    logger.warning(
+        "{ranker}: all {candidates} candidates are scored, which takes long and rarely changes the top: set depth (for "
+        "example 100), or a lower top_k of the retriever. A depth of {candidates} says that it is meant.",
+        ranker=name,
+        candidates=candidates,
+    )
+
+
+def warn_of_refusals(report: dict[str, Any], max_waiting: int | None) -> None:
+    """Say in the log that requests are refused."""
+    logger.warning(
+        "{ranker}: a request was refused, and its {documents} documents keep their order without a score, because "
+        "{waiting} requests already waited for {model} (max_waiting). The report of each run says whether it was "
+        "refused. Raise max_waiting, send fewer requests at once, or start more workers.",
+        ranker=report["name"],
+        documents=report["documents"],
+        waiting=max_waiting,
+        model=report["model"],
+    )
+
+
+def require_time(visit: Visit, scores: QueryScores, given: Mapping[str, Any]) -> None:
+    """
+    Check that a request was not refused, and that its deadline left time to score something.
+
+    :param given: The ranker's parameters.
+    :raises OverloadError: If not. The error says what to do.
+    """
+    model = "the server" if given["backend"] == "remote" else given["model"]
+    if visit.refused:
+        raise OverloadError(
+            f"max_waiting={given['max_waiting']}: that many requests already wait for {model}. Ask again later, raise "
+            "max_waiting, or start more workers."
+        )
+    if scores.out_of_time and all(score.logit is None for score in scores.documents):
+        raise OverloadError(
+            f"deadline_ms={given['deadline_ms']:g} passed before {model} had scored any of {len(scores.documents)} "
+            "documents. Ask again later, raise deadline_ms, or start more workers."
+        )
 
 
 def warn_of_unreadable(report: dict[str, Any]) -> None:

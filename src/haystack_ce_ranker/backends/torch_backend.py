@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -97,6 +98,7 @@ class TorchBackend:
         self.batch_tokens = BATCH_TOKENS.get(self._device.type, _FALLBACK_BATCH_TOKENS)
         self._threads = options.threads
         self._process = os.getpid()
+        self._own_threads: dict[int, int] = {self._process: torch.get_num_threads()}
         self._last_part = part_behind_the_last_attention(self._model)
         self._packed: PackedForm | None = None
         if packed or (packed is None and self._device.type == "cuda" and self._packs_faster()):
@@ -110,7 +112,13 @@ class TorchBackend:
 
     def start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
         """Queue a batch on a GPU, and return a function that waits for its logits. On CPU they are there at once."""
-        return forking.in_own_thread(partial(self._start, batch))
+        if self._device.type != "cpu":
+            return forking.in_own_thread(partial(self._start, batch))
+        try:
+            begun = _thread_with(self._threads_here()).submit(self._start, batch)
+        except RuntimeError:  # the process is ending, and the thread with it
+            return self._start(batch)
+        return begun.result()
 
     def _start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
         require_process_of(self.device, self._process)
@@ -119,7 +127,6 @@ class TorchBackend:
         with (
             forking.uninterrupted(),
             pass_lock(self.device),
-            limited_threads(self._threads),
             first_tokens_only(padded_only),
             torch.inference_mode(),
         ):
@@ -149,6 +156,16 @@ class TorchBackend:
         """Give back the memory that torch's allocator holds in reserve."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _threads_here(self) -> int:
+        """
+        Return the threads of a pass: what was asked for, else torch's own number when the model was loaded.
+
+        In a forked child, this is torch's number before the first pass there.
+        """
+        if self._threads is not None:
+            return self._threads
+        return self._own_threads.setdefault(os.getpid(), torch.get_num_threads())
 
     def _inputs(self, batch: Batch) -> dict[str, torch.Tensor | int]:
         if self._packed is not None:
@@ -362,10 +379,10 @@ def _require_safetensors(folder: Path, model: str) -> None:
 @contextmanager
 def limited_threads(count: int | None) -> Iterator[None]:
     """
-    Run with `count` threads, then restore the process's own number.
+    Let torch use `count` threads, then restore the process's own number.
 
-    torch keeps the number for the process, and a thread that begins to compute keeps it for good. So two forward passes
-    with different numbers must not run at once. torch's other pool, between operations, is not used here.
+    Meanwhile every thread that is new to torch gets that number, and keeps it. So this is for commands that have the
+    process for themselves, and a pass runs in a thread of its own: see `_thread_with`.
     """
     if count is None or count == torch.get_num_threads():
         yield
@@ -376,3 +393,19 @@ def limited_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@forking.cached  # for the process: OpenMP starts a team of threads for each thread that computes
+def _thread_with(count: int) -> ThreadPoolExecutor:
+    """
+    Return the thread that runs passes with `count` threads on a CPU.
+
+    torch keeps a number of threads for each thread, and one for threads that are new to it, which is put back here.
+    """
+    thread = ThreadPoolExecutor(1, thread_name_prefix="ce-ranker-torch")
+    before = thread.submit(torch.get_num_threads).result()
+    if before != count:
+        thread.submit(torch.set_num_threads, count).result()
+        with ThreadPoolExecutor(1) as another:
+            another.submit(torch.set_num_threads, before)
+    return thread

@@ -21,7 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
-from haystack_ce_ranker.backends.protocol import Asynchronous, Backend, Batch, Counted, Independent, OutOfTimeError
+from haystack_ce_ranker.backends.protocol import (
+    Asynchronous,
+    Backend,
+    Batch,
+    Counted,
+    Independent,
+    OutOfTimeError,
+)
 from haystack_ce_ranker.scoring.batching import plan_batches
 from haystack_ce_ranker.scoring.line import Line, NoTurnError, Pass, Turn, line_of
 from haystack_ce_ranker.scoring.scores import ScoringCost

@@ -102,6 +102,7 @@ def what_was_done(
 TAGS = (
     *("name", "backend", "dtype", "device", "documents", "pairs", "tokens", "documents_cut", "tokens_unread"),
     *("query_tokens_cut", "cached", "batches", "padding_share", "depth_used", "depth_stopped", "deadline_reached"),
+    *("refused", "waited_ms", "shared_batches"),
 )
 """What a span tells of a run, by its key in the report. Nothing that names or holds a document is among it."""
 

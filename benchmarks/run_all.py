@@ -29,6 +29,7 @@ BENCHMARKS = (
     "long_context",
     "mining",
     "results",
+    "sharing",
     "speed",
     "training",
     "watts",

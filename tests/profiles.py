@@ -10,6 +10,7 @@ TIMES = {"default": 1, "ci": 1, "long": 20}
 """By what each profile of hypothesis (`--hypothesis-profile`) multiplies the examples that a test asks for."""
 
 SLOW: tuple[str, ...] = (
+    "tests/backends/test_concurrent_requests.py",
     "tests/backends/test_loading.py::test_threads_that_meet_a_runtime_first_never_freeze_the_process",
     "tests/backends/test_openvino_backend.py",
     "tests/backends/test_other_processes.py",

@@ -10,6 +10,7 @@ import pickle
 import threading
 import time
 import zlib
+from concurrent.futures import CancelledError
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -30,6 +31,7 @@ from haystack_ce_ranker.backends.server_client import ServerError, TooLargeError
 from haystack_ce_ranker.scoring.runner import PairRunner
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.scoring.scores import ScoringCost
+from haystack_ce_ranker.scoring.visits import Visit
 from haystack_ce_ranker.tokenizing.pairs import PackedPair, PairTexts
 
 GUARD = 60  # seconds after which a test that hangs fails
@@ -488,6 +490,25 @@ def test_a_deadline_ends_a_call_that_waits_for_its_turn(connect, server):
     server.released.set()
     assert waiting[0].result(GUARD)
     assert server.asked == []
+
+
+def test_what_a_withdrawn_request_has_not_sent_is_not_sent(connect, server):
+    visit, found = Visit(), []
+    backend = connect(max_texts=1, concurrency=1)
+    runner = PairRunner(backend)
+    runner._seconds_per_token = 1e-9
+
+    def withdraw(handler, body):
+        found.append(body)
+        visit.withdraw()
+
+    server.always = withdraw
+    with pytest.raises(CancelledError):
+        runner.run(batch_of(PAIRS).pairs, ScoringCost(), visit=visit)
+    assert len(found) == 1
+    assert runner._seconds_per_token == 1e-9
+    server.always = None
+    assert backend.logits(batch_of(PAIRS)).tolist() == expected(PAIRS)
 
 
 @pytest.mark.parametrize("deadline", [float("inf"), None])

@@ -1,5 +1,6 @@
 """Packed pairs to logits: the batch that a runtime is given, and the protocol that it fulfils."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -21,12 +22,15 @@ class Batch:
     :ivar pads_left: Whether they are filled on the left, so that all end together.
     :ivar deadline: A time of `time.monotonic()` after which nobody waits for the logits. A backend that waits for
         others raises `OutOfTimeError` then; one that computes itself finishes what it has begun.
+    :ivar withdrawn: Set when nobody wants the logits any longer, which counts as a deadline that has passed; None if
+        that cannot happen.
     """
 
     pairs: Sequence[PackedPair]
     pad_id: int
     pads_left: bool = False
     deadline: float | None = None
+    withdrawn: threading.Event | None = None
 
     def padded(self) -> dict[str, NDArray[np.int64]]:
         """Return `input_ids`, `attention_mask`, `token_type_ids`, each of shape (pairs, longest pair)."""

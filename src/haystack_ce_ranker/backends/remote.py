@@ -93,7 +93,7 @@ class RemoteBackend:
         :raises ServerError: If the server does not give a score for each.
         :raises OutOfTimeError: If the batch's deadline passed before. It holds the logits that are there.
         """
-        call = Call(batch.deadline)
+        call = Call(batch.deadline, batch.withdrawn)
         threads = self.client.connection.threads
         asked = [
             (places, threads.submit(self._scores, query, texts, call)) for query, texts, places in self._requests(batch)

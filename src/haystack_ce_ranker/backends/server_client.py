@@ -77,10 +77,11 @@ class _Connection(NamedTuple):
 
 
 class Call:
-    """One call of `logits`: its deadline, and whether somebody still waits for it."""
+    """One call of `logits`: its deadline, and whether somebody still waits for it, or for the request it belongs to."""
 
-    def __init__(self, deadline: float | None = None) -> None:
+    def __init__(self, deadline: float | None = None, withdrawn: threading.Event | None = None) -> None:
         self.deadline = deadline
+        self._withdrawn = withdrawn if withdrawn is not None else threading.Event()
         self.unwanted = threading.Event()
 
     def seconds(self, most: float) -> float:
@@ -90,7 +91,7 @@ class Call:
         :raises OutOfTimeError: If nothing is left.
         """
         left = math.inf if self.deadline is None else self.deadline - time.monotonic()
-        if left <= 0.0 or self.unwanted.is_set():
+        if left <= 0.0 or self.unwanted.is_set() or self._withdrawn.is_set():
             raise OutOfTimeError("the deadline passed before the server had answered.")
         return min(left, most)
 

@@ -292,8 +292,10 @@ class PairRunner:
         if self._line is not None:
             return partial(self._run_in_line, self._line, pairs, cost, deadline, visit)
         tokenizer = self.backend.tokenizer
-        batch = Batch(pairs, tokenizer.pad_id, tokenizer.pads_left, deadline)
-        return partial(self.backend.logits, batch) if self._queue is None else self._queue.start(batch)
+        withdrawn = visit.withdrawn if visit is not None else None
+        batch = Batch(pairs, tokenizer.pad_id, tokenizer.pads_left, deadline, withdrawn)
+        wait = partial(self.backend.logits, batch) if self._queue is None else self._queue.start(batch)
+        return wait if visit is None else partial(_wanted, wait, visit)
 
     def _run_in_line(
         self,
@@ -375,6 +377,15 @@ class PairRunner:
             return
         least, before = 2.0 * seconds / max(int(lengths.sum()), 1), self._seconds_per_token
         self._seconds_per_token = least if before is None else max(least, before)
+
+
+def _wanted(wait: _Wait, visit: Visit) -> NDArray[np.float32] | Pass:
+    """Wait for logits. If they do not come because the visit was withdrawn, that says nothing of the speed."""
+    try:
+        return wait()
+    except OutOfTimeError:
+        visit.require_wanted()
+        raise
 
 
 def _remedy(backend: Backend) -> str:

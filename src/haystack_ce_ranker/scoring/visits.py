@@ -26,6 +26,7 @@ class Visit:
     :ivar arrived: When it came, as `time.monotonic()` gives it.
     :ivar deadline: When it has to be over, in the same way; None for never.
     :ivar refused: Whether it is to go at once, since too many wait.
+    :ivar withdrawn: Set once nobody wants it any longer.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -33,7 +34,7 @@ class Visit:
         self.deadline = None if seconds is None else self.arrived + seconds
         self.refused = False
         self._lock = threading.Lock()
-        self._withdrawn = False
+        self.withdrawn = threading.Event()
         self._awaited: Future[Any] | None = None
 
     @property
@@ -46,10 +47,14 @@ class Visit:
         """Seconds that it may still stay, 0 if none; None for no limit."""
         return None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0)
 
+    def expire(self) -> None:
+        """Let its time be over."""
+        self.deadline = self.arrived
+
     def withdraw(self) -> None:
         """Give up: what the request waits for is cancelled, and it begins nothing more."""
         with self._lock:
-            self._withdrawn = True
+            self.withdrawn.set()
             if self._awaited is not None:
                 self._awaited.cancel()
 
@@ -57,7 +62,7 @@ class Visit:
         """Say what the request waits for from now on. It waits for one thing at a time."""
         with self._lock:
             self._awaited = result
-            if self._withdrawn:
+            if self.withdrawn.is_set():
                 result.cancel()
 
     def require_wanted(self) -> None:
@@ -66,7 +71,7 @@ class Visit:
 
         :raises CancelledError: If nobody does.
         """
-        if self._withdrawn:
+        if self.withdrawn.is_set():
             raise CancelledError("the request was withdrawn.")
 
 

@@ -23,8 +23,8 @@ async def in_thread(work: Callable[[], Value], visit: Visit, where: str) -> Valu
     """
     Return what `work` returns, which a thread calls.
 
-    If the deadline passes before a thread is free, `work` is called at once: it must then see that, and end. If the
-    coroutine is cancelled, the visit is withdrawn.
+    If the deadline passes before a thread is free, `work` is called here: it must see that the time is over, and end.
+    If the coroutine is cancelled, the visit is withdrawn.
 
     :param where: What it waits for. Requests that wait for one server take no threads from those for another.
     """
@@ -34,6 +34,7 @@ async def in_thread(work: Callable[[], Value], visit: Visit, where: str) -> Valu
         if visit.deadline is not None:
             await asyncio.wait([result], timeout=visit.left)
             if begun.cancel():
+                visit.expire()  # a timer may be early, and `work` must not block the loop
                 return work()
         return await result
     except asyncio.CancelledError:

@@ -61,6 +61,11 @@ class Figures:
     refused: int
     failed: int
 
+    @property
+    def sent(self) -> int:
+        """How many requests there were."""
+        return self.ranked + self.partly + self.refused + self.failed
+
     @classmethod
     def of(cls, replies: Sequence[Reply], candidates: int) -> "Figures":
         """Return the figures of replies to tasks of so many candidates."""
@@ -84,9 +89,8 @@ async def reply_to(ask: Ask, task: Task, due: float, patience: float) -> Reply:
     """Send a task and return what became of it."""
     try:
         status, scored = await asyncio.wait_for(ask(task), patience)
-    except (OSError, TimeoutError, ConnectionError) as error:
+    except (OSError, TimeoutError):
         status, scored = 0, 0
-        del error
     return Reply(due, time.perf_counter() - due, status, scored)
 
 

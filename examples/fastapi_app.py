@@ -1,5 +1,5 @@
 """
-A search service with FastAPI around pipeline.yaml, over the handbook.
+A search service with FastAPI around pipeline.yaml, over the handbook: warm before it answers, and 503 when it is busy.
 
     pip install "ce-ranker-haystack[onnx,offline,serve]"
     uvicorn --app-dir examples fastapi_app:app
@@ -14,12 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import haystack
-from fastapi import FastAPI
+import yaml
+from fastapi import FastAPI, HTTPException
 from haystack import Document
+from haystack.core.errors import PipelineRuntimeError
 from pydantic import BaseModel, Field
+
+from haystack_ce_ranker import OverloadError
 
 EXAMPLES = Path(__file__).parent
 AsyncPipeline = getattr(haystack, "AsyncPipeline", haystack.Pipeline)  # one class from Haystack 3 on
+LIMITS = {"max_waiting": 32, "deadline_ms": 2000, "on_overload": "error"}
+"""Of the ranker: how many requests may wait, and for how long at most, before one is refused."""
 
 
 class Question(BaseModel):
@@ -39,7 +45,9 @@ class Answer(BaseModel):
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the pipeline, the documents and the model before the first request is taken."""
-    pipeline = AsyncPipeline.loads((EXAMPLES / "pipeline.yaml").read_text(encoding="utf-8"))
+    described = yaml.safe_load((EXAMPLES / "pipeline.yaml").read_text(encoding="utf-8"))
+    described["components"]["ranker"]["init_parameters"] |= LIMITS
+    pipeline = AsyncPipeline.from_dict(described)
     lines = (EXAMPLES / "handbook" / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     documents = [Document(id=row["_id"], content=f"{row['title']}\n{row['text']}") for row in rows]
@@ -68,6 +76,11 @@ async def search(question: Question) -> Answer:
         "ranker": {"query": question.query},
         "joiner": {"top_k": question.top_k},
     }
-    found = await app.state.pipeline.run_async(asked, include_outputs_from={"ranker"})
+    try:
+        found = await app.state.pipeline.run_async(asked, include_outputs_from={"ranker"})
+    except PipelineRuntimeError as error:
+        if isinstance(error.__cause__, OverloadError):
+            raise HTTPException(503, str(error.__cause__), headers={"Retry-After": "1"}) from error
+        raise
     documents = [document.to_dict(flatten=False) for document in found["joiner"]["documents"]]
     return Answer(documents=documents, report=found["ranker"]["report"])

@@ -33,8 +33,8 @@ QUERY = "releasing the brake by hand"
 _FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _NOT_RUN = re.compile(r"# not run: (.+)")
 _QUERY_SOCKETS = ("query", "text")
-_OTHER_COMMANDS = ("cd", "docker", "git", "ls")
-"""Commands of a shell block that nothing is known about here."""
+_OTHER_COMMANDS = ("cd", "curl", "docker", "git", "hayhooks", "ls", "uvicorn")
+"""Commands of a shell block of which only the examples that they name are known here."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,8 @@ def check_command(words: list[str]) -> None:
         assert named <= set(offered), f"no extra {', '.join(sorted(named - set(offered)))}"
     else:
         assert program in _OTHER_COMMANDS, f"nothing is known about the command {program}"
+        absent = [word for word in arguments if word.startswith("examples/") and not (REPOSITORY / word).exists()]
+        assert not absent, f"{absent[0]} is not there"
 
 
 def parse_command(arguments: list[str]) -> None:

@@ -7,8 +7,12 @@ hayhooks hands documents over as dictionaries, which only our ranker reads; so t
 from pathlib import Path
 from typing import Any
 
+from fastapi import HTTPException
 from hayhooks import AsyncPipeline, BasePipelineWrapper
 from haystack import Document
+from haystack.core.errors import PipelineRuntimeError
+
+from haystack_ce_ranker import OverloadError
 
 
 class PipelineWrapper(BasePipelineWrapper):
@@ -23,6 +27,11 @@ class PipelineWrapper(BasePipelineWrapper):
     async def run_api_async(self, query: str, documents: list[dict[str, Any]]) -> dict[str, Any]:
         """Rank the documents of a request."""
         given = [Document.from_dict(document) for document in documents]
-        found = (await self.pipeline.run_async({"ranker": {"query": query, "documents": given}}))["ranker"]
+        try:
+            found = (await self.pipeline.run_async({"ranker": {"query": query, "documents": given}}))["ranker"]
+        except PipelineRuntimeError as error:
+            if isinstance(error.__cause__, OverloadError):
+                raise HTTPException(503, str(error.__cause__)) from error
+            raise
         scored = len(found["report"]["scored"]) if "report" in found else len(found["documents"])
         return {"documents": [one.to_dict(flatten=False) for one in found["documents"]], "scored": scored}

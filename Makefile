@@ -32,7 +32,7 @@ $(VENV)/.light: pyproject.toml requirements-light.txt
 $(VENV)/.installed: pyproject.toml constraints.txt requirements-light.txt
 	$(NEW_VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --no-warn-conflicts $(TORCH)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -c requirements-light.txt -e ".[$(EXTRAS)]"
 	[ ! -f $(VENV)/.light ] || $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	touch $(VENV)/.light $@

@@ -1,7 +1,9 @@
 """Fixtures that tests share: tiny models built in memory, and where the real weights and collections are."""
 
 import os
+import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
@@ -17,6 +19,19 @@ from small_tasks import make_task, save_learner
 # A test that imports openvino would let it report each conversion, in a process that it forks.
 sys.modules.setdefault("openvino_telemetry", None)
 profiles.register_profiles()
+
+
+# Without torch the files that import it are left out, which the head of the report says.
+NEED_TORCH = re.compile(r"^(import|from) (torch|sentence_transformers|datasets|peft|zoo)\b", re.MULTILINE)
+collect_ignore = (
+    []
+    if find_spec("torch") is not None
+    else [str(path) for path in Path(__file__).parent.rglob("test_*.py") if NEED_TORCH.search(path.read_text("utf-8"))]
+)
+
+
+def pytest_report_header():
+    return f"without torch: {len(collect_ignore)} files of tests that import it are left out" if collect_ignore else []
 
 
 def pytest_collection_modifyitems(config, items):

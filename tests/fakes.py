@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
-import torch
+import pytest
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -22,6 +22,11 @@ from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+def import_torch():
+    """torch, with which tiny models are built; skips without it."""
+    return pytest.importorskip("torch", reason="needs torch")
 
 
 def random_texts(size, seed=0, words=200):
@@ -130,7 +135,7 @@ def save_bert(folder: Path, *, labels: int = 1, head: bool = True, spread: float
 
     With weights of a small `spread` it can be learnt from.
     """
-    import torch
+    torch = import_torch()
     from transformers import BertConfig, BertForSequenceClassification, BertModel
 
     tokenizer = bert_tokenizer()
@@ -153,6 +158,7 @@ def save_bert(folder: Path, *, labels: int = 1, head: bool = True, spread: float
 
 def save_bi_encoder(folder: Path, **saved) -> str:
     """Save a tiny bi-encoder with random weights that are always the same."""
+    torch = import_torch()
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
@@ -177,6 +183,7 @@ def save_bi_encoder(folder: Path, **saved) -> str:
 
 def save_causal(folder: Path) -> str:
     """Save a tiny causal language model, which is no sequence-classification cross-encoder."""
+    import_torch()
     tokenizer = bert_tokenizer()
     config = transformers.Qwen2Config(
         vocab_size=len(tokenizer),
@@ -383,6 +390,7 @@ CASES = {
 
 
 def tiny_model(family, **values):
+    torch = import_torch()
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(**{**COMMON, **values})
     return getattr(transformers, f"{family}ForSequenceClassification")(config).eval()
@@ -399,7 +407,7 @@ def batch_of(lengths, *, pad_id):
 
 
 def padded_logits(model, batch, *, token_types):
-    arrays = batch.padded()
+    torch, arrays = import_torch(), batch.padded()
     if not token_types:
         del arrays["token_type_ids"]
     with torch.inference_mode():

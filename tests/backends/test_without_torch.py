@@ -62,6 +62,9 @@ def refused(model, backend):
 
 
 found["ranked"] = [ranked(onnx_folder, "onnx"), ranked(openvino_folder, "openvino"), ranked(openvino_folder, "auto")]
+kwargs = {"file_name": "model.onnx", "torch_dtype": "torch.float32"}
+saved = CrossEncoderRanker(model=onnx_folder, backend="onnx", model_kwargs=kwargs).to_dict()
+found["from a dictionary"] = CrossEncoderRanker.from_dict(saved).run("the hut", documents)["report"]["dtype"]
 found["refused"] = {backend: refused(checkpoint, backend) for backend in ("torch", "openvino", "auto")}
 
 from typer.testing import CliRunner
@@ -125,6 +128,10 @@ def test_onnx_openvino_and_auto_score_as_they_do_beside_torch(light, float_onnx,
         expected = CrossEncoderRanker(model=folder, backend=backend, threads=1).run("the hut", documents)["documents"]
         assert close(found, expected)
     assert [used for used, _ in light["ranked"]] == ["onnx", "openvino", "openvino"]
+
+
+def test_a_ranker_with_model_kwargs_is_made_from_a_dictionary(light):
+    assert light["from a dictionary"] == "float32"
 
 
 def test_what_needs_torch_says_so_in_one_line_with_the_way_out(light):

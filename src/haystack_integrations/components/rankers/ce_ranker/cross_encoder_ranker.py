@@ -10,6 +10,7 @@ import copy
 import inspect
 from contextlib import AbstractContextManager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -314,7 +315,8 @@ class CrossEncoderRanker:
         for name in ("model_kwargs", "tokenizer_kwargs", "config_kwargs"):
             if isinstance(parameters.get(name), dict):
                 parameters[name] = copy.deepcopy(parameters[name])
-                deserialize_hf_model_kwargs(parameters[name])
+                if find_spec("torch") is not None:  # else the name of a dtype stays a name, which all backends take
+                    deserialize_hf_model_kwargs(parameters[name])
         ranker: CrossEncoderRanker = default_from_dict(cls, {**data, "init_parameters": parameters})
         return ranker
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends.devices import allowed_cpus
 from haystack_ce_ranker.backends.flops import Flops, described_by, flops_of
+from haystack_ce_ranker.backends.model_files import UnreadableWeightsError
 from haystack_ce_ranker.backends.onnx_file import read_onnx
 from haystack_ce_ranker.backends.protocol import Backend, Batch
 
@@ -64,10 +65,17 @@ def run_first_pair(backend: Backend) -> None:
     The first call of a native module may import another module with a lock held. A second thread that makes the same
     call waits for that lock, and holds the interpreter's lock, which the first one waits for. So one thread alone makes
     the first call.
+
+    :raises UnreadableWeightsError: If its logit is not a finite number.
     """
     tokenizer = backend.tokenizer
     query, document = tokenizer.encode(["a question", "an answer"])
-    backend.logits(Batch([tokenizer.format.pack(query.ids, document.ids)], tokenizer.pad_id))
+    logits = backend.logits(Batch([tokenizer.format.pack(query.ids, document.ids)], tokenizer.pad_id))
+    if not np.isfinite(logits).all():
+        raise UnreadableWeightsError(
+            f"the model gives {logits[0]} for a short pair: its weights are damaged. Copy or download them again; the "
+            "next run tries to load them."
+        )
 
 
 @forking.cached  # one pool for the process: two pools of one size would run twice the threads that were asked for

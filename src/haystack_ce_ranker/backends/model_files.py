@@ -33,6 +33,10 @@ class MissingWeightsError(ModelNotFoundError):
     """A weight file was found, and a file that holds a part of its weights was not."""
 
 
+class UnreadableWeightsError(ValueError):
+    """A weight file is there and cannot be used."""
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """
@@ -196,6 +200,16 @@ def _snapshot(options: ModelOptions, patterns: Sequence[str]) -> Path:
         )
     except Exception as error:  # the hub client raises many kinds; each means that the model cannot be had
         raise not_found(options.model, error) from error
+
+
+def unreadable(file: Path | str, error: Exception) -> UnreadableWeightsError:
+    """Return the error for weights that a runtime cannot open."""
+    said = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    return UnreadableWeightsError(
+        f"{file} cannot be opened: it is cut off or damaged, another program is still writing it, or this runtime does "
+        f"not know its form. Copy or download it again; the next run tries to load it. ({type(error).__name__}: "
+        f"{said:.300})"
+    )
 
 
 def not_found(model: str, error: Exception) -> ModelNotFoundError:

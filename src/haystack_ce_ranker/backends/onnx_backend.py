@@ -27,7 +27,7 @@ from haystack_ce_ranker.backends.exported import (
     stored_dtype,
 )
 from haystack_ce_ranker.backends.flops import Flops
-from haystack_ce_ranker.backends.model_files import HUB_KWARGS, ModelOptions, find_files
+from haystack_ce_ranker.backends.model_files import HUB_KWARGS, ModelOptions, find_files, parts_of, unreadable
 from haystack_ce_ranker.backends.protocol import Batch
 from haystack_ce_ranker.backends.signature import Port, Signature
 from haystack_ce_ranker.backends.taken import refuse_others
@@ -99,11 +99,14 @@ class OnnxBackend:
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Tell whether `error` means that the batch was too large. Only onnxruntime's message says so."""
-        message = str(error)
-        return isinstance(error, MemoryError) or any(sign in message for sign in _OUT_OF_MEMORY)
+        return _is_out_of_memory(error)
 
     def free_memory(self) -> None:
         """Do nothing: the next, smaller batch reuses onnxruntime's memory."""
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def load(options: ModelOptions) -> OnnxBackend:
@@ -146,10 +149,18 @@ def _session(onnxruntime: Any, file: Path, dtype: str, device: str | None) -> An
     if not _has_exact_int8():
         session_options.add_session_config_entry(EXACT_INT8, "1")
     session_options.intra_op_num_threads = 1
+    weights = _read_weights(session_options, file)
 
     def opened(providers: list[Any]) -> Any:
         slow = SLOW_ON_CPU if providers == CPU_ONLY else []
-        return onnxruntime.InferenceSession(str(file), session_options, providers=providers, disabled_optimizers=slow)
+        try:
+            return onnxruntime.InferenceSession(
+                str(file), session_options, providers=providers, disabled_optimizers=slow
+            )
+        except Exception as error:  # onnxruntime has a class for each of its statuses
+            if _is_out_of_memory(error):
+                raise
+            raise unreadable(", ".join(map(str, [file, *weights])), error) from error
 
     available = onnxruntime.get_available_providers()
     wanted = _providers(device, available, dtype)
@@ -166,6 +177,22 @@ def _session(onnxruntime: Any, file: Path, dtype: str, device: str | None) -> An
         )
         logger.warning("%s runs on the CPU and not on %s: %s.", file, device, reason)
     return session
+
+
+def _read_weights(session_options: Any, file: Path) -> dict[Path, bytes]:
+    """
+    Read the files that hold a model's weights beside it, if any, so that onnxruntime does not map them.
+
+    A mapped file must not change as long as the model is used: if another program cuts it off, the process ends.
+
+    :returns: What must live until the session is open.
+    """
+    found = {part: part.read_bytes() for part in parts_of(file)}
+    if found and hasattr(session_options, "add_external_initializers_from_files_in_memory"):
+        names = [part.relative_to(file.parent).as_posix() for part in found]
+        contents = list(found.values())
+        session_options.add_external_initializers_from_files_in_memory(names, contents, list(map(len, contents)))
+    return found
 
 
 def _ports(described: Sequence[Any]) -> list[Port]:

@@ -53,24 +53,37 @@ def read_onnx(file: Path) -> OnnxFile:
 
     :raises ValueError: If it is none.
     """
+    found: OnnxFile | str
+    try:
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            found = _read(memoryview(mapped))
+    except ValueError as error:  # an empty file cannot be mapped
+        found = str(error)
+    if isinstance(found, str):
+        raise ValueError(f"{file} is no ONNX file that can be read ({found}); export or download it again.")
+    return found
+
+
+def _read(message: memoryview) -> OnnxFile | str:
+    """Return what a file says, or what is wrong with it: an error would hold on to the map, which is to be closed."""
     locations: dict[str, None] = {}
     operators: set[str] = set()
     sizes: Counter[str] = Counter()
     shapes: dict[str, tuple[int, ...]] = {}
     try:
-        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            for kind, fields in _messages("model", memoryview(mapped)):
-                if kind == "node":
-                    operators |= {_text(value) for number, value in fields if number == _OPERATOR}
-                elif kind == "tensor":
-                    locations |= dict.fromkeys(_locations(fields))
-                    shapes |= {_text(value): tuple(_dimensions(fields)) for number, value in fields if number == _NAME}
-                    element = next((value for number, value in fields if number == _ELEMENT), None)
-                    if element in _FLOATS:
-                        sizes[_FLOATS[element]] += math.prod(_dimensions(fields))
-            kind, fields = "", []  # or the map could not be closed
-    except (ValueError, IndexError, RecursionError, BufferError) as error:
-        raise ValueError(f"{file} is no ONNX file that can be read ({error}); export or download it again.") from error
+        for kind, fields in _messages("model", message):
+            if kind == "node":
+                operators |= {_text(value) for number, value in fields if number == _OPERATOR}
+            elif kind == "tensor":
+                locations |= dict.fromkeys(_locations(fields))
+                shapes |= {_text(value): tuple(_dimensions(fields)) for number, value in fields if number == _NAME}
+                element = next((value for number, value in fields if number == _ELEMENT), None)
+                if element in _FLOATS:
+                    sizes[_FLOATS[element]] += math.prod(_dimensions(fields))
+    except IndexError:
+        return "it is cut off"
+    except (ValueError, RecursionError) as error:
+        return str(error)
     stored = max(sizes, key=sizes.__getitem__, default="float32")
     return OnnxFile(tuple(locations), frozenset(operators), stored, shapes)
 

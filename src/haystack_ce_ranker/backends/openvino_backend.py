@@ -43,6 +43,7 @@ from haystack_ce_ranker.backends.model_files import (
     has_safetensors,
     locate,
     parts_of,
+    unreadable,
 )
 from haystack_ce_ranker.backends.needs_torch import require_torch
 from haystack_ce_ranker.backends.protocol import Batch
@@ -155,11 +156,14 @@ class OpenVinoBackend:
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Tell whether `error` means that the batch was too large. OpenVINO passes on the allocator's message."""
-        message = str(error)
-        return isinstance(error, MemoryError) or "bad_alloc" in message or "Failed to allocate" in message
+        return _is_out_of_memory(error)
 
     def free_memory(self) -> None:
         """Do nothing: the next pair reuses the memory of the one before."""
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "bad_alloc" in str(error) or "Failed to allocate" in str(error)
 
 
 def load(options: ModelOptions) -> OpenVinoBackend:
@@ -176,6 +180,8 @@ def load(options: ModelOptions) -> OpenVinoBackend:
     :raises ConversionError: If the torch checkpoint cannot be converted.
     """
     core = import_openvino().Core()
+    # A mapped file must not change as long as the model is used: if another program cuts it off, the process ends.
+    core.set_property({"ENABLE_MMAP": False})
     if not (options.device or "cpu").startswith("cpu"):
         raise ValueError(
             f"device={options.device!r} is none that backend='openvino' computes on: it uses the CPU only. Set device "
@@ -216,6 +222,15 @@ def _read(core: Any, file: Path) -> Any:
     file. So such files are put into one folder while they are read.
     """
     parts = parts_of(file)
+    try:
+        return _read_with(core, file, parts)
+    except RuntimeError as error:
+        if _is_out_of_memory(error):
+            raise
+        raise unreadable(", ".join(map(str, [file, *parts])), error) from error
+
+
+def _read_with(core: Any, file: Path, parts: Sequence[Path]) -> Any:
     if file.suffix != ".onnx" or not any(part.is_symlink() for part in parts):
         return core.read_model(file)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends import cross_encoders, labels
@@ -38,6 +39,7 @@ from haystack_ce_ranker.backends.model_files import (
     locate,
     not_found,
     require_shards,
+    unreadable,
 )
 from haystack_ce_ranker.backends.packed import PackedForm, why_not
 from haystack_ce_ranker.backends.protocol import Batch
@@ -266,6 +268,7 @@ def load(options: ModelOptions) -> TorchBackend:
         # transformers 5 would take the checkpoint's own, and float16 takes four times as long on a CPU
         model_kwargs["dtype"] = resolve_dtype(options.dtype if options.dtype is not None else "float32", options.device)
     cross_encoder = _cross_encoder(place, options, model_kwargs)
+    _copy_mapped_weights(cross_encoder)
     if cross_encoder.tokenizer.pad_token_id is None:
         # The library pads even a single pair. Which token it takes is hidden by the mask, and by `padding` below.
         cross_encoder.tokenizer.pad_token = cross_encoder.tokenizer.unk_token or cross_encoder.tokenizer.eos_token
@@ -311,6 +314,8 @@ def _cross_encoder(place: str, options: ModelOptions, model_kwargs: dict[str, An
             processor_kwargs=dict(options.tokenizer_kwargs),
             config_kwargs=dict(options.config_kwargs),
         )
+    except SafetensorError as error:
+        raise unreadable(_first_unreadable(place), error) from error
     except OSError as error:
         if place == options.model and "safetensors" not in str(error):
             raise not_found(options.model, error) from error
@@ -321,6 +326,31 @@ def _cross_encoder(place: str, options: ModelOptions, model_kwargs: dict[str, An
             raise
         refuse("model_kwargs", unknown, _TAKEN)
         raise
+
+
+def _first_unreadable(place: str) -> str:
+    """Return the first weight file in a folder that safetensors cannot open, or the folder."""
+    for file in sorted(Path(place).rglob("*.safetensors")):
+        try:
+            with safe_open(file, framework="numpy"):
+                pass
+        except (SafetensorError, OSError):
+            return str(file)
+    return place
+
+
+def _copy_mapped_weights(module: torch.nn.Module) -> None:
+    """
+    Copy the weights that are still those of a mapped file into the process's own memory.
+
+    On CPU, safetensors maps the file. If another program changes it, the model changes, too; if one cuts it off, the
+    process ends.
+    """
+    with torch.no_grad():
+        for weights in (*module.parameters(), *module.buffers()):
+            held = weights.data
+            if type(held) is torch.Tensor and held.device.type == "cpu" and not held.untyped_storage().resizable():
+                weights.data = held.clone()
 
 
 def resolve_dtype(dtype: str, device: str | None) -> torch.dtype:

@@ -13,7 +13,7 @@ What counts as what:
 import math
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, overload
 
@@ -28,6 +28,14 @@ def is_number(value: object) -> bool:
     if type(value) in _PLAIN:
         return True
     return isinstance(value, Real) and not isinstance(value, bool) and type(value).__name__ != "bool"
+
+
+def shown(value: object, show: Callable[[object], str] = str) -> str | None:
+    """Return the text of any value; None if it has none: its own method fails, or it is nested too deeply."""
+    try:
+        return show(value)
+    except Exception:
+        return None
 
 
 def is_finite(value: object) -> bool:

@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,12 +66,31 @@ def write(
     :raises OSError: If the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    entries = {
-        name: known[name]
-        if name in known and _size(folder / known[name].file) == array.nbytes
-        else _write_array(folder, name, array)
-        for name, array in arrays.items()
-    }
+    entries: dict[str, Entry] = {}
+    written: list[Path] = []
+    try:
+        for name, array in arrays.items():
+            if name in known and _size(folder / known[name].file) == array.nbytes:
+                entries[name] = known[name]
+            else:
+                written.append(folder / f"{name}-{uuid.uuid4().hex}{_SUFFIX}")
+                entries[name] = _write_array(written[-1], name, array)
+        written.append(folder / f"{MANIFEST}.{uuid.uuid4().hex}")
+        _write_synced(written[-1], _manifest_of(entries, values))
+        _require(written)
+        previous = _files_in_force(folder)
+        written[-1].replace(folder / MANIFEST)
+    except BaseException:  # on a full disk, what is left of each try would take the room of the next
+        for path in written:
+            with suppress(OSError):
+                path.unlink()
+        raise
+    _sync_folder(folder)
+    _remove_others(folder, {entry.file for entry in entries.values()}, previous)
+    return entries
+
+
+def _manifest_of(entries: Mapping[str, Entry], values: Mapping[str, Any]) -> bytes:
     body = {
         "format": FORMAT,
         "version": VERSION,
@@ -79,14 +98,14 @@ def write(
         "values": dict(values),
         "arrays": {name: entry._asdict() for name, entry in entries.items()},
     }
-    manifest = {**body, "crc32": zlib.crc32(_canonical(body))}
-    temporary = folder / f"{MANIFEST}.{uuid.uuid4().hex}"
-    _write_synced(temporary, json.dumps(manifest, indent=1).encode("utf-8"))
-    previous = _files_in_force(folder)
-    temporary.replace(folder / MANIFEST)
-    _sync_folder(folder)
-    _remove_others(folder, {entry.file for entry in entries.values()}, previous)
-    return entries
+    return json.dumps({**body, "crc32": zlib.crc32(_canonical(body))}, indent=1).encode("utf-8")
+
+
+def _require(written: Sequence[Path]) -> None:
+    """Check that no other process has taken these files for old ones, as it does where its clock is ahead by hours."""
+    gone = [path.name for path in written if not path.exists()]
+    if gone:
+        raise FileNotFoundError(f"{', '.join(gone)} in {written[0].parent} was removed before the index was saved")
 
 
 def read(folder: Path) -> Contents:
@@ -148,14 +167,13 @@ def _open_array(path: Path, entry: Entry) -> NDArray[Any]:
         raise IndexFilesError(f"{path.name} cannot be read: {error}") from error
 
 
-def _write_array(folder: Path, name: str, array: NDArray[Any]) -> Entry:
+def _write_array(path: Path, name: str, array: NDArray[Any]) -> Entry:
     data = np.ascontiguousarray(array)
     if data.ndim != 1 or data.dtype.name not in _DTYPES:
         raise ValueError(f"array {name!r} must have one dimension and a type among {', '.join(_DTYPES)}")
-    file = f"{name}-{uuid.uuid4().hex}{_SUFFIX}"
     view = memoryview(data.view(np.uint8).data)
-    _write_synced(folder / file, view)
-    return Entry(file, data.dtype.name, len(data), zlib.crc32(view))
+    _write_synced(path, view)
+    return Entry(path.name, data.dtype.name, len(data), zlib.crc32(view))
 
 
 def _write_synced(path: Path, data: bytes | memoryview) -> None:

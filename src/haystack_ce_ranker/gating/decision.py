@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from haystack_ce_ranker.checks import choice, number
+from haystack_ce_ranker.checks import choice, is_finite, number
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -105,5 +105,5 @@ def decide(predictor: str, scores: Sequence[float | None], *, threshold: float) 
 
 def _usable(scores: Sequence[float | None]) -> FloatArray:
     """Return the scores that are numbers, highest first."""
-    found = np.asarray([score for score in scores if score is not None and math.isfinite(score)], dtype=np.float64)
+    found = np.asarray([score for score in scores if score is not None and is_finite(score)], dtype=np.float64)
     return np.asarray(-np.sort(-found), dtype=np.float64)

@@ -3,14 +3,18 @@
 import math
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
-from haystack import Document
+from haystack import Document, logging
 
+from haystack_ce_ranker.checks import is_number, shown
 from haystack_ce_ranker.provenance import KEY, with_record
 from haystack_ce_ranker.reading.blank import is_blank
 from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.scoring.scores import DocumentScore
+
+logger = logging.getLogger(__name__)
 
 
 def read_documents(given: object) -> list[Document]:
@@ -44,8 +48,26 @@ def content_of(document: Document) -> str:
 
 
 def embedded(value: object) -> str:
-    """Return the text of a meta field, empty for None and for an empty list or dictionary. 0 and False are values."""
-    return "" if value is None or (isinstance(value, Sized) and not len(value)) else str(value)
+    """
+    Return the text of a meta field, empty for None and for an empty list or dictionary. 0 and False are values.
+
+    It is empty also for a value that has no text. That is said once for each type.
+    """
+    if value is None or (isinstance(value, Sized) and not len(value)):
+        return ""
+    found = shown(value)
+    if found is None:
+        _warn_of_no_text(type(value).__name__)
+    return "" if found is None else found
+
+
+@lru_cache(maxsize=64)
+def _warn_of_no_text(kind: str) -> None:
+    logger.warning(
+        "A value of type {kind} in a field of meta_fields_to_embed has no text, and is left out: str() fails, or it is "
+        "nested too deeply.",
+        kind=kind,
+    )
 
 
 def shown(document: Document, given: Mapping[str, Any]) -> DocumentText:
@@ -83,4 +105,5 @@ def best_passage(document: Document, found: DocumentScore, name: str) -> Documen
 
 
 def _height(document: Document) -> float:
-    return -math.inf if document.score is None or math.isnan(document.score) else float(document.score)
+    score = document.score
+    return -math.inf if score is None or not is_number(score) or math.isnan(score) else float(score)

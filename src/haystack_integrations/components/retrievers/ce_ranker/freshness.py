@@ -93,7 +93,10 @@ def _same_in_memory(known: list[Document], current: list[Document]) -> bool:
         return False
     # A list compares its items by identity before equality, in C. Rewritten documents go to the end of the list.
     # So the last item tells whether there are equal but other objects, which would be slow to compare by value.
-    return not current or (current[-1] is known[-1] and current == known)
+    try:
+        return not current or (current[-1] is known[-1] and current == known)
+    except Exception:  # two documents that cannot be compared are not the same one
+        return False
 
 
 @lru_cache(maxsize=16)

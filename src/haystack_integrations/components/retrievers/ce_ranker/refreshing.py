@@ -28,7 +28,7 @@ class Background:
     def __init__(self, work: Callable[[Callable[[], None]], None], pause: float) -> None:
         self._work = work
         self._pause = pause
-        self._ended = time.monotonic()
+        self._began = self._ended = time.monotonic()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -43,25 +43,37 @@ class Background:
         thread = self._thread
         return thread is not None and thread.is_alive()
 
+    @property
+    def seconds(self) -> float:
+        """How long the piece that is being done has taken so far; 0 if none is."""
+        return time.monotonic() - self._began if self.is_running else 0.0
+
     def start_if_due(self) -> bool:
         """Begin the next piece if the pause is over and none is being done; tell whether one is being done now."""
         if not self.is_running and time.monotonic() - self._ended >= self._pause:
             with self._lock:
                 if not self.is_running:  # else another thread was faster
                     self._stopping = threading.Event()
+                    self._began = time.monotonic()
                     self._thread = threading.Thread(
                         target=self._run, args=(self._stopping,), name="BM25Retriever refresh", daemon=True
                     )
                     self._thread.start()
         return self.is_running
 
-    def stop(self) -> None:
-        """Tell the work to stop and wait until it has."""
+    def stop(self, patience: float) -> bool:
+        """
+        Tell the work to stop, and wait until it has.
+
+        :param patience: The most seconds to wait.
+        :returns: False if it goes on: it does not call the function it got.
+        """
         with self._lock:
             thread = self._thread
             self._stopping.set()
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(patience)
+        return not self.is_running
 
     def _run(self, stopping: threading.Event) -> None:
         def check() -> None:

@@ -19,6 +19,8 @@ import numpy as np
 from haystack import Document
 from numpy.typing import NDArray
 
+from haystack_ce_ranker.checks import shown
+
 _ATOMIC = frozenset({str, int, float, bool, type(None)})
 _ATTRIBUTES = frozenset(field.name for field in fields_of(Document))
 _STRETCH = 1024
@@ -35,7 +37,15 @@ def text_of(document: Document, meta_fields: Sequence[str]) -> str | None:
 
 
 def _as_text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple | set) else str(value)
+    """Return the words of a meta field; none for a value that has no text."""
+    parts = value if isinstance(value, list | tuple | set) else [value]
+    return " ".join(part for part in map(shown, parts) if part is not None)
+
+
+def _as_known(value: Any) -> str:
+    """Return a text by which a later change of a value is seen; of a value without `repr` only its exchange is."""
+    found = shown(value, repr)
+    return object.__repr__(value) if found is None else found
 
 
 class FieldValues(NamedTuple):
@@ -58,7 +68,7 @@ class FieldValues(NamedTuple):
         found = _found(documents, field)
         if _ATOMIC.issuperset(map(type, found)):
             return cls(field, found, True)
-        return cls(field, [value if type(value) in _ATOMIC else repr(value) for value in found], False)
+        return cls(field, [value if type(value) in _ATOMIC else _as_known(value) for value in found], False)
 
     def still_hold(self, documents: Sequence[Document]) -> bool:
         """Tell whether the documents have these values now; for atomic values all loops run in C."""
@@ -189,7 +199,7 @@ def changes_since(
         if positions[-1] < 0:
             texts.append(text)
         if shared is None:
-            meta.update(repr(document.meta).encode("utf-8", "surrogatepass"))
+            meta.update(_as_known(document.meta).encode("utf-8", "surrogatepass"))
             kept.append(document.id if keep is Keep.ID else _without_embeddings(document))
     previous = [np.arange(start), np.array(positions, np.int64), np.arange(n_before - end, n_before)]
     new = np.frombuffer(fingerprints, np.uint64)

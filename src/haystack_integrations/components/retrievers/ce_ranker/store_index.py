@@ -20,7 +20,7 @@ from haystack_ce_ranker.bm25.files import IndexFilesError
 from haystack_ce_ranker.bm25.index import Allowed, BM25Index
 from haystack_ce_ranker.bm25.scoring import Scoring
 from haystack_integrations.components.retrievers.ce_ranker import filters as filtering
-from haystack_integrations.components.retrievers.ce_ranker import freshness, snapshots
+from haystack_integrations.components.retrievers.ce_ranker import freshness, listing, snapshots
 from haystack_integrations.components.retrievers.ce_ranker.filters import Mask, Search
 from haystack_integrations.components.retrievers.ce_ranker.refreshing import Background, Stopped
 from haystack_integrations.components.retrievers.ce_ranker.snapshots import Change, FieldValues, Keep, StoreSnapshot
@@ -31,6 +31,10 @@ _MAX_MASKS = 64
 _FINGERPRINTS = "fingerprints"
 _ROUNDS = 3
 """How often more hits are fetched in place of documents that the store no longer has."""
+_PATIENCE = 10.0
+"""Seconds that `close` waits for a thread that reads the store."""
+_LONG = 600.0
+"""Seconds after which a reading in the background counts as one that may never end."""
 
 
 class Indexed(NamedTuple):
@@ -87,11 +91,15 @@ class StoreIndex:
         self._indexed: Indexed | None = None
         self._said: dict[str, str] = {}
         self._failure: str | None = None
-        self.after_fork()
+        self._renew()
         forking.renewed(self)
 
     def after_fork(self) -> None:
-        """Make what belongs to this object in this process alone: locks and the thread; see `forking`."""
+        """Make what belongs to this object in this process alone; see `forking`."""
+        self._renew()
+
+    def _renew(self) -> None:
+        """Make locks and the thread anew; whoever has the old ones is left alone."""
         self._lock = threading.RLock()  # held while the index is made
         self._mask_lock = threading.Lock()
         self._background = Background(self._read_again, self._refresh_seconds)
@@ -111,7 +119,7 @@ class StoreIndex:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.after_fork()
+        self._renew()
         forking.renewed(self)
 
     @property
@@ -122,37 +130,52 @@ class StoreIndex:
     @property
     def failure(self) -> str | None:
         """Why the store could not be looked at again in the background; None if it could."""
-        return self._failure
+        return _never_ending() if self._background.seconds > _LONG else self._failure
 
     def current(self) -> Indexed:
         """Return an index that fits the store as well as `refresh` asks for."""
         indexed = self._indexed
         if indexed is not None and self._serves(indexed):
             return indexed
-        with self._lock:
+        lock = self._lock
+        with lock:
             indexed = self._indexed
             if indexed is None:
                 indexed = self._first()
             elif not self._serves(indexed):  # else another thread was faster
                 indexed = self._next(indexed, trust_identity=self._refresh == "auto")
-            self._indexed = indexed
+            if lock is self._lock:  # else it was closed meanwhile
+                self._indexed = indexed
             return indexed
 
     def bring_up_to_date(self) -> None:
         """Read the store and update the index, whatever `refresh` says; all texts are compared."""
-        with self._lock:
+        lock = self._lock
+        with lock:
             indexed = self._first() if self._indexed is None else self._next(self._indexed)
-            self._indexed = indexed._replace(masks={})
+            if lock is self._lock:  # else it was closed meanwhile
+                self._indexed = indexed._replace(masks={})
 
     def close(self) -> None:
         """
-        Let go of the index and the documents, and wait until nothing is done in the background.
+        Let go of the index and the documents, and wait until nobody reads the store.
 
-        A running search keeps its own; the next call builds them again.
+        A running search keeps its own; the next call builds them again. A thread that waits for a store that does not
+        answer is left alone after a while: nothing of it counts any longer.
         """
-        self._background.stop()
-        with self._lock:
+        stopped = self._background.stop(_PATIENCE)
+        if stopped and self._lock.acquire(timeout=_PATIENCE):
             self._indexed = None
+            self._lock.release()
+            return
+        self._renew()
+        self._indexed = None
+        logger.warning(
+            "{store} did not answer within {seconds:g} s, so that close() has left a thread behind that still waits. "
+            "Set a timeout in the store's client.",
+            store=type(self._store).__name__,
+            seconds=_PATIENCE,
+        )
 
     def allowed(self, indexed: Indexed, filters: dict[str, Any] | None, search: Search | None = None) -> Allowed | None:
         """
@@ -213,7 +236,7 @@ class StoreIndex:
         names = [snapshot.ids[position] for position in positions]
         fetch = self._probe.fetch
         fetched = fetch(self._store, names) if fetch is not None and names else []
-        by_name = {document.id: document for document in fetched}
+        by_name = {document.id: document for document in listing.documents_of(self._store, fetched)}
         return [by_name.get(name) for name in names]
 
     def _serves(self, indexed: Indexed) -> bool:
@@ -230,7 +253,14 @@ class StoreIndex:
             changed = False
         if changed and not len(indexed.bm25):
             return False  # there is nothing to go on with
-        if not self._background.start_if_due() and changed:
+        reading = self._background.start_if_due()
+        if self._background.seconds > _LONG:
+            self._say(
+                "reading",
+                f"{type(self._store).__name__}: {_never_ending()}. Runs go on with the old index. If the store does "
+                "not answer, close() ends the waiting: set a timeout in the store's client.",
+            )
+        if not reading and changed:
             self._say(
                 "changed",
                 f"{type(self._store).__name__} has other documents than this BM25Retriever has indexed. Runs go on "
@@ -250,10 +280,12 @@ class StoreIndex:
         except Stopped:
             raise
         except Exception as error:
+            check()
             self._failed(error)
         else:
             self._failure = None
-            self._said.pop("failed", None)
+            for kind in ("failed", "reading"):
+                self._said.pop(kind, None)
 
     def _failed(self, error: Exception) -> None:
         self._failure = f"{type(error).__name__}: {error}"
@@ -372,6 +404,10 @@ class StoreIndex:
         else:
             self._said.pop("saved", None)
             self._said.pop("opened", None)
+
+
+def _never_ending() -> str:
+    return f"the store has been read for more than {_LONG:g} s"
 
 
 _OF_A_PROCESS = ("_lock", "_mask_lock", "_background")

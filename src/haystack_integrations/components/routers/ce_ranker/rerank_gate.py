@@ -11,7 +11,7 @@ from typing import Any
 
 from haystack import Document, component, default_from_dict, default_to_dict
 
-from haystack_ce_ranker.checks import choice, number, text
+from haystack_ce_ranker.checks import choice, is_number, number, text
 from haystack_ce_ranker.gating.decision import PREDICTORS, decide
 from haystack_ce_ranker.observing import observed
 from haystack_ce_ranker.provenance import noted_scores, with_record
@@ -134,4 +134,4 @@ def _tags(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _height(score: float | None) -> float:
-    return -math.inf if score is None or math.isnan(score) else score
+    return -math.inf if score is None or not is_number(score) or math.isnan(score) else score

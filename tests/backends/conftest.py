@@ -1,11 +1,14 @@
 """Fixtures of the runtimes' tests: the tiny model as files of other runtimes."""
 
 import shutil
+import threading
 
 import pytest
 
-from haystack_ce_ranker.backends import loading, openvino_backend
+from fake_servers import GUARD, Server
+from haystack_ce_ranker.backends import loading, openvino_backend, server_client
 from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.backends.rerank_servers import FORMS
 from haystack_ce_ranker.quantizing import writers
 
 
@@ -40,3 +43,37 @@ def int8_onnx(tmp_path_factory, tiny_bert):
     exact = loading.load("torch", ModelOptions(tiny_bert, model_kwargs={"attn_implementation": "eager"}, device="cpu"))
     writers.write_onnx(exact, folder)
     return str(folder)
+
+
+@pytest.fixture
+def server():
+    with Server() as one:
+        thread = threading.Thread(target=one.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield one
+        one.released.set()
+        one.shutdown()
+        thread.join(GUARD)
+
+
+@pytest.fixture
+def sleeps(monkeypatch):
+    """The seconds of all waits before another attempt; nobody waits for them."""
+    waited = []
+    monkeypatch.setattr(server_client, "sleep", lambda unwanted, seconds: waited.append(seconds))
+    return waited
+
+
+@pytest.fixture
+def connect(server, tiny_bert):
+    """Connect to the server, with a tokenizer that is here."""
+
+    def connected(api="vllm", *, key=None, **model_kwargs):
+        if server.api != api:
+            server.speak(api)
+        kwargs = {"api": api, "tokenizer": tiny_bert, "retries": 2, **model_kwargs}
+        if FORMS[api].names_model:
+            kwargs.setdefault("served_model", "m")
+        return loading.load("remote", ModelOptions(server.url, model_kwargs=kwargs, api_key=key))
+
+    return connected

@@ -26,6 +26,9 @@ FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
 LONGEST_RETRY_AFTER = 60.0
 """Seconds that a server may ask for in `Retry-After` where no deadline says how long is too long."""
 
+LARGEST_ANSWER = 16 << 20
+"""Bytes of an answer that are read, beside eight times what was sent: some servers send the texts back."""
+
 _PASSING = (429, 502, 503, 504)
 _ONCE_MORE = 500
 _ADVICE = {
@@ -66,6 +69,7 @@ class _Reply(NamedTuple):
     status: int | None
     body: bytes = b""
     retry_after: str | None = None
+    date: str | None = None
     fault: str = ""
 
 
@@ -135,6 +139,10 @@ class Client:
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if key is not None:
             self._headers["Authorization"] = f"Bearer {key}"
+        from haystack_ce_ranker.backends import bounded_streams  # needs httpx
+
+        self._ending = bounded_streams.Ending()
+        self._bound = bounded_streams.bound
         self._by_process: dict[int, _Connection] = {}
         weakref.finalize(self, _close, self._by_process).atexit = False
 
@@ -181,22 +189,26 @@ class Client:
 
     def _attempt(self, path: str, content: bytes | None, seconds: float) -> _Reply:
         method = "GET" if content is None else "POST"
-        ends = time.monotonic() + seconds
+        most = LARGEST_ANSWER + 8 * (0 if content is None else len(content))
         client = self.connection.client
         body = bytearray()
+        self._ending.at = time.monotonic() + seconds
         try:
             with client.stream(method, self.url + path, content=content, timeout=seconds) as answer:
                 for part in answer.iter_raw():
                     body += part
-                    if time.monotonic() > ends:  # httpx bounds the time of each part, not of all
-                        return _Reply(None, fault=f"no whole answer within {seconds:.3g} s")
-                return _Reply(answer.status_code, bytes(body), answer.headers.get("retry-after"))
+                    if len(body) > most:
+                        raise ServerError(f"{self.url}{path} gave a wrong answer: it has more than {most:,} bytes.")
+                headers = answer.headers
+                return _Reply(answer.status_code, bytes(body), headers.get("retry-after"), headers.get("date"))
         except self._httpx.TimeoutException:
-            return _Reply(None, fault=f"no answer within {seconds:.3g} s")
+            return _Reply(None, fault=f"no {'whole ' if body else ''}answer within {seconds:.3g} s")
         except self._httpx.ConnectError as error:
             return _Reply(None, fault=f"no connection ({error})")
         except self._httpx.TransportError as error:  # its message may hold what the server sent
             return _Reply(None, fault=f"the connection broke ({type(error).__name__})")
+        finally:
+            self._ending.at = None
 
     def _is_worth_another(self, reply: _Reply, attempts: int) -> bool:
         if reply.status == _ONCE_MORE:
@@ -227,10 +239,9 @@ class Client:
 
     def _connect(self) -> _Connection:
         limits = self._httpx.Limits(max_connections=None, max_keepalive_connections=self._concurrency)
-        return _Connection(
-            self._httpx.Client(headers=self._headers, limits=limits, follow_redirects=False),
-            ThreadPoolExecutor(self._concurrency, thread_name_prefix="ce-ranker-remote"),
-        )
+        client = self._httpx.Client(headers=self._headers, limits=limits, follow_redirects=False)
+        self._bound(client, self._ending)
+        return _Connection(client, ThreadPoolExecutor(self._concurrency, thread_name_prefix="ce-ranker-remote"))
 
 
 def _is_too_large(reply: _Reply) -> bool:
@@ -246,19 +257,28 @@ def _told(reply: _Reply) -> str:
 
 def _wait(reply: _Reply, attempts: int) -> float:
     """Return the seconds before the next attempt: what the server asks for, or about twice as many each time."""
-    asked = _seconds_of(reply.retry_after) if reply.retry_after is not None else None
+    asked = _seconds_of(reply.retry_after, reply.date) if reply.retry_after is not None else None
     if asked is not None:
         return asked
     return min(FIRST_WAIT * 2.0 ** (attempts - 1), LONGEST_WAIT) * random.uniform(0.5, 1.0)
 
 
-def _seconds_of(retry_after: str) -> float | None:
-    """Read a `Retry-After`: seconds, or a date of HTTP. None if it is neither."""
+def _seconds_of(retry_after: str, date: str | None) -> float | None:
+    """
+    Read a `Retry-After`: seconds, or a time of HTTP. None if it is neither.
+
+    :param date: The time of the answer by the server's clock, so that a wrong clock here does not count; None where it
+        does not say it.
+    """
     if re.fullmatch(r"\d{1,9}", retry_after.strip()):
         return float(retry_after)
+    until, now = _timestamp(retry_after), None if date is None else _timestamp(date)
+    return None if until is None else max(until - (time.time() if now is None else now), 0.0)
+
+
+def _timestamp(text: str) -> float | None:
     try:
-        date = email.utils.parsedate_to_datetime(retry_after)
-        return max(date.timestamp() - time.time(), 0.0)
+        return email.utils.parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):
         return None
 

@@ -391,7 +391,10 @@ def _wanted(wait: _Wait, visit: Visit) -> NDArray[np.float32] | Pass:
 def _remedy(backend: Backend) -> str:
     """Say what to do about scores that are not finite."""
     if backend.dtype == "float32":
-        return "its weights are damaged, or too large for it: use another copy of the model, or another model"
+        return (
+            "its weights are damaged, or too large for it: replace its files and close the ranker, so that the next "
+            "run loads them, or use another model"
+        )
     if backend.dtype == "int8" or backend.name == "onnx":  # these compute in what the file holds
         return "use a file that holds float32"
     return "try dtype='float32'"

@@ -329,7 +329,9 @@ class StoreIndex:
         """
         change = self._changes(before)
         ids, fetch = change.snapshot.ids[:1], self._probe.fetch
-        if fetch is None or not ids or any(document.id == ids[0] for document in fetch(self._store, ids)):
+        if fetch is None or not ids:
+            return change
+        if any(document.id == ids[0] for document in listing.documents_of(self._store, fetch(self._store, ids))):
             return change
         self._probe = self._probe._replace(fetch=None)
         return self._changes(before)

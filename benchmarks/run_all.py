@@ -30,6 +30,7 @@ BENCHMARKS = (
     "mining",
     "results",
     "sharing",
+    "soak",
     "speed",
     "training",
     "watts",

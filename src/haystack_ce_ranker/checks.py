@@ -30,7 +30,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and type(value).__name__ != "bool"
 
 
-def shown(value: object, show: Callable[[object], str] = str) -> str | None:
+def text_or_none(value: object, show: Callable[[object], str] = str) -> str | None:
     """Return the text of any value; None if it has none: its own method fails, or it is nested too deeply."""
     try:
         return show(value)

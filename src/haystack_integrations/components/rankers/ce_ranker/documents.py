@@ -8,7 +8,7 @@ from typing import Any
 
 from haystack import Document, logging
 
-from haystack_ce_ranker.checks import is_number, shown
+from haystack_ce_ranker.checks import is_number, text_or_none
 from haystack_ce_ranker.provenance import KEY, with_record
 from haystack_ce_ranker.reading.blank import is_blank
 from haystack_ce_ranker.reading.documents import DocumentText
@@ -55,7 +55,7 @@ def embedded(value: object) -> str:
     """
     if value is None or (isinstance(value, Sized) and not len(value)):
         return ""
-    found = shown(value)
+    found = text_or_none(value)
     if found is None:
         _warn_of_no_text(type(value).__name__)
     return "" if found is None else found

@@ -19,7 +19,7 @@ import numpy as np
 from haystack import Document
 from numpy.typing import NDArray
 
-from haystack_ce_ranker.checks import shown
+from haystack_ce_ranker.checks import text_or_none
 
 _ATOMIC = frozenset({str, int, float, bool, type(None)})
 _ATTRIBUTES = frozenset(field.name for field in fields_of(Document))
@@ -39,12 +39,12 @@ def text_of(document: Document, meta_fields: Sequence[str]) -> str | None:
 def _as_text(value: Any) -> str:
     """Return the words of a meta field; none for a value that has no text."""
     parts = value if isinstance(value, list | tuple | set) else [value]
-    return " ".join(part for part in map(shown, parts) if part is not None)
+    return " ".join(part for part in map(text_or_none, parts) if part is not None)
 
 
 def _as_known(value: Any) -> str:
     """Return a text by which a later change of a value is seen; of a value without `repr` only its exchange is."""
-    found = shown(value, repr)
+    found = text_or_none(value, repr)
     return object.__repr__(value) if found is None else found
 
 

@@ -153,7 +153,8 @@ def shown(report: Report, tally: Tally, hung: int, seconds: float, arguments: ar
     report.row(f"{tally.done:,}", f"{seconds:.0f}", tally.done / seconds, *(f"{one:.0f}" for one in figures), *counts)
     warm, end = tally.level(0.05, 0.15), tally.level(0.95, 1.0)
     report.table(None, "of the process", "resident MB", "open files", "threads")
-    for name, size in (("after warm-up", warm), ("at the end", end)):
+    tenths = [(f"at {10 * tenth} %", tally.level(tenth / 10 - 0.02, tenth / 10 + 0.02)) for tenth in (3, 5, 7, 9)]
+    for name, size in (("after warm-up", warm), *tenths, ("at the end", end)):
         report.row(name, f"{size.memory:.0f}", int(size.files), int(size.threads))
     for what in tally.wrong[:10]:
         report.say(f"- {what}")

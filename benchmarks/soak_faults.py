@@ -278,7 +278,7 @@ class World:
     def _documented(self, error: Exception) -> str | None:
         """Return the fault of the last seconds that the manual names this error for."""
         now = time.monotonic()
-        for name, until in list(self.active.items()):
+        for name, until in sorted(self.active.items(), key=lambda one: -one[1]):  # what is going on comes first
             if until >= now and any(
                 isinstance(error, kind) and word in str(error) for kind, word in EXPECTED.get(name, ())
             ):

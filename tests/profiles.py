@@ -10,6 +10,10 @@ TIMES = {"default": 1, "ci": 1, "long": 20}
 """By what each profile of hypothesis (`--hypothesis-profile`) multiplies the examples that a test asks for."""
 
 SLOW: tuple[str, ...] = (
+    "tests/adopting/test_files.py::test_a_fresh_process_says_in_one_line_what_does_not_load",
+    "tests/adopting/test_files.py::test_the_command_writes_what_it_shows_and_what_loads",
+    "tests/adopting/test_forms.py",
+    "tests/adopting/test_yaml_text.py::test_the_text_describes_what_the_edits_make_of_the_description",
     "tests/backends/test_concurrent_requests.py",
     "tests/backends/test_loading.py::test_threads_that_meet_a_runtime_first_never_freeze_the_process",
     "tests/backends/test_openvino_backend.py",

@@ -76,7 +76,7 @@ def started(systems: Mapping[str, Served], tasks: Sequence[Task]) -> Iterator[di
     with contextlib.ExitStack() as stack:
         servers = {name: stack.enter_context(running(system)) for name, system in systems.items()}
         for server in servers.values():
-            closed(server, tasks[:4], clients=2, seconds=0.5)
+            closed(server, tasks, clients=4, seconds=2.0)  # loads the table of words, and learns the speed
         yield servers
 
 
@@ -127,11 +127,12 @@ def clients(arguments: argparse.Namespace, report: Report) -> None:
             for count in arguments.clients:
                 for name in turn:
                     before = servers[name].cpu_seconds()
-                    figures = Figures.of(
-                        closed(servers[name], tasks, clients=count, seconds=arguments.seconds), CANDIDATES
-                    )
+                    replies = closed(servers[name], tasks, clients=count, seconds=arguments.seconds)
+                    figures = Figures.of(replies, CANDIDATES)
                     found.setdefault((name, count), []).append(figures)
-                    cpu.setdefault((name, count), []).append((servers[name].cpu_seconds() - before) / figures.ranked)
+                    computed = (servers[name].cpu_seconds() - before) / max(figures.ranked, 1)
+                    cpu.setdefault((name, count), []).append(computed)
+                    print(f"{name}, {count} clients: {figures}, {computed:.3f} CPU s", file=sys.stderr, flush=True)
         memory = {name: server.memory_mb() for name, server in servers.items()}
     headings = ("requests/s", "times stock", "p50 ms", "p95 ms", "p99 ms", "CPU s", "times less", "failed", "MB")
     report.table(f"{arguments.threads} threads, {arguments.rounds} rounds", "system", "clients", *headings)
@@ -327,9 +328,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(queries=43)
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, MANY, 32])
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each turn in which clients wait for an answer")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each turn in which clients wait for an answer")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--arrival-seconds", type=float, default=60.0, help="of requests that come by themselves")
+    parser.add_argument("--arrival-seconds", type=float, default=45.0, help="of requests that come by themselves")
     parser.add_argument("--overload-seconds", type=float, default=10.0, help="at ten times of what can be answered")
     parser.add_argument("--deadline", type=float, default=1000.0, help="milliseconds, for the part `overload`")
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from speed_tasks import Task
 
-PATIENCE = 120.0
+PATIENCE = 900.0
 """Seconds after which a client gives up, where no other time is said."""
 
 

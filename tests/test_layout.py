@@ -44,6 +44,7 @@ LAYERS = (
     f"{ENGINE}.compiling",
     f"{ENGINE}.forking",
     f"{ENGINE}.pictures",
+    f"{ENGINE}.data_files",
 )
 """All layers, the topmost first: a module may import modules of its own layer and of those below."""
 

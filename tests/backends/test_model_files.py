@@ -140,3 +140,45 @@ def test_weights_outside_of_the_model_s_folder_are_refused(float_onnx, tmp_path,
     (tmp_path / "m" / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ValueError, match="says that its weights are in .*, but they must be in its own folder"):
         find_files(ModelOptions(str(tmp_path / "m")), ["model.onnx"])
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed package with a model in it, and a folder beside the package that is no part of it."""
+    inside = tmp_path / "site" / "a_package" / "model"
+    inside.mkdir(parents=True)
+    (tmp_path / "site" / "a_package" / "__init__.py").write_text("raise SystemExit('imported')", encoding="utf-8")
+    (tmp_path / "outside").mkdir()
+    (inside.parent / "out").symlink_to(tmp_path / "outside")
+    (inside.parent / "also").symlink_to(inside)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    return tmp_path
+
+
+def test_a_folder_of_a_package_is_found_without_importing_it(package):
+    inside = package / "site" / "a_package"
+    for model, folder in {"": inside, "/model": inside / "model", "/./model/": inside / "model"}.items():
+        assert Path(locate(f"package:a_package{model}")) == folder
+    assert Path(locate("package:a_package/also")) == inside / "also"  # a link that stays inside
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        *("/{out}", "//{out}", "../../outside", "model/../../../outside", "..", "model/..", "out", "out/"),
+        *("..\\outside", "C:\\", "C:outside", "\\\\host\\share", "%2e%2e/%2e%2e/outside", "\uff0e\uff0e/outside"),
+        *("~", "~root", "model\0", "model\n", "\ud800", "x" * 5000, "a/" * 3000, "package:a_package/model"),
+    ],
+)
+def test_a_package_path_cannot_leave_its_package(package, inside):
+    with pytest.raises(ModelNotFoundError) as told:
+        locate("package:a_package/" + inside.replace("{out}", str(package / "outside")))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "model", ["~no_such_user/x", "~\0", "a\0b", "a\nb", "\ud800", "/" + "x" * 5000, "x" * 5000, "package:__main__/x"]
+)
+def test_a_name_that_can_be_no_folder_is_an_error_of_its_own(model):
+    with pytest.raises(ModelNotFoundError, match="was not found"):
+        locate(model)

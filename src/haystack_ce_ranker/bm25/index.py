@@ -34,6 +34,7 @@ from haystack_ce_ranker.bm25.postings import (
     unpack_terms,
 )
 from haystack_ce_ranker.bm25.scoring import Scoring
+from haystack_ce_ranker.bm25.soundness import require_dtypes, require_postings, require_recent, require_slots
 
 # A small block of new documents beside the large one, and documents marked as removed, cost every search a little. When
 # they are more than this share of the index (and this many), all are merged into one block, without reading a text.
@@ -157,7 +158,9 @@ class BM25Index:
                     f"it was made with the analysis {contents.values['analysis']}, "
                     f"but {analysis.fingerprint()} is needed"
                 )
-            index = cls._from_arrays(contents.arrays, analysis, Scoring() if scoring is None else scoring)
+            require_dtypes(contents.arrays)
+            documents = files.stretches(folder, contents.entries["base-documents"])
+            index = cls._from_arrays(contents.arrays, documents, analysis, Scoring() if scoring is None else scoring)
             index.labels = dict(contents.values["labels"])
         except (KeyError, TypeError, ValueError) as error:
             raise IndexFilesError(f"its arrays do not make an index: {error!r}") from error
@@ -170,14 +173,22 @@ class BM25Index:
         return index
 
     @classmethod
-    def _from_arrays(cls, arrays: Mapping[str, NDArray[Any]], analysis: Analysis, scoring: Scoring) -> "BM25Index":
+    def _from_arrays(
+        cls,
+        arrays: Mapping[str, NDArray[Any]],
+        documents: Iterable[NDArray[np.int32]],
+        analysis: Analysis,
+        scoring: Scoring,
+    ) -> "BM25Index":
         base = Block(
             unpack_terms(arrays["base-terms"]), arrays["base-indptr"], arrays["base-documents"], arrays["base-counts"]
         )
         recent = Recent(unpack_terms(arrays["recent-terms"]), arrays["recent-numbers"], arrays["recent-starts"])
-        sizes = (len(base.indptr) - len(base.terms), len(base.counts), int(base.indptr[-1]), len(arrays["positions"]))
-        if sizes != (1, len(base.documents), len(base.documents), len(arrays["lengths"])):
+        if (len(base.indptr) - len(base.terms), len(base.counts)) != (1, len(base.documents)):
             raise ValueError("their lengths do not agree")
+        require_recent(len(recent.terms), recent.numbers, recent.starts)
+        require_slots(arrays["lengths"], arrays["positions"])
+        require_postings(base.indptr, len(base.documents), documents, len(arrays["lengths"]) - len(recent))
         return cls(
             analysis=analysis,
             scoring=scoring,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
 from haystack_ce_ranker.bm25.analysis import Analysis, number_terms
+from haystack_ce_ranker.data_files import parse_json
 
 
 class Block(NamedTuple):
@@ -139,8 +140,18 @@ def pack_terms(terms: dict[str, int]) -> NDArray[np.uint8]:
 
 
 def unpack_terms(packed: NDArray[np.uint8]) -> dict[str, int]:
-    """Return what `pack_terms` was given."""
-    return {term: number for number, term in enumerate(json.loads(packed.tobytes()))}
+    """
+    Return what `pack_terms` was given.
+
+    :raises ValueError: If it is something else.
+    """
+    terms = parse_json(packed.tobytes())
+    if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms):
+        raise ValueError("terms must be a list of texts")
+    numbered = {term: number for number, term in enumerate(terms)}
+    if len(numbered) < len(terms):
+        raise ValueError("terms must not hold a text twice")
+    return numbered
 
 
 def _indptr(counts: NDArray[np.int64]) -> NDArray[np.int64]:

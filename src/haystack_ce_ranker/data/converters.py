@@ -242,7 +242,8 @@ def _write(
         raise FileExistsError(f"{folder} exists and is not an empty folder: name another one, or remove it first")
     made = folder.parent / f".{folder.name}.partial"
     shutil.rmtree(made, ignore_errors=True)
-    (made / "qrels").mkdir(parents=True)
+    made.mkdir(parents=True)  # fails where somebody else put a file or a link of that name
+    (made / "qrels").mkdir()
     try:
         known = set()
         with (made / "corpus.jsonl").open("w", encoding="utf-8", newline="\n") as stream:

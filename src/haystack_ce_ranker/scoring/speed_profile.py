@@ -19,6 +19,7 @@ from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.devices import allowed_cpus
 from haystack_ce_ranker.backends.model_files import DTYPES, ModelOptions, locate
 from haystack_ce_ranker.backends.protocol import Backend
+from haystack_ce_ranker.data_files import read_json, write_text
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
@@ -26,6 +27,8 @@ from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+_LARGEST_FILE = 1 << 20  # bytes
+_LARGEST_COUNT = 1 << 20  # of CPUs, of threads, and of tokens in a batch
 CPU_BATCH_TOKENS = (256, 512, 1024, 2048, 4096, 8192)
 GPU_BATCH_TOKENS = (8192, 16384, 32768, 65536, 131072)
 AS_FAST = 0.03
@@ -86,7 +89,7 @@ class SpeedProfile:
 
     def save(self, path: Path) -> None:
         """Write the file that `load_profile` reads."""
-        path.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
 
 
 def model_key(model: str) -> str:
@@ -102,23 +105,23 @@ def load_profile(path: str | Path) -> SpeedProfile:
     :raises OSError: If the file cannot be read.
     :raises ValueError: If it is not a speed profile.
     """
-    text = Path(path).read_text(encoding="utf-8")
     try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise _not_a_profile(path, f"no JSON ({error})") from error
+        values = read_json(Path(path), most=_LARGEST_FILE)
+    except ValueError as error:
+        raise _not_a_profile(path, str(error).rstrip(".")) from error
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise _not_a_profile(path, f'no object with "format": {FORMAT}')
     measured = values.pop("measured", [])
     wanted = {item.name for item in fields(SpeedProfile)} - {"measured"}
     if set(values) != wanted:
-        raise _not_a_profile(path, f"keys {sorted(values)} instead of {sorted(wanted)}")
+        raise _not_a_profile(path, f"keys {sorted(values)!s:.200} instead of {sorted(wanted)}")
     for name in ("model", "backend", "dtype", "device"):
         if not isinstance(values[name], str):
-            raise _not_a_profile(path, f"{name} is {values[name]!r}, not a text")
+            raise _not_a_profile(path, f"{name} is {values[name]!r:.80}, not a text")
     for name in ("cpus", "batch_tokens", "threads"):
         if not _is_count(values[name]) and not (name == "threads" and values[name] is None):
-            raise _not_a_profile(path, f"{name} is {values[name]!r}, not a whole number >= 1")
+            shown = f"{values[name]!r:.80}"
+            raise _not_a_profile(path, f"{name} is {shown}, not a whole number from 1 to {_LARGEST_COUNT:,}")
     try:
         return SpeedProfile(**values, measured=tuple(Measured(**one) for one in measured))
     except TypeError as error:
@@ -251,7 +254,7 @@ def _device_type(device: str) -> str:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LARGEST_COUNT
 
 
 def _not_a_profile(path: str | Path, found: str) -> ValueError:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from haystack_ce_ranker.data_files import read_json
 from haystack_ce_ranker.tokenizing.pairs import Frame, PackedPair, PairFormat
 
 FILE = "pair_format.json"
@@ -40,7 +41,7 @@ def read(folder: Path) -> PairFormat | None:
     if not file.is_file():
         return None
     try:
-        saved = json.loads(file.read_text(encoding="utf-8"))
+        saved = read_json(file)
         read: dict[str, Any] = {name: int(saved[name]) for name in _TYPES}
         for name in _PARTS:
             ids, types = (np.array(saved[name][key], dtype=np.int32) for key in ("ids", "types"))

@@ -14,6 +14,7 @@ from typing import Any
 
 from haystack_ce_ranker.checks import number, text
 from haystack_ce_ranker.data.sources import Source
+from haystack_ce_ranker.data_files import beside
 
 SUFFIXES = (".jsonl", ".parquet")
 """The forms that `write_groups` knows, by the file's suffix."""
@@ -113,7 +114,7 @@ def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
     path = check_path(path)
     write = _write_lines if path.suffix == ".jsonl" else _write_parquet
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
+    unfinished = beside(path)
     try:
         count = write(unfinished, map(row_of, _each_once(groups)))
         unfinished.replace(path)

@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from haystack_ce_ranker.data_files import write_text
+
 MODEL, CHECKPOINTS = "model", "checkpoints"
 SETTINGS, DONE, SPENT, BEFORE = "settings.json", "done.json", "spent.jsonl", "before.json"
 _STATE = "trainer_state.json"
@@ -75,6 +77,4 @@ def keep(checkpoint: Path, folder: Path) -> None:
 
 def write(file: Path, value: Any) -> None:
     """Write a file at once or not at all."""
-    unfinished = file.with_name(f"{file.name}.part")
-    unfinished.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")
-    unfinished.replace(file)
+    write_text(file, json.dumps(value, indent=1, allow_nan=False))

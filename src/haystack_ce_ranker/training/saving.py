@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from haystack_ce_ranker.data_files import write_text
 from haystack_ce_ranker.machine.facts import machine
 from haystack_ce_ranker.training.card import card
 
@@ -45,8 +46,8 @@ def save_model(output: Path, model: Path, facts: Mapping[str, Any]) -> None:
     :param facts: Plain values, see `card`.
     """
     facts = {**facts, "machine": machine()}
-    _write(output / SETTINGS, json.dumps(facts, indent=2, allow_nan=False))
-    _write(output / CARD, card(facts))
+    write_text(output / SETTINGS, json.dumps(facts, indent=2, allow_nan=False))
+    write_text(output / CARD, card(facts))
     for file in sorted(model.iterdir(), key=lambda one: one.suffix == ".safetensors"):  # the weights come last
         if file.is_dir():
             shutil.copytree(file, output / file.name)
@@ -63,9 +64,5 @@ def save_refusal(output: Path, facts: Mapping[str, Any]) -> Path:
     :returns: The report's path.
     """
     shutil.rmtree(output / WORK)
-    _write(output / REPORT, json.dumps({**facts, "machine": machine()}, indent=2, allow_nan=False))
+    write_text(output / REPORT, json.dumps({**facts, "machine": machine()}, indent=2, allow_nan=False))
     return output / REPORT
-
-
-def _write(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelOptions, locate
+from haystack_ce_ranker.checks import is_finite
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.reading.documents import content_key
 from haystack_ce_ranker.reading.policy import ReadingPolicy
@@ -89,8 +90,8 @@ class KeptJudge:
     @cached_property
     def _known(self) -> dict[str, Noted]:
         """What the journal holds of this teacher, by the key of query and document."""
-        parts = self._journal.values(self.teacher.key)
-        return {key: (text, logit) for part in parts for key, (text, logit) in part.items()}
+        parts = self._journal.values(self.teacher.key, _part)
+        return {key: noted for part in parts for key, noted in part.items()}
 
     def __call__(self, requests: Sequence[Request]) -> list[list[Shown]]:
         """
@@ -252,3 +253,12 @@ def _column(shown: Sequence[Sequence[Shown]]) -> NDArray[np.float64]:
 
 def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else value
+
+
+def _part(plain: Mapping[str, Any]) -> dict[str, Noted]:
+    """Return what a journal holds of a part, if it has that form."""
+    part = {key: (text, logit) for key, (text, logit) in plain.items()}
+    for text, logit in part.values():
+        if not isinstance(text, str | None) or not (logit is None or is_finite(logit)):
+            raise ValueError(f"a text and a logit are {text!r:.40} and {logit!r:.40}")
+    return part

@@ -1,7 +1,5 @@
 """A joiner's setting as YAML: a fragment to read, or written into a pipeline file that else stays as it is."""
 
-import os
-import shutil
 from collections.abc import Mapping
 from difflib import SequenceMatcher
 from io import StringIO
@@ -11,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from haystack_ce_ranker.data_files import write_text
 from haystack_ce_ranker.evaluation.running.graphs import PipelineError
 from haystack_ce_ranker.fusion.judged import Setting
 
@@ -65,7 +64,7 @@ def write_into(path: Path, joiner: str, setting: Setting) -> None:
         same = False
     if not same:
         raise PipelineError(f"{path}: the file's form is unusual; {by_hand}")
-    _replace(path, after.replace("\n", "\r\n") if "\r\n" in raw else after)
+    write_text(path, after.replace("\n", "\r\n") if "\r\n" in raw else after)
 
 
 def round_trip() -> Any:
@@ -169,16 +168,6 @@ def _patched(text: str, before: str, after: str) -> str:
             raise ValueError("the change meets lines that ruamel.yaml would write otherwise")
         made += lines[places[start] : places[stop]] if kind == "equal" else new[first:last]
     return "".join(made)
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        shutil.copymode(path, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _rounded(value: Any) -> Any:

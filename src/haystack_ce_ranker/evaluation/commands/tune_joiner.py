@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from haystack_ce_ranker.data.collections import Collection, ReadRun, Run
 from haystack_ce_ranker.data.left_out import LeftOut, lines, part, sorted_by_weight
+from haystack_ce_ranker.data_files import write_text
 from haystack_ce_ranker.evaluation.commands.joiner_yaml import fragment, parameters_of, round_trip, write_into
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.evaluation.running.experiments import check_found
@@ -178,7 +179,7 @@ def save(result: TuningResult, folder: Path, left_out: Sequence[LeftOut] = ()) -
     """
     folder.mkdir(parents=True, exist_ok=True)
     found = folder / "tune.json"
-    found.write_text(json.dumps(as_json(result, left_out), indent=1) + "\n", encoding="utf-8")
+    write_text(found, json.dumps(as_json(result, left_out), indent=1) + "\n")
     return [found, *draw(result, folder)]
 
 

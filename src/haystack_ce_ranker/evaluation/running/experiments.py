@@ -8,6 +8,7 @@ compares the same queries. `sweep.py` decides which systems there are; `judging`
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Ids
 from dataclasses import asdict, dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -84,7 +85,7 @@ def measure(
         check_found(group.names[0], len(done), seen, collection.documents)
     queries = len(entries)
     undone = part(queries - len(done), queries, "queries were not measured: it was interrupted, and can go on there")
-    notes = [note for group in kept for note in journal.get(group.key, "notes") or ()]
+    notes = [note for group in kept for note in journal.restore(group.key, "notes", list) or ()]
     sources = dict.fromkeys(str(system.description.energy_source) for system in systems.values())
     notes += [f"energy: {source}; {omitted(source)}" for source in sources if UNCOUNTED not in source]
     uncounted = [LeftOut(f"energy: {source}") for source in sources if UNCOUNTED in source]
@@ -106,11 +107,13 @@ def _ask(
         for query_id in track(list(entries)):
             found: dict[str, Observation] = {}
             for group in groups:
-                plain = journal.get(group.key, entries[query_id], counts=True)
-                if plain is None:
+                named = partial(_named, group.names)
+                noted = journal.restore(group.key, entries[query_id], named, counts=True)
+                if noted is None:
                     plain = [one.plain() for one in group.observe(query_id, found)]
                     journal.note(group.key, entries[query_id], plain)
-                found |= zip(group.names, map(restored, plain), strict=True)
+                    noted = named(plain)
+                found |= noted
             for name, system in systems.items():
                 system.observations[query_id] = found[name]
             done.add(query_id)
@@ -118,6 +121,10 @@ def _ask(
         if not done:
             raise
     return done
+
+
+def _named(names: Sequence[str], plain: Any) -> dict[str, Observation]:
+    return dict(zip(names, map(restored, plain), strict=True))
 
 
 def _empty_handed(systems: Mapping[str, Observed]) -> Iterator[LeftOut]:
@@ -189,9 +196,11 @@ def _check_models(
 
 
 def _described(group: SystemGroup, journal: Journal) -> list[tuple[str, Description]]:
-    plain: Any = journal.get(group.key, "systems")
-    described = [Description(**{**what, "kind": Kind(what["kind"])}) for what in plain]
-    return list(zip(group.names, described, strict=True))
+    def form(plain: Any) -> list[tuple[str, Description]]:
+        described = [Description(**{**what, "kind": Kind(what["kind"])}) for what in plain]
+        return list(zip(group.names, described, strict=True))
+
+    return journal.restore(group.key, "systems", form) or []
 
 
 def memory_by_batch(
@@ -203,15 +212,15 @@ def memory_by_batch(
     pairs = list(dict.fromkeys((one.model, one.backend) for one in swept))
     for model, backend, batch_tokens in track([(*pair, size) for pair in pairs for size in BATCH_TOKENS]):
         key = system_key("memory", model, backend, batch_tokens)
-        found = journal.get(key, "peak", counts=True)
+        found = journal.restore(key, "peak", lambda plain: MemoryRow(**plain), counts=True)
         if found is None:
             try:
-                found = asdict(peak_megabytes(model, backend, batch_tokens))
+                found = peak_megabytes(model, backend, batch_tokens)
             except RuntimeError as error:
                 left_out.append(LeftOut(one_line(error)))
                 continue
-            journal.note(key, "peak", found)
-        rows.append(MemoryRow(**found))
+            journal.note(key, "peak", asdict(found))
+        rows.append(found)
     return rows, left_out
 
 

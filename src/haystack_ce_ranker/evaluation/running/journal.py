@@ -7,12 +7,17 @@ What is taken over from earlier runs is counted, with its time.
 """
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
+
+from haystack_ce_ranker.data_files import open_to_append, parse_json
 
 NAME = "progress.jsonl"
+
+Value = TypeVar("Value")
 
 
 class Journal:
@@ -45,9 +50,23 @@ class Journal:
             self._taken.add(entry)
         return self._entries.get(entry)
 
-    def values(self, key: str) -> list[Any]:
-        """Return all that was noted under a key, in the order of the file."""
-        return [value for (own, _), value in self._entries.items() if own == key]
+    def restore(self, key: str, name: str, form: Callable[[Any], Value], *, counts: bool = False) -> Value | None:
+        """
+        Return what `form` makes of what was noted, or None.
+
+        :raises ValueError: If the file holds something of another form. The error names it, and what to do.
+        """
+        plain = self.get(key, name, counts=counts)
+        try:
+            return None if plain is None else form(plain)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            why = " ".join(str(error).split())
+            message = f"{self._path}: what it holds for {name!r:.80} has another form ({why:.200}); --fresh begins anew"
+            raise ValueError(message) from error
+
+    def values(self, key: str, form: Callable[[Any], Any] = lambda plain: plain) -> list[Any]:
+        """Return what `form` makes of all that was noted under a key, in the order of the file; see `restore`."""
+        return [self.restore(own, name, form) for own, name in self._entries if own == key]
 
     def taken_over(self) -> list[str]:
         """Say how much is from earlier runs, and from when; nothing if nothing is."""
@@ -63,7 +82,8 @@ class Journal:
         if self._path is None:
             return
         if self._file is None:
-            self._file = self._open(self._path, self._fresh)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open_to_append(self._path, fresh=self._fresh)
             self._fresh = False
         now = datetime.now(UTC).isoformat(" ", "seconds")
         self._file.write(json.dumps({"key": key, "name": name, "at": now, "value": value}, allow_nan=False) + "\n")
@@ -81,17 +101,6 @@ class Journal:
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 with suppress(ValueError, TypeError, KeyError):
-                    entry = json.loads(line)
-                    self._entries[entry["key"], entry["name"]] = entry["value"]
-                    self._times[entry["key"], entry["name"]] = entry.get("at", "an unknown time")
-
-    @staticmethod
-    def _open(path: Path, fresh: bool) -> TextIO:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            return path.open("w", encoding="utf-8")
-        torn = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-        stream = path.open("a", encoding="utf-8")
-        if torn:
-            stream.write("\n")
-        return stream
+                    entry = parse_json(line)
+                    self._entries[str(entry["key"]), str(entry["name"])] = entry["value"]
+                    self._times[str(entry["key"]), str(entry["name"])] = str(entry.get("at", "an unknown time"))

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from haystack_ce_ranker.data_files import write_text
 from haystack_ce_ranker.evaluation.judging.comparison import Rankings
 from haystack_ce_ranker.evaluation.judging.observations import Observed
 from haystack_ce_ranker.evaluation.judging.results import Results, to_plain
@@ -15,10 +16,10 @@ def write(folder: str | Path, found: Results, systems: Sequence[Observed]) -> li
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "results.json"]
-    paths[0].write_text(json.dumps(to_plain(found), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(paths[0], json.dumps(to_plain(found), indent=1, allow_nan=False) + "\n")
     for system in systems:
         path = folder / f"run.{re.sub(r'[^A-Za-z0-9._-]+', '-', system.name)}.trec"
-        path.write_text(trec(system.rankings, path.stem), encoding="utf-8", newline="\n")
+        write_text(path, trec(system.rankings, path.stem))
         paths.append(path)
     return paths
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from haystack_ce_ranker import pictures
+from haystack_ce_ranker.data_files import write_text
 from haystack_ce_ranker.evaluation.judging.results import Results
 from haystack_ce_ranker.evaluation.judging.verdict import Answer
 from haystack_ce_ranker.evaluation.showing.page import Picture, Table
@@ -44,8 +45,8 @@ def write(folder: str | Path, found: Results) -> list[Path]:
     :raises ImportError: If matplotlib is missing.
     """
     page, picture = Path(folder) / NAME, Path(folder) / PICTURE
-    page.write_text(render(found), encoding="utf-8")
-    picture.write_text(latency_picture(found), encoding="utf-8")
+    write_text(page, render(found))
+    write_text(picture, latency_picture(found))
     return [page, picture]
 
 

@@ -1,8 +1,10 @@
 """The pictures of tuning a joiner: nDCG@10 over a weight, and how far joined probabilities hold."""
 
+import io
 from pathlib import Path
 from typing import Any
 
+from haystack_ce_ranker.data_files import write_bytes, write_text
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.fusion.advice import TuningResult
 from haystack_ce_ranker.fusion.calibration_picture import reliability_plot
@@ -18,12 +20,14 @@ def draw(result: TuningResult, folder: Path) -> list[Path]:
     """
     weights, probabilities = folder / "weights.png", folder / "reliability.svg"
     title = f"{result.collection}: joined probabilities"
-    probabilities.write_text(reliability_plot(title, result.calibrated.by_query), encoding="utf-8")
+    write_text(probabilities, reliability_plot(title, result.calibrated.by_query))
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.6), dpi=120, layout="constrained")
     _draw_weights(figure, result)
-    figure.savefig(weights)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    write_bytes(weights, drawn.getvalue())
     return [weights, probabilities]
 
 

@@ -388,7 +388,9 @@ class StoreIndex:
             return None
         try:
             index = BM25Index.open(self._path, analysis=self._analysis, scoring=self._scoring)
-            if index.labels != self._labels or len(index.extra.get(_FINGERPRINTS, ())) != len(index):
+            prints = index.extra.get(_FINGERPRINTS)
+            fit = prints is not None and prints.dtype == np.uint64 and len(prints) == len(index)
+            if index.labels != self._labels or not fit:
                 raise IndexFilesError(f"it was made with {index.labels}, but {self._labels} is needed")
         except IndexFilesError as error:
             self._say("opened", f"The BM25 index in {self._path} cannot be used and is built again: {error}")

@@ -20,6 +20,7 @@ from typing import Any, overload
 import numpy as np
 
 _PLAIN = frozenset({int, float})  # checked first: the abstract classes of `numbers` take ten times as long
+_MOST_VALUES, _DEEPEST = 100_000, 100  # of what a YAML gives to one parameter
 _WRITABLE = frozenset({type(None), bool, int, float, str})
 
 
@@ -232,6 +233,40 @@ def options(name: str, value: object) -> dict[str, Any] | None:
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {str.__str__(key): _plain(one) for key, one in value.items()}
     raise ValueError(f"{name} must be a dictionary with texts as keys or None, but got {value!r:.100}.")
+
+
+def require_plain(parameters: Mapping[str, Any], *, but: Collection[str] = ()) -> None:
+    """
+    Check that what a pipeline's YAML says of a component is plain and of a sensible size.
+
+    Haystack imports and creates the class that a parameter names, whichever parameter it is. So it may be named only
+    where an object is wanted. An alias that holds itself, or many that hold each other, would never end.
+
+    :param parameters: What the YAML says, by the parameter's name.
+    :param but: The parameters that take an object.
+    :raises ValueError: If a parameter names a class, or holds too much. The error names it.
+    """
+    for name, value in parameters.items():
+        kind = value.get("type") if isinstance(value, Mapping) else None
+        if name not in but and isinstance(kind, str) and "." in kind:
+            raise ValueError(f"{name} must hold plain values, but names the class {kind!r:.100}: remove its type.")
+        _require_size(name, value)
+
+
+def _require_size(name: str, value: Any) -> None:
+    left, count = [(value, 0)], 0
+    while left:
+        one, depth = left.pop()
+        count += 1
+        if count > _MOST_VALUES or depth > _DEEPEST:
+            raise ValueError(
+                f"{name} must hold at most {_MOST_VALUES:,} values, {_DEEPEST} levels deep, but holds more. (Does an "
+                "alias hold itself?)"
+            )
+        if isinstance(one, Mapping):
+            left += [(inner, depth + 1) for inner in one.values()]
+        elif isinstance(one, list | tuple | set):
+            left += [(inner, depth + 1) for inner in one]
 
 
 def writable(name: str, value: Any) -> Any:

@@ -47,6 +47,7 @@ _VARIABLES |= {f"#fe01{index:02x}": f"--s{index + 1}" for index in range(COLOURS
 _WIDTH = 5.0  # inches of 72 units: about a telephone's width, so that text is never made smaller there
 _SIZE = 10.0  # of the text, in the same units
 _LONGEST = 54  # characters that surely fit into that width, a bar's note among them
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SETTINGS = {"svg.fonttype": "none", "text.parse_math": False, "svg.hashsalt": "report", "font.size": _SIZE}
 
 
@@ -145,7 +146,7 @@ def bars(rows: Sequence[Bar], *, title: str, x_label: str, whole: float | None =
                 if part:
                     axes.barh(place, part, left=left, height=0.42, color=_colour(index), linewidth=0)
                     left += part
-            label = f"{_short(row.name, _LONGEST - len(row.note))}  {row.note}"
+            label = f"{_short(_shown(row.name), _LONGEST - len(row.note))}  {_shown(row.note)}"
             axes.text(0, place - 0.3, label.rstrip(), ha="left", va="bottom", color=_INK, fontsize=_SIZE - 1)
         axes.set_ylim(max(len(rows), 1) - 0.6, -0.95)
         axes.set_yticks([])
@@ -228,7 +229,7 @@ def _figure(height: float, *, width: float = _WIDTH) -> Iterator[tuple[Any, Any]
 
 def _draw(axes: Any, one: Series, xs: Sequence[float]) -> None:
     ys = [point.y for point in one.points]
-    style = {"color": _colour(one.style), "marker": _marker(one.style), "label": one.name, "clip_on": False}
+    style = {"color": _colour(one.style), "marker": _marker(one.style), "label": _shown(one.name), "clip_on": False}
     axes.plot(xs, ys, linewidth=1.4, markersize=6, markeredgecolor=_SURFACE, markeredgewidth=0.8, zorder=3, **style)
     for x, point in zip(xs, one.points, strict=True):
         if point.chosen:
@@ -237,7 +238,7 @@ def _draw(axes: Any, one: Series, xs: Sequence[float]) -> None:
         if point.label:
             above = one.style % 2 == 0
             offset = {"xytext": (0, 8 if above else -15), "textcoords": "offset points", "ha": "center"}
-            axes.annotate(point.label, (x, point.y), color=_INK, fontsize=_SIZE - 1.5, zorder=5, **offset)
+            axes.annotate(_shown(point.label), (x, point.y), color=_INK, fontsize=_SIZE - 1.5, zorder=5, **offset)
 
 
 def _ticks(axes: Any, low: float, high: float) -> None:
@@ -251,8 +252,13 @@ def _ticks(axes: Any, low: float, high: float) -> None:
 
 
 def _labels(axes: Any, x_label: str, y_label: str) -> None:
-    axes.set_xlabel(x_label, color=_INK)
-    axes.set_ylabel(y_label, color=_INK)
+    axes.set_xlabel(_shown(x_label), color=_INK)
+    axes.set_ylabel(_shown(y_label), color=_INK)
+
+
+def _shown(text: str) -> str:
+    """Return a text without the characters that no XML may hold, which a file's name or a document's id may."""
+    return _NO_XML.sub("\ufffd", text)
 
 
 def _short(name: str, longest: int) -> str:
@@ -288,7 +294,7 @@ def _markup(figure: Any, title: str | None, identity: str) -> str:
     if title is None:
         root.attrib["aria-hidden"] = "true"
     else:
-        root.attrib |= {"role": "img", "aria-label": title}
+        root.attrib |= {"role": "img", "aria-label": _shown(title)}
     return ElementTree.tostring(root, encoding="unicode")
 
 

@@ -5,6 +5,7 @@ import gzip
 import json
 
 import pyarrow
+import pyarrow.parquet
 import pytest
 
 from haystack_ce_ranker.data import sources
@@ -139,3 +140,35 @@ def test_without_arrow_the_error_names_the_extra(tmp_path, monkeypatch):
     given = source(tmp_path, zstd(b"{}"))
     with pytest.raises(ImportError, match=r'pip install "ce-ranker-haystack\[evaluate\]"'):
         list(given.objects())
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd])
+def test_a_few_bytes_that_unpack_to_an_endless_line_or_text_are_refused(tmp_path, monkeypatch, pack):
+    monkeypatch.setattr(sources, "_LONGEST_LINE", 10_000)
+    monkeypatch.setattr(sources, "_LONGEST_TEXT", 20_000)
+    (tmp_path / "line").write_bytes(pack(b"fine\n" + b"0" * 10_000_000))
+    with pytest.raises(CollectionError, match=r"line, line 2: it has more than 10,000 bytes"):
+        list(Source(tmp_path / "line", ("form",)).lines())
+    (tmp_path / "text").write_bytes(pack(b"0" * 100 + b"\n" * 10_000_000))
+    with pytest.raises(CollectionError, match=r"text, line \d+: it has more than 20,000 characters up to here"):
+        Source(tmp_path / "text", ("form",)).text()
+    (tmp_path / "fine").write_bytes(pack(b"0" * 9_999 + b"\n"))
+    assert len(Source(tmp_path / "fine", ("form",)).text()) == 10_000
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstd])
+def test_what_unpacks_to_many_times_its_size_is_refused(tmp_path, monkeypatch, pack):
+    monkeypatch.setattr(sources, "_SMALL", 100_000)
+    (tmp_path / "bomb").write_bytes(pack(b"0\n" * 500_000))
+    with pytest.raises(CollectionError, match="bomb, line .*: it unpacks to more than 200 times its size"):
+        list(Source(tmp_path / "bomb", ("form",)).lines())
+    (tmp_path / "plain").write_bytes(b"0\n" * 100_000)
+    assert len(list(Source(tmp_path / "plain", ("form",)).lines())) == 100_000
+
+
+def test_a_parquet_file_of_one_long_text_many_times_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_SMALL", 1_000_000)
+    table = pyarrow.table({"text": ["0" * 10_000] * 3_000})
+    pyarrow.parquet.write_table(table, tmp_path / "bomb.parquet", compression="zstd")
+    with pytest.raises(CollectionError, match="bomb.parquet.*: it unpacks to more than 200 times its size"):
+        list(Source(tmp_path / "bomb.parquet", ("form",)).objects())

@@ -18,6 +18,7 @@ from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends import ties
 from haystack_ce_ranker.backends.model_files import DTYPE_KWARGS, DTYPES, ModelOptions
 from haystack_ce_ranker.backends.needs_torch import require_torch
+from haystack_ce_ranker.backends.trusted import require_trusted, warn_of_code
 from haystack_ce_ranker.checks import choice
 
 if TYPE_CHECKING:
@@ -62,11 +63,13 @@ def load(name: str, options: ModelOptions) -> "Backend":
 
     `dtype` or `torch_dtype` in `model_kwargs` is the same as the option `dtype`, for every runtime.
 
-    :raises ValueError: If there is no such runtime, or no such dtype.
+    :raises ValueError: If there is no such runtime, or no such dtype, or an option would run code that is not trusted.
     :raises ImportError: If the runtime is not installed. The error says how to install it.
     :raises ModelNotFoundError: If the model is in none of the places where it was looked for.
     """
     choice("backend", name, BACKENDS)
+    require_trusted(options)
+    warn_of_code(options)
     return forking.in_own_thread(partial(_load, name, with_one_dtype(options)))
 
 

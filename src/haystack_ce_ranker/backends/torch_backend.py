@@ -45,6 +45,7 @@ from haystack_ce_ranker.backends.packed import PackedForm, why_not
 from haystack_ce_ranker.backends.protocol import Batch
 from haystack_ce_ranker.backends.taken import INSTEAD, refuse
 from haystack_ce_ranker.backends.trials import TOLERANCE, mixes_lengths, trial_batches
+from haystack_ce_ranker.data_files import read_json
 from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 
 logger = logging.getLogger(__name__)
@@ -389,6 +390,7 @@ def _require_safetensors(folder: Path, model: str) -> None:
         )
     if has_safetensors(folder):
         require_shards(folder)
+        _refuse_pickled_parts(folder, model)
         return
     for name, runtime in BACKENDS.items():
         exported = (
@@ -404,6 +406,20 @@ def _require_safetensors(folder: Path, model: str) -> None:
         f"model {model!r} has no weights as safetensors in {folder}, which holds {', '.join(held[:10]) or 'nothing'}. "
         "Pickled weights (pytorch_model.bin) are not read, as they run code; convert them to safetensors."
     )
+
+
+def _refuse_pickled_parts(folder: Path, model: str) -> None:
+    """Raise if a module or an adapter in a folder has only pickled weights, which libraries would read instead."""
+    described = read_json(folder / "modules.json") if (folder / "modules.json").is_file() else []
+    parts = [one.get("path") for one in described if isinstance(one, dict)] if isinstance(described, list) else []
+    places = [folder, *(folder / path for path in parts if isinstance(path, str))]
+    for pickled in (place / name for place in places for name in ("pytorch_model.bin", "adapter_model.bin")):
+        exact = pickled.with_name(pickled.name.replace("pytorch_", "")).with_suffix(".safetensors")
+        if pickled.is_file() and not any(exact.parent.glob(f"{exact.stem}*.safetensors")):
+            raise ModelNotFoundError(
+                f"model {model!r} has only pickled weights in {pickled}, which are not read, as they run code; convert "
+                "them to safetensors."
+            )
 
 
 @contextmanager

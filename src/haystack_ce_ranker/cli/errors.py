@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import typer
 
 from haystack_ce_ranker.backends.needs_torch import require_torch
+from haystack_ce_ranker.data.sources import visible
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -18,7 +19,8 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        told = "\n".join(map(visible, str(error).split("\n")))  # it may quote a file that somebody else made
+        typer.secho(f"error: {told}", fg="red", err=True)
         raise typer.Exit(2) from error
 
 

@@ -36,4 +36,4 @@ def profile(
         )
         console.print(speed_table(found))
         found.save(output)
-        console.print(f"wrote {output}: batch_tokens {found.batch_tokens}, threads {found.threads}")
+        console.print(f"wrote {output}: batch_tokens {found.batch_tokens}, threads {found.threads}", markup=False)

@@ -31,6 +31,13 @@ _FOREIGN = {
     b"\xfe\xff": "it is not UTF-8 but UTF-16: save it as UTF-8",
 }
 _LONGEST_MAGIC = 6
+_LONGEST_LINE = 2**28  # bytes: a few kilobytes that are packed can claim to be a line of many gigabytes
+_LONGEST_TEXT = 2**28  # characters of a file that is read as a whole
+_MOST_TIMES, _SMALL = (
+    200,
+    2**28,
+)  # text shrinks to a tenth; what unpacks to more bytes and so many times its size is none
+_PARQUET_ROWS = 256  # at once: equal texts of many megabytes are kept as one
 _LINE_END = "\r\n"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -95,6 +102,7 @@ class Source:
     _number: int | None = field(init=False, default=None)
     _line: object = field(init=False, default=None)
     _mended: set[str] = field(init=False, default_factory=set)
+    _unpacked: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.counts = ReadCounts(self.path.name)
@@ -132,9 +140,13 @@ class Source:
         :param raw: Yield empty lines, too, and the lines' ends.
         """
         with self._open() as stream:
-            for number, content in enumerate(stream, start=1):
+            for number, content in enumerate(iter(lambda: stream.readline(_LONGEST_LINE + 1), b""), start=1):
                 self._number = number
                 self._mended.clear()
+                if len(content) > _LONGEST_LINE:
+                    self._line = content[:_LONGEST_PROBLEM].decode(errors="replace")
+                    raise self.error(f"it has more than {_LONGEST_LINE:,} bytes: it is no text of lines")
+                self._count_unpacked(len(content))
                 self._line = text = self._decoded(content, number, raw)
                 if not raw and (not text or text.isspace()):
                     self.counts.blank += 1
@@ -145,7 +157,13 @@ class Source:
 
     def text(self) -> str:
         """Return the whole text, its line ends as they are."""
-        return "".join(self.lines(raw=True))
+        kept, size = [], 0
+        for line in self.lines(raw=True):
+            kept.append(line)
+            size += len(line)
+            if size > _LONGEST_TEXT:
+                raise self.error(f"it has more than {_LONGEST_TEXT:,} characters up to here, too many for such a file")
+        return "".join(kept)
 
     def objects(self) -> Iterator[dict[str, Any]]:
         """Yield the objects of JSON lines, or the rows of a parquet file."""
@@ -231,11 +249,17 @@ class Source:
         self.mend(HALVES)
         return json.loads(whole)
 
+    def _count_unpacked(self, size: int) -> None:
+        """Raise an error if a small file unpacks without an end."""
+        self._unpacked += size
+        if self._unpacked > _SMALL and self._unpacked > _MOST_TIMES * self.path.stat().st_size:
+            raise self.error(f"it unpacks to more than {_MOST_TIMES} times its size, as no text does")
+
     def _parquet_rows(self) -> Iterator[dict[str, Any]]:
         arrow = _arrow()
         with self._clear_errors():
             file = arrow.parquet.ParquetFile(self.path)
-            rows = (row for batch in file.iter_batches(batch_size=4096) for row in batch.to_pylist())
+            rows = self._rows_of(file)
         number = 0
         while True:
             with self._clear_errors():
@@ -250,6 +274,11 @@ class Source:
         self._number = self._line = None
         if number != file.metadata.num_rows:
             raise self.error(f"it says that it has {file.metadata.num_rows} rows, but {number} can be read")
+
+    def _rows_of(self, file: Any) -> Iterator[dict[str, Any]]:
+        for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+            self._count_unpacked(batch.nbytes)
+            yield from batch.to_pylist()
 
     def _is_parquet(self) -> bool:
         return self.path.suffix == ".parquet" or self._start().startswith(_PARQUET)

@@ -2,9 +2,12 @@
 
 import re
 from dataclasses import replace
+from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 
+import fake_results
 from browser import Browser, find_browser
 from fake_results import (
     BM25,
@@ -21,6 +24,7 @@ from fake_results import (
     sweep,
 )
 from haystack_ce_ranker.evaluation.judging.measures import MEASURES
+from haystack_ce_ranker.evaluation.showing.page_pictures import latency_picture
 from haystack_ce_ranker.evaluation.showing.report import make_page, render, write
 from haystack_ce_ranker.machine.units import Grid, Units
 
@@ -61,6 +65,40 @@ def test_texts_are_escaped_everywhere():
     text = render(nasty())
     assert "<img" not in text
     assert text.count("&lt;img src=x onerror=alert(1)&gt;") > 10
+
+
+HOSTILE = (
+    "\" onload=\"alert(1) ' onclick='x </svg></style><script>alert(1)</script> ]]> <!-- {{ 7 * 7 }}{% raw %} &lt;b&gt; "
+    "$x^2_{ a\x01b\x1b[31m \ufffe\uffff \ud800 \u202eevil a\nb\u2028c javascript:alert(1)" + "a" * 3000
+)
+
+
+class Markup(HTMLParser):
+    """Collects what a browser would take for markup, and the text beside it."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes, self.texts = set(), set(), []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes |= {(tag, name) for name, _ in attrs}
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_no_text_adds_markup_and_no_text_ends_the_report(monkeypatch):
+    plain = Markup(render(nasty()))
+    monkeypatch.setattr(fake_results, "NASTY", HOSTILE)
+    found = Markup(render(nasty()))
+    assert found.tags <= plain.tags | {"tspan"}
+    assert {one for one in found.attributes if one[0] not in ("path", "g", "use", "text")} <= plain.attributes
+    assert not [name for _, name in found.attributes if name.startswith("on")]
+    assert not {"script", "img", "iframe", "a", "link", "base", "form"} & found.tags
+    assert HOSTILE in "".join(found.texts)
+    ElementTree.fromstring(latency_picture(nasty()))
 
 
 def test_measured_and_estimated_energy_are_in_no_picture_and_no_column_together():

@@ -80,13 +80,13 @@ def run_evaluation(settings: Evaluation, console: Console) -> bool:
         console.print(line, markup=False, highlight=False)
     if settings.output is not None:
         for path in (*files.write(settings.output, found, measured.systems), *report.write(settings.output, found)):
-            console.print(f"wrote {path}")
+            console.print(f"wrote {path}", markup=False)
     if settings.gate_tolerance is not None:
         pairs = stages(measured, found.verdict.choice)
         for advice in fit_gate.fit_gates(pairs, measured.collection, tolerance=settings.gate_tolerance):
             fit_gate.show(advice, console)
             for path in () if settings.output is None else fit_gate.save(advice, settings.output):
-                console.print(f"wrote {path}")
+                console.print(f"wrote {path}", markup=False)
     if settings.depth_tolerance is not None:
         _show_depths(measured, found.verdict.choice, settings.depth_tolerance, console)
     return measured.complete

@@ -13,6 +13,7 @@ import yaml
 from rich.console import Console
 
 from haystack_ce_ranker.data.collections import Collection
+from haystack_ce_ranker.data.sources import visible
 from haystack_ce_ranker.data_files import write_text
 from haystack_ce_ranker.evaluation.judging.comparison import Rankings
 from haystack_ce_ranker.evaluation.judging.measures import ndcg_at_10
@@ -82,7 +83,7 @@ def save(advice: GateAdvice, folder: str | Path) -> list[Path]:
     stem = "-".join(["gate", *re.findall(r"[A-Za-z0-9._-]+", advice.name)])
     found, component = folder / f"{stem}.json", folder / f"{stem}.yaml"
     write_text(found, json.dumps(as_json(advice), indent=2, allow_nan=False) + "\n")
-    comment = textwrap.fill(advice.reason, 118, initial_indent="# ", subsequent_indent="# ")
+    comment = textwrap.fill(visible(advice.reason), 118, initial_indent="# ", subsequent_indent="# ")
     gate = fragment(advice) if advice.recommended else ""
     write_text(component, f"{comment}\n{gate}")
     return [found, component]

@@ -73,5 +73,5 @@ def run_quantizing(
             report=report,
             progress=lambda done, documents: bars.update(bar, completed=done, total=documents),
         )
-    console.print(f"wrote {output} ({found.megabytes:.0f} MB)")
+    console.print(f"wrote {output} ({found.megabytes:.0f} MB)", markup=False)
     return found

@@ -80,10 +80,10 @@ def run_tuning(
     setting = result.calibrated.setting if probabilities else result.recommended
     show(result, setting, fragment(name, setting), console, probabilities=probabilities)
     for written in save(result, output, missing):
-        console.print(f"wrote {written}")
+        console.print(f"wrote {written}", markup=False)
     if write:
         write_into(path, name, setting)
-        console.print(f"wrote the setting into {path}")
+        console.print(f"wrote the setting into {path}", markup=False)
     return result
 
 

@@ -140,6 +140,7 @@ class HybridScoreJoiner:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "HybridScoreJoiner":
         """Create the component from what `to_dict` returned."""
+        checks.require_plain(data.get("init_parameters", {}))
         return default_from_dict(cls, data)
 
     def warm_up(self) -> None:

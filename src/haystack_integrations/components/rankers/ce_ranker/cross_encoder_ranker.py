@@ -307,6 +307,7 @@ class CrossEncoderRanker:
     def from_dict(cls, data: dict[str, Any]) -> "CrossEncoderRanker":
         """Create the component from what `to_dict` returned; `data` stays as it is."""
         parameters = dict(data.get("init_parameters", {}))
+        checks.require_plain(parameters)
         if isinstance(parameters.get("device"), dict):
             parameters["device"] = ComponentDevice.from_dict(parameters["device"])
         for name in ("token", "api_key"):
@@ -459,6 +460,7 @@ class CrossEncoderRanker:
             require_time(visit, scores, vars(self))
         report = {
             **what_ran(self.name, self.model, self.backend, scorer, self._policy),
+            "trust_remote_code": self.trust_remote_code,
             **what_was_done(candidates, scores, cost, depth),
             **how_it_went(visit, waited, cost),
         }

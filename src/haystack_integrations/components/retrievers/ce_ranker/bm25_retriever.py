@@ -26,6 +26,7 @@ from haystack_ce_ranker.observing import observed
 from haystack_integrations.components.retrievers.ce_ranker import native
 from haystack_integrations.components.retrievers.ce_ranker.filters import Search
 from haystack_integrations.components.retrievers.ce_ranker.store_index import Hit, Indexed, StoreIndex
+from haystack_integrations.components.retrievers.ce_ranker.stores import require_store_type
 
 RECORD = "bm25"
 _ENGINES = ("auto", "bm25s", "native")
@@ -208,7 +209,14 @@ class BM25Retriever:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "BM25Retriever":
-        """Make the component from what `to_dict` returned; `data` stays as it is."""
+        """
+        Make the component from what `to_dict` returned; `data` stays as it is.
+
+        :raises ValueError: If `document_store` names another class than a document store's, or another parameter one.
+        """
+        parameters = data.get("init_parameters", {})
+        checks.require_plain(parameters, but=("document_store",))
+        require_store_type("document_store", parameters.get("document_store"))
         return default_from_dict(cls, copy.deepcopy(data))
 
     def warm_up(self) -> None:

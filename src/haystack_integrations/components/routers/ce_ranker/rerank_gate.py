@@ -11,7 +11,7 @@ from typing import Any
 
 from haystack import Document, component, default_from_dict, default_to_dict
 
-from haystack_ce_ranker.checks import choice, is_number, number, text
+from haystack_ce_ranker.checks import choice, is_number, number, require_plain, text
 from haystack_ce_ranker.gating.decision import PREDICTORS, decide
 from haystack_ce_ranker.observing import observed
 from haystack_ce_ranker.provenance import noted_scores, with_record
@@ -68,6 +68,7 @@ class RerankGate:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "RerankGate":
         """Create the component from what `to_dict` returned."""
+        require_plain(data.get("init_parameters", {}))
         gate: RerankGate = default_from_dict(cls, data)
         return gate
 

@@ -74,3 +74,18 @@ def test_a_file_with_changed_bytes_is_read_or_refused(tmp_path):
         (tmp_path / "model.onnx").write_bytes(damaged)
         with suppress(ValueError):
             read_onnx(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80" * 1_000_000,  # a number without an end, of which each byte would make the sum longer
+        b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f",  # a graph that claims to have 2**63 bytes
+        b"\x08\x01" * 1_000_001,  # a million numbers, of which each would take a hundred times its size
+        b"\x3a\xcf\x01\x2a\xcc\x01\x0a\xc8\x01" + b"\x01" * 200,  # a tensor of two hundred dimensions
+    ],
+)
+def test_a_small_file_that_claims_to_be_large_is_refused_at_once(tmp_path, content):
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(ValueError, match=r"model.onnx is no ONNX file that can be read"):
+        read_onnx(tmp_path / "model.onnx")

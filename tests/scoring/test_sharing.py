@@ -161,3 +161,16 @@ def test_a_child_has_models_of_its_own(monkeypatch):
 
     assert in_a_child(has_its_own) == 0
     assert shared_runner("torch", options) is runner
+
+
+def test_an_adapter_s_base_is_looked_at_only_if_it_is_a_model(tmp_path, monkeypatch):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/"}', encoding="utf-8")
+    assert sharing._changed_by_adapter(tmp_path) is None  # or all files of the disk would be asked for their state
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}", encoding="utf-8")
+    told = json.dumps({"base_model_name_or_path": str(tmp_path / "base")})
+    (tmp_path / "adapter_config.json").write_text(told, encoding="utf-8")
+    assert sharing._changed_by_adapter(tmp_path) == tmp_path / "base"
+    for broken in ("[" * 100_000, "[]", '{"base_model_name_or_path": 5}'):
+        (tmp_path / "adapter_config.json").write_text(broken, encoding="utf-8")
+        assert sharing._changed_by_adapter(tmp_path) is None

@@ -10,6 +10,7 @@ import mmap
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 # Which field of a message holds messages of which kind: the numbers are those of onnx.proto.
@@ -23,6 +24,8 @@ _INSIDE = {
     "tensor": {13: "entry"},
 }
 _OPERATOR, _DIMENSIONS, _ELEMENT, _NAME, _ENTRY, _KEY, _VALUE = 4, 1, 2, 8, 13, 1, 2
+_MOST_FIELDS = 1_000_000  # a field of two bytes takes some hundred in memory
+_MOST_DIMENSIONS = 64
 _FLOATS = {1: "float32", 10: "float16", 16: "bfloat16"}
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 
@@ -76,10 +79,11 @@ def _read(message: memoryview) -> OnnxFile | str:
                 operators |= {_text(value) for number, value in fields if number == _OPERATOR}
             elif kind == "tensor":
                 locations |= dict.fromkeys(_locations(fields))
-                shapes |= {_text(value): tuple(_dimensions(fields)) for number, value in fields if number == _NAME}
+                shape = _shape(fields)
+                shapes |= {_text(value): shape for number, value in fields if number == _NAME}
                 element = next((value for number, value in fields if number == _ELEMENT), None)
                 if element in _FLOATS:
-                    sizes[_FLOATS[element]] += math.prod(_dimensions(fields))
+                    sizes[_FLOATS[element]] += math.prod(shape)
     except IndexError:
         return "it is cut off"
     except (ValueError, RecursionError) as error:
@@ -89,7 +93,9 @@ def _read(message: memoryview) -> OnnxFile | str:
 
 
 def _messages(kind: str, message: memoryview) -> Iterator[tuple[str, list[Field]]]:
-    fields = list(_fields(message))
+    fields = list(islice(_fields(message), _MOST_FIELDS + 1))
+    if len(fields) > _MOST_FIELDS:
+        raise ValueError(f"a {kind} has more than {_MOST_FIELDS:,} fields")
     yield kind, fields
     for number, value in fields:
         inside = _INSIDE.get(kind, {}).get(number)
@@ -120,13 +126,14 @@ def _fields(message: memoryview) -> Iterator[Field]:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
+    value = 0
+    for shift in range(0, 70, 7):  # 64 bits have at most ten bytes
         byte = message[place]
         value |= (byte & 0x7F) << shift
-        place, shift = place + 1, shift + 7
+        place += 1
         if byte < 0x80:
             return value, place
+    raise ValueError("a number has more than ten bytes")
 
 
 def _locations(tensor: list[Field]) -> Iterator[str]:
@@ -135,6 +142,13 @@ def _locations(tensor: list[Field]) -> Iterator[str]:
             pair = dict(_fields(entry))
             if _text(pair.get(_KEY)) == "location":
                 yield _text(pair.get(_VALUE))
+
+
+def _shape(tensor: list[Field]) -> tuple[int, ...]:
+    shape = tuple(islice(_dimensions(tensor), _MOST_DIMENSIONS + 1))
+    if len(shape) > _MOST_DIMENSIONS:
+        raise ValueError(f"a tensor has more than {_MOST_DIMENSIONS} dimensions")
+    return shape
 
 
 def _dimensions(tensor: list[Field]) -> Iterator[int]:

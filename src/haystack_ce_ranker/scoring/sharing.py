@@ -4,7 +4,6 @@ Loaded models, each once in the process: rankers that name a model with the same
 The tables are weak, so Python's own references count who uses a model: it is released with its last ranker.
 """
 
-import json
 import threading
 from collections.abc import Hashable, Mapping
 from dataclasses import fields
@@ -16,6 +15,7 @@ from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelNotFoundError, ModelOptions, locate
 from haystack_ce_ranker.backends.protocol import Backend
+from haystack_ce_ranker.data_files import read_json
 from haystack_ce_ranker.scoring.runner import LearntBatchSizes, PairRunner
 
 _BATCH_SIZES = LearntBatchSizes()  # of all models: they share the memory of this process's devices
@@ -115,8 +115,9 @@ def _files(options: ModelOptions) -> Hashable:
 
 def _changed_by_adapter(folder: Path) -> Path | None:
     try:
-        told = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        return Path(told["base_model_name_or_path"])
+        base = Path(read_json(folder / "adapter_config.json")["base_model_name_or_path"])
+        holds_a_model = (base / "config.json").is_file() or any(base.glob("*.safetensors"))
+        return base if holds_a_model else None  # else it may be any folder, and hold all files of the disk
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -3,7 +3,11 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
+import pytest
+
+from haystack_ce_ranker.evaluation.running.experiments import _named
 from haystack_ce_ranker.evaluation.running.journal import NAME, Journal
 
 
@@ -93,3 +97,23 @@ def test_a_fresh_journal_begins_anew(tmp_path):
         journal.note("k", "q1", 3)
     found = Journal(tmp_path)
     assert (found.get("k", "q1"), found.get("k", "q2")) == (3, None)
+
+
+@pytest.mark.parametrize("value", [5, "text", [], [5], {}, [{"ranking": 5}], [[]], True, 1e300])
+def test_an_entry_of_another_form_is_an_error_that_names_the_file_and_what_to_do(tmp_path, value):
+    entry = {"key": "k", "name": "q1", "at": "now", "value": value}
+    (tmp_path / NAME).write_text(json.dumps(entry) + "\n", encoding="utf-8")
+    message = rf"{NAME}: what it holds for 'q1' has another form .*--fresh begins anew"
+    with pytest.raises(ValueError, match=message) as told:
+        Journal(tmp_path).restore("k", "q1", partial(_named, ("a",)))
+    assert "\n" not in str(told.value)
+
+
+def test_lines_that_are_deep_or_of_odd_names_are_skipped_or_read_as_text(tmp_path):
+    odd = json.dumps({"key": ["k"], "name": 5, "at": {"a": 1}, "value": 1})
+    twice = '{"key": "k", "key": "k", "name": "q", "value": 1}'
+    (tmp_path / NAME).write_text("\n".join(["[" * 100_000, '{"key":' * 50_000, odd, twice, "NaN"]), encoding="utf-8")
+    journal = Journal(tmp_path)
+    assert journal.get("k", "q") is None
+    assert journal.get("['k']", "5", counts=True) == 1
+    assert "of {'a': 1}" in journal.taken_over()[0]

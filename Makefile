@@ -17,7 +17,7 @@ export HAYSTACK_TELEMETRY_ENABLED ?= False
 export HF_HUB_OFFLINE ?= 1
 export CE_RANKER_MODELS ?= $(MODELS)
 
-.PHONY: demo check quick test suite long-properties test-pythons test-packages light-requirements test-oldest-haystack lint docs format bench models clean
+.PHONY: demo check quick test suite long-properties fuzz audit test-pythons test-packages light-requirements test-oldest-haystack lint docs format bench models clean
 
 NEW_VENV = $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 
@@ -76,6 +76,20 @@ long-properties: $(VENV)/.installed
 	  $(BIN)/python -m pytest -q --hypothesis-profile=long tests/data/test_reader_properties.py || exit 1; \
 	done
 
+# Random files again, led by what they make run: each target of tests/fuzz_targets.py for so many seconds.
+SECONDS ?= 60
+
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[fuzz]"
+	$(BIN)/python tests/fuzz.py --seconds $(SECONDS)
+
+# Whether advisories are known for what is installed. PyPI is asked, or a folder of advisories (SECURITY.md).
+ADVISORIES ?=
+
+audit: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[audit]"
+	$(BIN)/python .ci/audit.py $(if $(ADVISORIES),--advisories $(ADVISORIES))
+
 # The quick part on every supported Python; those that this machine lacks are named.
 test-pythons:
 	.ci/test-pythons $(PYTHONS)
@@ -108,4 +122,4 @@ bench: models
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 clean:
-	rm -rf $(VENV) .venv-3.* $(MODELS) .haystack .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* .bench site dist
+	rm -rf $(VENV) .venv-3.* $(MODELS) .haystack .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .coverage* .bench site dist

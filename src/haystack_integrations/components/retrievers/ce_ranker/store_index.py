@@ -171,8 +171,8 @@ class StoreIndex:
         self._renew()
         self._indexed = None
         logger.warning(
-            "{store} did not answer within {seconds:g} s, so that close() has left a thread behind that still waits. "
-            "Set a timeout in the store's client.",
+            "A thread was still reading {store} after {seconds:g} s, and close() has left it behind: what it finds no "
+            "longer counts. Set a timeout in the store's client if it hangs.",
             store=type(self._store).__name__,
             seconds=_PATIENCE,
         )

@@ -14,6 +14,7 @@ the whole count of requests takes minutes instead of hours: what is tried is the
 """
 
 import argparse
+import os
 import random
 import signal
 import tempfile
@@ -143,7 +144,11 @@ def load(arguments: argparse.Namespace, report: Report) -> None:
 
 def shown(report: Report, tally: Tally, hung: int, seconds: float, arguments: argparse.Namespace) -> None:
     """Print what the clients got and what the process holds, with the targets."""
-    report.say(f"Seed {arguments.seed}, {arguments.clients} clients, {arguments.candidates} candidates each.")
+    arenas = os.environ.get("MALLOC_ARENA_MAX", "not set")
+    report.say(
+        f"Seed {arguments.seed}, {arguments.clients} clients, {arguments.candidates} candidates each; MALLOC_ARENA_MAX is "
+        f"{arenas}."
+    )
     report.table(
         None, "requests", "seconds", "requests/s", "p50 ms", "p99 ms", "longest ms", "right", "errors", "wrong"
     )

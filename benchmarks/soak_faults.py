@@ -38,6 +38,8 @@ from soak_requests import Question, Tally, alone, is_right, scores_of, words
 DEADLINE = 5.0
 """Seconds that a request with a deadline may take; a second more is allowed for what runs in a thread beside it."""
 _LASTS = 0.5
+_BEYOND = 2.5
+"""Seconds that the server hangs or drips: longer than the timeout of an attempt."""
 _MAY_STILL_FAIL = 3.0
 """Seconds after a fault in which what it broke may still be on its way."""
 
@@ -82,11 +84,11 @@ class Handler(BaseHTTPRequestHandler):
         ]
         content = b"<html>" if how == "answers rubbish" else json.dumps({"results": rows}).encode()
         if how == "hangs":
-            time.sleep(_LASTS)
+            time.sleep(_BEYOND)
         if how == "drips":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
             with contextlib.suppress(OSError):
-                for _ in range(int(_LASTS / 0.02)):
+                for _ in range(int(_BEYOND / 0.02)):
                     self.wfile.write(b"x")
                     time.sleep(0.02)
             self.close_connection = True
@@ -132,7 +134,7 @@ class World:
         self.gate = RerankGate(threshold=math.inf)
         self.server = Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        told = {"api": "vllm", "tokenizer": str(self.model), "scores": "logits", "timeout": 0.3, "retries": 1}
+        told = {"api": "vllm", "tokenizer": str(self.model), "scores": "logits", "timeout": 1.0, "retries": 1}
         self.remote = CrossEncoderRanker(
             model=f"http://127.0.0.1:{self.server.server_port}",
             backend="remote",

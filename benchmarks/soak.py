@@ -146,7 +146,7 @@ def shown(report: Report, tally: Tally, hung: int, seconds: float, arguments: ar
     """Print what the clients got and what the process holds, with the targets."""
     arenas = os.environ.get("MALLOC_ARENA_MAX", "not set")
     report.say(
-        f"Seed {arguments.seed}, {arguments.clients} clients, {arguments.candidates} candidates each; MALLOC_ARENA_MAX is "
+        f"Seed {arguments.seed}, {arguments.clients} clients, {arguments.candidates} candidates; MALLOC_ARENA_MAX: "
         f"{arenas}."
     )
     report.table(

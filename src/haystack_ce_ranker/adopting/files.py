@@ -15,6 +15,7 @@ import yaml
 from haystack_ce_ranker.adopting.converting import changes_of
 from haystack_ce_ranker.adopting.edits import Change, edited, edits_of
 from haystack_ce_ranker.adopting.yaml_text import FormError, edited_text, parsed
+from haystack_ce_ranker.data_files import write_text
 
 _SECONDS = 300
 _LOAD = """
@@ -107,12 +108,7 @@ def adopt_file(
 def write(found: AdoptedFile, source: Path, output: Path) -> None:
     """Write a file's new text, with the line ends of the old one; at once, so that no reader sees a part of it."""
     ends = "\r\n" if b"\r\n" in source.read_bytes() else "\n"
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        temporary.write_text(found.after, encoding="utf-8", newline=ends)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(output, found.after.replace("\n", ends))
 
 
 def loading_fault(text: str) -> str | None:

@@ -12,7 +12,7 @@ from fakes import REPOSITORY
 from haystack_ce_ranker.adopting.components import Wanted, moved
 from haystack_ce_ranker.adopting.edits import edited, edits_of
 from haystack_ce_ranker.adopting.equivalences import DOCUMENT_JOINER, SOCKETS, TABLE, equivalence_of
-from haystack_ce_ranker.adopting.manual import filled
+from haystack_ce_ranker.adopting.manual import filled, rewrite
 from haystack_ce_ranker.adopting.parameters import REQUIRED, CannotMove, Required
 
 ENTRIES = {entry.name: entry for entry in (*TABLE, DOCUMENT_JOINER)}
@@ -105,6 +105,19 @@ def test_the_page_shows_the_table():
     assert filled(page) == page, "run haystack_ce_ranker.adopting.manual.rewrite on docs/coming_from.md"
 
 
+def test_tables_are_written_between_the_marks_of_a_page(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- equivalences: JinaRanker -->\nold\n<!-- end -->\nb\n", encoding="utf-8")
+    rewrite(page)
+    text = page.read_text(encoding="utf-8")
+    assert text == filled(text)
+    assert text.startswith("a\n<!-- equivalences: JinaRanker -->\n\nPaths: `haystack_integrations.")
+    assert text.endswith(
+        "| `backend: remote` | written out |\n| | `model_kwargs.api: jina` | written out |\n\n<!-- end -->\nb\n"
+    )
+    assert "old" not in text.split()
+
+
 def becomes(name, given, **wanted):
     """What a component of some parameters becomes."""
     entry = ENTRIES[name]
@@ -183,6 +196,8 @@ def test_a_server_gives_way_to_a_model_of_ones_own():
     expected = {"model": "a/b", "backend": "onnx", "embedding_separator": " ", "top_k": 2}
     assert becomes("CohereRanker", cohere, model="a/b", backend="onnx") == expected
     assert becomes("JinaRanker", {}, model="a/b") == {"model": "a/b", "top_k": 10_000}
+    fastembed = becomes("FastembedRanker", {"threads": 2}, model="a/b")
+    assert fastembed == {"threads": 2, "model": "a/b", "scale_score": False}  # the new model may have no ONNX file
     with pytest.raises(CannotMove, match="name a model with --model"):
         becomes("HuggingFaceTEIRanker", given, backend="onnx")
     with pytest.raises(CannotMove, match="device_map is for torch alone"):

@@ -80,6 +80,8 @@ class _Target:
         if not self.own_model:
             found.update(self.entry.added)
             found.update(self.entry.derived(self.given))
+        if "model" in self.wanted:  # the backend that is written out is the one of the old model
+            found.pop("backend", None)
         for one in self.entry.parameters:
             needless = one.name in self.given or (self.own_model and one.of_server)
             if one.written and one.to and not needless:

@@ -13,6 +13,7 @@ from haystack_ce_ranker.adopting.equivalences import (
     SOCKETS,
     TABLE,
     equivalence_of,
+    namesake_of,
 )
 from haystack_ce_ranker.adopting.inserting import insertion
 from haystack_ce_ranker.adopting.joiners import joiner_changes
@@ -83,6 +84,11 @@ def _alone(scope: Scope, wanted: Wanted) -> list[Change]:
     for name, component in scope.components.items():
         if (entry := _entry(component)) is not None:
             found += _tried(scope.label(name), partial(_moved, scope, name, entry, wanted))
+        elif (namesake := namesake_of(component.get("type"))) is not None:
+            paths = " or ".join(namesake.types)
+            found.append(
+                Change(scope.label(name), f"its path is not the one of the {namesake.name} known here, {paths}")
+            )
         for one in nested_in(scope, name):
             if (held := _entry(one.described)) is not None:
                 found += _tried(one.label, partial(_moved_nested, one, held, wanted))

@@ -380,3 +380,9 @@ TABLE: tuple[Equivalence, ...] = (
 def equivalence_of(kind: object) -> Equivalence | None:
     """Return the entry for a component's path, or None."""
     return next((entry for entry in (*TABLE, DOCUMENT_JOINER) if kind in entry.types), None)
+
+
+def namesake_of(kind: object) -> Equivalence | None:
+    """Return the entry whose class has the same name as a component of another path, or None."""
+    name = str(kind).rpartition(".")[2]
+    return next((entry for entry in (*TABLE, DOCUMENT_JOINER) if entry.name == name and kind not in entry.types), None)

@@ -1,12 +1,13 @@
 """Adds a ranker to a pipeline that has none: behind the last retriever or joiner, before what reads its documents."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
 
 import networkx
 
 from haystack_ce_ranker.adopting.components import Wanted
-from haystack_ce_ranker.adopting.edits import Add, Change, Edit, Path, Replace, at
+from haystack_ce_ranker.adopting.edits import Add, Change, Edit, Replace, at
 from haystack_ce_ranker.adopting.equivalences import JOINER, RANKER, RETRIEVER, equivalence_of
 from haystack_ce_ranker.adopting.parameters import NO_LIMIT, CannotMove
 from haystack_ce_ranker.adopting.scopes import Reference, Scope
@@ -35,7 +36,7 @@ def insertion(scope: Scope, wanted: Wanted) -> list[Change]:
         raise CannotMove(f"it has a ranker, {rankers[0]}")
     last = _last(scope)
     name = next(one for one in _names() if one not in scope.components)
-    queries, told = _query(scope, last, name)
+    query = _query(scope, last, name)
     top_k = _most(scope, last)
     parameters = {"model": "cross-encoder/ms-marco-MiniLM-L6-v2", **wanted.parameters(), "top_k": top_k}
     edits: list[Edit] = [
@@ -43,37 +44,37 @@ def insertion(scope: Scope, wanted: Wanted) -> list[Change]:
         *(Replace(one.sender.path, f"{name}.documents") for one in scope.out_of(last) if _of_documents(one.sender)),
         *_outputs(scope, last, name),
     ]
-    count = len(at(scope.described, ("connections",))) if scope.described.get("connections") else 0
-    new = [{"sender": f"{last}.documents", "receiver": f"{name}.documents"}, *queries.connections]
-    if scope.described.get("connections"):
-        edits += [Add(("connections", count + place), one) for place, one in enumerate(new)]
-    elif "connections" in scope.described and scope.described["connections"] is None:
-        edits.append(Replace(("connections",), new))
-    elif "connections" in scope.described:
-        edits += [Add(("connections", place), one) for place, one in enumerate(new)]
+    new = [{"sender": f"{last}.documents", "receiver": f"{name}.documents"}, *query.connections]
+    own = scope.described.get("connections")
+    if isinstance(own, list):
+        edits += [Add(("connections", place), one) for place, one in enumerate(new, start=len(own))]
     else:
-        edits.append(Add(("connections",), new))
+        edits.append(Replace(("connections",), new) if "connections" in scope.described else Add(("connections",), new))
     text = (
         f"a CrossEncoderRanker is added behind {last}, and what read the documents of {last} reads its. It returns "
-        f"{top_k} documents, as many as before; let {last} find more to give it a choice. {told}"
+        f"{top_k} documents, as many as before; let {last} find more to give it a choice. {query.told}"
     )
-    return [Change(name, text, (*edits, *queries.edits))]
+    return [Change(name, text, (*edits, *query.edits))]
 
 
+@dataclass(frozen=True)
 class _Query:
-    """How the new ranker gets its query: connections to add, and entries of the pipeline's inputs."""
+    """
+    How the new ranker gets its query.
 
-    def __init__(self, connections: list[dict[str, str]] | None = None, edits: list[Edit] | None = None) -> None:
-        self.connections = connections or []
-        self.edits = edits or []
+    :ivar told: A sentence about it.
+    :ivar connections: Connections to add.
+    :ivar edits: Entries of the pipeline's inputs to add.
+    """
+
+    told: str
+    connections: tuple[dict[str, str], ...] = ()
+    edits: tuple[Edit, ...] = ()
 
 
-def _names() -> Any:
+def _names() -> Iterator[str]:
     yield "ranker"
-    number = 2
-    while True:
-        yield f"ranker_{number}"
-        number += 1
+    yield from (f"ranker_{number}" for number in count(2))
 
 
 def _class(scope: Scope, name: str) -> str:
@@ -102,36 +103,34 @@ def _last(scope: Scope) -> str:
     return last[0]
 
 
-def _query(scope: Scope, last: str, name: str) -> tuple[_Query, str]:
-    """Return how the new ranker gets the query of the retrievers before it, and a sentence about it."""
+def _query(scope: Scope, last: str, name: str) -> _Query:
+    """
+    Return how the new ranker gets the query of the retrievers before it.
+
+    :raises CannotMove: If they get different ones.
+    """
     before = {last, *networkx.ancestors(scope.graph, last)}
-    asked = [one for part in before for one in scope.into(part) if one.receiver.socket in ("query", "text")]
-    senders = {(one.sender.component, one.sender.socket) for one in asked if one.sender.component not in ("",)}
     mine = [one for one in scope.named_inputs if one.component in before and one.socket in ("query", "text")]
-    keys: set[Path] = {one.path[:2] for one in mine}
-    of_retriever = {(one.sender.component, one.sender.socket) for one in asked if one.receiver.socket == "query"}
-    if len(of_retriever) == 1:
-        component, socket = next(iter(of_retriever))
-        return _Query([{"sender": f"{component}.{socket}".rstrip("."), "receiver": f"{name}.query"}]), (
-            f"Its query comes from {component}, as that of the retriever."
-        )
-    if len(of_retriever) > 1 or (senders and not keys and len(senders) > 1):
+    keys = {one.path[: len(scope.path) + 2] for one in mine}
+    senders = _senders(scope, before, "query") or (set() if keys else _senders(scope, before, "text"))
+    if len(senders) > 1 or (not senders and len(keys) > 1):
         raise CannotMove("the retrievers get different queries: add a ranker by hand, with the one that counts")
-    if len(senders) == 1 and not keys:
-        component, socket = next(iter(senders))
-        return _Query([{"sender": f"{component}.{socket}".rstrip("."), "receiver": f"{name}.query"}]), (
-            f"Its query comes from {component}."
-        )
-    if len(keys) == 1:
-        path = next(iter(keys))
-        old = at(scope.described, path)
-        edit: Edit = (
-            Replace(path, [old, f"{name}.query"]) if isinstance(old, str) else Add((*path, len(old)), f"{name}.query")
-        )
-        return _Query(edits=[edit]), f"The input {path[-1]} is its query, too."
-    if len(keys) > 1:
-        raise CannotMove("the retrievers get different inputs as queries: add a ranker by hand")
-    return _Query(), f"Who runs the pipeline must now pass {name}.query as well."
+    if senders:
+        sender = senders.pop()
+        told = f"Its query comes from {sender.partition('.')[0]}."
+        return _Query(told, connections=({"sender": sender, "receiver": f"{name}.query"},))
+    if not keys:
+        return _Query(f"Who runs the pipeline must now pass {name}.query as well.")
+    path = keys.pop()
+    old, new = at(scope.described, path), f"{name}.query"
+    edit: Edit = Replace(path, [old, new]) if isinstance(old, str) else Add((*path, len(old)), new)
+    return _Query(f"The input {path[-1]} is its query, too.", edits=(edit,))
+
+
+def _senders(scope: Scope, receivers: set[str], socket: str) -> set[str]:
+    """Return what is connected to a socket of this name, of any of some components."""
+    found = [one.sender for part in receivers for one in scope.into(part) if one.receiver.socket == socket]
+    return {f"{one.component}.{one.socket}" if one.socket else one.component for one in found}
 
 
 def _outputs(scope: Scope, last: str, name: str) -> list[Edit]:

@@ -136,6 +136,7 @@ def test_the_only_entry_leaves_braces_behind():
 
 def test_an_entry_behind_a_dash_and_a_value_that_is_left_out():
     assert edited_text("a:\n- b: 1\n  c: 2\n", [Remove(("a", 0, "b"))]) == "a:\n- c: 2\n"
+    assert edited_text("a:\n- b: 1\n- 2\n", [Remove(("a", 0, "b"))]) == "a:\n- {}\n- 2\n"
     assert edited_text("a:\n  b:\n  c: 2\n", [Replace(("a", "b"), {"d": 1})]) == "a:\n  b: {d: 1}\n  c: 2\n"
     assert edited_text("a: []\n", [Add(("a", 0), {"b": 1})]) == "a: [{b: 1}]\n"
     assert edited_text("a: 1", [Add(("b",), 2)]) == "a: 1\nb: 2\n"

@@ -118,11 +118,14 @@ def _with_item(text: str, holder: yaml.SequenceNode, value: Any) -> str:
 
 
 def _with_entry(text: str, holder: yaml.MappingNode, key: str, value: Any, after: str | None) -> str:
-    if holder.flow_style or not holder.value:
+    place = -1 if after is None else _place(holder, after, key)
+    last = holder.value[place] if holder.value else None
+    if holder.flow_style or last is None:
         comma = ", " if holder.value else ""
         entry = _flow({key: value})[1:-1]
+        if last is not None and last is not holder.value[-1]:
+            return _inserted(text, last[1].end_mark.index, comma + entry)
         return _inserted(text, holder.end_mark.index - 1, comma + entry)
-    last = holder.value[-1] if after is None else holder.value[_place(holder, after, key)]
     return _inserted_lines(text, _end(text, last[1]), _block({key: value}, holder.value[0][0].start_mark.column))
 
 
@@ -136,6 +139,8 @@ def _without(text: str, root: yaml.Node | None, edit: Remove, holder: yaml.Mappi
     begin = text.rfind("\n", 0, key.start_mark.index) + 1
     if place == 0 and following is None:  # a mapping needs an entry, or braces
         parent = _node(root, edit.path[:-2], "")
+        if isinstance(parent, yaml.SequenceNode):
+            return text[: key.start_mark.index] + "{}\n" + text[end:]
         own = next(one for one, node in parent.value if node is holder)
         text = text[:begin] + text[end:]
         return _inserted(text, text.index(":", own.end_mark.index) + 1, " {}")

@@ -204,6 +204,16 @@ def test_a_server_gives_way_to_a_model_of_ones_own():
         becomes("TransformersSimilarityRanker", {"model_kwargs": {"device_map": "cpu"}}, backend="onnx")
 
 
+def test_a_server_is_asked_as_before():
+    given = {"url": "https://tei/v1", "max_retries": 5, "timeout": 7, "token": None, "retry_status_codes": [418]}
+    options = {"api": "tei", "retries": 4, "timeout": 7}
+    assert becomes("HuggingFaceTEIRanker", given) == {
+        "model": "https://tei",
+        "backend": "remote",
+        "model_kwargs": options,
+    }
+
+
 def test_a_token_of_the_environment_is_not_sent_over_plain_http():
     assert "api_key" in becomes("HuggingFaceTEIRanker", {"url": "http://127.0.0.1:80"})
     assert "api_key" not in becomes("HuggingFaceTEIRanker", {"url": "http://tei:80"})

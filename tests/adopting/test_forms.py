@@ -16,7 +16,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack_ce_ranker.adopting import adopt
 from haystack_ce_ranker.adopting.edits import Add, Remove, Rename, edits_of
 from haystack_ce_ranker.adopting.equivalences import JOINER, RANKER, RETRIEVER, TABLE
-from haystack_ce_ranker.adopting.files import adopt_text, loading_fault
+from haystack_ce_ranker.adopting.files import adopt_text
 
 FORMS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((Path(__file__).parent / "forms").iterdir())}
 HYBRID = {"by_words": RETRIEVER, "joiner": JOINER}
@@ -190,6 +190,7 @@ for name, text in json.load(sys.stdin).items():
 
 def test_all_load_in_a_fresh_process(texts):
     moved = {name: adopt_text(text).after for name, text in texts.items() if name != "cohere"}
+    moved["with a ranker added"] = adopt_text(texts["keyword"], insert=True).after
     environment = {**os.environ, "OUR_OPENAI_KEY": "none", "TEI_KEY": "none", "JINA_API_KEY": "none"}
     done = subprocess.run(
         *([sys.executable, "-c", LOAD],),
@@ -261,4 +262,3 @@ def test_the_lines_of_an_added_ranker(texts):
     found = adopt_text(plain, insert=True, model="a/b", backend="onnx")
     assert found.difference() == INSERTED["keyword"]
     assert adopt_text(found.after, insert=True).after == found.after
-    assert loading_fault(found.after) is None

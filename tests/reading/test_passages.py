@@ -1,5 +1,6 @@
 """Windows, evidence, and offsets that slice back to the text."""
 
+import tracemalloc
 import unicodedata
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from fakes import LEARNT, SCRIPTS, bert_tokenizer
-from haystack_ce_ranker.reading.documents import DocumentEncoder, DocumentText
+from haystack_ce_ranker.reading.documents import DOCUMENT_COST, DocumentEncoder, DocumentText
 from haystack_ce_ranker.reading.passages import (
     AGGREGATES,
     STRATEGIES,
@@ -159,7 +160,7 @@ def test_aggregates():
 
 
 def test_the_cache_is_bounded_and_follows_the_content():
-    encoder = DocumentEncoder(TOKENIZER, cache_tokens=4)
+    encoder = DocumentEncoder(TOKENIZER, cache_tokens=4 + 2 * DOCUMENT_COST)
     first = encoder.encode([DocumentText("the hut")])[0]
     assert encoder.encode([DocumentText("the hut")])[0] is first
     assert encoder.encode([DocumentText("the car")])[0] is not first
@@ -167,3 +168,18 @@ def test_the_cache_is_bounded_and_follows_the_content():
     assert encoder.encode([DocumentText("the hut")])[0] is not first
     with pytest.raises(ValueError, match="cache_tokens"):
         DocumentEncoder(TOKENIZER, cache_tokens=-1)
+
+
+def test_short_documents_take_no_more_memory_than_the_cache_may():
+    def held(count):
+        encoder = DocumentEncoder(TOKENIZER, cache_tokens=100_000)
+        texts = [DocumentText(f"the hut {number}") for number in range(count)]
+        tracemalloc.start()
+        try:
+            encoder.encode(texts)
+            del texts
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    assert held(3000) < 12 * 100_000 * 1.3

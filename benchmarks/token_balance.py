@@ -6,6 +6,7 @@ What the model reads of a pair, and what that is worth: nDCG@10 and tokens per q
     python benchmarks/token_balance.py positions      # who is found by where in the document the answer stands
     python benchmarks/token_balance.py finding        # evidence by tokens or stems, whose idf, aligned to what
     python benchmarks/token_balance.py choices        # the same by the ranking that comes of it
+    python benchmarks/token_balance.py places         # what the marked place of an answer would give
     python benchmarks/token_balance.py sweep          # window, passages, evidence, aggregate: why the defaults
     python benchmarks/token_balance.py mixed          # short documents among long ones: is either favoured
     python benchmarks/token_balance.py queries        # which part of a query to keep when it is too long
@@ -36,6 +37,7 @@ from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10, ran
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.reading.queries import REDUCTIONS
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
+from token_places import places
 from token_scoring import (
     AGGREGATES,
     DEFAULT,
@@ -400,6 +402,7 @@ PARTS = {
     "positions": positions,
     "finding": finding,
     "choices": choices,
+    "places": places,
     "sweep": sweep,
     "mixed": mixed,
     "queries": queries,

@@ -28,7 +28,7 @@ from haystack_ce_ranker.scoring.scores import QueryScores, ScoringCost
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
 from kept import ScoreStore
 
-DEPTHS = {"covidqa": 10, "dl19-long": 50, "dl19": 50, "cacm": 10, "med": 10, "stackfaq": 10}
+DEPTHS = {"covidqa": 10, "dl19-long": 50, "dl19": 50, "cacm": 10, "med": 10, "stackfaq": 10, "qmsum-dev": 20}
 DEFAULT = ReadingPolicy()
 Found = Mapping[str, Sequence[str]]
 Scores = Mapping[str, Mapping[str, float]]

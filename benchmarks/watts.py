@@ -238,6 +238,7 @@ PARTS = {"adaptive_depth": show_adaptive_depth, "risk": show_risk, "probabilitie
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     common.add_model(parser, OFFLINE_MODEL)
+    parser.add_argument("--second", help="another cross-encoder, for the part second_model")
 
 
 BENCHMARK = common.Benchmark(__file__, __doc__, PARTS, QUICK, options)

@@ -3,6 +3,7 @@ What weights that follow the query gain: a cross-encoder joined with BM25 and em
 embeddings alone; as other rankers give their scores; and with every collection left out when the constants are chosen.
 
     python benchmarks/watts.py three_lists with_bm25 with_dense
+    python benchmarks/watts.py second_model --second FOLDER
 
 Parts of `watts.py`, which prints and keeps them. Most scores are files (`join-scores` in the folder of the
 collections). Those of covidqa, and of more candidates of BM25, are computed once and kept in `--cache`.
@@ -14,6 +15,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -131,7 +133,26 @@ def with_dense(arguments: argparse.Namespace, report: Report) -> None:
     show_hindsight(data, (RERANKER, DENSE), report)
 
 
-BLEND_PARTS = {"three_lists": three_lists, "with_bm25": with_bm25, "with_dense": with_dense}
+def second_model(arguments: argparse.Namespace, report: Report) -> None:
+    """The same three joins with another cross-encoder, `--second`, over the candidates of the kept scores."""
+    if arguments.second is None:
+        raise CannotRun("name a second cross-encoder with --second: a folder, or a `package:` name")
+    data = {name: rescored(name, queries, arguments) for name, queries in given(arguments, report).items()}
+    for names, title, others in (
+        ((RERANKER, BM25, DENSE), "the second model, BM25 and embeddings", {BM25: 0.1, DENSE: 0.1}),
+        ((RERANKER, BM25), "the second model and BM25", {BM25: 0.2}),
+        ((RERANKER, DENSE), "the second model and embeddings", {DENSE: 0.2}),
+    ):
+        gain = show_untuned(data, names, title, others, report)
+        report.row("mean", *[None] * (len(names) + 2), f"{gain:+.4f}", None)
+
+
+BLEND_PARTS = {
+    "three_lists": three_lists,
+    "with_bm25": with_bm25,
+    "with_dense": with_dense,
+    "second_model": second_model,
+}
 
 
 def show_untuned(data: Queries, names: Sequence[str], title: str, others: Mapping[str, float], report: Report) -> float:
@@ -309,6 +330,25 @@ def computed(task: Scored, arguments: argparse.Namespace) -> list[Given]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(entries), encoding="utf-8")
     return [Given(query_id, entry) for query_id, entry in json.loads(path.read_text(encoding="utf-8")).items()]
+
+
+def rescored(name: str, queries: Sequence[Given], arguments: argparse.Namespace) -> list[Given]:
+    """Return the queries with the logits of the second cross-encoder in place of the first one's, computed once."""
+    path = arguments.cache / f"join-{name}-{Path(arguments.second).name}.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if any(query.id not in kept for query in queries):
+        collection = load_collection(collection_folder(arguments, name))
+        documents = {document.id: document for document in documents_of(collection)}
+        ranker = CrossEncoderRanker(model=arguments.second, threads=arguments.threads, top_k=9999)
+        for query in queries:
+            scored = ranker.run(collection.queries[query.id], [documents[one] for one in query[RERANKER]])["report"]
+            kept[query.id] = scored["scored"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(kept), encoding="utf-8")
+    return [
+        Given(query.id, {"bm25": query[BM25], "dense": query[DENSE], "ce": kept[query.id], "rel": query.judgments})
+        for query in queries
+    ]
 
 
 def _entries(

@@ -33,7 +33,7 @@ def arguments(tmp_path: Path) -> argparse.Namespace:
     for name in COLLECTIONS:
         entries = {str(number): entry(random, noise=1.5) for number in range(8)}
         (tmp_path / "join-scores" / f"{name}.json").write_text(json.dumps(entries), encoding="utf-8")
-    return argparse.Namespace(data=tmp_path, cache=tmp_path / "cache", queries=None)
+    return argparse.Namespace(data=tmp_path, cache=tmp_path / "cache", queries=None, second=None)
 
 
 def run(part: str, arguments: argparse.Namespace) -> tuple[common.Report, common.Part]:
@@ -43,7 +43,7 @@ def run(part: str, arguments: argparse.Namespace) -> tuple[common.Report, common
     return report, report.parts[part]
 
 
-@pytest.mark.parametrize("part", watts_blend.BLEND_PARTS)
+@pytest.mark.parametrize("part", sorted(set(watts_blend.BLEND_PARTS) - {"second_model"}))
 def test_every_part_shows_every_collection_and_says_what_is_left_out(part, arguments):
     report, shown = run(part, arguments)
     text = "\n".join(shown.lines)
@@ -110,3 +110,27 @@ def test_kept_scores_are_read_and_not_computed_again(arguments):
     found = watts_blend.computed(task, arguments)
     assert [query.id for query in found] == ["q"]
     assert found[0]["dense"] == kept["q"]["dense"]
+
+
+def test_a_second_cross_encoder_takes_the_place_of_the_first(arguments):
+    report = common.Report(Path(watts_blend.__file__))
+    with pytest.raises(common.CannotRun, match="--second"):
+        watts_blend.second_model(arguments, report)
+    arguments.second, arguments.cache = "models/other", arguments.data / "cache"
+    arguments.cache.mkdir()
+    for name in COLLECTIONS:
+        first = json.loads((arguments.data / "join-scores" / f"{name}.json").read_text(encoding="utf-8"))
+        swapped = {query: {key: -score for key, score in one["ce"].items()} for query, one in first.items()}
+        (arguments.cache / f"join-{name}-other.json").write_text(json.dumps(swapped), encoding="utf-8")
+    _, shown = run("second_model", arguments)
+    text = "\n".join(shown.lines)
+    assert text.count("| mean |") == 3
+    for name in COLLECTIONS:
+        kept = watts_blend.given(arguments, report)[name]
+        mine = watts_blend.rescored(name, kept, arguments)
+        assert all(
+            new["reranker"][key] == -score
+            for old, new in zip(kept, mine, strict=True)
+            for key, score in old["reranker"].items()
+        )
+        assert text.count(f"| {name} (8) |") == 3

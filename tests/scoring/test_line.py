@@ -134,6 +134,22 @@ def test_requests_share_a_pass_where_no_score_depends_on_its_batch(own_line):
     assert [one.cost.tokens for one in asked] == [10, 10, 10, 20, 20, 10]
 
 
+def test_a_pass_takes_in_no_pairs_that_would_bring_it_beyond_a_deadline(own_line):
+    model = Model(independent=True)
+    held = Asked(own_line, PairRunner(model), pairs_of(9, 1))
+    deadlines = [time.monotonic() + 1000, None, None]  # one pair takes 600 seconds
+    turns = [
+        Turn(model, pairs_of(name, 1), 40, shares=True, deadline=deadline, seconds_per_token=60.0)
+        for name, deadline in enumerate(deadlines, start=1)
+    ]
+    for turn in turns:
+        own_line.enter(turn)
+    model.go_on.set()
+    held.over()
+    assert [turn.result(None, None).shared for turn in turns] == [False, True, True]
+    assert model.passes == [[9], [1], [2, 3]]
+
+
 def test_padding_counts_in_a_shared_pass(own_line):
     model = Model(independent=True)
     model.pads = True
@@ -272,6 +288,24 @@ def test_a_batch_that_could_not_end_in_time_does_not_begin(own_line):
     assert runner._seconds_per_token == 1e6  # those at work will teach it
     model.go_on.set()
     held.over()
+
+
+def test_the_slowest_of_the_latest_passes_says_whether_a_batch_would_end_in_time(own_line):
+    model = Model(holds=False)
+    runner = PairRunner(model)
+    runner._learn(seconds=1e6, tokens=1)
+    for _ in range(3):
+        runner._learn(seconds=1e-6, tokens=1)
+    runner._seconds_per_token = 1e-6
+    model.go_on.clear()
+    held = Asked(own_line, runner, pairs_of(1, 1))
+    late = runner.run(pairs_of(2, 1), ScoringCost(), owners=[1], deadline=time.monotonic() + 1000)
+    assert np.isnan(late).all()
+    model.go_on.set()
+    held.over()
+    for _ in range(200):
+        runner._learn(seconds=1e-6, tokens=1)
+    assert runner._slowest == pytest.approx(1e-6)
 
 
 def test_what_a_withdrawn_request_has_in_the_line_is_dropped(own_line):

@@ -55,7 +55,8 @@ class Turn:
     :ivar batch_size: The most pairs of such a pass; None for no limit.
     :ivar shares: Whether they may share a pass at all.
     :ivar max_wait: So many seconds after it came, the pass begins even if there is room for more.
-    :ivar deadline: Until when the request is waited for; see `backends.protocol.Batch`.
+    :ivar deadline: A time of `time.monotonic()` until when the request is waited for; None for ever.
+    :ivar seconds_per_token: How long a pass should take. No pairs are added that would bring it beyond a deadline.
     :ivar done: What will come of it.
     """
 
@@ -66,6 +67,7 @@ class Turn:
     shares: bool = False
     max_wait: float = 0.0
     deadline: float | None = None
+    seconds_per_token: float = 0.0
 
     def __post_init__(self) -> None:
         self.since = time.monotonic()
@@ -135,14 +137,13 @@ class Line:
     def _taken(self) -> list[Turn]:
         """Take the first batch out of the line, and those that fit into its pass; wait for some if it says so."""
         with self._changed:
-            while self._waiting and self._waiting[0].done.cancelled():
-                self._waiting.popleft()
+            self._waiting = deque(turn for turn in self._waiting if not turn.done.cancelled())
             if not self._waiting:
                 return []
             self._running = True
             first = self._waiting.popleft()
             room = _Room(first)
-            while first.shares:
+            while first.shares and not room.is_full:
                 for turn in [turn for turn in self._waiting if turn.backend is first.backend and turn.shares]:
                     if room.is_left_for(turn):
                         self._waiting.remove(turn)
@@ -161,13 +162,14 @@ def line_of(device: str) -> Line:  # noqa: ARG001 - the key
 
 
 class _Room:
-    """The room of a pass: the least that the batches in it allow."""
+    """The room of a pass: the least that the limits and the deadlines of the batches in it allow."""
 
     def __init__(self, first: Turn) -> None:
         self._pads = first.backend.pads
         self._longest = self._tokens = self._pairs = 0
         self._most_tokens: float = math.inf
         self._most_pairs: float = math.inf
+        self._ends = math.inf
         self.taken: list[Turn] = []
         self.take(first)
 
@@ -179,13 +181,19 @@ class _Room:
         self._pairs += len(turn.lengths)
         self._most_tokens = min(self._most_tokens, turn.batch_tokens)
         self._most_pairs = min(self._most_pairs, math.inf if turn.batch_size is None else turn.batch_size)
+        self._ends = min(self._ends, math.inf if turn.deadline is None else turn.deadline)
 
     def is_left_for(self, turn: Turn) -> bool:
         """Tell whether another batch fits in."""
         pairs = self._pairs + len(turn.lengths)
         tokens = max(self._longest, *turn.lengths) * pairs if self._pads else self._tokens + sum(turn.lengths)
         most_pairs = math.inf if turn.batch_size is None else turn.batch_size
-        return tokens <= min(self._most_tokens, turn.batch_tokens) and pairs <= min(self._most_pairs, most_pairs)
+        ends = min(self._ends, math.inf if turn.deadline is None else turn.deadline)
+        return (
+            tokens <= min(self._most_tokens, turn.batch_tokens)
+            and pairs <= min(self._most_pairs, most_pairs)
+            and time.monotonic() + turn.seconds_per_token * tokens <= ends
+        )
 
     @property
     def is_full(self) -> bool:

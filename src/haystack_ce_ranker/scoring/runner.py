@@ -43,6 +43,9 @@ CPU_PASS_TOKENS = 40
 DEVICE_PASS_TOKENS = 1024
 """The same on another device, where launching a pass takes longer than on CPU; estimated, not yet measured."""
 
+FORGETTING = 0.8
+"""By what the slowest speed of the latest batches shrinks with each batch that is faster."""
+
 Report = Callable[[NDArray[np.bool_]], None]
 """Called after each batch with a mask of the pairs that are scored; shape (pairs,)."""
 
@@ -127,6 +130,7 @@ class PairRunner:
         self._key = (backend.name, backend.device, backend.dtype, model_name)
         self._batch_sizes = batch_sizes if batch_sizes is not None else LearntBatchSizes()
         self._seconds_per_token: float | None = None  # learnt from every batch, for deadlines
+        self._slowest = 0.0  # of the latest batches: who has waited as long as possible must not be late
 
     @property
     def affordable_batch_tokens(self) -> int:
@@ -306,10 +310,11 @@ class PairRunner:
         visit: Visit | None,
     ) -> Pass:
         """Run a batch when its turn comes, if that is early enough for it to end in time."""
+        mean = self._seconds_per_token
+        slow = self._slowest if mean is None else max(mean, self._slowest)
         patience = None
         if deadline is not None:
-            tokens, speed = sum(len(pair.ids) for pair in pairs), self._seconds_per_token
-            patience = max(deadline - time.monotonic() - (0.0 if speed is None else speed * tokens), 0.0)
+            patience = max(deadline - time.monotonic() - slow * sum(len(pair.ids) for pair in pairs), 0.0)
         turn = Turn(
             self.backend,
             pairs,
@@ -318,6 +323,7 @@ class PairRunner:
             self._shares,
             max_wait=self._max_wait if patience is None else min(self._max_wait, patience),
             deadline=deadline,
+            seconds_per_token=slow,
         )
         came, seconds = time.perf_counter(), 0.0
         try:
@@ -365,6 +371,7 @@ class PairRunner:
         """Learn the speed of a batch. The latest batches count most."""
         latest, before = seconds / max(tokens, 1), self._seconds_per_token
         self._seconds_per_token = latest if before is None else (latest + before) / 2
+        self._slowest = max(latest, FORGETTING * self._slowest)
 
     def _count_late(
         self, lengths: NDArray[np.int64], logits: NDArray[np.float64], seconds: float, cost: ScoringCost

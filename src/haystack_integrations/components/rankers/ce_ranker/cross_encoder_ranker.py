@@ -5,7 +5,6 @@ It passes texts to the engine (`haystack_ce_ranker.scoring`), and returns the sc
 `parameters.py` checks the parameters, and `report.py` makes the report.
 """
 
-import asyncio
 import copy
 import inspect
 from contextlib import AbstractContextManager
@@ -327,7 +326,7 @@ class CrossEncoderRanker:
 
     async def warm_up_async(self) -> None:
         """Do what `warm_up` does, in a thread, so that the event loop goes on."""
-        await asyncio.to_thread(self.warm_up)
+        await in_thread(self.warm_up, Visit(), self._server)
 
     def close(self) -> None:
         """Release the model; runs that have begun end with it, and a later run loads it again."""
@@ -355,9 +354,9 @@ class CrossEncoderRanker:
 
         Of documents with one id, the one with the highest score stays. Documents with equal scores keep the order in
         which they came. Documents that were not scored follow in their order, with a score of None. These are the ones
-        that `depth`, `deadline_ms` or `max_tokens_per_query` left out, those without text (in their content and
-        embedded fields together; the prefix and suffix of all documents do not count), those whose embedded fields
-        leave no room, and all of them if the query has no text.
+        that `depth`, `deadline_ms`, `max_waiting` or `max_tokens_per_query` left out, those without text (in their
+        content and embedded fields together; the prefix and suffix of all documents do not count), those whose
+        embedded fields leave no room, and all of them if the query has no text.
 
         :param query: The query.
         :param documents: The candidates; they are not changed. Dictionaries of `Document.to_dict`, as they come from a
@@ -371,6 +370,7 @@ class CrossEncoderRanker:
             not fit and `on_truncation` is `error`, or `document_prefix` and `document_suffix` leave no room for a
             text.
         :raises TypeError: If `documents` is not a list of documents.
+        :raises OverloadError: If `on_overload` is `error`, and too many requests wait or the deadline leaves no time.
         """
         with self._entered() as visit:
             return self._run(visit, query, documents, top_k, scale_score, score_threshold)
@@ -391,9 +391,12 @@ class CrossEncoderRanker:
         """
         with self._entered() as visit:
             run = partial(self._run, visit, query, documents, top_k, scale_score, score_threshold)
-            return (
-                run() if visit.refused else await in_thread(run, visit, self.model if self.backend == "remote" else "")
-            )
+            return run() if visit.refused else await in_thread(run, visit, self._server)
+
+    @property
+    def _server(self) -> str:
+        """The server that scores; empty if this process does."""
+        return self.model if self.backend == "remote" else ""
 
     def _entered(self) -> AbstractContextManager[Visit]:
         """Return a block for a request that comes now."""
@@ -480,12 +483,15 @@ class CrossEncoderRanker:
 
     def _loaded(self, visit: Visit) -> CrossEncoderScorer | None:
         """Return the scorer with its model loaded; None if the visit's deadline passes before."""
-        return self._scorer if self._scorer is not None else loaded_in_time(self._load, visit)
+        scorer = self._scorer  # another thread may close the ranker
+        return scorer if scorer is not None else loaded_in_time(self._load, visit)
 
     def _load(self) -> CrossEncoderScorer:
-        if self._scorer is None:
-            self._scorer = load_scorer(vars(self), self._policy)
-        return self._scorer
+        """Load the model, once; call it with the lock `loading` held."""
+        scorer = self._scorer
+        if scorer is None:
+            scorer = self._scorer = load_scorer(vars(self), self._policy)
+        return scorer
 
 
 _PARAMETERS = [name for name in inspect.signature(CrossEncoderRanker.__init__).parameters if name != "self"]

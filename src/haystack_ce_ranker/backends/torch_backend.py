@@ -115,20 +115,20 @@ class TorchBackend:
 
     def start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
         """Queue a batch on a GPU, and return a function that waits for its logits. On CPU they are there at once."""
-        if self._device.type != "cpu":
-            return forking.in_own_thread(partial(self._start, batch))
-        try:
-            begun = _thread_with(self._threads_here()).submit(self._start, batch)
-        except RuntimeError:  # the process is ending, and the thread with it
-            return self._start(batch)
-        return begun.result()
+        with forking.uninterrupted():  # this thread, not the one that computes: a fork that waits lets no other one in
+            if self._device.type != "cpu":
+                return forking.in_own_thread(partial(self._start, batch))
+            try:
+                begun = _thread_with(self._threads_here()).submit(self._start, batch)
+            except RuntimeError:  # the process is ending, and the thread with it
+                return self._start(batch)
+            return begun.result()
 
     def _start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
         require_process_of(self.device, self._process)
         inputs = {name: self._moved(value) for name, value in self._inputs(batch).items()}
         padded_only = self._last_part if self._packed is None else None
         with (
-            forking.uninterrupted(),
             pass_lock(self.device),
             first_tokens_only(padded_only),
             torch.inference_mode(),

@@ -148,7 +148,11 @@ def test_every_table_that_a_page_adds_a_line_to_is_there():
     assert [line for line in lines if line.startswith(" ") and line[1:] not in sources] == []
 
 
-@pytest.mark.parametrize("name", haystack_ce_ranker.__all__)
+def test_every_component_has_a_page():
+    assert set(haystack_ce_ranker.__all__) == {*PAGE_OF, "OverloadError"}
+
+
+@pytest.mark.parametrize("name", PAGE_OF)
 def test_a_component_page_names_every_parameter(name):
     page = (DOCS / "components" / f"{PAGE_OF[name]}.md").read_text(encoding="utf-8")
     parameters = list(inspect.signature(getattr(haystack_ce_ranker, name).__init__).parameters)[1:]

@@ -206,7 +206,8 @@ def test_forks_without_a_pause_between_them_let_a_block_begin():
             thread.join(10)
 
 
-def test_a_thread_may_fork_inside_a_block_and_two_threads_may_at_once():
+def test_a_thread_may_fork_inside_a_block_and_two_threads_may_at_once(monkeypatch):
+    monkeypatch.setattr(forking, "PATIENCE", 2.0)  # another library's hooks may keep the two apart, as loguru's do
     both = threading.Barrier(2)
     codes = []
 
@@ -226,6 +227,27 @@ def test_a_thread_may_fork_inside_a_block_and_two_threads_may_at_once():
     for thread in threads:
         thread.join()
     assert codes == [0, 0]
+
+
+def test_a_fork_does_not_wait_for_ever_for_a_block_that_needs_what_the_forking_thread_holds(monkeypatch):
+    monkeypatch.setattr(forking, "PATIENCE", 0.1)
+    held, inside, went_on = threading.Lock(), threading.Event(), threading.Event()
+
+    def block():
+        with forking.uninterrupted():
+            inside.set()
+            with held:
+                went_on.set()
+
+    with held:  # as a hook of another library that comes before ours
+        thread = threading.Thread(target=block)
+        thread.start()
+        inside.wait()
+        assert in_a_child(lambda: forking._gate._inside == {}) == 0
+        assert not went_on.is_set()
+    thread.join()
+    with forking.uninterrupted():
+        assert forking._gate._inside.keys() == {threading.get_ident()}
 
 
 def test_only_the_thread_that_came_over_hands_its_work_to_another_one():

@@ -11,11 +11,20 @@ import ctypes
 import functools
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 from weakref import WeakSet
+
+PATIENCE = 60.0
+"""
+Seconds that a fork waits for the blocks of other threads, at most.
+
+Other libraries take their locks before a fork, too (loguru does). Where one of them has done so before it is our turn,
+a block may need that lock to end, and the fork would wait for it for ever.
+"""
 
 Given = ParamSpec("Given")
 Value = TypeVar("Value")
@@ -42,7 +51,7 @@ def cached(make: Callable[Given, Value]) -> Callable[Given, Value]:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """
-    Let a fork by another thread wait until the block ends.
+    Let a fork by another thread wait until the block ends, for `PATIENCE` seconds at most.
 
     A block may lie inside another one. While a fork waits, no other thread begins a block. So inside a block, take only
     locks that nobody takes outside one: their holder might wait to begin a block.
@@ -126,10 +135,11 @@ class _Gate:
         with self._changed:
             # Forks that follow each other without a pause let those begin their blocks that already wait. A thread
             # inside a block may not wait for that: a fork that has begun waits for it.
-            self._changed.wait_for(lambda: not self._waiting or thread in self._inside)
+            ends = time.monotonic() + PATIENCE
+            self._changed.wait_for(lambda: not self._waiting or thread in self._inside, PATIENCE)
             self._forking.add(thread)
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._inside.keys() <= self._forking)
+            self._changed.wait_for(lambda: self._inside.keys() <= self._forking, max(ends - time.monotonic(), 0.0))
 
     def after_in_parent(self) -> None:
         with self._changed:

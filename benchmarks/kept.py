@@ -26,7 +26,9 @@ class ScoreStore:
     def __init__(self, folder: Path | None, *, source: str | None = None) -> None:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        self._file = sqlite3.connect(":memory:" if folder is None else folder / "scores.sqlite", timeout=60)
+        place = ":memory:" if folder is None else folder / "scores.sqlite"
+        # A runner's passes run one at a time, in a thread of their own.
+        self._file = sqlite3.connect(place, timeout=60, check_same_thread=False)
         self._file.execute("CREATE TABLE IF NOT EXISTS kept (key BLOB PRIMARY KEY, value) WITHOUT ROWID")
         self._source = (source_hash() if source is None else source).encode()
 

@@ -45,14 +45,6 @@ class Direct(PairRunner):
     _line = None  # type: ignore[assignment]
 
 
-class Unshared(PairRunner):
-    """Runs batches in the line, each by itself."""
-
-    def __init__(self, backend: Backend) -> None:
-        super().__init__(backend)
-        self._shares = False
-
-
 class Instant:
     """A model that computes nothing, so that only the way to it takes time."""
 
@@ -146,8 +138,8 @@ def clients(arguments: argparse.Namespace, report: Report) -> None:
     backend, tasks = int8(arguments), tasks_of(arguments)
     runners = {
         "each for itself": Direct(backend),
-        "in the line, unshared": Unshared(backend),
-        "in the line, shared": PairRunner(backend),
+        "in the line, unshared": PairRunner(backend),
+        "in the line, shared": PairRunner(backend, max_wait=1e-6),
         "waiting 2 ms for others": PairRunner(backend, max_wait=0.002),
         "waiting 10 ms for others": PairRunner(backend, max_wait=0.01),
     }

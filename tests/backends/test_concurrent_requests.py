@@ -27,7 +27,9 @@ def request(number):
 @pytest.mark.parametrize("name", ["torch", "float_onnx", "int8_onnx", "openvino"])
 def test_many_requests_at_once_get_exactly_the_scores_of_one_after_another(request_of, name):
     model, backend = request_of(name)
-    ranker = CrossEncoderRanker(model=model, backend=backend, threads=2, dtype=None, batch_tokens=200)
+    ranker = CrossEncoderRanker(
+        model=model, backend=backend, threads=2, dtype=None, batch_tokens=200, max_wait_ms=0.001
+    )
     alone = [ranker.run(**request(number))["report"] for number in range(32)]
     ready = threading.Barrier(33)
 

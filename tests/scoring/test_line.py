@@ -17,6 +17,9 @@ from haystack_ce_ranker.scoring.scores import ScoringCost
 from haystack_ce_ranker.scoring.visits import Visit
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
+HARDLY = 1e-6
+"""Seconds that let requests share passes, and wait for nobody."""
+
 
 class Model:
     """A logit is the first id of its pair; the passes are remembered, and the first one lasts until `go_on` is set."""
@@ -119,7 +122,7 @@ def test_a_long_request_takes_turns_with_those_that_come_after_it(own_line):
 
 def test_requests_share_a_pass_where_no_score_depends_on_its_batch(own_line):
     model = Model(independent=True)
-    runner, small = PairRunner(model), PairRunner(model, batch_size=2)
+    runner, small = PairRunner(model, max_wait=HARDLY), PairRunner(model, max_wait=HARDLY, batch_size=2)
     held = Asked(own_line, runner, pairs_of(9, 1))
     asked = [Asked(own_line, runner, pairs_of(name, 1)) for name in (1, 2, 3)]
     asked.append(Asked(own_line, runner, pairs_of(4, 2)))  # no room for it
@@ -150,10 +153,20 @@ def test_a_pass_takes_in_no_pairs_that_would_bring_it_beyond_a_deadline(own_line
     assert model.passes == [[9], [1], [2, 3]]
 
 
+def test_without_a_time_to_wait_requests_share_no_pass(own_line):
+    model = Model(independent=True)
+    runner = PairRunner(model)
+    asked = [Asked(own_line, runner, pairs_of(name, 1)) for name in (1, 2, 3)]
+    model.go_on.set()
+    for one in asked:
+        assert one.over().cost.shared == 0
+    assert model.passes == [[1], [2], [3]]
+
+
 def test_padding_counts_in_a_shared_pass(own_line):
     model = Model(independent=True)
     model.pads = True
-    runner = PairRunner(model)
+    runner = PairRunner(model, max_wait=HARDLY)
     held = Asked(own_line, runner, pairs_of(9, 1))
     asked = [Asked(own_line, runner, pairs_of(name, 1, length)) for name, length in ((1, 15), (2, 5), (3, 5))]
     model.go_on.set()
@@ -166,7 +179,7 @@ def test_padding_counts_in_a_shared_pass(own_line):
 def test_models_never_share_a_pass_nor_lengths_that_must_not_mix(own_line, mixes):
     first, second = Model(independent=True), Model(independent=True, holds=False)
     first.mixes_lengths = second.mixes_lengths = mixes
-    runner, other = PairRunner(first), PairRunner(second)
+    runner, other = PairRunner(first, max_wait=HARDLY), PairRunner(second, max_wait=HARDLY)
     asked = [Asked(own_line, one, pairs_of(1, 1)) for one in (runner, other, runner, runner)]
     first.go_on.set()
     for one in asked:
@@ -203,7 +216,7 @@ def test_one_pass_at_a_time_whatever_the_models_and_requests():
 
 def test_an_error_concerns_only_the_request_whose_pairs_raise_it(own_line):
     model = Model(independent=True, broken=2)
-    runner = PairRunner(model)
+    runner = PairRunner(model, max_wait=HARDLY)
     held = Asked(own_line, runner, pairs_of(9, 1))
     asked = [Asked(own_line, runner, pairs_of(name, 1)) for name in (1, 2, 3)]
     model.go_on.set()
@@ -220,7 +233,7 @@ def test_scores_that_are_wrong_concern_only_their_request(own_line, wrong):
     model = Model(independent=True)
     real = model.logits
     model.logits = lambda batch: wrong if len(real(batch)) == 2 else real(batch)
-    runner = PairRunner(model)
+    runner = PairRunner(model, max_wait=HARDLY)
     held = Asked(own_line, runner, pairs_of(9, 1))
     first, second = (Asked(own_line, runner, pairs_of(name, 1)) for name in (1, 3))
     model.go_on.set()

@@ -104,7 +104,7 @@ class PairRunner:
     :param model_name: The model's name, under which a learnt batch size is remembered.
     :param batch_sizes: Where learnt batch sizes are kept; None for a memory of its own.
     :param max_wait: Seconds that a batch with room waits for pairs of other requests before it begins, where they may
-        share one (`backends.protocol.Independent`).
+        share one (`backends.protocol.Independent`). 0: requests share none, which is as fast where pairs run alone.
     :raises ValueError: If a value is out of range.
     """
 
@@ -124,7 +124,8 @@ class PairRunner:
         next(plan_batches([1], batch_tokens=self.batch_tokens, batch_size=batch_size))  # checks both
         self.on_cpu = backend.device.partition(":")[0].lower() == "cpu"
         self._queue = backend if isinstance(backend, Asynchronous) and not self.on_cpu else None
-        self._shares = isinstance(backend, Independent) and backend.independent and backend.mixes_lengths
+        independent = isinstance(backend, Independent) and backend.independent and backend.mixes_lengths
+        self._shares = max_wait > 0 and independent
         self._max_wait = max_wait
         self._flops = backend.flops if isinstance(backend, Counted) else None
         self._key = (backend.name, backend.device, backend.dtype, model_name)

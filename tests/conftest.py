@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import profiles
 from fakes import REPOSITORY, save_bert, save_bi_encoder
 from haystack_ce_ranker.scoring import sharing
 from small_tasks import make_task, save_learner
+from stores.servers import shared_opensearch
 
 # A test that imports openvino would let it report each conversion, in a process that it forks.
 sys.modules.setdefault("openvino_telemetry", None)
@@ -81,6 +83,14 @@ def learner(tmp_path_factory) -> str:
 def encoder(tmp_path_factory) -> str:
     """The folder of a tiny encoder without a head."""
     return save_learner(tmp_path_factory.mktemp("models") / "encoder", head=False)
+
+
+@pytest.fixture(scope="session")
+def opensearch_url(tmp_path_factory) -> Iterator[str]:
+    """The URL of a real OpenSearch, one for all of pytest's processes; skips with the reason where there is none."""
+    folder = tmp_path_factory.getbasetemp()
+    with shared_opensearch(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

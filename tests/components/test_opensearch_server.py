@@ -5,21 +5,15 @@ No Elasticsearch is to be had. Its client talks to the same server through a pro
 what its probe asks is answered by a real engine, too.
 """
 
-import os
-import shutil
-import socket
-import subprocess
 import threading
 import urllib.error
 import urllib.request
-from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from haystack import Document
 
-from fakes import REPOSITORY
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
 
 COUNT, PASSING = 10_500, 10_400
@@ -32,45 +26,14 @@ MAPPINGS = {
 EARLY = {"field": "meta.early", "operator": "==", "value": True}
 
 
-def free_port():
-    """A port whose neighbour a hundred further, for the node's own use, is free as well."""
-    while True:
-        with closing(socket.socket()) as one, closing(socket.socket()) as other:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-            try:
-                other.bind(("127.0.0.1", port + 100))
-            except (OSError, OverflowError):
-                continue
-            return port
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The URL of an OpenSearch that lives as long as this file's tests."""
-    beside = Path(os.environ.get("CE_RANKER_DATA", REPOSITORY.parent / "shared" / "data")).resolve().parent
-    command = beside / "tools" / "opensearch" / "opensearch"
-    if not command.is_file():
-        pytest.skip(f"{command} is not there")
-    if shutil.which("java") is None or shutil.which("curl") is None:
-        pytest.skip("OpenSearch needs java and curl")
-    home = tmp_path_factory.mktemp("opensearch")
-    started = subprocess.run(
-        [command, "start", home, "--port", str(free_port())], capture_output=True, text=True, timeout=120
-    )
-    try:
-        assert started.returncode == 0, started.stderr
-        yield started.stdout.strip()
-    finally:
-        subprocess.run([command, "stop", home, "--kill"], capture_output=True, timeout=60, check=False)
-
-
-@pytest.fixture(scope="module")
-def store(server):
+def store(opensearch_url):
     """A store of documents with an embedding, in an index of two shards."""
     opensearch = pytest.importorskip("haystack_integrations.document_stores.opensearch", exc_type=ImportError)
     settings = {"number_of_shards": 2, "number_of_replicas": 0}
-    made = opensearch.OpenSearchDocumentStore(hosts=server, index="many", settings=settings, mappings=MAPPINGS)
+    made = opensearch.OpenSearchDocumentStore(
+        hosts=opensearch_url, index=f"many-{uuid4().hex}", settings=settings, mappings=MAPPINGS
+    )
     made.write_documents(
         [
             Document(id=f"d{i}", content=f"word{i} common", meta={"early": i < PASSING}, embedding=[float(i)])
@@ -78,12 +41,13 @@ def store(server):
         ],
         refresh=False,
     )
-    made._client.indices.refresh(index="many")
-    return made
+    made._client.indices.refresh(index=made._index)
+    yield made
+    made._client.indices.delete(index=made._index)
 
 
 @pytest.fixture(scope="module")
-def as_elasticsearch(server, store):
+def as_elasticsearch(opensearch_url, store):
     """Elasticsearch's store over the same index."""
     elasticsearch = pytest.importorskip("haystack_integrations.document_stores.elasticsearch", exc_type=ImportError)
 
@@ -92,7 +56,7 @@ def as_elasticsearch(server, store):
 
         def forward(self):
             content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            request = urllib.request.Request(server + self.path, content or None, method=self.command)
+            request = urllib.request.Request(opensearch_url + self.path, content or None, method=self.command)
             request.add_header("Content-Type", "application/json")
             try:
                 with urllib.request.urlopen(request) as response:
@@ -114,7 +78,9 @@ def as_elasticsearch(server, store):
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        yield elasticsearch.ElasticsearchDocumentStore(hosts=f"http://127.0.0.1:{proxy.server_port}", index="many")
+        yield elasticsearch.ElasticsearchDocumentStore(
+            hosts=f"http://127.0.0.1:{proxy.server_port}", index=store._index
+        )
         proxy.shutdown()
 
 

@@ -29,11 +29,13 @@ $(VENV)/.light: pyproject.toml requirements-light.txt
 
 # All the rest, in the same environment, which `make demo` may have begun.
 # torch comes first and pinned: with it in place nothing else pulls another build.
+# faiss-haystack asks for numpy 1 on Python before 3.13, but works with 2, so it lies beside the environment (.stores).
 $(VENV)/.installed: pyproject.toml constraints.txt requirements-light.txt
 	$(NEW_VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --no-warn-conflicts $(TORCH)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -c requirements-light.txt -e ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .stores "$$(grep '^faiss-haystack==' constraints.txt)"
 	[ ! -f $(VENV)/.light ] || $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	touch $(VENV)/.light $@
 
@@ -122,4 +124,4 @@ bench: models
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 clean:
-	rm -rf $(VENV) .venv-3.* $(MODELS) .haystack .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .coverage* .bench site dist
+	rm -rf $(VENV) .venv-3.* $(MODELS) .haystack .stores .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz .coverage* .bench site dist

@@ -16,6 +16,7 @@ import profiles
 from fakes import REPOSITORY, save_bert, save_bi_encoder
 from haystack_ce_ranker.scoring import sharing
 from small_tasks import make_task, save_learner
+from stores.postgres import running_postgres
 from stores.servers import shared_opensearch
 
 # A test that imports openvino would let it report each conversion, in a process that it forks.
@@ -91,6 +92,13 @@ def opensearch_url(tmp_path_factory) -> Iterator[str]:
     folder = tmp_path_factory.getbasetemp()
     with shared_opensearch(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_uri() -> Iterator[str]:
+    """The URI of a real PostgreSQL with pgvector; skips with the reason without the package that brings one."""
+    with running_postgres() as uri:
+        yield uri
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ Requests are queries of dl19, each with its ten best passages of BM25, scored by
 The ways of running their batches take turns, request by request or round by round, so that all meet the same machine.
 
 - lone: what a request pays for the line if no other is there;
-- clients: requests a second of several threads: each for itself, in the line, sharing batches, and waiting for others.
+- clients: requests a second of several threads: each for itself, in the line, sharing batches, and waiting for others;
+- gpu: the same in float16 on a GPU.
 """
 
 import argparse
@@ -18,13 +19,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import common
-from common import Report
+from common import CannotRun, Report
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.backends.protocol import Backend, Batch
@@ -37,6 +38,18 @@ from speed_tasks import Task, dl19_tasks
 CANDIDATES = 10
 LONE_COST = 2.0
 """The most milliseconds that a lone request may pay."""
+GPU_GAIN = 2.0
+"""How many times as many requests a second clients are to get on a GPU by sharing batches."""
+
+
+ALONE, SHARED = "each for itself", "in the line, shared"
+RUNNERS = {
+    "in the line, unshared": 0.0,
+    SHARED: 1e-6,
+    "waiting 2 ms for others": 0.002,
+    "waiting 10 ms for others": 0.01,
+}
+"""How long the line waits for others, by name, in seconds."""
 
 
 class Direct(PairRunner):
@@ -135,14 +148,41 @@ def per_second(scorer: CrossEncoderScorer, tasks: Sequence[Task], clients: int) 
 
 def clients(arguments: argparse.Namespace, report: Report) -> None:
     """Requests a second of several threads, by how their batches run."""
-    backend, tasks = int8(arguments), tasks_of(arguments)
-    runners = {
-        "each for itself": Direct(backend),
-        "in the line, unshared": PairRunner(backend),
-        "in the line, shared": PairRunner(backend, max_wait=1e-6),
-        "waiting 2 ms for others": PairRunner(backend, max_wait=0.002),
-        "waiting 10 ms for others": PairRunner(backend, max_wait=0.01),
-    }
+    found = _measured(arguments, report, int8(arguments), f"int8, {arguments.threads} threads")
+    count = max(arguments.clients)
+    gain = found.gain(SHARED, count)
+    report.at_least(f"{count} clients that share batches get 0.97 times of what each gets for itself", gain, 0.97)
+
+
+def gpu(arguments: argparse.Namespace, report: Report) -> None:
+    """The same on a GPU, where a batch of one request leaves most of the device idle."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise CannotRun("torch sees no GPU")
+    folder = common.weights_folder(arguments, "ce-minilm-l12")
+    backend = loading.load("torch", ModelOptions(str(folder), device="cuda:0", dtype="float16"))
+    report.say(f"\nOn {torch.cuda.get_device_name()}.")
+    found = _measured(arguments, report, backend, "torch float16")
+    count = max(arguments.clients)
+    best = max((name for name in RUNNERS if name != ALONE), key=lambda name: found.gain(name, count))
+    report.at_least(f"{count} clients, {best}, by each for itself", found.gain(best, count), GPU_GAIN)
+
+
+class Rates(NamedTuple):
+    """Requests a second of each round, by how batches run and how many clients there are."""
+
+    found: dict[tuple[str, int], list[float]]
+
+    def gain(self, name: str, count: int) -> float:
+        """Return how many times as many requests a second a way gives as each for itself; the median of the rounds."""
+        pairs = zip(self.found[ALONE, count], self.found[name, count], strict=True)
+        return statistics.median(line / alone for alone, line in pairs)
+
+
+def _measured(arguments: argparse.Namespace, report: Report, backend: Backend, what: str) -> Rates:
+    tasks = tasks_of(arguments)
+    runners = {ALONE: Direct(backend)} | {name: PairRunner(backend, max_wait=wait) for name, wait in RUNNERS.items()}
     scorers = {name: CrossEncoderScorer(backend, runner=runner) for name, runner in runners.items()}
     for scorer in scorers.values():
         ask(scorer, tasks[0])
@@ -153,21 +193,16 @@ def clients(arguments: argparse.Namespace, report: Report) -> None:
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 found.setdefault((name, count), []).append(per_second(scorers[name], tasks, count))
     report.table(
-        f"Requests/s, ten candidates of dl19, int8, {arguments.threads} threads, median of {arguments.rounds} rounds",
+        f"Requests/s, ten candidates of dl19, {what}, median of {arguments.rounds} rounds",
         "batches run",
         *(f"{count} clients" for count in arguments.clients),
     )
     for name in scorers:
         report.row(name, *(statistics.median(found[name, count]) for count in arguments.clients))
-    count = max(arguments.clients)
-    gain = statistics.median(
-        line / alone
-        for alone, line in zip(found["each for itself", count], found["in the line, shared", count], strict=True)
-    )
-    report.at_least(f"{count} clients that share batches get 0.97 times of what each gets for itself", gain, 0.97)
+    return Rates(found)
 
 
-PARTS = {"lone": lone, "clients": clients}
+PARTS = {"lone": lone, "clients": clients, "gpu": gpu}
 QUICK = {"queries": 4, "calls": 100, "rounds": 1, "clients": [1, 4]}
 
 

@@ -291,6 +291,11 @@ def gpu(arguments: argparse.Namespace, report: Report) -> None:
     speed_gpu.measure(arguments, setup_of(arguments), report)
 
 
+def gpu_batches(arguments: argparse.Namespace, report: Report) -> None:
+    """How many tokens a batch should have on a GPU."""
+    speed_gpu.batches(arguments, setup_of(arguments), report)
+
+
 # The command
 
 PARTS = {
@@ -301,6 +306,7 @@ PARTS = {
     "runtimes": runtimes,
     "memory": memory,
     "gpu": gpu,
+    "gpu_batches": gpu_batches,
 }
 QUICK = {
     "queries": 2,
@@ -316,6 +322,7 @@ QUICK = {
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.set_defaults(queries=43)
+    parser.add_argument("--rounds", type=int, default=5, help="of `gpu_batches`")
     parser.add_argument("--long-queries", type=int, default=24, help="of covidqa")
     parser.add_argument("--peer-queries", type=int, default=5, help="of these, for all peers but Haystack's")
     parser.add_argument("--runtime-queries", type=int, default=20, help="of dl19, for the part on runtimes")

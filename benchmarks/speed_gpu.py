@@ -2,27 +2,35 @@
 How fast CrossEncoderRanker is on a GPU beside the others, in float16, and how much of the time the device is busy.
 
     python benchmarks/speed.py gpu
+    python benchmarks/speed.py gpu_batches    # by the tokens of a batch, packed and padded
 """
 
 import argparse
+import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 from common import CannotRun, Report, percent
+from haystack_ce_ranker.backends.loading import load
+from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.backends.torch_backend import TorchBackend
+from haystack_ce_ranker.machine.energy import meter_for
+from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from speed_results import check_padding, in_turn, ratio
 from speed_systems import PREDICT, SYSTEMS, Rank, Setup, System, ours, started
 from speed_tasks import Task, covidqa_tasks, dl19_tasks, stress_task
 
 GPU_TASKS = 5
+BATCHES = (8_192, 16_384, 32_768, 65_536, 131_072, 262_144)
+"""Tokens of a batch that are tried."""
+FORMS = {"packed": True, "padded": False}
 
 
 def measure(arguments: argparse.Namespace, setup: Setup, report: Report) -> None:
     """Print speed and load of the device on three sets of candidates."""
-    import torch
-
-    if not torch.cuda.is_available():
-        raise CannotRun("torch sees no GPU")
-    report.say(f"\nOn {torch.cuda.get_device_name()}.")
+    _require_gpu(report)
     most = arguments.stress
     mine = System("CrossEncoderRanker, torch float16", ours("torch", "float16"), ours=True, most=most)
     running = started([*SYSTEMS[:3], mine], replace(setup, device="cuda", dtype="float16"), report)
@@ -59,3 +67,62 @@ def busy_share(rank: Rank, task: Task) -> float:
         rank(task.query, task.documents)
         seconds = time.perf_counter() - start
     return sum(event.self_device_time_total for event in found.key_averages()) / 1e6 / seconds
+
+
+def batches(arguments: argparse.Namespace, setup: Setup, report: Report) -> None:
+    """Print speed and joules by the tokens of a batch and by the form of the batches, which take turns."""
+    _require_gpu(report)
+    meter = meter_for("cuda:0")
+    sets = {
+        "dl19": dl19_tasks(arguments.data, arguments.queries)[1],
+        "covidqa": covidqa_tasks(arguments.data, arguments.long_queries)[1],
+        f"{arguments.stress:,} of mixed length": [stress_task(arguments.data, arguments.stress)] * 3,
+    }
+    options = ModelOptions(setup.torch_model, device="cuda:0", dtype="float16")
+    backends = {name: _loaded(options, packed=packed) for name, packed in FORMS.items()}
+    systems = {
+        (form, size): CrossEncoderScorer(backend, batch_tokens=size)
+        for (form, backend), size in product(backends.items(), BATCHES)
+    }
+    seconds: dict[tuple[str, tuple[str, int]], list[float]] = {}
+    joules: dict[tuple[str, tuple[str, int]], float] = {}
+    for name, tasks in sets.items():
+        for scorer in systems.values():  # the first passes choose kernels, and fill the cache of tokens
+            _score(scorer, tasks)
+        for turn in range(arguments.rounds):
+            order = list(systems)
+            for system in order[turn % len(order) :] + order[: turn % len(order)]:
+                with meter.measure() as spent:
+                    _score(systems[system], tasks)
+                seconds.setdefault((name, system), []).append(spent.seconds)
+                joules[name, system] = joules.get((name, system), 0.0) + spent.joules
+    report.say(f"\nEnergy {meter.source}.")
+    for name, tasks in sets.items():
+        pairs = sum(len(task.documents) for task in tasks)
+        headings = (f"{form}, {what}" for form in FORMS for what in ("documents/s", "J per 1,000"))
+        report.table(f"GPU: {name}, float16, by tokens of a batch, median of {arguments.rounds}", "tokens", *headings)
+        for size in BATCHES:
+            cells = []
+            for form in FORMS:
+                key = (name, (form, size))
+                each = 1000 * joules[key] / (pairs * len(seconds[key]))
+                cells += [f"{pairs / statistics.median(seconds[key]):,.0f}", f"{each:.2f}"]
+            report.row(f"{size:,}", *cells)
+
+
+def _loaded(options: ModelOptions, *, packed: bool) -> TorchBackend:
+    loaded = load("torch", options)
+    return TorchBackend(loaded.cross_encoder, options, packed=packed)
+
+
+def _score(scorer: CrossEncoderScorer, tasks: Sequence[Task]) -> None:
+    """Score all tasks; the cost of reading the texts is in it."""
+    scorer.score_many([(task.query, [one.content or "" for one in task.documents]) for task in tasks])
+
+
+def _require_gpu(report: Report) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise CannotRun("torch sees no GPU")
+    report.say(f"\nOn {torch.cuda.get_device_name()}.")

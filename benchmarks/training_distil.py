@@ -4,9 +4,11 @@ that was taught the same way.
 
     python benchmarks/training_distil.py                   # hours on two cores; a run that was stopped goes on
     python benchmarks/training_distil.py layers --collections stackfaq   # which of the teacher's layers to keep
+    python benchmarks/training_distil.py states                          # what learning the hidden states is worth
 
 The students lie in the folder of kept scores (`--cache`), and none is made twice. Queries and judgments of dl19, and
-the test half of the other collections, are not looked at in training. Needs the extras `train`, `evaluate` and
+the test half of the other collections, are not looked at in training. The student of a collection begins as the one of
+dl19's passages, as a team would begin with a small model that it has. Needs the extras `train`, `evaluate` and
 `embedders`.
 """
 
@@ -27,11 +29,22 @@ KEEPS = ("even", "first", "last")
 DEPTH, CASCADE_DEPTH = 100, 20
 
 MAKING = {
+    "made": 20_000,
+    "settings": {"depth": 30, "candidates": 8},
+    "recipe": {"loss": "margin_mse", "epochs": 4, "learning_rate": 2e-4, "batch": 64, "patience": 4},
+}
+"""How the student of the passages is made; `layers` and `states` make smaller ones."""
+
+SERVING = {
     "made": 6000,
     "settings": {"depth": 30, "candidates": 8},
-    "recipe": {"loss": "margin_mse", "epochs": 3, "learning_rate": 2e-4, "batch": 64},
+    "recipe": {"loss": "margin_mse", "epochs": 4, "learning_rate": 5e-5, "batch": 64, "patience": 4},
 }
-"""How the students of the targets are made; `layers` makes smaller ones."""
+"""How a student is fitted to the collection that it serves."""
+
+STATES = 10.0
+WEIGHTS = (0.0, 1.0, 10.0, 100.0)
+"""Of the hidden states beside the loss: what `states` tries."""
 
 SMALL = {
     "made": 400,
@@ -69,10 +82,11 @@ def distilled(
     if arguments.quick:
         how, changed = TINY, {**changed, "own": 0.0}
     source = common.collection_folder(arguments, collection)
-    teacher = ModelOptions(str(common.weights_folder(arguments, TEACHER)))
+    teacher = ModelOptions(str(common.weights_folder(arguments, TEACHER)), device=arguments.device)
     settings = {**how["settings"], "seed": arguments.seed}
     recipe = {**how["recipe"], "seed": arguments.seed}
-    folder = arguments.cache / "distilled" / f"{collection}-{name}-{_key(how, changed, arguments.seed)}"
+    told = {key: Path(one.model).name if isinstance(one, ModelOptions) else one for key, one in changed.items()}
+    folder = arguments.cache / "distilled" / f"{collection}-{name}-{_key(how, told, arguments.seed)}"
     if not (folder / "training.json").is_file():
         run = AdaptRun(
             source,
@@ -86,7 +100,8 @@ def distilled(
             save="always",
             threads=arguments.threads,
         )
-        run_distilling(DistilRun(run, **changed), Console())
+        if run_distilling(DistilRun(run, **changed), Console()) is None:
+            raise KeyboardInterrupt
     facts: dict[str, Any] = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     return {**facts, "folder": str(folder)}
 
@@ -123,19 +138,36 @@ def layers(arguments: argparse.Namespace, report: Report) -> None:
                 _row(report, keep, distilled(arguments, collection, keep, SMALL, layers=LAYERS, keep=keep))
 
 
+def states(arguments: argparse.Namespace, report: Report) -> None:
+    """What it is worth that a student learns its teacher's hidden states, too."""
+    for collection in arguments.collections:
+        with report.or_left_out(collection):
+            report.table(f"{LAYERS} of the teacher's layers, {collection}, by the weight of the states", *_HEADINGS)
+            for weight in WEIGHTS:
+                made = distilled(arguments, collection, "states", SMALL, layers=LAYERS, states=weight)
+                _row(report, f"{weight:g}", made)
+
+
+def _of_passages(arguments: argparse.Namespace) -> dict[str, Any]:
+    return distilled(arguments, "dl19", "passages", MAKING, layers=LAYERS, own=0.0, states=STATES)
+
+
 def student(arguments: argparse.Namespace, report: Report) -> None:
     """A student on the collection that it serves."""
+    from haystack_ce_ranker.backends.model_files import ModelOptions
+
+    begin = ModelOptions(_of_passages(arguments)["folder"], device=arguments.device)
     report.table(f"A student of {LAYERS} layers on the collection that it serves", *_HEADINGS)
     for collection in arguments.collections:
         with report.or_left_out(collection):
-            facts = distilled(arguments, collection, "student", MAKING, layers=LAYERS)
+            facts = distilled(arguments, collection, "student", SERVING, student=begin, states=STATES)
             _row(report, collection, facts)
             report.at_least(f"{collection}: 98 % of the teacher", share_of_teacher(facts), 0.98, "{:.1%}")
 
 
 def passages(arguments: argparse.Namespace, report: Report) -> None:
     """A student from dl19's passages alone, and how fast it is."""
-    facts = distilled(arguments, "dl19", "passages", MAKING, layers=LAYERS, own=0.0)
+    facts = _of_passages(arguments)
     report.table("A student from passages alone, dl19", *_HEADINGS)
     _row(report, "dl19", facts)
     report.at_least("dl19: 95 % of the teacher", share_of_teacher(facts), 0.95, "{:.1%}")
@@ -188,7 +220,7 @@ def cascade(arguments: argparse.Namespace, report: Report) -> None:
     from haystack_ce_ranker.evaluation.running.journal import Journal
     from haystack_ce_ranker.evaluation.running.sweep import plan
 
-    facts = distilled(arguments, "dl19", "passages", MAKING, layers=LAYERS, own=0.0)
+    facts = _of_passages(arguments)
     models = [facts["folder"], str(common.weights_folder(arguments, TEACHER))]
     collection = load_collection(common.collection_folder(arguments, "dl19")).sample(arguments.queries)
     planned = plan(collection, models=models, backends=["torch"], depths=(DEPTH,))
@@ -214,8 +246,8 @@ def bi_encoder(arguments: argparse.Namespace, report: Report) -> None:
     from haystack_ce_ranker.evaluation.judging.measures import mean
 
     base = str(common.weights_folder(arguments, BI_ENCODER))
-    how = {"into": "bi-encoder", "student": ModelOptions(base), "own": 0.0}
-    facts = distilled(arguments, "vaswani", "bi-encoder", MAKING, **how)
+    how = {"into": "bi-encoder", "student": ModelOptions(base, device=arguments.device), "own": 0.0}
+    facts = distilled(arguments, "vaswani", "bi-encoder", SERVING, **how)
     collection = load_collection(common.collection_folder(arguments, "vaswani"))
     before, after = (_retrieval(collection, model) for model in (base, facts["folder"]))
     found = compare(before, after)
@@ -238,6 +270,7 @@ def _retrieval(collection: Any, model: str) -> Mapping[str, float]:
 
 PARTS = {
     "layers": layers,
+    "states": states,
     "student": student,
     "passages": passages,
     "cascade": cascade,
@@ -248,7 +281,8 @@ PARTS = {
 def options(made: argparse.ArgumentParser) -> None:
     """Add the script's own options."""
     made.add_argument("--seed", type=int, default=0, help="draws everything")
-    made.add_argument("--collections", nargs="+", default=list(SERVED), help="for `layers` and `student`")
+    made.add_argument("--collections", nargs="+", default=list(SERVED), help="for `layers`, `states` and `student`")
+    made.add_argument("--device", default="cpu", help="a torch device to train on")
 
 
 BENCHMARK = common.Benchmark(

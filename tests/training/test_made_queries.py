@@ -14,6 +14,7 @@ from haystack_ce_ranker.data.collections import Text
 from haystack_ce_ranker.training.made_queries import (
     FEWEST_TERMS,
     LONGEST,
+    PART,
     RARE_TERMS,
     RECIPES,
     MadeQuery,
@@ -224,3 +225,42 @@ def test_any_text_gives_queries_that_hold_words_and_come_from_their_document(giv
 def test_wrong_values_are_told(mix, count, told):
     with pytest.raises(ValueError, match=told):
         make_queries(HUTS, mix, count, seed=0)
+
+
+def long_documents(count=6, sentences=90):
+    """Documents of which each sentence has words that one other document has, too."""
+
+    def sentence(place, n):
+        return f"Hut{place} has " + " and ".join(f"{letter}{n}p{place // 2}" for letter in "wxyz") + "."
+
+    return documents_of(*(" ".join(sentence(place, n) for n in range(sentences)) for place in range(count)))
+
+
+@pytest.mark.parametrize("recipe", ["inverse_cloze", "rare_terms"])
+def test_a_long_document_is_drawn_once_for_each_part_of_it(recipe):
+    documents = long_documents()
+    parts = len(documents["d0"].content) // PART
+    assert parts >= 2
+    made = made_of(documents, recipe, count=1000)
+    drawn_twice = made.left_out.get(f"{recipe}: the same as another query", 0)
+    assert drawn_twice <= 1, "the same sentence of a document may be drawn again"
+    counts = Counter(query.document_id for query in made.queries)
+    assert counts.keys() == documents.keys()
+    assert max(counts.values()) == parts
+    assert len({query.id for query in made.queries}) == len({query.text for query in made.queries})
+    assert len(made.queries) == 6 * parts - drawn_twice
+    few = made_of(documents, recipe, count=6)
+    assert [query.document_id for query in few.queries] == list(dict.fromkeys(q.document_id for q in made.queries))
+
+
+@pytest.mark.parametrize("recipe", ["title", "first_sentence"])
+def test_a_long_document_has_one_title_and_one_first_sentence(recipe):
+    assert len(made_of(long_documents(), recipe, count=1000).queries) <= 6
+
+
+def test_rare_terms_of_a_long_document_are_those_of_one_part():
+    documents = long_documents(sentences=300)
+    for query in made_of(documents, "rare_terms", count=100).queries:
+        content = documents[query.document_id].content
+        places = [content.index(f" {word}") for word in query.text.split() if word[0] in "wxyz"]
+        assert max(places, default=0) - min(places, default=0) <= PART

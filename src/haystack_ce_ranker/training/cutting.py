@@ -106,7 +106,7 @@ def cut(options: ModelOptions, folder: Path, *, layers: int, keep: str = DEFAULT
     student = loaded.cross_encoder
     teacher_parameters = _parameters(student)
     encoder = _encoder_of(student, options.model)
-    where, found = _layers_of(encoder, options.model)
+    where, found = layers_of(encoder, options.model)
     kept = chosen_layers(len(found), layers, keep)
     _keep(encoder, where, kept)
     student.activation_fn = torch.nn.Identity()
@@ -129,7 +129,7 @@ def _encoder_of(cross_encoder: Any, model: str) -> Any:
     return encoder
 
 
-def _layers_of(encoder: Any, model: str) -> tuple[str, torch.nn.ModuleList]:
+def layers_of(encoder: Any, model: str) -> tuple[str, torch.nn.ModuleList]:
     """
     Return the name and the list of a model's layers: the only list with as many parts of one kind as it has layers.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
-from haystack_ce_ranker.checks import choice, whole_number
+from haystack_ce_ranker.checks import choice, number, whole_number
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.training.bases import Base, load_base
@@ -43,11 +43,13 @@ class Recipe(Schedule):
 
     :ivar loss: One of `losses.LOSSES`.
     :ivar learns: One of `losses.LEARNS`: whether the targets are the labels, or the teacher's logits.
+    :ivar states: How much the teacher's hidden states count beside the loss; 0 for nothing. See `states.AlsoStates`.
     :ivar max_length: The most tokens of a pair; None for 512, or the model's limit if that is less.
     """
 
     loss: str = "bce"
     learns: str = "labels"
+    states: float = 0.0
     max_length: int | None = None
 
     def __post_init__(self) -> None:
@@ -56,6 +58,7 @@ class Recipe(Schedule):
         checked: dict[str, object] = {
             "loss": choice("loss", self.loss, LOSSES),
             "learns": choice("learns", self.learns, LEARNS),
+            "states": number("states", self.states, least=0),
             "max_length": whole_number("max_length", self.max_length, optional=True),
         }
         for name, value in checked.items():
@@ -70,6 +73,7 @@ def fit(
     recipe: Recipe | None = None,
     *,
     policy: ReadingPolicy | None = None,
+    teacher: ModelOptions | None = None,
     threads: int | None = None,
     resume: bool = True,
     console: Console | None = None,
@@ -84,6 +88,8 @@ def fit(
     :param dev: Held-out queries. The model reads their documents by `policy`.
     :param folder: Where checkpoints and the model are written; `folder/model` is the result.
     :param policy: What the model may read of a dev document; as the ranker's defaults if None.
+    :param teacher: Whose hidden states are learnt, where `recipe.states` is above 0: the model that the student was cut
+        from, or one of its kind.
     :param threads: Threads of one operation; None for torch's own number.
     :param resume: Whether to go on with what the folder holds. Otherwise it is emptied.
     :param console: Where progress is shown; nowhere if None.
@@ -94,6 +100,8 @@ def fit(
     """
     require_packages()
     recipe = Recipe() if recipe is None else recipe
+    if recipe.states and teacher is None:
+        raise ValueError(f"teacher must be given where states ({recipe.states:g}) are learnt, but is None.")
     policy = ReadingPolicy() if policy is None else policy
     options = base if isinstance(base, ModelOptions) else ModelOptions(base)
     used = resources(options.device, threads if threads is not None else options.threads)
@@ -105,7 +113,8 @@ def fit(
 
     def lesson() -> Lesson:
         loaded = load_base(options, seed=recipe.seed, max_length=max_length)
-        return _lesson(loaded, options, rows, dev, recipe, policy, used)
+        whole = _lesson(loaded, options, rows, dev, recipe, policy, used)
+        return whole if teacher is None or not recipe.states else _with_states(whole, teacher, recipe.states, used)
 
     return run_to_the_end(folder, key, lesson, recipe, used, resume=resume, console=console)
 
@@ -138,6 +147,13 @@ def _lesson(
         told=_announced(rows, recipe, used, base.fresh_head),
         fresh_head=bool(base.fresh_head),
     )
+
+
+def _with_states(lesson: Lesson, teacher: ModelOptions, weight: float, used: Resources) -> Lesson:
+    from haystack_ce_ranker.training.states import AlsoStates
+
+    options = replace(teacher, device=used.device, threads=used.threads, dtype="float32")
+    return replace(lesson, loss=AlsoStates(lesson.loss, lesson.model, options, weight))
 
 
 def _announced(rows: Rows, recipe: Recipe, used: Resources, fresh_head: Sequence[str]) -> list[str]:

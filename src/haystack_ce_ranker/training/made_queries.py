@@ -41,6 +41,13 @@ RARE_TERMS = (2, 6)
 NEIGHBOURS = 0.3
 """The chance that the word behind a rare term comes with it."""
 
+PART = 1500
+"""
+How many characters of a long document a query is made of: some 240 words of English.
+
+A document is drawn again for each further `PART` that it holds: people ask for its parts.
+"""
+
 COMMON_SHARE = 0.2
 """A term that more than this share of the documents have is not rare."""
 
@@ -53,7 +60,7 @@ class MadeQuery:
     """
     A query, and where it came from.
 
-    :ivar id: `made-`, its recipe, and the id of its document; no two are alike.
+    :ivar id: `made-`, its recipe with the number of a further draw, and the id of its document; no two are alike.
     :ivar recipe: One of `RECIPES`.
     :ivar document_id: The document it was made from.
     :ivar copied: The piece of the document that it copies; empty if the documents are to be shown as they are.
@@ -158,7 +165,7 @@ def _rare_terms(document: Text, draw: random.Random, index: BM25Index) -> _Draft
     A term that this document alone has finds nothing else, so none of them is drawn.
     """
     analysis = index.analysis
-    words = analysis.words(document.content)
+    words = analysis.words(_part(document.content, draw))
     term = analysis.term_function()
     places: dict[str, int] = {}
     counts: Counter[str] = Counter()
@@ -179,6 +186,14 @@ def _rare_terms(document: Text, draw: random.Random, index: BM25Index) -> _Draft
     return _Draft(" ".join(words[place] for place in sorted(chosen) if words[place]))
 
 
+def _part(content: str, draw: random.Random) -> str:
+    """Return a text, or as much of a long one as a query is made of."""
+    if len(content) < 2 * PART:
+        return content
+    start = draw.randrange(len(content) - PART + 1)
+    return content[start : start + PART]
+
+
 def _weight(term: str, count: int, index: BM25Index) -> float:
     documents = index.document_count(term)
     if documents < 2 or documents > max(2.0, COMMON_SHARE * len(index)):
@@ -194,6 +209,9 @@ RECIPES: Mapping[str, _Recipe] = {
 }
 """The recipes by name."""
 
+DRAWN = ("inverse_cloze", "rare_terms")
+"""Those that make another query of a document when it is drawn again."""
+
 
 def make_queries(
     documents: Mapping[str, Text],
@@ -206,8 +224,9 @@ def make_queries(
     """
     Make queries of documents that are drawn at random. The same seed makes the same ones.
 
-    Each document is drawn at most once for a recipe. What one recipe lacks, because documents have no title or no
-    second sentence, the others make up for. No two queries are equal after lower-casing and without punctuation.
+    Each document is drawn once for a recipe, and again for each further `PART` that it holds if the recipe draws
+    (`DRAWN`). What one recipe lacks, because documents have no title or no second sentence, the others make up for. No
+    two queries are equal after lower-casing and without punctuation.
 
     :param documents: By id.
     :param mix: The recipes, with the share that each has; only the proportions count. Names alone have equal shares.
@@ -242,10 +261,9 @@ def _made(
     left_out: Counter[str],
 ) -> Iterator[MadeQuery]:
     """Yield queries of one recipe, document by document in a random order, and count what gives none."""
-    ids = list(documents)
-    random.Random(f"{seed} {recipe}").shuffle(ids)
-    for document_id in ids:
-        draft = RECIPES[recipe](documents[document_id], random.Random(f"{seed} {recipe} {document_id}"), index)
+    for nth, document_id in _draws(recipe, documents, seed):
+        name = recipe if nth == 0 else f"{recipe}.{nth + 1}"
+        draft = RECIPES[recipe](documents[document_id], random.Random(f"{seed} {name} {document_id}"), index)
         if draft is None:
             left_out[f"{recipe}: documents without one"] += 1
             continue
@@ -259,7 +277,18 @@ def _made(
             left_out[f"{recipe}: the same as another query"] += 1
             continue
         met.add(plain)
-        yield MadeQuery(f"made-{recipe}-{document_id}", query, recipe, document_id, draft.copied)
+        yield MadeQuery(f"made-{name}-{document_id}", query, recipe, document_id, draft.copied)
+
+
+def _draws(recipe: str, documents: Mapping[str, Text], seed: int) -> Iterator[tuple[int, str]]:
+    """Yield each document in a random order, then those that hold a further part in the same order, and so on."""
+    ids = list(documents)
+    random.Random(f"{seed} {recipe}").shuffle(ids)
+    nth = 0
+    while ids:
+        yield from ((nth, one) for one in ids)
+        nth += 1
+        ids = [one for one in ids if recipe in DRAWN and len(documents[one].content) >= (nth + 1) * PART]
 
 
 def _shares(mix: Mapping[str, float] | Sequence[str]) -> dict[str, float]:

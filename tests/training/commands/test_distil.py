@@ -16,7 +16,7 @@ from haystack_ce_ranker.training.adapting import TEACHERS_ORDER, Adapting
 from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe
 from haystack_ce_ranker.training.commands import distil
 from haystack_ce_ranker.training.commands.adapt import AdaptRun
-from haystack_ce_ranker.training.commands.distil import DistilRun, run_distilling
+from haystack_ce_ranker.training.commands.distil import STATES, DistilRun, run_distilling
 from haystack_ce_ranker.training.fitting import Recipe
 from haystack_ce_ranker.training.passages import PassageReader
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
@@ -88,7 +88,7 @@ def test_a_cut_student_learns_from_the_corpus_alone_and_runs_in_the_ranker(corpu
     scores = student.predict([("hut", "snow"), ("paris", "the city"), ("car", "brake")])
     assert np.abs(scores).max() > 1  # raw logits: no sigmoid was saved
     facts = json.loads((output / "training.json").read_text(encoding="utf-8"))
-    assert facts["settings"]["layers"] == 1
+    assert (facts["settings"]["layers"], facts["settings"]["states"]) == (1, STATES)
     assert facts["gate"]["judged_by"] == TEACHERS_ORDER
     card = (output / "README.md").read_text(encoding="utf-8")
     assert "tiny-bert with 1 layers" in card
@@ -196,6 +196,8 @@ def test_a_run_that_was_stopped_cuts_and_asks_nothing_again(corpus, tiny_bert, t
         ({"layers": 1, "into": "tree"}, "into must be one of"),
         ({"layers": 1, "own": 1.0}, "own must be"),
         ({"layers": 1, "share": 1.5}, "share must be"),
+        ({"layers": 1, "states": -1.0}, "states must be"),
+        ({"student": ModelOptions("a"), "into": "bi-encoder", "states": 1.0}, "states are learnt by a cross-encoder"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_any_work(changed, problem, corpus, tmp_path):

@@ -52,6 +52,10 @@ SHARES = {CROSS_ENCODER: 0.95, BI_ENCODER: 0.9}
 """The share of the teacher's nDCG@10 that a student must have to be written, if no other is asked for."""
 
 
+STATES = 10.0
+"""How much the teacher's hidden states count beside the loss for a student that is cut from its layers."""
+
+
 @dataclass(frozen=True)
 class DistilRun:
     """
@@ -65,6 +69,8 @@ class DistilRun:
     :ivar keep: Which ones; see `cutting.chosen_layers`.
     :ivar own: The share of the judged queries that is learnt from. Their judgments are not looked at.
     :ivar share: The share of the teacher's nDCG@10 that the student must have; None for that of `SHARES`.
+    :ivar states: How much the teacher's hidden states count beside the loss of a cross-encoder; None for `STATES` if it
+        is cut, and 0 if it is named.
     :ivar similar: How a bi-encoder is taught. Its seed is that of the lessons.
     """
 
@@ -75,6 +81,7 @@ class DistilRun:
     keep: str = DEFAULT_KEEP
     own: float = 0.5
     share: float | None = None
+    states: float | None = None
     similar: BiEncoderRecipe = field(default_factory=BiEncoderRecipe)
 
     def __post_init__(self) -> None:
@@ -83,10 +90,14 @@ class DistilRun:
         object.__setattr__(self, "own", number("own", self.own, least=0, most=0.9))
         share = SHARES[self.into] if self.share is None else self.share
         object.__setattr__(self, "share", number("share", share, least=0, most=1))
+        states = (STATES if self.student is None else 0.0) if self.states is None else self.states
+        object.__setattr__(self, "states", number("states", states, least=0))
         if (self.student is None) == (self.layers is None):
             raise ValueError("a student is cut (--layers) or named (--student): give one of the two.")
         if self.into == BI_ENCODER and self.student is None:
             raise ValueError("layers cannot make a bi-encoder of a cross-encoder: name one (--student).")
+        if self.into == BI_ENCODER and self.states:
+            raise ValueError(f"states are learnt by a cross-encoder alone: leave them out, but got {self.states:g}.")
 
     @property
     def teacher(self) -> ModelOptions:
@@ -197,12 +208,13 @@ def _sampled(run: DistilRun, collection: Collection) -> Collection:
 def _taught(
     run: DistilRun, student: ModelOptions, lessons: _Lessons, policy: ReadingPolicy, work: Path, console: Console
 ) -> Fitted:
-    train, dev, recipe = lessons.parts["train"], taught_order(lessons.parts["dev"]), run.lessons.recipe
+    train, dev = lessons.parts["train"], taught_order(lessons.parts["dev"])
+    recipe = replace(run.lessons.recipe, states=run.states or 0.0)
     how: dict[str, Any] = {"threads": run.lessons.threads, "console": console}
     if run.into == BI_ENCODER:
         return teach(student, train, dev, work / "run", replace(run.similar, seed=recipe.seed), **how)
     paired = in_pairs(train, seed=recipe.seed) if recipe.loss == "margin_mse" else train
-    return fit(student, paired, dev, work / "run", recipe, policy=policy, **how)
+    return fit(student, paired, dev, work / "run", recipe, policy=policy, teacher=run.teacher, **how)
 
 
 def _teachers_test(run: DistilRun, lessons: _Lessons, policy: ReadingPolicy, console: Console) -> tuple[HeldOut, Run]:
@@ -248,7 +260,7 @@ def _facts(
     title = (
         f"{name} with {run.layers} layers" if run.student is None else f"{Path(student.model).name} taught by {name}"
     )
-    recipe = asdict(run.similar) if run.into == BI_ENCODER else asdict(asking.recipe)
+    recipe = asdict(run.similar) if run.into == BI_ENCODER else {**asdict(asking.recipe), "states": run.states}
     return {
         "title": f"{title}, on {collection.name}",
         "kind": run.into,

@@ -125,7 +125,7 @@ class Analysis:
                 "Use None for a language without a stemmer."
             )
         try:
-            groups = re.compile(self.tokenization_regex).groups
+            groups = self.groups
         except (re.error, TypeError) as error:
             raise ValueError(
                 f"tokenization_regex must be a regular expression, but got {self.tokenization_regex!r}: {error}"
@@ -136,8 +136,13 @@ class Analysis:
                 "Write (?:...) for groups that only hold things together."
             )
 
+    @property
+    def groups(self) -> int:
+        """How many groups the pattern has: 1 if a word is what the group matches, else 0."""
+        return re.compile(self.tokenization_regex).groups
+
     @cached_property
-    def _reader(self) -> Reader | None:
+    def reader(self) -> Reader | None:
         """What reads texts by the rules of the language; None where the words are those of the pattern alone."""
         if self.language is None or self.tokenization_regex != DEFAULT_TOKENIZATION_REGEX:
             return None
@@ -145,7 +150,7 @@ class Analysis:
 
     def words(self, text: str) -> list[str]:
         """Return the words of `text` in order, before stop words and stems; some may be empty if the pattern is."""
-        if (reader := self._reader) is not None:
+        if (reader := self.reader) is not None:
             return reader.words(reading.fold(text))
         text = reading.normalize(text)
         if self.tokenization_regex == DEFAULT_TOKENIZATION_REGEX:
@@ -161,7 +166,7 @@ class Analysis:
         if self.language is None:
             return lambda word: word
         stopped, stem = stop_words(self.language), _stem_function(self.language)
-        core_of = None if self._reader is None else self._reader.core
+        core_of = None if self.reader is None else self.reader.core
 
         def term(word: str) -> str:
             core = word if core_of is None or word in stopped else core_of(word)

@@ -18,7 +18,7 @@ again."""
 
 # Scripts written without spaces between words. Every character is a term of its own, as in Haystack 3's in-memory store
 # (haystack#12867), so that a query of one character or of a short word can match.
-_UNSPACED = (
+UNSPACED = (
     "\u1100-\u11ff"  # Hangul Jamo
     "\ua960-\ua97f"  # Hangul Jamo Extended-A
     "\ud7b0-\ud7ff"  # Hangul Jamo Extended-B
@@ -33,9 +33,9 @@ _UNSPACED = (
     "\uff66-\uff9f"  # Halfwidth Katakana
     "\uffa0-\uffdc"  # Halfwidth Hangul Jamo
 )
-DEFAULT_TOKENIZATION_REGEX = rf"[^\W{_UNSPACED}]+|[{_UNSPACED}]"
+DEFAULT_TOKENIZATION_REGEX = rf"[^\W{UNSPACED}]+|[{UNSPACED}]"
 
-_IS_UNSPACED = re.compile(f"[{_UNSPACED}]").match
+_IS_UNSPACED = re.compile(f"[{UNSPACED}]").match
 _ASCII_WORDS = re.compile(r"\w+", re.ASCII).findall  # the default's meaning on ASCII text, at less cost
 _PLAIN_WORDS = re.compile(r"\w+").findall
 _MAY_ABBREVIATE = re.compile(r"\.\w\b").search
@@ -64,14 +64,21 @@ def fold(text: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _drawn_otherwise() -> tuple[Callable[..., str], ...]:
-    """Return the `sub` of patterns for letters and digits that Unicode takes for other forms of plain ones (NFKC)."""
-    found = []
+def plain_forms() -> dict[str, str]:
+    """Return the plain form of each letter and digit up to U+FFFF that Unicode takes for another form of it (NFKC)."""
+    found = {}
     for letter in filter(str.isalnum, map(chr, range(0x80, 0x10000))):
         plain = unicodedata.normalize("NFKC", letter)
         # Accents that stand alone would become a space, and two and a half 21/2.
         if plain != unicodedata.normalize("NFC", letter) and " " not in plain and not _FRACTIONS(letter):
-            found.append(letter)
+            found[letter] = plain
+    return found
+
+
+@lru_cache(maxsize=1)
+def _drawn_otherwise() -> tuple[Callable[..., str], ...]:
+    """Return the `sub` of patterns for letters and digits that are drawn otherwise than plain ones."""
+    found = plain_forms()
     mathematical = "[\U0001d400-\U0001d7ff]+"  # apart, because `re` is slow with a large set beyond two bytes
     return re.compile(f"[{''.join(found)}]+").sub, re.compile(mathematical).sub
 
@@ -119,23 +126,51 @@ class Reader(NamedTuple):
         return word.replace(".", "")
 
 
-@lru_cache(maxsize=64)
-def _pattern(letters: str, simple: bool) -> str:
+class Characters(NamedTuple):
+    """
+    The sets of characters that `word_pattern` is made of, as a kind of regular expression writes them.
+
+    :param character: A letter or digit of a script with spaces.
+    :param letter: One that is no decimal digit.
+    :param more: What a word goes on with: combining marks, too, where texts have any.
+    """
+
+    character: str
+    letter: str
+    more: str
+
+
+def word_pattern(letters: str, characters: Characters) -> str:
     """
     Return what a word looks like: one of three forms, between what a contraction adds on both sides.
 
     The forms are an abbreviation of single letters with dots; a letter with "#" as in C#; letters, digits and combining
-    marks in a row, with "++" behind them as in C++. The marks are Hindi's vowels, among others, which `\\w` lacks.
+    marks in a row, with "++" behind them as in C++.
+
+    :param letters: See `Reader`.
+    :param characters: The sets of characters; Lucene's way to write them differs from Python's.
+    """
+    character, letter, more = characters
+    before = rf"(?:[{letters}]'(?={character}))?" if letters else ""
+    behind = rf"(?:'[{letters}](?!{more}))?" if letters else ""
+    return rf"{before}(?:(?:{letter}\.)+{letter}(?!\.?{more})|{letter}#|{character}{more}*(?:\+\+)?){behind}"
+
+
+@lru_cache(maxsize=64)
+def _pattern(letters: str, simple: bool) -> str:
+    """
+    Return `word_pattern`, and single characters of scripts without spaces, as Python writes them.
+
+    The marks are Hindi's vowels, among others, which `\\w` lacks.
 
     :param letters: See `Reader`.
     :param simple: Whether the text has no combining marks and no script without spaces.
     """
-    unspaced, more = ("", r"[^\W_]") if simple else (_UNSPACED, rf"(?:[^\W_{_UNSPACED}]|[{_marks()}])")
-    character, letter = rf"[^\W_{unspaced}]", rf"[^\W\d_{unspaced}]"
-    before = rf"(?:[{letters}]'(?={character}))?" if letters else ""
-    behind = rf"(?:'[{letters}](?!{more}))?" if letters else ""
-    word = rf"{before}(?:(?:{letter}\.)+{letter}(?!\.?{more})|{letter}#|{character}{more}*(?:\+\+)?){behind}"
-    return word if simple else rf"{word}|[{_UNSPACED}]"
+    if simple:
+        return word_pattern(letters, Characters(r"[^\W_]", r"[^\W\d_]", r"[^\W_]"))
+    character, letter = rf"[^\W_{UNSPACED}]", rf"[^\W\d_{UNSPACED}]"
+    word = word_pattern(letters, Characters(character, letter, rf"(?:{character}|[{_marks()}])"))
+    return rf"{word}|[{UNSPACED}]"
 
 
 @lru_cache(maxsize=1)
@@ -147,4 +182,4 @@ def _marks() -> str:
 @lru_cache(maxsize=1)
 def _needs_care() -> Callable[[str], re.Match[str] | None]:
     """Return the search for combining marks and scripts without spaces."""
-    return re.compile(f"[{_UNSPACED}{_marks()}]").search
+    return re.compile(f"[{UNSPACED}{_marks()}]").search

@@ -6,13 +6,26 @@ Each command imports what it needs when it runs, so that `--help` stays fast.
 
 import typer
 
-from haystack_ce_ranker.cli import adapt, adopt, convert, demo, distil, evaluate, mine, profile, quantize, train, tune
+from haystack_ce_ranker.cli import (
+    adapt,
+    adopt,
+    convert,
+    demo,
+    distil,
+    evaluate,
+    index_definition,
+    mine,
+    profile,
+    quantize,
+    train,
+    tune,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Re-ranking for Haystack pipelines.")
 app.add_typer(convert.app, name="convert")
 for command in (
     *(demo.demo, adopt.adopt, evaluate.evaluate, tune.tune, profile.profile, quantize.quantize),
-    *(mine.mine, train.train, adapt.adapt, distil.distil),
+    *(mine.mine, train.train, adapt.adapt, distil.distil, index_definition.index_definition),
 ):
     app.command()(command)
 

@@ -17,7 +17,7 @@ export HAYSTACK_TELEMETRY_ENABLED ?= False
 export HF_HUB_OFFLINE ?= 1
 export CE_RANKER_MODELS ?= $(MODELS)
 
-.PHONY: demo check quick test suite long-properties fuzz audit test-pythons test-packages light-requirements test-oldest-haystack lint docs format bench models clean
+.PHONY: demo check quick test suite long-properties fuzz audit test-pythons test-packages light-requirements test-oldest-haystack check-opensearch lint docs format bench models clean
 
 NEW_VENV = $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 
@@ -116,6 +116,10 @@ test-oldest-haystack: $(VENV)/.installed
 	  PYTHONPATH=.haystack/$$version $(PYTEST) -q $(OVERLAID) \
 	    -k "not haystacks_okapi and not are_haystacks and not refused_alike" || exit 1; \
 	done
+
+# The example for OpenSearch against a real server: one that CE_RANKER_OPENSEARCH names, or that is started here.
+check-opensearch: $(VENV)/.installed
+	.ci/check-opensearch $(BIN)/python
 
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

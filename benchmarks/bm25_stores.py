@@ -16,8 +16,6 @@ import ctypes
 import gc
 import logging
 import os
-import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -35,6 +33,7 @@ import numpy as np
 import common
 from bm25_workers import TOP_K, passages, some_queries, times
 from common import Report, milliseconds, resident_gb, serve
+from opensearch_nodes import opensearch_server
 
 DIMENSIONS = 384
 FEW = 10_000
@@ -122,21 +121,6 @@ def faiss(_: Path) -> Iterator[Any]:
     from haystack_integrations.document_stores.faiss import FAISSDocumentStore
 
     yield FAISSDocumentStore(embedding_dim=DIMENSIONS)
-
-
-@contextlib.contextmanager
-def opensearch_server(folder: Path) -> Iterator[str]:
-    """Run a node of OpenSearch on this machine, and give its address."""
-    command = common.REPOSITORY.parent / "shared" / "tools" / "opensearch" / "opensearch"
-    command = Path(os.environ.get("CE_RANKER_OPENSEARCH", command))
-    with contextlib.closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    subprocess.run([command, "start", folder, "--port", port], check=True, capture_output=True)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        subprocess.run([command, "stop", folder, "--kill"], check=False, capture_output=True)
 
 
 INDEX: dict[str, Any] = {

@@ -28,6 +28,7 @@ BENCHMARKS = (
     "token_balance",
     "long_context",
     "mining",
+    "opensearch",
     "results",
     "sharing",
     "soak",

@@ -1,14 +1,12 @@
 """
 BM25Retriever over OpenSearch and Elasticsearch: the requests that go out, and what comes back.
 
-No cluster runs here. A local HTTP server plays one: it refuses every search that is not of the documented query form,
-so what is tested is the request. `examples/opensearch_check.py` is the command that runs the same against a real
-server.
+A local HTTP server plays the engine: it refuses every search that is not of the documented query form, so what is
+tested is the request. `tests/stores` has the tests with real engines.
 """
 
 import asyncio
 import copy
-import importlib.util
 import json
 import sys
 import threading
@@ -20,7 +18,6 @@ import yaml
 from haystack import Document, Pipeline
 
 from fakes import REPOSITORY
-from haystack_ce_ranker.bm25.analysis import Analysis
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever, native
 
 EXAMPLES = REPOSITORY / "examples"
@@ -382,63 +379,6 @@ def test_the_opensearch_example_loads_and_asks(server, monkeypatch):
     retriever = Pipeline.loads(text).get_component("bm25_retriever")
     assert [document.id for document in retriever.run("snow")["documents"]] == ["hut", "car"]
     assert server.searches[0][1]["size"] == 50
-
-
-class Index(Handler):
-    """A server that documents can be written to; it matches stems, as the engines' English analysis would."""
-
-    def do_POST(self):
-        path = self.path.partition("?")[0]
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-        if path.endswith("/_refresh"):
-            return self.answer(200, {"_shards": {"total": 1, "successful": 1, "failed": 0}})
-        if path.endswith("/_count"):
-            return self.answer(200, {"count": len(self.server.corpus)})
-        if path.endswith("_bulk"):
-            lines = [json.loads(line) for line in raw.splitlines()]
-            items = []
-            for action, source in zip(lines[::2], lines[1::2], strict=True):
-                ((kind, where),) = action.items()
-                self.server.corpus[where["_id"]] = source
-                items.append({kind: {"_index": where.get("_index"), "_id": where["_id"], "status": 201}})
-            return self.answer(200, {"errors": False, "items": items})
-        body = json.loads(raw)
-        query = body["query"]["bool"]
-        words = set(self.server.analysis.terms(query["must"][0]["multi_match"]["query"]))
-        hits = []
-        for name, source in self.server.corpus.items():
-            passes = "filter" not in query or score({"bool": {"filter": query["filter"]}}, source) is not None
-            found = len(words & set(self.server.analysis.terms(source["content"])))
-            if passes and found:
-                hits.append({"_id": name, "_score": float(found), "_source": source})
-        hits.sort(key=lambda hit: -hit["_score"])
-        return self.answer(200, {"hits": {"total": {"value": len(hits)}, "hits": hits[: body["size"]]}})
-
-    do_GET = do_PUT = do_POST  # a count is a GET or a POST, a bulk a POST or a PUT
-
-
-def test_the_command_for_a_real_server_runs_and_notices_a_filter_that_does_not_work(server, monkeypatch, capsys):
-    pytest.importorskip(
-        "haystack_integrations.document_stores.opensearch",
-        reason="opensearch-haystack is missing, or is for another Haystack",
-        exc_type=ImportError,
-    )
-    spec = importlib.util.spec_from_file_location("opensearch_check", EXAMPLES / "opensearch_check.py")
-    check_command = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(check_command)
-    server.RequestHandlerClass, server.corpus, server.analysis = Index, {}, Analysis()
-    definition = yaml.safe_load((EXAMPLES / "opensearch.yaml").read_text(encoding="utf-8"))
-    definition["components"]["bm25_retriever"]["init_parameters"]["document_store"]["init_parameters"]["hosts"] = (
-        url_of(server)
-    )
-    monkeypatch.setattr(check_command.yaml, "safe_load", lambda _: copy.deepcopy(definition))
-    assert check_command.main() == 0
-    said = capsys.readouterr().out
-    assert f"{len(server.corpus)} documents; of the ten best, both engines share" in said
-    assert said.rstrip().endswith("; 0 failures")
-    monkeypatch.setitem(globals(), "score", lambda *_: 0.0)
-    assert check_command.main() > 0
-    assert "the filter lets others through" in capsys.readouterr().out
 
 
 def test_the_compose_file_serves_what_the_example_asks_on_this_machine_alone():

@@ -121,7 +121,9 @@ def _character(code: int) -> str:
 def _repeated(kind: str, value: Any, pattern: str) -> str:
     least, most, tree = value
     repeated = _written(tree, pattern)
-    single = len(tree) == 1 and str(tree[0][0]) in ("LITERAL", "NOT_LITERAL", "ANY", "IN")
+    single = len(tree) == 1 and str(tree[0][0]) in ("LITERAL", "NOT_LITERAL", "ANY", "IN", "GROUPREF")
     end = "" if most is parser.MAXREPEAT else most
-    times = {(0, ""): "*", (1, ""): "+", (0, 1): "?"}.get((least, end), f"{{{least},{end}}}")
+    times = {(0, ""): "*", (1, ""): "+", (0, 1): "?"}.get(
+        (least, end), f"{{{least}}}" if least == end else f"{{{least},{end}}}"
+    )
     return f"{repeated if single else f'(?:{repeated})'}{times}{_GREED[kind]}"

@@ -1,4 +1,4 @@
-"""How far the rankings of OpenSearch and of `BM25Index` agree: the part `ranking` of `opensearch.py`, and its test."""
+"""How far the rankings of OpenSearch and of `BM25Index` agree: the part `ranking` of `engines.py`, and its test."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple

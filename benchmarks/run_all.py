@@ -22,13 +22,13 @@ import common
 
 BENCHMARKS = (
     "bm25",
+    "engines",
     "fusion",
     "gate",
     "load",
     "token_balance",
     "long_context",
     "mining",
-    "opensearch",
     "results",
     "sharing",
     "soak",

@@ -178,7 +178,7 @@ def handbook() -> list[Document]:
 def commands(block: Block) -> Iterator[list[str]]:
     """Split a shell block into its commands, each a list of words, without comments and assignments."""
     for line in block.text.replace("\\\n", " ").splitlines():
-        for command in line.split("&&"):
+        for command in re.split(r"&&|\s\|\s", line):
             words = shlex.split(command, comments=True)
             while words and re.fullmatch(r"\w+=\S*", words[0]):
                 words = words[1:]

@@ -21,7 +21,7 @@ SLOW: tuple[str, ...] = (
     "tests/backends/test_other_processes.py",
     "tests/backends/test_packed.py::test_packed_batches_that_score_otherwise_or_fail_are_not_used",
     "tests/backends/test_without_torch.py",
-    "tests/benchmarks/test_opensearch.py",
+    "tests/benchmarks/test_engines.py",
     "tests/bm25/test_files.py::test_a_process_killed_while_it_saves_leaves_an_index_that_opens",
     "tests/cli",
     "tests/components/test_cross_encoder_ranker.py::test_a_fresh_process_trusts_a_saved_pipeline_and_loads_no_model_yet",

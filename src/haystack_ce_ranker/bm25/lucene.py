@@ -3,7 +3,7 @@ The definition of an index of OpenSearch or Elasticsearch that ranks as `BM25Ind
 
 Lucene, on which both are built, then splits texts into our words, drops our stop words, and stems and scores as we do.
 What stays different: it keeps a document's length in one byte, has stemmers of an older Snowball, and looks for no stop
-words. The manual's page on `BM25Retriever` has the list, and `benchmarks/bm25_lucene.py` measures what it comes to.
+words. The manual's page on `BM25Retriever` has the list, and `benchmarks/engines.py` measures what it comes to.
 """
 
 from collections.abc import Iterable

@@ -1,8 +1,8 @@
 """
 OpenSearch's BM25 beside ours, on a real server: whether the rankings agree, and what both cost on many passages.
 
-    python benchmarks/opensearch.py ranking
-    python benchmarks/opensearch.py scale --sizes 10000,100000,1000000 --heap 2g
+    python benchmarks/engines.py ranking
+    python benchmarks/engines.py scale --sizes 10000,100000,1000000 --heap 2g
 
 `../shared/tools/opensearch` starts the server, with Java; `CE_RANKER_OPENSEARCH=http://127.0.0.1:9200` names one that
 runs already. Larger collections are made by recombining sentences of the collections' passages (seed 0, three sentences

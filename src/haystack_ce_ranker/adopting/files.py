@@ -84,14 +84,9 @@ def adopt_file(
     :raises AdoptError: If it cannot be moved, or does not load afterwards.
     :raises OSError: If it cannot be read, or `model` names a folder that is not there.
     """
-    try:
-        text = path.read_bytes().decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise AdoptError(f"{path}: it is no text in UTF-8") from error
+    text = read(path)
     try:
         found = adopt_text(text, model=model, backend=backend, insert=insert)
-    except AdoptError as error:
-        raise AdoptError(f"{path}: {error}") from error
     except ValueError as error:
         raise AdoptError(f"{path}: {error}") from error
     if found.after != text:
@@ -101,8 +96,26 @@ def adopt_file(
             whose = "the pipeline does not load here, neither before nor after the change"
             if before is None:
                 whose = "the pipeline loads as it is, but not after the change; please report this"
-            raise AdoptError(f"{path}: {whose}: {fault}. {_remedy(fault)}Nothing was written.")
+            raise AdoptError(f"{path}: {whose}: {fault}. {remedy(fault)}Nothing was written.")
     return found
+
+
+def read(path: Path) -> str:
+    """
+    Return the text of a pipeline's file, with plain line ends.
+
+    :raises AdoptError: If it is no text.
+    :raises OSError: If it cannot be read.
+    """
+    try:
+        return path.read_bytes().decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise AdoptError(f"{path}: it is no text in UTF-8") from error
+
+
+def filled(text: str) -> str:
+    """Return a text with `${NAME}` filled in from the environment, where it is set there."""
+    return _OPEN.sub(lambda found: os.environ.get(found[1], found[0]), text)
 
 
 def write(found: AdoptedFile, source: Path, output: Path) -> None:
@@ -118,11 +131,11 @@ def loading_fault(text: str) -> str | None:
     `${NAME}` is filled in from the environment where it is set there. Secrets need not be set: a placeholder stands for
     those that the pipeline names, and none is used by loading.
     """
-    filled = _OPEN.sub(lambda found: os.environ.get(found[1], found[0]), text)
+    whole = filled(text)
     done = subprocess.run(
         [sys.executable, "-c", _LOAD],
-        input=filled,
-        env={**dict.fromkeys(_secrets(parsed(filled)), "placeholder"), **os.environ},
+        input=whole,
+        env={**dict.fromkeys(_secrets(parsed(whole)), "placeholder"), **os.environ},
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -144,7 +157,7 @@ def _secrets(described: Any) -> set[str]:
     return set().union(*map(_secrets, described)) if isinstance(described, list) else set()
 
 
-def _remedy(fault: str) -> str:
+def remedy(fault: str) -> str:
     """Return what to do about a fault, where that is known."""
     if "safe mode" in fault:
         return "If you trust the file, set HAYSTACK_UNSAFE_DESERIALIZATION=1 for this command. "

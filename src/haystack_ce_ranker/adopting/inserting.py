@@ -12,7 +12,7 @@ from haystack_ce_ranker.adopting.equivalences import JOINER, RANKER, RETRIEVER, 
 from haystack_ce_ranker.adopting.parameters import NO_LIMIT, CannotMove
 from haystack_ce_ranker.adopting.scopes import Reference, Scope
 
-_NO_RANKERS = (
+NO_RANKERS = (
     "LostInTheMiddleRanker",
     "MetaFieldRanker",
     "MetaFieldGroupingRanker",
@@ -31,7 +31,7 @@ def insertion(scope: Scope, wanted: Wanted) -> list[Change]:
     :raises CannotMove: If there is a ranker, or if it is not sure where the new one belongs or what its query is.
     """
     rankers = [name for name in scope.components if _class(scope, name).endswith("Ranker")]
-    rankers = [name for name in rankers if _class(scope, name) not in _NO_RANKERS]
+    rankers = [name for name in rankers if _class(scope, name) not in NO_RANKERS]
     if rankers:
         raise CannotMove(f"it has a ranker, {rankers[0]}")
     last = _last(scope)

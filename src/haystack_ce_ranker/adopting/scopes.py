@@ -55,9 +55,15 @@ class Scope:
     inside: tuple[str, ...] = ()
 
     @property
+    def pipeline(self) -> Mapping[str, Any]:
+        """The description of this pipeline alone."""
+        found: Mapping[str, Any] = at(self.described, self.path)
+        return found
+
+    @property
     def components(self) -> Mapping[str, Component]:
         """The components by name."""
-        found: Mapping[str, Component] = at(self.described, (*self.path, "components"))
+        found: Mapping[str, Component] = self.pipeline["components"]
         return found
 
     def label(self, name: str, *further: str) -> str:
@@ -72,7 +78,7 @@ class Scope:
     def connections(self) -> list[Connection]:
         """The connections in their order."""
         path = (*self.path, "connections")
-        own = at(self.described, self.path).get("connections") or []
+        own = self.pipeline.get("connections") or []
         return [
             Connection(*(_reference(str(one[end]), (*path, place, end)) for end in ("sender", "receiver")))
             for place, one in enumerate(own)

@@ -14,6 +14,7 @@ from haystack_ce_ranker.cli import (
     distil,
     evaluate,
     index_definition,
+    inspect,
     mine,
     profile,
     quantize,
@@ -24,7 +25,7 @@ from haystack_ce_ranker.cli import (
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Re-ranking for Haystack pipelines.")
 app.add_typer(convert.app, name="convert")
 for command in (
-    *(demo.demo, adopt.adopt, evaluate.evaluate, tune.tune, profile.profile, quantize.quantize),
+    *(demo.demo, inspect.inspect, adopt.adopt, evaluate.evaluate, tune.tune, profile.profile, quantize.quantize),
     *(mine.mine, train.train, adapt.adapt, distil.distil, index_definition.index_definition),
 ):
     app.command()(command)

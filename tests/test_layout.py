@@ -19,6 +19,7 @@ LAYERS = (
     f"{ENGINE}.__init__",
     f"{ENGINE}.cli",
     f"{ENGINE}.training",
+    f"{ENGINE}.proving",
     f"{ENGINE}.inspecting",
     f"{ENGINE}.adopting",
     f"{ENGINE}.evaluation.commands",

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from haystack_ce_ranker.cli.errors import clear_errors
+from haystack_ce_ranker.cli.options import Split
 
 
 def adopt(
@@ -20,25 +21,26 @@ def adopt(
     insert: Annotated[bool, typer.Option("--insert", help="Add a ranker if there is none.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes, and write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over an output that exists.")] = False,
+    collection: Annotated[
+        Path | None, typer.Option(help="A folder in BEIR format: measure the pipeline on it, before and after.")
+    ] = None,
+    split: Split = None,
+    queries: Annotated[int | None, typer.Option(min=1, help="At most this many queries, drawn at random.")] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(help="better: write only what is not significantly worse, as with a collection; or always."),
+    ] = None,
 ) -> None:
-    """Move a pipeline to the components of this package, line by line, and say what changes and what does not."""
-    from haystack_ce_ranker.adopting.files import adopt_file, write
+    """
+    Move a pipeline to the components of this package, line by line, and say what changes and what does not.
+
+    With a collection, the pipeline is measured before and after.
+    """
+    from rich.console import Console
+
+    from haystack_ce_ranker.proving.adoption import Adoption, run_adoption
 
     with clear_errors():
-        if output is None and not dry_run:
-            raise ValueError("name the file to write with --output, or look at the changes with --dry-run")
-        if output is not None and not dry_run and output.exists() and not force:
-            raise ValueError(f"{output} is there already: name another --output, or write over it with --force")
-        found = adopt_file(pipeline, model=model, backend=backend, insert=insert)
-        for change in found.changes:
-            typer.echo(f"- {change}")
-        if found.before == found.after:
-            typer.echo(f"Nothing to change in {pipeline}; nothing is written.")
-            return
-        for line in found.difference():
-            typer.echo(line)
-        if output is None or dry_run:
-            typer.echo("It loads in a fresh process. Nothing is written.")
-            return
-        write(found, pipeline, output)
-        typer.echo(f"{output} is written; it loads in a fresh process.")
+        settings = Adoption(pipeline, output, model, backend, insert, dry_run, force, collection, split, queries, save)
+        if not run_adoption(settings, Console()):
+            raise typer.Exit(1)

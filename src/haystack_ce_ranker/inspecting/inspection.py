@@ -58,7 +58,7 @@ def run_inspection(settings: Inspection, console: Console) -> Findings:
     )
     told = sentences(found)
     for line in told:
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for table in tables(found):
         console.print(table)
     if settings.output is not None:

@@ -4,7 +4,13 @@ import json
 
 import pytest
 
-from haystack_ce_ranker.data.collections import CollectionError, load_collection, load_queries, load_unjudged
+from haystack_ce_ranker.data.collections import (
+    CollectionError,
+    load_collection,
+    load_queries,
+    load_texts,
+    load_unjudged,
+)
 
 CORPUS = ['{"_id": "d1", "title": "Returns", "text": "Goods can be sent back."}', '{"_id": "d2", "text": "At noon."}']
 HEADER = "query-id\tcorpus-id\tscore"
@@ -70,6 +76,22 @@ def test_what_is_there_must_have_its_form(tmp_path, files, says):
 def test_judgments_that_are_named_must_be_there(tmp_path):
     with pytest.raises(CollectionError, match="no judgments named 'dev'"):
         load_unjudged(folder_of(tmp_path, corpus=CORPUS), split="dev")
+
+
+@pytest.mark.parametrize("splits", [(), ("test",), ("dev", "train"), ("broken",)])
+def test_texts_are_read_with_all_queries_whatever_is_judged(tmp_path, splits):
+    queries = [json.dumps({"_id": f"q{n}", "text": text}) for n, text in enumerate(["send back", "", "noon"])]
+    folder = folder_of(tmp_path, corpus=CORPUS, queries=queries)
+    for split in splits:
+        (folder / "qrels").mkdir(exist_ok=True)
+        (folder / "qrels" / f"{split}.tsv").write_text(f"{HEADER}\nq0\td1\t{split}\n", encoding="utf-8")
+    found = load_texts(folder)
+    assert (list(found.documents), found.queries) == (["d1", "d2"], {"q0": "send back", "q2": "noon"})
+    assert found.judgments == {}
+    assert found.notes == ("queries.jsonl: empty queries that nothing judges are left out (1 line)",)
+    (folder / "queries.jsonl").unlink()
+    with pytest.raises(CollectionError, match=r"queries\.jsonl is missing"):
+        load_texts(folder)
 
 
 def test_what_was_mended_in_the_documents_is_noted(tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from haystack_ce_ranker.checks import whole_number
-from haystack_ce_ranker.data.layout import find
+from haystack_ce_ranker.data.layout import find, find_texts
 from haystack_ce_ranker.data.left_out import LeftOut, part
 from haystack_ce_ranker.data.sources import CollectionError, ReadCounts, Source
 from haystack_ce_ranker.data.tables import (
@@ -43,6 +43,7 @@ __all__ = [
     "load_judgments",
     "load_queries",
     "load_run",
+    "load_texts",
     "load_unjudged",
     "read_run",
 ]
@@ -207,6 +208,24 @@ def load_unjudged(folder: str | Path, *, split: str | None = None) -> Collection
     notes = [f"{path.relative_to(folder)} is left unread" for path in files.unread]
     notes += [note for one in counts for note in one.notes()]
     return Collection(folder.resolve().name, documents, {}, {}, tuple(notes), counts)
+
+
+def load_texts(folder: str | Path) -> Collection:
+    """
+    Read the documents of a folder and all of its queries, whether they are judged or not. Judgments are left unread.
+
+    :returns: A collection without judgments. Empty queries are left out, as the notes say.
+    :raises CollectionError: If one of the two is missing or has another form.
+    """
+    folder = Path(folder)
+    files = find_texts(folder)
+    corpus = [Source(path, EXPECTED_CORPUS) for path in files.corpus]
+    asked = [Source(path, EXPECTED_QUERIES) for path in files.queries]
+    documents, queries = _load_corpus(corpus), _load_queries(asked, ())
+    counts = tuple(source.counts for source in (*corpus, *asked))
+    notes = [f"{path.relative_to(folder)} is left unread" for path in files.unread]
+    notes += [note for one in counts for note in one.notes()]
+    return Collection(folder.resolve().name, documents, queries, {}, tuple(notes), counts)
 
 
 def load_queries(path: str | Path) -> dict[str, str]:

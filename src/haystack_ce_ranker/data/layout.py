@@ -44,15 +44,35 @@ def find(folder: Path, split: str | None, *, judged: bool = True) -> Files:
     :param judged: Whether queries and judgments must be there, too. If not, a `split` that is named still must be.
     :raises CollectionError: If a file or a part of one is missing.
     """
+    unread: list[Path] = []
+    found = _texts(folder, unread, required=("corpus", "queries") if judged else ("corpus",), judged=judged)
+    splits = _splits(folder / "qrels", unread)
+    judgments: Sequence[Path] = ()
+    if judged or split is not None or splits:
+        judgments = _chosen(Source(folder / "qrels", EXPECTED_QRELS), splits, split)
+    return Files(found["corpus"], found["queries"], judgments, unread)
+
+
+def find_texts(folder: Path) -> Files:
+    """
+    Find the files of a collection's documents and queries; judgments are not looked for.
+
+    :raises CollectionError: If a file or a part of one is missing.
+    """
+    unread: list[Path] = []
+    found = _texts(folder, unread, required=("corpus", "queries"), judged=False)
+    return Files(found["corpus"], found["queries"], (), unread)
+
+
+def _texts(folder: Path, unread: list[Path], *, required: Sequence[str], judged: bool) -> dict[str, list[Path]]:
+    """Find the files of documents and queries, and make sure that those are there that must be."""
     source = Source(folder, EXPECTED_FOLDER)
     if not folder.is_dir():
         raise source.error(
             f"it is a file, not a folder{_way_out(folder)}" if folder.exists() else "there is no such folder"
         )
-    unread: list[Path] = []
     found = {name: _parts(folder, name, _OBJECTS, unread) for name in ("corpus", "queries")}
-    splits = _splits(folder / "qrels", unread)
-    missing = [f"{name}.jsonl" for name, files in found.items() if not files and (judged or name == "corpus")]
+    missing = [f"{name}.jsonl" for name, files in found.items() if not files and name in required]
     missing += [] if (folder / "qrels").is_dir() or not judged else ["qrels"]
     if missing:
         names = sorted(path.name for path in folder.iterdir())
@@ -60,10 +80,7 @@ def find(folder: Path, split: str | None, *, judged: bool = True) -> Files:
         problem = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing (found: {shown or 'nothing'})"
         packed = next((path for path in sorted(folder.iterdir()) if path.name.lower().endswith(_ARCHIVES)), None)
         raise source.error(problem + _way_out(folder if packed is None else packed))
-    judgments: Sequence[Path] = ()
-    if judged or split is not None or splits:
-        judgments = _chosen(Source(folder / "qrels", EXPECTED_QRELS), splits, split)
-    return Files(found["corpus"], found["queries"], judgments, unread)
+    return found
 
 
 def _way_out(path: Path) -> str:

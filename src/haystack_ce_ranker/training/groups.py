@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from haystack_ce_ranker.checks import number, text
+from haystack_ce_ranker.data.parquet import write_rows
 from haystack_ce_ranker.data.sources import Source
 from haystack_ce_ranker.data_files import beside
 
@@ -30,7 +32,16 @@ EXPECTED_GROUPS = (
     ),
 )
 
-_ROWS_AT_ONCE = 1024  # of a parquet file
+_COLUMNS = {
+    "query_id": "string",
+    "query": "string",
+    "document_ids": "[string]",
+    "documents": "[string]",
+    "labels": "[double]",
+    "teacher_logits": "[double]",
+    "sources": "[string]",
+}
+"""The columns of a Parquet file with what they hold; see `parquet.write_rows`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +123,7 @@ def write_groups(path: str | Path, groups: Iterable[Group]) -> int:
     :raises ImportError: If it is a Parquet file and pyarrow is missing.
     """
     path = check_path(path)
-    write = _write_lines if path.suffix == ".jsonl" else _write_parquet
+    write = _write_lines if path.suffix == ".jsonl" else partial(write_rows, columns=_COLUMNS, extra="train")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = beside(path)
     try:
@@ -162,35 +173,6 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
             count += 1
     return count
-
-
-def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError('writing parquet needs pyarrow: pip install "ce-ranker-haystack[train]"') from error
-    texts, numbers = pyarrow.list_(pyarrow.string()), pyarrow.list_(pyarrow.float64())
-    columns = {"query_id": pyarrow.string(), "query": pyarrow.string(), "document_ids": texts, "documents": texts}
-    columns |= {"labels": numbers, "teacher_logits": numbers, "sources": texts}
-    schema = pyarrow.schema(list(columns.items()))
-    count = 0
-    with pyarrow.parquet.ParquetWriter(path, schema) as file:
-        for block in _blocks(rows, _ROWS_AT_ONCE):
-            file.write_table(pyarrow.Table.from_pylist(block, schema=schema))
-            count += len(block)
-    return count
-
-
-def _blocks(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
-    block: list[Mapping[str, Any]] = []
-    for row in rows:
-        block.append(row)
-        if len(block) == size:
-            yield block
-            block = []
-    if block:
-        yield block
 
 
 def _group_of(source: Source, row: Mapping[str, Any]) -> Group:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 MODELS ?= .models
-EXTRAS := onnx,openvino,train,evaluate,embedders,offline,serve,docs,dev
+EXTRAS := onnx,openvino,train,evaluate,embedders,offline,ray,serve,docs,dev
 
 # How many processes run tests at once, and the Pythons of `make test-pythons`.
 WORKERS ?= 2

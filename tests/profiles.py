@@ -23,6 +23,7 @@ SLOW: tuple[str, ...] = (
     "tests/backends/test_without_torch.py",
     "tests/benchmarks/test_engines.py",
     "tests/bm25/test_files.py::test_a_process_killed_while_it_saves_leaves_an_index_that_opens",
+    "tests/bulk/test_on_ray.py",
     "tests/cli",
     "tests/components/test_cross_encoder_ranker.py::test_a_fresh_process_trusts_a_saved_pipeline_and_loads_no_model_yet",
     "tests/components/test_cross_encoder_ranker.py::test_changing_the_type_line_migrates_a_pipeline",

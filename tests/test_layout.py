@@ -18,6 +18,7 @@ LAYERS = (
     # The package itself only looks components up by name; everything below it may be imported from there.
     f"{ENGINE}.__init__",
     f"{ENGINE}.cli",
+    f"{ENGINE}.bulk",
     f"{ENGINE}.training",
     f"{ENGINE}.proving",
     f"{ENGINE}.inspecting",

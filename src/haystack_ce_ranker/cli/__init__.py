@@ -18,6 +18,7 @@ from haystack_ce_ranker.cli import (
     mine,
     profile,
     quantize,
+    score,
     train,
     tune,
 )
@@ -26,7 +27,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Re-ranking f
 app.add_typer(convert.app, name="convert")
 for command in (
     *(demo.demo, inspect.inspect, adopt.adopt, evaluate.evaluate, tune.tune, profile.profile, quantize.quantize),
-    *(mine.mine, train.train, adapt.adapt, distil.distil, index_definition.index_definition),
+    *(score.score, mine.mine, train.train, adapt.adapt, distil.distil, index_definition.index_definition),
 ):
     app.command()(command)
 

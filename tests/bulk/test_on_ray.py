@@ -1,0 +1,147 @@
+"""The engine on Ray: the same bytes as in this process, also when replicas are killed; and what it leaves alone."""
+
+import json
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+import bulk_runs
+from fakes import REPOSITORY
+from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.bulk import on_ray
+from haystack_ce_ranker.bulk.engines import Workers
+from haystack_ce_ranker.bulk.replica import Model
+from haystack_ce_ranker.cli import app
+from haystack_ce_ranker.evaluation.running.journal import NAME
+
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra 'ray'")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(tmp_path_factory):
+    """One cluster for all tests, as the engine starts it, with room for two replicas; its home folder is a new one."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (REPOSITORY / "src", REPOSITORY / "tests"))))
+        with on_ray.connected(cpus=3) as ray:
+            yield ray
+    assert list(home.rglob("*")) == []
+    assert bulk_runs.processes() == [] or not any("ray" in " ".join(one.cmdline()) for one in bulk_runs.processes())
+
+
+def killing(monkeypatch, after):
+    """Kill a replica at work after some shards have come; returns the killed and the shards that came."""
+    scores, killed, came = on_ray._scores, [], []
+
+    def watched(*arguments):
+        for found in scores(*arguments):
+            came.append(found[0])
+            yield found
+            if len(came) in after:
+                killed.append(bulk_runs.kill_one(but=killed))
+
+    monkeypatch.setattr(on_ray, "_scores", watched)
+    return killed, came
+
+
+def test_replicas_that_are_killed_change_no_byte(scored, model, tmp_path, monkeypatch):
+    scored("local.run", shard=20)
+    slow = Model(model.options, "onnx", load=bulk_runs.slow)
+    killed, came = killing(monkeypatch, after={2, 8})
+    found, told = scored(engine="ray", workers=Workers(2), shard=20, model=slow)
+    assert len(set(killed)) == 2
+    assert sorted(came) == [shard.number for shard in found.shards]  # none is lost, and none comes twice
+    assert len(found.shards) > 20
+    assert f"scored: {sum(map(len, found.shards))} pairs in " in told
+    assert (tmp_path / "scored.run").read_bytes() == (tmp_path / "local.run").read_bytes()
+    lines = (tmp_path / "scored.progress" / NAME).read_text(encoding="utf-8").splitlines()
+    assert len({json.loads(line)["name"] for line in lines}) == len(lines) == len(found.shards)
+
+
+def test_a_shard_that_kills_each_replica_ends_the_run_and_loses_nothing_else(scored, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(on_ray, "RETRIES", 1)
+    poisoned = Model(model.options, "onnx", load=bulk_runs.poisoned)
+    with pytest.raises(
+        OSError, match=r"a replica died 2 times over one shard \(.*\)\. What was scored is kept"
+    ) as error:
+        scored(engine="ray", workers=Workers(1), shard=42, model=poisoned)
+    assert "\n" not in str(error.value)
+    found, told = scored(shard=42)
+    assert 0 < len(found.kept) < len(found.shards)
+    assert f"{42 * len(found.kept)} taken from " in told
+
+
+def test_an_error_of_a_replica_comes_in_its_own_words(scored, model):
+    broken = Model(model.options, "onnx", load=bulk_runs.broken)
+    with pytest.raises(ValueError, match=r"^the weights are no weights$"):
+        scored(engine="ray", workers=Workers(1), model=broken)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "options", "error"),
+    [
+        (
+            3,
+            {},
+            "replicas must be at most 2, but got 3: the cluster has 3 CPUs, each replica takes 1 CPUs, and 1 CPU is",
+        ),
+        (
+            None,
+            {"threads": 3},
+            "replicas must be at most 0, but got 1: the cluster has 3 CPUs, each replica takes 3 CPUs",
+        ),
+        (1, {"device": "cuda"}, "replicas must be at most 0, but got 1: the cluster has 3 CPUs and 0 GPUs"),
+        (1, {"device": "cuda:1"}, "device must be 'cuda' with the engine 'ray', which shares out the GPUs"),
+    ],
+)
+def test_a_cluster_that_is_too_small_is_an_error_and_nobody_waits(scored, model, replicas, options, error):
+    few = Model(ModelOptions(model.options.model, **{"threads": 1, **options}), "onnx")
+    with pytest.raises(ValueError, match=error):
+        scored(engine="ray", workers=Workers(replicas), model=few, shard=10)
+
+
+def test_the_cluster_listens_on_the_loopback_alone_and_reports_to_nobody():
+    listening = [
+        (process.name(), connection.laddr.ip)
+        for process in bulk_runs.processes()
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= 3
+    assert {address.removeprefix("::ffff:") for _, address in listening} == {"127.0.0.1"}
+    commands = [" ".join(process.cmdline()) for process in bulk_runs.processes()]
+    assert not any("--include-dashboard=true" in command or "dashboard_8265" in command for command in commands)
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_the_command_scores_on_ray_as_it_does_alone(collection, run, tiny_onnx, tmp_path):
+    given = ["score", str(run), "--collection", str(collection), "--model", tiny_onnx, "--backend", "onnx"]
+    given += ["--depth", "4", "--shard", "12"]
+    for name, engine in (("local.run", ()), ("ray.run", ("--engine", "ray"))):
+        done = CliRunner().invoke(app, [*given, "--output", str(tmp_path / name), *engine])
+        assert done.exit_code == 0, done.output
+        assert f"wrote {tmp_path / name}: " in done.output.replace("\n", "")
+    assert (tmp_path / "ray.run").read_bytes() == (tmp_path / "local.run").read_bytes()
+
+
+def test_without_ray_the_error_names_the_extra(scored, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    with pytest.raises(
+        ImportError, match=r"the engine 'ray' needs Ray Data: pip install \"ce-ranker-haystack\[ray\]\""
+    ):
+        scored(engine="ray")
+
+
+def test_files_of_a_cluster_are_gone_with_it(tmp_path, monkeypatch):
+    made = []
+    real = on_ray.tempfile.mkdtemp
+    monkeypatch.setattr(on_ray.tempfile, "mkdtemp", lambda **how: made.append(real(**how)) or made[-1])
+    with on_ray.connected(cpus=1):  # the one that runs is used
+        assert Path(made[0]).is_dir()
+    assert not Path(made[0]).exists()

@@ -22,6 +22,7 @@ import common
 
 BENCHMARKS = (
     "bm25",
+    "bulk",
     "engines",
     "fusion",
     "gate",

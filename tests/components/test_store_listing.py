@@ -228,6 +228,22 @@ def test_chroma_is_read_without_vectors_and_asked_by_id(tmp_path):
     retriever.close()
 
 
+# pgvector
+
+
+def test_pgvectors_cursors_are_left_alone_because_its_store_has_one_for_all_threads(postgres_uri, monkeypatch):
+    pgvector = pytest.importorskip("haystack_integrations.document_stores.pgvector", exc_type=ImportError)
+    monkeypatch.setenv("PG_CONN_STR", postgres_uri)
+    store = pgvector.PgvectorDocumentStore(table_name="listing", embedding_dimension=2, recreate_table=True)
+    store.write_documents(documents(20, embedding=[1.0, 2.0]))
+    retriever = BM25Retriever(store, refresh="every_run", engine="bm25s")
+    answers = store._cursor.execute("SELECT 7"), store._dict_cursor.execute("SELECT 8 AS eight")
+    assert ids(retriever.run("word19")) == ["19"]
+    assert ids(retriever.run("common", filters=EVEN, top_k=2)) == ["0", "2"]
+    assert [one.fetchall() for one in answers] == [[(7,)], [{"eight": 8}]]
+    retriever.close()
+
+
 # Milvus: the calls that its store and its client have, as seen with milvus-haystack 0.1 and milvus-lite 3.2
 
 

@@ -10,7 +10,7 @@ What a run without a change costs with `refresh="auto"`, and what is kept of a d
 | Qdrant | by pages, without vectors | `count_documents()` | the id; hits are fetched |
 | Chroma | in one request, without vectors | `count_documents()` | the id; hits are fetched |
 | Milvus | by pages | `count_documents()` | the id; hits are fetched |
-| pgvector | `filter_documents()` | `count_documents()` | the id; hits are fetched |
+| pgvector | `filter_documents()`, on a cursor of its own | `count_documents()` | the id; hits are fetched |
 | any other, such as FAISS | `filter_documents()` | `count_documents()` | all but the embeddings |
 
 The first probe takes 4 ns per document. `benchmarks/bm25.md` has the cost of the others. By default, OpenSearch
@@ -42,7 +42,7 @@ work is not proportional to the change:
 
 import operator
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
 from haystack import Document
@@ -150,8 +150,13 @@ PROBES: dict[str, Probe] = {
         fetch=integrations.fetch_chroma,
         needs=("_ensure_initialized", "_get_result_to_documents"),
     ),
-    f"{_STORES}.pgvector.document_store.PgvectorDocumentStore": _counted(
-        listing.whole, fetch=integrations.fetch_by_filter
+    f"{_STORES}.pgvector.document_store.PgvectorDocumentStore": Probe(
+        partial(integrations.on_own_cursors, listing.whole),
+        partial(integrations.on_own_cursors, listing.number_of),
+        exact=False,
+        passing=partial(integrations.on_own_cursors, listing.passing),
+        fetch=partial(integrations.on_own_cursors, integrations.fetch_by_filter),
+        needs=("_ensure_db_setup",),
     ),
     "milvus_haystack.document_store.MilvusDocumentStore": _counted(
         integrations.read_milvus,

@@ -6,7 +6,8 @@ Their `filter_documents()` is cut (OpenSearch, Elasticsearch and Milvus: 10,000 
 when such a store is given, so it is installed then.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -180,6 +181,22 @@ def passing_milvus(store: Any, filters: dict[str, Any]) -> Iterator[str]:
 def fetch_milvus(store: Any, ids: Sequence[str]) -> list[Document]:
     """Return documents by id, with embeddings."""
     return fetch_by_filter(store, ids, field=store._primary_field)
+
+
+# pgvector
+
+
+def on_own_cursors(call: Callable[..., Any], store: Any, *arguments: Any) -> Any:
+    """
+    Call a function with a copy of the store that has the same connection and cursors of its own.
+
+    The store has one cursor for all threads. Two that use it at once get each other's documents.
+    """
+    store._ensure_db_setup()
+    own = copy.copy(store)
+    own._cursor = store._connection.cursor()
+    own._dict_cursor = store._connection.cursor(row_factory=store._dict_cursor.row_factory)
+    return call(own, *arguments)
 
 
 # Stores that answer a filter on the id by an index

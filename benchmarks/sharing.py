@@ -38,7 +38,7 @@ from speed_tasks import Task, dl19_tasks
 CANDIDATES = 10
 LONE_COST = 2.0
 """The most milliseconds that a lone request may pay."""
-GPU_REPEATS = 20
+GPU_REPEATS = 3
 """How often a round asks each query on a GPU, where 43 requests would be over in a moment."""
 GPU_GAIN = 2.0
 """How many times as many requests a second clients are to get on a GPU by sharing batches."""

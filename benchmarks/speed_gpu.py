@@ -15,7 +15,6 @@ from itertools import product
 from common import CannotRun, Report, percent
 from haystack_ce_ranker.backends.loading import load
 from haystack_ce_ranker.backends.model_files import ModelOptions
-from haystack_ce_ranker.backends.torch_backend import TorchBackend
 from haystack_ce_ranker.machine.energy import meter_for
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from speed_results import check_padding, in_turn, ratio
@@ -25,7 +24,8 @@ from speed_tasks import Task, covidqa_tasks, dl19_tasks, stress_task
 GPU_TASKS = 5
 BATCHES = (8_192, 16_384, 32_768, 65_536, 131_072, 262_144)
 """Tokens of a batch that are tried."""
-FORMS = {"packed": True, "padded": False}
+FORMS = {"packed": "packed", "padded": "sdpa"}
+"""The attention that makes a model read packed or padded batches."""
 
 
 def measure(arguments: argparse.Namespace, setup: Setup, report: Report) -> None:
@@ -79,7 +79,10 @@ def batches(arguments: argparse.Namespace, setup: Setup, report: Report) -> None
         f"{arguments.stress:,} of mixed length": [stress_task(arguments.data, arguments.stress)] * 3,
     }
     options = ModelOptions(setup.torch_model, device="cuda:0", dtype="float16")
-    backends = {name: _loaded(options, packed=packed) for name, packed in FORMS.items()}
+    backends = {
+        form: load("torch", replace(options, model_kwargs={"attn_implementation": attention}))
+        for form, attention in FORMS.items()
+    }
     systems = {
         (form, size): CrossEncoderScorer(backend, batch_tokens=size)
         for (form, backend), size in product(backends.items(), BATCHES)
@@ -108,11 +111,6 @@ def batches(arguments: argparse.Namespace, setup: Setup, report: Report) -> None
                 each = 1000 * joules[key] / (pairs * len(seconds[key]))
                 cells += [f"{pairs / statistics.median(seconds[key]):,.0f}", f"{each:.2f}"]
             report.row(f"{size:,}", *cells)
-
-
-def _loaded(options: ModelOptions, *, packed: bool) -> TorchBackend:
-    loaded = load("torch", options)
-    return TorchBackend(loaded.cross_encoder, options, packed=packed)
 
 
 def _score(scorer: CrossEncoderScorer, tasks: Sequence[Task]) -> None:

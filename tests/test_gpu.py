@@ -9,6 +9,7 @@ import torch
 
 from fakes import CASES, batch_of, padded_logits, tiny_model
 from haystack_ce_ranker.backends import loading
+from haystack_ce_ranker.backends.float32_head import keep_head_in_float32
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.backends.packed import PackedForm, why_not
 from haystack_ce_ranker.backends.protocol import Batch
@@ -61,6 +62,7 @@ def test_the_kernel_scores_as_padded_float32_does(case, dtype):
     batch = batch_of([100, 64, 33, 20, 20, 5, 3], pad_id=model.config.pad_token_id)
     expected = padded_logits(model, batch, token_types=token_types).numpy()
     model = model.to("cuda", getattr(torch, dtype))
+    keep_head_in_float32(model)  # as the backend does: the mean that a head takes is in float32
     assert why_not(model) is None
     form = PackedForm(model, uses_token_types=token_types)
     inputs = {name: value.cuda() if hasattr(value, "cuda") else value for name, value in form.inputs(batch).items()}

@@ -21,6 +21,9 @@ FloatArray = npt.NDArray[np.float64]
 
 KEY = "ce_ranker"
 
+BM25, KEYWORD = "bm25", "keyword"
+"""The stages of a retriever: one whose scores are BM25, and one whose scores are another function of the words."""
+
 BM25_SCALING = 8.0
 """A scaled BM25 score is the sigmoid of the score over this, as in Haystack's in-memory, Elasticsearch and OpenSearch
 stores."""

@@ -275,7 +275,7 @@ def test_making_one_reads_nothing_and_warm_up_builds_once(monkeypatch):
         ({"refresh": "sometimes"}, "refresh must be one of 'auto', 'every_run', 'manual', but got 'sometimes'"),
         ({"refresh_seconds": -1}, "refresh_seconds must be a finite number >= 0, but got -1"),
         ({"engine": "lucene"}, "engine must be one of 'auto', 'bm25s', 'native', but got 'lucene'"),
-        ({"engine": "native"}, "needs a store with a BM25 engine .*OpenSearch.*InMemoryDocumentStore"),
+        ({"engine": "native"}, "needs a store with a keyword engine .*OpenSearch.*InMemoryDocumentStore"),
         ({"native_parameters": {}}, "native_parameters needs a store with its own engine.*but got {}: omit it"),
         ({"meta_fields_to_index": "title"}, "must be a list of names or None, but got 'title'"),
         ({"filter_policy": "and"}, "and"),

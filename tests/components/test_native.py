@@ -160,9 +160,10 @@ def test_the_query_goes_to_the_store_s_engine_and_the_scores_are_noted(store, se
     found = BM25Retriever(store, top_k=7).run("snow hut")["documents"]
     assert [document.id for document in found] == ["hut", "car"]
     assert [document.score for document in found] == [3.0, 1.0]
+    engine = {"engine": type(store).__name__.removesuffix("DocumentStore").lower(), "kind": "bm25"}
     assert [document.meta["ce_ranker"]["bm25"] for document in found] == [
-        {"score": 3.0, "rank": 1},
-        {"score": 1.0, "rank": 2},
+        {"score": 3.0, "rank": 1, **engine},
+        {"score": 1.0, "rank": 2, **engine},
     ]
     assert found[0].meta["place"] == "alps"
     path, body = server.searches[0]
@@ -328,7 +329,8 @@ def test_close_async_closes_both_clients(store, server):
     assert len(server.searches) == 2
 
 
-def test_another_engine_is_a_line_in_the_table(monkeypatch):
+@pytest.mark.parametrize("score", ["bm25", "other_rank"])
+def test_another_engine_is_a_line_in_the_table(monkeypatch, score):
     class Engine:
         def __init__(self, document_store, boost=1.0):
             self.boost = boost
@@ -345,11 +347,12 @@ def test_another_engine_is_a_line_in_the_table(monkeypatch):
     monkeypatch.setitem(sys.modules, "some_integration", integration)
     name = f"{Store.__module__}.{Store.__qualname__}"
     assert not native.has_engine(Store())
-    monkeypatch.setitem(native.ENGINES, name, "some_integration.Engine")
-    found = BM25Retriever(Store(), top_k=2, native_parameters={"boost": 3.0}).run("hut")["documents"]
-    assert [document.meta["ce_ranker"]["bm25"] for document in found] == [
-        {"score": 3.0, "rank": 1},
-        {"score": 3.0, "rank": 2},
+    monkeypatch.setitem(native.ENGINES, name, native.Engine("some", "some_integration.Engine", score))
+    assert (BM25Retriever(Store())._native is not None) == (score == "bm25")  # unasked only where it is BM25
+    found = BM25Retriever(Store(), engine="native", top_k=2, native_parameters={"boost": 3.0}).run("hut")["documents"]
+    stage = "bm25" if score == "bm25" else "keyword"
+    assert [document.meta["ce_ranker"] for document in found] == [
+        {stage: {"score": 3.0, "rank": rank, "engine": "some", "kind": score}} for rank in (1, 2)
     ]
 
 

@@ -10,10 +10,13 @@ from haystack import Document
 from haystack_ce_ranker.checks import is_finite, is_number
 from haystack_ce_ranker.fusion.fuse import ScoredList
 from haystack_ce_ranker.fusion.scales import Scale
-from haystack_ce_ranker.provenance import noted_scores
+from haystack_ce_ranker.provenance import BM25, KEYWORD, noted_scores
 
 REPORT = "_report"
 """The end of the name of an input for a ranker's report."""
+
+_SCALES: dict[str, Scale] = {BM25: "bm25", KEYWORD: "own"}
+"""The scale of the scores that a retriever's stage notes."""
 
 _RESERVED = ("weights", "top_k", "score_threshold", "self")
 
@@ -109,5 +112,5 @@ def _input(name: str, documents: list[Document], report: Mapping[str, Any] | Non
     floors = [record["lowest"] for record in noted.records if "lowest" in record]
     lowest = min((float(floor) for floor in floors if is_finite(floor)), default=None)
     logits = noted.logits
-    scale: Scale | None = "logits" if logits else "bm25" if noted.stage == "bm25" else None
+    scale: Scale | None = "logits" if logits else _SCALES.get(noted.stage)
     return Input(documents, ScoredList(ids, noted.scores, lowest, logits, scale), True)

@@ -28,7 +28,6 @@ from haystack_integrations.components.retrievers.ce_ranker.filters import Search
 from haystack_integrations.components.retrievers.ce_ranker.store_index import Hit, Indexed, StoreIndex
 from haystack_integrations.components.retrievers.ce_ranker.stores import require_store_type
 
-RECORD = "bm25"
 _ENGINES = ("auto", "bm25s", "native")
 _FILTER_POLICIES = tuple(policy.value for policy in FilterPolicy)
 _REFRESH = ("auto", "every_run", "manual")
@@ -100,8 +99,10 @@ class BM25Retriever:
         go on with the old index and the filters evaluated on it. So a change is seen this much later, and the time that
         the reading takes. `refresh_index()` reads it at once.
     :param engine: `"bm25s"` for the index of this package, `"native"` for the engine of the store, `"auto"` for the
-        store's engine if it has one. The parameters from `language` to `refresh_seconds` do not apply to a native
-        engine, whose own index defines how it analyses and scores.
+        store's engine if that ranks by BM25. The parameters from `language` to `refresh_seconds` do not apply to a
+        native engine, whose own index defines how it analyses and scores; `haystack_ce_ranker.bm25.lucene` defines one
+        that does as ours. Its records also hold `engine`, `kind` (what the scores are), and `query_words_left_out` if
+        the query was too long for it. If they are no BM25, the records stand under `"keyword"`.
     :param native_parameters: Further init parameters of the store's own BM25 retriever, for example `fuzziness`.
     """
 
@@ -161,9 +162,9 @@ class BM25Retriever:
             refresh_seconds=self.refresh_seconds,
         )
 
-    def _native_retriever(self) -> Any:
+    def _native_retriever(self) -> native.NativeRetriever | None:
         """Return the retriever of the store's own engine, or None if the index of this package is to be used."""
-        if self.engine == "bm25s" or (self.engine == "auto" and not native.has_engine(self.document_store)):
+        if self.engine == "bm25s" or (self.engine == "auto" and not native.ranks_by_bm25(self.document_store)):
             if self.native_parameters is not None:
                 raise ValueError(
                     "native_parameters needs a store with its own engine, and engine='native' or 'auto', "
@@ -176,7 +177,7 @@ class BM25Retriever:
                 "map the fields in the store's index, pass a custom query in native_parameters, or use engine='bm25s'"
             )
         parameters = {} if self.native_parameters is None else self.native_parameters
-        return native.make_retriever(self.document_store, parameters)
+        return native.NativeRetriever(self.document_store, parameters)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "BM25Retriever":
         """Copy the component; the copy reads the same document store, which is not copied."""
@@ -275,8 +276,8 @@ class BM25Retriever:
         if not query.strip():
             return {"documents": []}
         if self._native is not None:
-            found = self._native.run(query=query, filters=asked.filters, top_k=asked.top_k)["documents"]
-            return {"documents": _noted_native(found, asked.scale_score)}
+            answer = self._native.run(query, asked.filters, asked.top_k)
+            return {"documents": _noted_native(answer, asked.scale_score)}
         indexed = self._index.current()
         allowed = self._index.allowed(indexed, asked.filters, Search(query, asked.top_k))
         return {"documents": self._search(indexed, asked, allowed)}
@@ -301,20 +302,20 @@ class BM25Retriever:
         if self._native is None:
             result: dict[str, list[Document]] = await asyncio.to_thread(self.run, query, filters, top_k, scale_score)
             return result
-        return await self._run_native(self._asked(query, filters, top_k, scale_score))
+        return await self._run_native(self._native, self._asked(query, filters, top_k, scale_score))
 
     @observed("retrieve", lambda self, output: self._tags(output))
-    async def _run_native(self, asked: _Asked) -> dict[str, list[Document]]:
+    async def _run_native(self, engine: native.NativeRetriever, asked: _Asked) -> dict[str, list[Document]]:
         if not asked.query.strip():
             return {"documents": []}
-        found = await self._native.run_async(query=asked.query, filters=asked.filters, top_k=asked.top_k)
-        return {"documents": _noted_native(found["documents"], asked.scale_score)}
+        answer = await engine.run_async(asked.query, asked.filters, asked.top_k)
+        return {"documents": _noted_native(answer, asked.scale_score)}
 
     def _tags(self, output: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a span tells of a run."""
         return {
             "documents": len(output["documents"]),
-            "engine": "own" if self._native is None else type(self._native).__name__,
+            "engine": "own" if self._native is None else self._native.engine.name,
             "refresh_failed": self._native is None and self._index.failure is not None,
         }
 
@@ -355,7 +356,7 @@ class BM25Retriever:
         without_embedding = getattr(self.document_store, "return_embedding", True) is False
         failure = self._index.failure
         record = {} if failure is None else {"refresh_error": failure}
-        return _noted(hits, asked.scale_score, record, without_embedding=without_embedding)
+        return _noted(hits, asked.scale_score, provenance.BM25, record, without_embedding=without_embedding)
 
 
 def _store(name: str, value: Any) -> Any:
@@ -365,11 +366,12 @@ def _store(name: str, value: Any) -> Any:
 
 
 def _noted(
-    hits: Iterable[Hit], scale_score: bool, record: dict[str, Any], *, without_embedding: bool = False
+    hits: Iterable[Hit], scale_score: bool, stage: str, record: dict[str, Any], *, without_embedding: bool = False
 ) -> list[Document]:
     """
     Return copies of the documents with their scores and their records; the store's documents stay as they are.
 
+    :param stage: The name of the records.
     :param record: What every record holds beside the score and the rank.
     """
     noted = []
@@ -379,13 +381,13 @@ def _noted(
             replace(
                 document,
                 score=1.0 / (1.0 + math.exp(-score / provenance.BM25_SCALING)) if scale_score else score,
-                meta=provenance.with_record(document.meta, RECORD, {"score": score, "rank": rank, **record}),
+                meta=provenance.with_record(document.meta, stage, {"score": score, "rank": rank, **record}),
                 **changes,
             )
         )
     return noted
 
 
-def _noted_native(documents: list[Document], scale_score: bool) -> list[Document]:
-    hits = [Hit(document, 0.0 if document.score is None else float(document.score)) for document in documents]
-    return _noted(hits, scale_score, {})
+def _noted_native(answer: native.Answer, scale_score: bool) -> list[Document]:
+    hits = [Hit(found, 0.0 if found.score is None else float(found.score)) for found in answer.documents]
+    return _noted(hits, scale_score, answer.stage, answer.record)

@@ -1,53 +1,142 @@
 """
-Document stores with a BM25 engine of their own, and how a query is handed to it.
+Document stores with a keyword engine of their own, and how a query is handed to it.
 
-The retriever of the store's integration asks the engine. It is imported only when such a store is given. A store means
-that its package is installed: `elasticsearch-haystack` or `opensearch-haystack`.
+The retriever of the store's integration asks the engine. It is imported only when such a store is given, so its package
+is installed then. `clauses.py` shortens a query that is too long for the engine.
 
-To add a store, add its line to `ENGINES`. The retriever named there must take `document_store` and have Haystack's
-`run(query, filters, top_k)` and `run_async`.
-
-The requests were checked against a local HTTP server that knows the documented query form, not against a cluster.
-`examples/opensearch_check.py` names the command that checks them against a cluster.
+To add a store, add its line to `ENGINES`, and a test on the real engine. The retriever named there must take
+`document_store` and have Haystack's `run(query, filters, top_k)` and `run_async`.
 """
 
+import asyncio
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
+from haystack import Document, logging
+
+from haystack_ce_ranker.provenance import BM25, KEYWORD
+from haystack_integrations.components.retrievers.ce_ranker.clauses import Attempts
 from haystack_integrations.components.retrievers.ce_ranker.stores import entry_for
 
 _STORES = "haystack_integrations.document_stores"
 _RETRIEVERS = "haystack_integrations.components.retrievers"
 
+logger = logging.getLogger(__name__)
+
+
+class Engine(NamedTuple):
+    """
+    The engine of a store.
+
+    :param name: What records call it.
+    :param retriever: The qualified name of the integration's retriever.
+    :param score: What its scores are: `"bm25"`, or the name of the engine's own function. Only BM25 is used unasked,
+        and joined as BM25.
+    """
+
+    name: str
+    retriever: str
+    score: str = BM25
+
+
 ENGINES = {
-    f"{_STORES}.elasticsearch.document_store.ElasticsearchDocumentStore": (
-        f"{_RETRIEVERS}.elasticsearch.bm25_retriever.ElasticsearchBM25Retriever"
+    f"{_STORES}.elasticsearch.document_store.ElasticsearchDocumentStore": Engine(
+        "elasticsearch", f"{_RETRIEVERS}.elasticsearch.bm25_retriever.ElasticsearchBM25Retriever"
     ),
-    f"{_STORES}.opensearch.document_store.OpenSearchDocumentStore": (
-        f"{_RETRIEVERS}.opensearch.bm25_retriever.OpenSearchBM25Retriever"
+    f"{_STORES}.opensearch.document_store.OpenSearchDocumentStore": Engine(
+        "opensearch", f"{_RETRIEVERS}.opensearch.bm25_retriever.OpenSearchBM25Retriever"
+    ),
+    # Supabase's store derives from this one.
+    f"{_STORES}.pgvector.document_store.PgvectorDocumentStore": Engine(
+        "postgresql", f"{_RETRIEVERS}.pgvector.keyword_retriever.PgvectorKeywordRetriever", "ts_rank_cd"
     ),
 }
-"""The BM25 retriever of a store's integration, by the qualified name of the store's class."""
+"""The engine of a store, by the qualified name of the store's class."""
+
+
+class Answer(NamedTuple):
+    """
+    What an engine found.
+
+    :param stage: The stage under which it is noted: `"bm25"`, or `"keyword"` if the scores are no BM25.
+    :param record: What every record holds beside the score and the rank.
+    """
+
+    documents: list[Document]
+    stage: str
+    record: dict[str, Any]
 
 
 def has_engine(document_store: Any) -> bool:
-    """Tell whether the store brings a BM25 engine that is known here."""
+    """Tell whether the store brings an engine that is known here."""
     return entry_for(document_store, ENGINES) is not None
 
 
-def make_retriever(document_store: Any, parameters: dict[str, Any]) -> Any:
-    """
-    Return the integration's own BM25 retriever for this store.
+def ranks_by_bm25(document_store: Any) -> bool:
+    """Tell whether the store brings an engine whose scores are BM25."""
+    engine = entry_for(document_store, ENGINES)
+    return engine is not None and engine.score == BM25
 
-    :param parameters: Its other init parameters, for example `{"fuzziness": 0}`.
+
+class NativeRetriever:
+    """
+    Asks the engine of a store. Safe to use from several threads as far as the integration's retriever is.
+
+    :param parameters: Other init parameters of that retriever, for example `{"fuzziness": 0}`.
     :raises ValueError: If the store has no engine that is known here.
     """
-    found = entry_for(document_store, ENGINES)
-    if found is None:
-        known = ", ".join(name.rpartition(".")[2] for name in ENGINES)
-        raise ValueError(
-            f"engine='native' needs a store with a BM25 engine ({known}), "
-            f"but got {type(document_store).__name__}: use engine='bm25s' or 'auto'"
-        )
-    module, _, class_name = found.rpartition(".")
-    return getattr(import_module(module), class_name)(document_store=document_store, **parameters)
+
+    def __init__(self, document_store: Any, parameters: dict[str, Any]) -> None:
+        engine = entry_for(document_store, ENGINES)
+        if engine is None:
+            known = ", ".join(name.rpartition(".")[2] for name in ENGINES)
+            raise ValueError(
+                f"engine='native' needs a store with a keyword engine ({known}), "
+                f"but got {type(document_store).__name__}: use engine='bm25s' or 'auto'"
+            )
+        module, _, class_name = engine.retriever.rpartition(".")
+        self.engine = engine
+        self._retriever = getattr(import_module(module), class_name)(document_store=document_store, **parameters)
+        self._store = document_store
+        self._warned = False
+
+    def run(self, query: str, filters: dict[str, Any] | None, top_k: int) -> Answer:
+        """
+        Ask the engine.
+
+        :raises ValueError: If `top_k` is beyond what the engine's index returns; the message names the setting.
+        """
+        attempts = Attempts(self._store, query, top_k)
+        while True:
+            try:
+                found = self._retriever.run(query=attempts.text, filters=filters, top_k=top_k)
+            except Exception as error:  # whatever the client raises; the next line raises it unless it is about length
+                attempts.shorten(error)
+            else:
+                return self._answer(found["documents"], attempts)
+
+    async def run_async(self, query: str, filters: dict[str, Any] | None, top_k: int) -> Answer:
+        """Do what `run` does without blocking the event loop."""
+        attempts = Attempts(self._store, query, top_k)
+        while True:
+            try:
+                found = await self._retriever.run_async(query=attempts.text, filters=filters, top_k=top_k)
+            except Exception as error:
+                await asyncio.to_thread(attempts.shorten, error)
+            else:
+                return self._answer(found["documents"], attempts)
+
+    def _answer(self, documents: list[Document], attempts: Attempts) -> Answer:
+        record: dict[str, Any] = {"engine": self.engine.name, "kind": self.engine.score}
+        if attempts.left_out:
+            record["query_words_left_out"] = attempts.left_out
+            if not self._warned:
+                self._warned = True
+                logger.warning(
+                    "A query has more words than {engine} takes ({limit}): {left_out} were left out, those that say "
+                    "least. Each record says so (query_words_left_out); of further queries no warning tells.",
+                    engine=self.engine.name,
+                    limit=attempts.limit,
+                    left_out=attempts.left_out,
+                )
+        return Answer(documents, BM25 if self.engine.score == BM25 else KEYWORD, record)

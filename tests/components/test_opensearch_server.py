@@ -5,16 +5,13 @@ No Elasticsearch is to be had. Its client talks to the same server through a pro
 what its probe asks is answered by a real engine, too.
 """
 
-import threading
-import urllib.error
-import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import uuid4
 
 import pytest
 from haystack import Document
 
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
+from stores.servers import elasticsearch_proxy
 
 COUNT, PASSING = 10_500, 10_400
 MAPPINGS = {
@@ -50,38 +47,8 @@ def store(opensearch_url):
 def as_elasticsearch(opensearch_url, store):
     """Elasticsearch's store over the same index."""
     elasticsearch = pytest.importorskip("haystack_integrations.document_stores.elasticsearch", exc_type=ImportError)
-
-    class Proxy(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def forward(self):
-            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            request = urllib.request.Request(opensearch_url + self.path, content or None, method=self.command)
-            request.add_header("Content-Type", "application/json")
-            try:
-                with urllib.request.urlopen(request) as response:
-                    status, answer = response.status, response.read()
-            except urllib.error.HTTPError as error:
-                status, answer = error.code, error.read()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("X-Elastic-Product", "Elasticsearch")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(answer)
-
-        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = forward
-
-        def log_message(self, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        yield elasticsearch.ElasticsearchDocumentStore(
-            hosts=f"http://127.0.0.1:{proxy.server_port}", index=store._index
-        )
-        proxy.shutdown()
+    with elasticsearch_proxy(opensearch_url) as url:
+        yield elasticsearch.ElasticsearchDocumentStore(hosts=url, index=store._index)
 
 
 @pytest.mark.parametrize("kind", ["store", "as_elasticsearch"])

@@ -9,7 +9,9 @@ To add a store, add its line to `ENGINES`, and a test on the real engine. The re
 """
 
 import asyncio
+from collections.abc import Mapping
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from haystack import Document, logging
@@ -20,6 +22,7 @@ from haystack_integrations.components.retrievers.ce_ranker.stores import entry_f
 
 _STORES = "haystack_integrations.document_stores"
 _RETRIEVERS = "haystack_integrations.components.retrievers"
+_AS_WRITTEN = {"fuzziness": "0"}  # Elasticsearch's retriever would also count words that are spelt alike
 
 logger = logging.getLogger(__name__)
 
@@ -32,19 +35,23 @@ class Engine(NamedTuple):
     :param retriever: The qualified name of the integration's retriever.
     :param score: What its scores are: `"bm25"`, or the name of the engine's own function. Only BM25 is used unasked,
         and joined as BM25.
+    :param parameters: What the retriever is given unless the user gives it otherwise.
     """
 
     name: str
     retriever: str
     score: str = BM25
+    parameters: Mapping[str, Any] = MappingProxyType({})
 
 
 ENGINES = {
     f"{_STORES}.elasticsearch.document_store.ElasticsearchDocumentStore": Engine(
-        "elasticsearch", f"{_RETRIEVERS}.elasticsearch.bm25_retriever.ElasticsearchBM25Retriever"
+        "elasticsearch",
+        f"{_RETRIEVERS}.elasticsearch.bm25_retriever.ElasticsearchBM25Retriever",
+        parameters=_AS_WRITTEN,
     ),
     f"{_STORES}.opensearch.document_store.OpenSearchDocumentStore": Engine(
-        "opensearch", f"{_RETRIEVERS}.opensearch.bm25_retriever.OpenSearchBM25Retriever"
+        "opensearch", f"{_RETRIEVERS}.opensearch.bm25_retriever.OpenSearchBM25Retriever", parameters=_AS_WRITTEN
     ),
     # Supabase's store derives from this one.
     f"{_STORES}.pgvector.document_store.PgvectorDocumentStore": Engine(
@@ -96,7 +103,8 @@ class NativeRetriever:
             )
         module, _, class_name = engine.retriever.rpartition(".")
         self.engine = engine
-        self._retriever = getattr(import_module(module), class_name)(document_store=document_store, **parameters)
+        given = {**engine.parameters, **parameters}
+        self._retriever = getattr(import_module(module), class_name)(document_store=document_store, **given)
         self._store = document_store
         self._warned = False
 

@@ -40,6 +40,13 @@ def test_parameters_may_be_missing(ranker):
     assert adopted(both)[0]["r"]["init_parameters"] == {"name": "r"}
 
 
+def test_a_default_that_ours_lacks_is_written_out_in_the_parameters_of_the_engine():
+    (theirs,) = next(one.types for one in TABLE if one.name == "ElasticsearchBM25Retriever")
+    given = {"document_store": STORE}
+    after, _ = adopted({"r": {"type": theirs, "init_parameters": given}})
+    assert after["r"]["init_parameters"] == {**given, "top_k": 10, "native_parameters": {"fuzziness": "AUTO"}}
+
+
 def test_what_a_tool_holds_stays():
     tool = {"type": "haystack.tools.component_tool.ComponentTool", "data": {"component": BM25, "name": "search"}}
     agent = {"type": "haystack.components.agents.agent.Agent", "init_parameters": {"tools": [tool]}}

@@ -314,7 +314,11 @@ _ELASTICSEARCH = Equivalence(
     "ElasticsearchBM25Retriever",
     ("haystack_integrations.components.retrievers.elasticsearch.bm25_retriever.ElasticsearchBM25Retriever",),
     RETRIEVER,
-    (same("document_store", REQUIRED), *_FOUND, Parameter("fuzziness", "AUTO", "native_parameters.fuzziness")),
+    (
+        same("document_store", REQUIRED),
+        *_FOUND,
+        Parameter("fuzziness", "AUTO", "native_parameters.fuzziness", "written out: ours is 0", written=True),
+    ),
     {},
     _THERE,
 )

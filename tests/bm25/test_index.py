@@ -262,3 +262,14 @@ def test_importing_the_engine_loads_neither_numba_nor_haystack():
     code = f"import sys, haystack_ce_ranker.bm25.index; print({loaded})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_no_index_takes_a_gpu_by_way_of_jax(tmp_path):
+    (tmp_path / "jax.py").write_text("raise SystemExit('jax was imported, and takes most of a GPU')", encoding="utf-8")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from haystack_ce_ranker.bm25.index import BM25Index\n"
+        "print(BM25Index.build(['the hut', 'snow']).search('what is the snow', 2).positions.tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[1]", "")

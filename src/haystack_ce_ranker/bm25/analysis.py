@@ -11,17 +11,19 @@ their own; queries look for them as `Analysis.query_terms` says. Neither counts 
 import hashlib
 import json
 import re
+import runpy
 import threading
 import unicodedata
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import Stemmer
 
-from haystack_ce_ranker import forking
 from haystack_ce_ranker.bm25 import words as reading
 from haystack_ce_ranker.bm25.words import DEFAULT_TOKENIZATION_REGEX, RULES, Reader
 
@@ -64,14 +66,22 @@ def languages() -> tuple[str, ...]:
     return tuple(Stemmer.algorithms())
 
 
+@cache
+def _lists() -> Mapping[str, Any]:
+    """
+    Return the lists that bm25s ships, by name, without an import of bm25s.
+
+    That would load numba, and JAX where it is installed, which then takes three quarters of a GPU's memory.
+    """
+    package = Path(str(getattr(find_spec("bm25s"), "origin", None)))
+    return runpy.run_path(str(package.with_name("stopwords.py")))
+
+
 @lru_cache(maxsize=64)
 def _listed(language: str | None) -> frozenset[str]:
     if language not in _STOP_WORDS:
         return frozenset()
-    with forking.uninterrupted():
-        from bm25s import stopwords  # here, because bm25s loads numba
-
-    return frozenset(map(reading.normalize, getattr(stopwords, _STOP_WORDS[language])))
+    return frozenset(map(reading.normalize, _lists()[_STOP_WORDS[language]]))
 
 
 @lru_cache(maxsize=64)

@@ -83,8 +83,9 @@ Everywhere `engine="bm25s"` is used, so that rankings can be compared.
 
 {pipelines}
 
-- **YAML:** FAISS and Qdrant's `:memory:` hold their documents in the process, so the YAML does not have them.
-  Since version 3, Haystack loads a class only from a package that it trusts. It has to be told to trust Milvus's:
+- **YAML:** FAISS and Qdrant's `:memory:` hold their documents in the process, so the YAML does not have them. An
+  ephemeral Chroma has them as long as one of its stores is open in the process. Since version 3, Haystack loads a class
+  only from a package that it trusts. It has to be told to trust Milvus's:
   `Pipeline.loads(text, allowed_modules=["milvus_haystack"])`.
 
 ## Filters

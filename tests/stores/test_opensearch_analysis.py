@@ -1,12 +1,15 @@
-"""A real OpenSearch with our analysis makes the terms that we make of the same texts, in every language it has."""
+"""A real OpenSearch with our analysis makes our terms of a text, in every language it has, and scores as we do."""
 
 from collections import Counter
 from uuid import uuid4
 
 import pytest
 
+from fakes import random_texts
 from haystack_ce_ranker.bm25.analysis import Analysis, languages
+from haystack_ce_ranker.bm25.index import BM25Index
 from haystack_ce_ranker.bm25.lucene import STEMMERS, index_definition
+from haystack_ce_ranker.bm25.scoring import Scoring
 
 opensearchpy = pytest.importorskip("opensearchpy", reason="needs opensearch-haystack")
 
@@ -104,4 +107,28 @@ def test_a_text_that_never_ends_a_word_is_taken(client, terms_of):
     client.indices.create(index=name, body=index_definition())
     for text in endless:
         client.index(index=name, body={"content": text, "title": "y" * 40_000, "embedding": [0.1, 0.2]})
+    client.indices.delete(index=name)
+
+
+@pytest.mark.parametrize(
+    ("language", "k1", "b"), [("english", 1.2, 0.75), ("english", 0.5, 0.3), (None, 2.0, 1.0), (None, 0.0, 0.0)]
+)
+def test_the_scores_of_short_texts_are_ours(client, language, k1, b):
+    """Up to 40 words Lucene keeps a text's length as it is. OpenSearch multiplies all scores by the same number."""
+    texts = [text for text in random_texts(300) if text]
+    index = BM25Index.build(texts, analysis=Analysis(language), scoring=Scoring(k1=k1, b=b))
+    name = f"analysis-{uuid4().hex}"
+    client.indices.create(index=name, body=index_definition(language=language, k1=k1, b=b))
+    client.bulk(
+        body=[
+            line for i, text in enumerate(texts) for line in ({"index": {"_index": name, "_id": i}}, {"content": text})
+        ],
+        refresh=True,
+    )
+    for query in ("w0", "w3 w17 w17 w60", "w150 w1 unknown"):
+        body = {"query": {"multi_match": {"query": query, "type": "most_fields"}}, "size": 300}
+        hits = client.search(index=name, body=body)["hits"]["hits"]
+        found = index.search(query, 300)
+        ours = {int(place): pytest.approx((k1 + 1.0) * float(score), rel=1e-5) for place, score in zip(*found, strict=True)}
+        assert {int(hit["_id"]): hit["_score"] for hit in hits} == ours
     client.indices.delete(index=name)

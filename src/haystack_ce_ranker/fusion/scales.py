@@ -11,7 +11,7 @@ scale             which lists                                                 ho
 `probabilities`   between 0 and 1, and taken back through the sigmoid they    by their logit
                   spread like logits
 `bm25`            a BM25Retriever's; other lists at an input named `bm25`     `log` beside logits, else `z_score`
-`own`             all others: cosines, dot products, reciprocal ranks, ...    `z_score`: a deviation counts as a logit
+`own`             all others: cosines, dot products, `ts_rank_cd`, ...        `z_score`: a deviation counts as a logit
 ================  ==========================================================  ======================================
 
 A list that is alone has nothing to be compared with: BM25 then has `log`, and a scale of its own is kept as it is.

@@ -129,6 +129,6 @@ def test_the_scores_of_short_texts_are_ours(client, language, k1, b):
         body = {"query": {"multi_match": {"query": query, "type": "most_fields"}}, "size": 300}
         hits = client.search(index=name, body=body)["hits"]["hits"]
         found = index.search(query, 300)
-        ours = {int(place): pytest.approx((k1 + 1.0) * float(score), rel=1e-5) for place, score in zip(*found, strict=True)}
-        assert {int(hit["_id"]): hit["_score"] for hit in hits} == ours
+        ours = dict(zip(found.positions.tolist(), ((k1 + 1.0) * found.scores).tolist(), strict=True))
+        assert {int(hit["_id"]): hit["_score"] for hit in hits} == pytest.approx(ours, rel=1e-5)
     client.indices.delete(index=name)

@@ -69,6 +69,10 @@ command("evaluate", f"{examples}/handbook", "--model", model, *chosen, "--output
 step = "mine"
 command("mine", f"{examples}/handbook", f"{output}/mined.jsonl", "--teacher", model, "--queries", "3")
 
+step = "score"
+command("score", f"{output}/evaluated/run.bm25.trec", "--collection", f"{examples}/handbook", "--model", model,
+        "--depth", "2", "--output", f"{output}/scored.parquet")
+
 step = "train"
 how = ["--save", "always", "--epochs", "1", "--threads", "1"]
 command("train", f"{examples}/handbook", f"{output}/trained", "--base", model, *how)

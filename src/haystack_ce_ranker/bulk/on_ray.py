@@ -16,6 +16,8 @@ import logging
 import os
 import secrets
 import shutil
+import site
+import socket
 import sys
 import tempfile
 import warnings
@@ -33,6 +35,7 @@ RETRIES = 10
 SPARE_CPUS = 1
 """CPUs that no replica may take. Ray Data reads with them; without any it would wait for ever."""
 
+_PATIENCE = 10.0  # seconds until something must answer at a cluster's address
 _LOOPBACK = ("127.0.0.1", "::1")
 _CHOOSE_GPUS = ("torch", "auto")  # the runtimes that take a GPU without being told so
 
@@ -67,25 +70,48 @@ def connected(address: str | None = None, *, cpus: int) -> Iterator[Any]:
     :param address: See `score`.
     :param cpus: How many a cluster has that is started here.
     """
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp" if Path("/tmp").is_dir() else None))  # a socket's path
     with contextlib.ExitStack() as ending:
-        ending.callback(shutil.rmtree, folder, ignore_errors=True)
         if address is None:
             ending.enter_context(_environment(_own_cluster()))
         ray = _imported()
         if not ray.is_initialized():
-            ending.callback(ray.shutdown)
-            how: dict[str, Any] = {"address": address}
             if address is None:
-                how = {"address": "local", "num_cpus": cpus, "include_dashboard": False, "_temp_dir": str(folder)}
-            with _one_line(ray):
-                ray.init(**how, log_to_driver=False, logging_level=logging.ERROR)
-            if address is None and ray.util.get_node_ip_address() not in _LOOPBACK:
-                raise ValueError(
-                    "ray was imported by this program before, so that a cluster would listen on all networks: call "
-                    "ray.init() yourself before, or name the address of a cluster."
-                )
+                _start(ray, cpus, ending)
+            else:
+                _require_answer(address)
+                ending.callback(ray.shutdown)
+                with _one_line(ray):
+                    ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         yield ray
+
+
+def _start(ray: Any, cpus: int, ending: contextlib.ExitStack) -> None:
+    """
+    Start a cluster on this machine, and connect to it.
+
+    A part of it asks the metadata services of clouds where it is, even where nothing is reported. It does not ask if
+    a file in its home folder says so. So the cluster's home is its own folder; the replicas have the user's.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp" if Path("/tmp").is_dir() else None))  # paths are short
+    ending.callback(shutil.rmtree, folder, ignore_errors=True)
+    ending.callback(ray.shutdown)  # before its folder goes
+    (folder / "ray_bootstrap_config.yaml").write_text("{}\n", encoding="utf-8")
+    home = str(Path.home())
+    with _one_line(ray), _environment({"HOME": str(folder), "PYTHONUSERBASE": site.getuserbase()}):
+        ray.init(
+            "local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"HOME": home}},
+            _temp_dir=str(folder),
+        )
+    if ray.util.get_node_ip_address() not in _LOOPBACK:
+        raise ValueError(
+            "ray was imported by this program before, so that a cluster would listen on all networks: call "
+            "ray.init() yourself before, or name the address of a cluster."
+        )
 
 
 def _scores(
@@ -146,6 +172,19 @@ def _imported() -> Any:
     return ray
 
 
+def _require_answer(address: str) -> None:
+    """Check that something listens where a cluster should be: Ray itself would ask for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise OSError(
+            f"no Ray cluster answers at {address!r} ({error}): start one with `ray start --head`, or omit the address."
+        ) from error
+
+
 @contextlib.contextmanager
 def _one_line(ray: Any) -> Iterator[None]:
     """Turn Ray's errors, which are pages, into one line."""
@@ -163,26 +202,35 @@ def _one_line(ray: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of the environment that are not set, until the end of the block."""
-    new = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(new)
+    """Set variables of the environment until the end of the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        for name in new:
-            os.environ.pop(name, None)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @cache
 def _own_cluster() -> dict[str, str]:
-    """Return the environment of a cluster that is started here. Ray reads some of it once in each process."""
+    """
+    Return the environment of a cluster that is started here: what the user has not set himself.
+
+    Ray reads some of it once in each process.
+    """
     variables = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # under this name Ray has what keeps it on the loopback
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_BACKEND_LOG_LEVEL": "fatal",
     }
-    return variables if "ray" in sys.modules else {**variables, "RAY_AUTH_MODE": "token"}
+    if "ray" not in sys.modules:
+        variables["RAY_AUTH_MODE"] = "token"
+    return {name: value for name, value in variables.items() if name not in os.environ}
 
 
 def _cpus() -> int:

@@ -210,13 +210,22 @@ class TestPostgres:
         assert found(retriever, "even zebra") == []  # the engine asks for every word
         assert len(found(BM25Retriever(pgvector, engine="native", top_k=100), "common " * 1500)) == 60
 
-        async def ask():
-            documents = (await retriever.run_async("even"))["documents"]
-            await pgvector._async_connection.close()
-            pgvector._async_connection = pgvector._async_cursor = None
-            return documents
+        assert asyncio.run(retriever.run_async("even"))["documents"] == found(retriever, "even")
 
-        assert asyncio.run(ask()) == found(retriever, "even")
+    def test_requests_at_once_get_each_its_own_though_the_store_has_one_cursor(self, pgvector):
+        retriever = BM25Retriever(pgvector, engine="native")
+        pgvector.count_documents()
+        answers = pgvector._cursor.execute("SELECT 7"), pgvector._dict_cursor.execute("SELECT 8 AS eight")
+        expected = {query: found(retriever, query) for query in ("even", "zebra", "common")}
+
+        async def ask(times):
+            asked = [*expected] * times
+            return asked, await asyncio.gather(*(retriever.run_async(query) for query in asked))
+
+        for _ in range(2):  # each with an event loop of its own
+            asked, given = asyncio.run(ask(20))
+            assert [one["documents"] for one in given] == [expected[query] for query in asked]
+        assert [one.fetchall() for one in answers] == [[(7,)], [{"eight": 8}]]
 
     def test_the_joiner_takes_the_scores_for_what_they_are(self, pgvector):
         listed = found(BM25Retriever(pgvector, engine="native", top_k=5), "zebra") + found(

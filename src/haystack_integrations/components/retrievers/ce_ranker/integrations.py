@@ -186,9 +186,9 @@ def fetch_milvus(store: Any, ids: Sequence[str]) -> list[Document]:
 # pgvector
 
 
-def on_own_cursors(call: Callable[..., Any], store: Any, *arguments: Any) -> Any:
+def with_own_cursors(store: Any) -> Any:
     """
-    Call a function with a copy of the store that has the same connection and cursors of its own.
+    Return a copy of the store that has the same connection and cursors of its own.
 
     The store has one cursor for all threads. Two that use it at once get each other's documents.
     """
@@ -196,7 +196,12 @@ def on_own_cursors(call: Callable[..., Any], store: Any, *arguments: Any) -> Any
     own = copy.copy(store)
     own._cursor = store._connection.cursor()
     own._dict_cursor = store._connection.cursor(row_factory=store._dict_cursor.row_factory)
-    return call(own, *arguments)
+    return own
+
+
+def on_own_cursors(call: Callable[..., Any], store: Any, *arguments: Any) -> Any:
+    """Call a function with a copy of the store that has cursors of its own."""
+    return call(with_own_cursors(store), *arguments)
 
 
 # Stores that answer a filter on the id by an index

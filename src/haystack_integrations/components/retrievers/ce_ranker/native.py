@@ -9,7 +9,8 @@ To add a store, add its line to `ENGINES`, and a test on the real engine. The re
 """
 
 import asyncio
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 from haystack import Document, logging
 
 from haystack_ce_ranker.provenance import BM25, KEYWORD
+from haystack_integrations.components.retrievers.ce_ranker import integrations
 from haystack_integrations.components.retrievers.ce_ranker.clauses import Attempts
 from haystack_integrations.components.retrievers.ce_ranker.stores import entry_for
 
@@ -36,12 +38,15 @@ class Engine(NamedTuple):
     :param score: What its scores are: `"bm25"`, or the name of the engine's own function. Only BM25 is used unasked,
         and joined as BM25.
     :param parameters: What the retriever is given unless the user gives it otherwise.
+    :param for_one_run: Given a store that serves one thread at a time, returns one for a single run. None for a store
+        that serves several.
     """
 
     name: str
     retriever: str
     score: str = BM25
     parameters: Mapping[str, Any] = MappingProxyType({})
+    for_one_run: Callable[[Any], Any] | None = None
 
 
 ENGINES = {
@@ -55,7 +60,10 @@ ENGINES = {
     ),
     # Supabase's store derives from this one.
     f"{_STORES}.pgvector.document_store.PgvectorDocumentStore": Engine(
-        "postgresql", f"{_RETRIEVERS}.pgvector.keyword_retriever.PgvectorKeywordRetriever", "ts_rank_cd"
+        "postgresql",
+        f"{_RETRIEVERS}.pgvector.keyword_retriever.PgvectorKeywordRetriever",
+        "ts_rank_cd",
+        for_one_run=integrations.with_own_cursors,
     ),
 }
 """The engine of a store, by the qualified name of the store's class."""
@@ -87,7 +95,7 @@ def ranks_by_bm25(document_store: Any) -> bool:
 
 class NativeRetriever:
     """
-    Asks the engine of a store. Safe to use from several threads as far as the integration's retriever is.
+    Asks the engine of a store. Safe to use from several threads.
 
     :param parameters: Other init parameters of that retriever, for example `{"fuzziness": 0}`.
     :raises ValueError: If the store has no engine that is known here.
@@ -114,10 +122,13 @@ class NativeRetriever:
 
         :raises ValueError: If `top_k` is beyond what the engine's index returns; the message names the setting.
         """
-        attempts = Attempts(self._store, query, top_k)
+        attempts, retriever = Attempts(self._store, query, top_k), self._retriever
+        if self.engine.for_one_run is not None:
+            retriever = copy.copy(retriever)
+            retriever.document_store = self.engine.for_one_run(self._store)
         while True:
             try:
-                found = self._retriever.run(query=attempts.text, filters=filters, top_k=top_k)
+                found = retriever.run(query=attempts.text, filters=filters, top_k=top_k)
             except Exception as error:  # whatever the client raises; the next line raises it unless it is about length
                 attempts.shorten(error)
             else:
@@ -125,6 +136,8 @@ class NativeRetriever:
 
     async def run_async(self, query: str, filters: dict[str, Any] | None, top_k: int) -> Answer:
         """Do what `run` does without blocking the event loop."""
+        if self.engine.for_one_run is not None:  # its asynchronous connection also serves one request at a time
+            return await asyncio.to_thread(self.run, query, filters, top_k)
         attempts = Attempts(self._store, query, top_k)
         while True:
             try:

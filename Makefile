@@ -107,7 +107,8 @@ light-requirements: $(VENV)/.installed
 # The components' tests again on older releases of Haystack, laid over the installed one. Left out are those that compare
 # with Haystack's own BM25 and its error messages.
 HAYSTACKS ?= 2.24.1 2.31.0
-OVERLAID := tests/components tests/evaluation/running/test_pipelines.py tests/test_examples.py tests/test_readme.py tests/cli
+FORMS := tests/adopting/test_forms.py
+OVERLAID := $(FORMS)::test_all_load_in_a_fresh_process $(FORMS)::test_the_same_documents_come_back tests/components tests/evaluation/running/test_pipelines.py tests/test_examples.py tests/test_readme.py tests/cli
 
 test-oldest-haystack: $(VENV)/.installed
 	for version in $(HAYSTACKS); do \

@@ -36,6 +36,7 @@ SLOW: tuple[str, ...] = (
     "tests/evaluation/running/test_experiments.py::test_slices_rank_at_each_depth_as_a_pipeline_of_that_depth_does",
     "tests/fusion/test_fuse.py::test_weighted_sums_and_reciprocal_ranks_equal_those_of_ranx",
     "tests/inspecting/test_inspection.py",
+    "tests/inspecting/test_real_weights.py",
     "tests/machine/test_memory.py",
     "tests/proving",
     "tests/quantizing",

@@ -7,12 +7,13 @@ import yaml
 from haystack import Pipeline
 
 from fakes import REPOSITORY
+from haystack_ce_ranker.adopting.files import adopt_text
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
 from pages import blocks
 
 README = REPOSITORY / "README.md"
 RESULTS = REPOSITORY / "benchmarks" / "results"
-MOST_LINES = 130
+MOST_LINES = 160
 DEPTH = 20
 
 
@@ -67,6 +68,12 @@ def test_its_pipeline_is_the_one_in_examples():
         store = described["components"]["bm25_retriever"]["init_parameters"]["document_store"]
         store["init_parameters"].pop("index", None)  # random, for each store another
     assert ours == theirs
+
+
+def test_the_difference_that_it_shows_is_what_adopt_makes_of_the_stock_pipeline():
+    (difference,) = blocks(README, "diff")
+    stock = (REPOSITORY / "examples" / "stock_pipeline.yaml").read_text(encoding="utf-8")
+    assert difference.text.strip().splitlines() == adopt_text(stock).difference()
 
 
 def test_its_table_has_every_collection_behind_bm25():

@@ -1,10 +1,12 @@
 """Where a ranker is added, what its query is, and when none is added."""
 
 import pytest
+import yaml
 
 from haystack_ce_ranker.adopting.converting import changes_of
 from haystack_ce_ranker.adopting.edits import edited, edits_of
 from haystack_ce_ranker.adopting.equivalences import RANKER
+from haystack_ce_ranker.adopting.files import adopt_text
 
 BM25 = {"type": "x.BM25Retriever", "init_parameters": {"top_k": 7}}
 DENSE = {"type": "x.DenseRetriever", "init_parameters": {"top_k": 5}}
@@ -97,3 +99,81 @@ def test_rearrangers_are_no_rankers():
     middle = {"type": "haystack.components.rankers.lost_in_the_middle.LostInTheMiddleRanker"}
     after, _ = inserted({"k": BM25, "m": middle}, [edge("k.documents", "m.documents")])
     assert after["connections"] == [edge("ranker.documents", "m.documents"), edge("k.documents", "ranker.documents")]
+
+
+SUPER = "haystack.core.super_component.super_component.SuperComponent"
+
+
+def held(components, connections, inputs, outputs, kind=SUPER):
+    pipeline = {"components": components, "connections": connections}
+    return {
+        "type": kind,
+        "init_parameters": {"input_mapping": inputs, "output_mapping": outputs, "pipeline": pipeline},
+    }
+
+
+def test_inside_of_a_super_component_it_takes_the_place_of_the_documents_that_come_out():
+    inner = held(
+        {"k": BM25, "d": DENSE, "j": JOINER},
+        [edge("k", "j"), edge("d.documents", "j.documents")],
+        {"question": ["k.query"], "vector": ["d.query_embedding"]},
+        {"k.documents": "found", "j.documents": "documents"},
+    )
+    after, change = inserted({"search": inner, "p": PROMPT}, [edge("search.documents", "p.documents")])
+    made = after["components"]["search"]["init_parameters"]
+    assert list(made["pipeline"]["components"]) == ["k", "d", "j", "ranker"]
+    assert made["pipeline"]["connections"][2:] == [edge("j.documents", "ranker.documents")]
+    assert made["input_mapping"] == {"question": ["k.query", "ranker.query"], "vector": ["d.query_embedding"]}
+    assert made["output_mapping"] == {"k.documents": "found", "ranker.documents": "documents"}
+    assert list(after["components"]) == ["search", "p"]
+    assert after["connections"] == [edge("search.documents", "p.documents")]
+    assert str(change).startswith("search > ranker: a CrossEncoderRanker is added behind j")
+
+
+def test_before_what_reads_the_documents_inside_of_a_super_component():
+    inner = held({"k": BM25, "p": PROMPT}, [edge("k", "p.documents")], {"q": ["k.query", "p.query"]}, {"p": "prompt"})
+    after, _ = inserted({"rag": inner}, [])
+    made = after["components"]["rag"]["init_parameters"]
+    assert made["pipeline"]["connections"] == [
+        edge("ranker.documents", "p.documents"),
+        edge("k.documents", "ranker.documents"),
+    ]
+    assert made["input_mapping"] == {"q": ["k.query", "p.query", "ranker.query"]}
+    assert made["output_mapping"] == {"p": "prompt"}
+
+
+QUERY, FOUND = {"q": ["k.query"]}, {"k.documents": "documents"}
+
+
+@pytest.mark.parametrize(
+    ("components", "told"),
+    [
+        (
+            {"a": held({"k": BM25}, [], QUERY, FOUND), "b": held({"k": DENSE}, [], QUERY, FOUND)},
+            "a > k and b > k are in different pipelines",
+        ),
+        ({"a": held({"k": BM25}, [], {"f": ["k.filters"]}, FOUND)}, "which query k gets is not known"),
+        ({"a": held({"k": BM25}, [], QUERY, FOUND, kind="x.PipelineTool")}, "no retriever and no joiner"),
+        ({"a": held({"k": BM25}, [], QUERY, FOUND), "r": {"type": "x.NvidiaRanker"}}, "it has a ranker, r"),
+        (
+            {"k": BM25, "a": held({"r": {"type": "x.NvidiaRanker"}}, [], {"q": ["r.query"]}, {"r.documents": "d"})},
+            "it has a ranker, a > r",
+        ),
+    ],
+)
+def test_where_it_is_not_sure_inside_of_super_components_none_is_added(components, told):
+    _, change = inserted(components, [])
+    assert change.left
+    assert told in change.text
+
+
+def test_the_text_of_a_super_component_gets_the_same_edits():
+    given = {
+        "components": {"search": held({"k": BM25}, [], QUERY, FOUND)},
+        "connections": [],
+    }
+    text = yaml.safe_dump(given, sort_keys=False)
+    found = adopt_text(text, insert=True, model="a/b")
+    made = yaml.safe_load(found.after)["components"]["search"]["init_parameters"]
+    assert made["output_mapping"] == {"ranker.documents": "documents"}
+    assert adopt_text(found.after, insert=True).after == found.after

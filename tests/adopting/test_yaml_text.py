@@ -56,6 +56,12 @@ def some_edits(draw):
     return start, edits
 
 
+def test_a_value_that_braces_would_take_apart_is_quoted():
+    text = "top:\n  a: {b: 1, c: 2}\n"
+    after = edited_text(text, [Replace(("top", "a", "b"), "${A}"), Add(("top", "a", "d"), "x, y")])
+    assert after == "top:\n  a: {b: '${A}', c: 2, d: 'x, y'}\n"
+
+
 @given(some_edits(), st.sampled_from([False, None]), st.booleans())
 @settings(max_examples=150)
 def test_the_text_describes_what_the_edits_make_of_the_description(given_edits, flow, commented):

@@ -48,7 +48,7 @@ def changes_of(
     joined = _joiners(described, after)
     found = [*alone, *named, *joined]
     if insert:
-        last = Scope(edited(described, edits_of(found)))
+        last = edited(described, edits_of(found))
         found += _tried("the pipeline", lambda: insertion(last, wanted))
     return found
 

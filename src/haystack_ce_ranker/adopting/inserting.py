@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import networkx
 
 from haystack_ce_ranker.adopting.components import Wanted
-from haystack_ce_ranker.adopting.edits import Add, Change, Edit, Replace, at
+from haystack_ce_ranker.adopting.edits import Add, Change, Edit, Rename, Replace, at
 from haystack_ce_ranker.adopting.equivalences import JOINER, RANKER, RETRIEVER, equivalence_of
 from haystack_ce_ranker.adopting.parameters import NO_LIMIT, CannotMove
-from haystack_ce_ranker.adopting.scopes import Reference, Scope
+from haystack_ce_ranker.adopting.scopes import Reference, Scope, scopes_of
 
 NO_RANKERS = (
     "LostInTheMiddleRanker",
@@ -23,17 +24,14 @@ NO_RANKERS = (
 _OUR_TOP_K = 50
 
 
-def insertion(scope: Scope, wanted: Wanted) -> list[Change]:
+def insertion(described: Mapping[str, Any], wanted: Wanted) -> list[Change]:
     """
-    Return the change that adds a ranker to a pipeline.
+    Return the change that adds a ranker to a pipeline, or to the one inside of a SuperComponent that finds documents.
 
-    :param scope: The pipeline, as it is after everything else was moved.
+    :param described: The pipeline, as it is after everything else was moved.
     :raises CannotMove: If there is a ranker, or if it is not sure where the new one belongs or what its query is.
     """
-    rankers = [name for name in scope.components if _class(scope, name).endswith("Ranker")]
-    rankers = [name for name in rankers if _class(scope, name) not in NO_RANKERS]
-    if rankers:
-        raise CannotMove(f"it has a ranker, {rankers[0]}")
+    scope = _scope_to_rank(described)
     last = _last(scope)
     name = next(one for one in _names() if one not in scope.components)
     query = _query(scope, last, name)
@@ -45,16 +43,51 @@ def insertion(scope: Scope, wanted: Wanted) -> list[Change]:
         *_outputs(scope, last, name),
     ]
     new = [{"sender": f"{last}.documents", "receiver": f"{name}.documents"}, *query.connections]
-    own = scope.described.get("connections")
+    own, place = scope.pipeline.get("connections"), (*scope.path, "connections")
     if isinstance(own, list):
-        edits += [Add(("connections", place), one) for place, one in enumerate(new, start=len(own))]
+        edits += [Add((*place, number), one) for number, one in enumerate(new, start=len(own))]
     else:
-        edits.append(Replace(("connections",), new) if "connections" in scope.described else Add(("connections",), new))
+        edits.append(Replace(place, new) if "connections" in scope.pipeline else Add(place, new))
     text = (
         f"a CrossEncoderRanker is added behind {last}, and what read the documents of {last} reads its. It returns "
         f"{top_k} documents, as many as before; let {last} find more to give it a choice. {query.told}"
     )
-    return [Change(name, text, (*edits, *query.edits))]
+    return [Change(scope.label(name), text, (*edits, *query.edits))]
+
+
+def _scope_to_rank(described: Mapping[str, Any]) -> Scope:
+    """
+    Return the pipeline whose documents are to be ranked: the whole one if it finds some itself, else one inside of it.
+
+    :raises CannotMove: If there is a ranker anywhere, or there are several such pipelines.
+    """
+    scopes = [one for one in scopes_of(described) if _in_super_components(one)]
+    for scope in scopes:
+        for name in scope.components:
+            if _class(scope, name).endswith("Ranker") and _class(scope, name) not in NO_RANKERS:
+                raise CannotMove(f"it has a ranker, {scope.label(name)}")
+    finding = [one for one in scopes if _makers(one)]
+    outer = [one for one in finding if not any(_is_within(one, other) for other in finding)]
+    if len(outer) > 1:
+        named = " and ".join(one.label(_makers(one)[-1]) for one in outer)
+        raise CannotMove(f"{named} are in different pipelines: add a ranker by hand where it belongs")
+    return outer[0] if outer else scopes[0]
+
+
+def _in_super_components(scope: Scope) -> bool:
+    """Tell whether nothing but SuperComponents stands around a pipeline: what else holds one may use it otherwise."""
+    holders = (scope.path[:place] for place, part in enumerate(scope.path) if part == "init_parameters")
+    return all(str(at(scope.described, one).get("type")).endswith(".SuperComponent") for one in holders)
+
+
+def _is_within(scope: Scope, other: Scope) -> bool:
+    return len(other.path) < len(scope.path) and scope.path[: len(other.path)] == other.path
+
+
+def _makers(scope: Scope) -> list[str]:
+    """Return the retrievers and joiners of documents."""
+    kinds = ("Retriever", "DocumentJoiner", "ScoreJoiner")
+    return [name for name in scope.components if _class(scope, name).endswith(kinds)]
 
 
 @dataclass(frozen=True)
@@ -88,11 +121,7 @@ def _of_documents(sender: Reference) -> bool:
 
 def _last(scope: Scope) -> str:
     """Return the retriever or joiner behind which there is no other one."""
-    makers = [
-        name
-        for name in scope.components
-        if _class(scope, name).endswith(("Retriever", "DocumentJoiner", "ScoreJoiner"))
-    ]
+    makers = _makers(scope)
     last = [name for name in makers if not networkx.descendants(scope.graph, name) & set(makers)]
     if not last:
         raise CannotMove("it has no retriever and no joiner of documents, so there is nothing to rank")
@@ -111,7 +140,7 @@ def _query(scope: Scope, last: str, name: str) -> _Query:
     """
     before = {last, *networkx.ancestors(scope.graph, last)}
     mine = [one for one in scope.named_inputs if one.component in before and one.socket in ("query", "text")]
-    keys = {one.path[: len(scope.path) + 2] for one in mine}
+    keys = {one.path[: max(2, len(scope.path) + 1)] for one in mine}
     senders = _senders(scope, before, "query") or (set() if keys else _senders(scope, before, "text"))
     if len(senders) > 1 or (not senders and len(keys) > 1):
         raise CannotMove("the retrievers get different queries: add a ranker by hand, with the one that counts")
@@ -119,6 +148,8 @@ def _query(scope: Scope, last: str, name: str) -> _Query:
         sender = senders.pop()
         told = f"Its query comes from {sender.partition('.')[0]}."
         return _Query(told, connections=({"sender": sender, "receiver": f"{name}.query"},))
+    if not keys and scope.path:
+        raise CannotMove(f"which query {last} gets is not known: name it in the input_mapping of {scope.inside[-1]}")
     if not keys:
         return _Query(f"Who runs the pipeline must now pass {name}.query as well.")
     path = keys.pop()
@@ -134,11 +165,12 @@ def _senders(scope: Scope, receivers: set[str], socket: str) -> set[str]:
 
 
 def _outputs(scope: Scope, last: str, name: str) -> list[Edit]:
-    return [
-        Replace(one.path, f"{name}.documents")
-        for one in scope.named_outputs
-        if one.component == last and _of_documents(one)
-    ]
+    new = f"{name}.documents"
+    named = [one for one in scope.named_outputs if one.component == last and _of_documents(one)]
+    if not scope.path:
+        return [Replace(one.path, new) for one in named]
+    mapping = (*scope.path[:-1], "output_mapping")  # of a SuperComponent, its keys say where outputs come from
+    return [Rename((*mapping, f"{one.component}.{one.socket}".rstrip(".")), new) for one in named]
 
 
 def _most(scope: Scope, name: str) -> int:

@@ -171,8 +171,9 @@ def _inserted_lines(text: str, index: int, lines: str) -> str:
 
 
 def _flow(value: Any) -> str:
-    made = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=2**16, allow_unicode=True)
-    return made.removesuffix("\n").removesuffix("\n...").removesuffix("...").rstrip("\n")
+    # As an entry of a list it is quoted where braces or commas need that, which `${NAME}` does between braces.
+    made = yaml.safe_dump([value], default_flow_style=True, sort_keys=False, width=2**16, allow_unicode=True)
+    return made.rstrip("\n")[1:-1]
 
 
 def _block(value: Any, indent: int) -> str:

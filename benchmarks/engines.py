@@ -3,6 +3,7 @@ OpenSearch's BM25 beside ours, on a real server: whether the rankings agree, and
 
     python benchmarks/engines.py ranking
     python benchmarks/engines.py scale --sizes 10000,100000,1000000 --heap 2g
+    python benchmarks/engines.py pipeline --sizes 100000
 
 `../shared/tools/opensearch` starts the server, with Java; `CE_RANKER_OPENSEARCH=http://127.0.0.1:9200` names one that
 runs already. Larger collections are made by recombining sentences of the collections' passages (seed 0, three sentences
@@ -82,19 +83,17 @@ def scale(arguments: argparse.Namespace, report: Report) -> None:
 
 def theirs(folder: str, size: int, queries: int, top_k: int, heap: str) -> dict[str, Any]:
     """Write passages into OpenSearch through its store, and ask it through `BM25Retriever`."""
-    from haystack import Document
     from haystack_integrations.document_stores.opensearch import OpenSearchDocumentStore
 
     from haystack_ce_ranker import BM25Retriever
 
     logging.getLogger("haystack_integrations").setLevel(logging.ERROR)
-    stream = enumerate(passages(Path(folder), size))
     with tempfile.TemporaryDirectory() as temporary, opensearch_server(Path(temporary) / "node", heap=heap) as url:
         store = OpenSearchDocumentStore(hosts=url, index=f"scale-{uuid4().hex}", timeout=300, **ours())
+        next(passages(Path(folder), 1))  # reading the collections is no part of it
+        store.count_documents()
         before = time.perf_counter()
-        while some := [Document(id=f"p{i}", content=text) for i, text in islice(stream, BATCH)]:
-            store.write_documents(some, refresh=False)
-        store._client.indices.refresh(index=store._index)
+        fill(store, folder, size)
         built = time.perf_counter() - before
         taken = times(BM25Retriever(store, top_k=top_k, engine="native").run, some_queries(Path(folder), queries))
         resident = opensearch_nodes.resident_gb(url)
@@ -106,6 +105,7 @@ def own(folder: str, size: int, queries: int, top_k: int) -> dict[str, Any]:
     """Build the index of this package, and search it."""
     BM25Index.build(["warm up"]).search("warm")
     asked = some_queries(Path(folder), queries)
+    next(passages(Path(folder), 1))
     held = common.resident_gb()
     before = time.perf_counter()
     index = BM25Index.build(passages(Path(folder), size))
@@ -119,22 +119,67 @@ def percentiles(taken: np.ndarray) -> list[float]:
     return [float(np.percentile(taken, share)) for share in (50, 95, 99)]
 
 
-PARTS = {"ranking": ranking, "scale": scale}
-QUICK = {"sizes": "10000", "queries": 50}
+def pipeline(arguments: argparse.Namespace, report: Report) -> None:
+    """See what examples/opensearch.yaml takes as a whole: OpenSearch, the ranker of 50 candidates, the joiner."""
+    common.collection_folder(arguments, "dl19")
+    report.table(
+        f"examples/opensearch.yaml, {arguments.pipeline_queries} queries, one at a time",
+        *("passages", "what", "p50 ms", "p95 ms", "p99 ms"),
+    )
+    for size in map(int, arguments.sizes.split(",")):
+        job = {"folder": arguments.data, "size": size, "queries": arguments.pipeline_queries, "heap": arguments.heap}
+        found = common.in_a_process(Path(__file__), worker="example", **job)
+        if "failed" in found:
+            raise common.CannotRun(f"the example over {size:,} passages {found['failed']}")
+        for label, taken in found.items():
+            report.row(f"{size:,}", label, *taken)
+
+
+def example(folder: str, size: int, queries: int, heap: str) -> dict[str, Any]:
+    """Run the example as it stands, but for the server's address and the name of the index."""
+    from haystack import Pipeline
+
+    logging.getLogger("haystack_integrations").setLevel(logging.ERROR)
+    text = (common.REPOSITORY / "examples" / "opensearch.yaml").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as temporary, opensearch_server(Path(temporary) / "node", heap=heap) as url:
+        text = text.replace("http://localhost:9200", url).replace("ce-ranker-example", f"scale-{uuid4().hex}")
+        made = Pipeline.loads(text)
+        retriever = made.get_component("bm25_retriever")
+        fill(retriever.document_store, folder, size)
+        asked = some_queries(Path(folder), queries)
+        whole = times(lambda query: made.run({"bm25_retriever": {"query": query}, "ranker": {"query": query}}), asked)
+        alone = times(retriever.run, asked)
+        retriever.document_store._client.indices.delete(index=retriever.document_store._index)
+    return {"the whole pipeline": percentiles(whole), "of it OpenSearch": percentiles(alone)}
+
+
+def fill(store: Any, folder: str, size: int) -> None:
+    """Write passages into a store, and let the server show them."""
+    from haystack import Document
+
+    stream = enumerate(passages(Path(folder), size))
+    while some := [Document(id=f"p{i}", content=text) for i, text in islice(stream, BATCH)]:
+        store.write_documents(some, refresh=False)
+    store._client.indices.refresh(index=store._index)
+
+
+PARTS = {"ranking": ranking, "scale": scale, "pipeline": pipeline}
+QUICK = {"sizes": "10000", "queries": 50, "pipeline_queries": 5}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.set_defaults(queries=200, threads=1)
-    parser.add_argument("--sizes", default="10000,100000", help="passages of the part `scale`, with commas between")
-    parser.add_argument("--top-k", type=int, default=50, help="hits of a query in that part")
-    parser.add_argument("--heap", default="1g", help="the memory that Java gives to a server started in that part")
+    parser.add_argument("--sizes", default="10000,100000", help="passages of the last two parts, with commas between")
+    parser.add_argument("--top-k", type=int, default=50, help="hits of a query in the part `scale`")
+    parser.add_argument("--pipeline-queries", type=int, default=20, help="queries of the part `pipeline`")
+    parser.add_argument("--heap", default="1g", help="the memory that Java gives to a server that these parts start")
 
 
 BENCHMARK = common.Benchmark(__file__, __doc__, PARTS, QUICK, options, pin=False)
 
 if __name__ == "__main__":
     if sys.argv[1:] and sys.argv[1].startswith("{"):
-        common.serve({"theirs": theirs, "own": own})
+        common.serve({"theirs": theirs, "own": own, "example": example})
     else:
         BENCHMARK.main()

@@ -149,6 +149,20 @@ def test_an_address_where_no_cluster_is_ends_at_once(scored, monkeypatch, cluste
         scored(engine="ray", workers=Workers(address=address))
 
 
+def test_what_keeps_ray_from_starting_is_one_line(scored, monkeypatch, cluster):
+    def init(*_given, **_named):
+        raise RuntimeError(
+            "Version mismatch: The cluster was started with:\n    Ray: 1.0\nThis process with:\n    Ray: 2.0"
+        )
+
+    monkeypatch.setattr(cluster, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster, "init", init)
+    monkeypatch.setattr(cluster, "shutdown", lambda: None)
+    with socket.create_server(("127.0.0.1", 0)) as there, pytest.raises(OSError, match="ray gave up") as error:
+        scored(engine="ray", workers=Workers(address=f"127.0.0.1:{there.getsockname()[1]}"))
+    assert "(RuntimeError: Version mismatch: The cluster was started with: Ray: 1.0 This process" in str(error.value)
+
+
 def test_without_ray_the_error_names_the_extra(scored, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray.data", None)
     with pytest.raises(

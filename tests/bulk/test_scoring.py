@@ -112,8 +112,25 @@ def test_a_shared_token_budget_keeps_the_documents_of_a_query_together(scored, m
     found, told = scored(model=budget, shard=10)
     assert [len(shard) for shard in found.shards] == [len(TEXTS)] * 9
     assert "pairs are not in the run: the token budget of the query was spent" in told
+
+
+def test_parted_queries_and_ids_with_spaces_are_put_together_again(scored, tmp_path):
+    """In int8 a score is the same in any batch, so that here also the size of a shard changes no byte."""
+    scored("whole.run")
     parted, _ = scored("parted.run", shard=10)
     assert {len(shard) for shard in parted.shards} == {10, 2}
+    assert (tmp_path / "whole.run").read_bytes() == (tmp_path / "parted.run").read_bytes()
+    folder = tmp_path / "spaced"
+    folder.mkdir()
+    ids = {"d 1": "the hut", "d2": "a car"}
+    for name, texts in (("corpus", ids), ("queries", {"q 1": "hut", "q2": "car"})):
+        lines = [json.dumps({"_id": key, "text": text}) for key, text in texts.items()]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rows = [f"{query_id}\t{document_id}\t1" for query_id in ("q2", "q 1") for document_id in ("d2", "d 1")]
+    (tmp_path / "spaced.tsv").write_text("\n".join(["qid\tdocid\tscore", *rows, ""]), encoding="utf-8")
+    scored("spaced.run", collection=folder, run=tmp_path / "spaced.tsv")
+    found = load_run(tmp_path / "spaced.run")
+    assert {query_id: set(ranking) for query_id, ranking in found.items()} == {"q2": set(ids), "q 1": set(ids)}
 
 
 def test_rows_of_unknown_and_empty_queries_are_left_out_and_counted(scored, collection, tmp_path):

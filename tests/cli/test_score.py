@@ -59,7 +59,14 @@ def test_a_run_is_scored_as_the_teacher_of_mine_scores_it(given, tmp_path, tiny_
     ("more", "error"),
     [
         (["--model", "/nowhere"], "error: model '/nowhere' was not found: there is no folder /nowhere."),
-        (["--backend", "tflite"], "error: backend must be one of 'torch', 'onnx', 'openvino', 'auto', 'remote'"),
+        (
+            ["--backend", "tflite"],
+            "error: backend must be one of 'torch', 'onnx', 'openvino', 'auto', but got 'tflite'",
+        ),
+        (
+            ["--backend", "remote"],
+            "error: backend must be one of 'torch', 'onnx', 'openvino', 'auto', but got 'remote'",
+        ),
         (["--engine", "spark"], "error: engine must be one of 'local', 'ray', but got 'spark'."),
         (["--replicas", "2"], "error: the engine 'local' is one replica in this process, but got replicas=2"),
         (["--output", "scored.txt"], "error: output must end in .run or .parquet, but got 'scored.txt'."),

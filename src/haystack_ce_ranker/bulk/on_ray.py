@@ -190,8 +190,10 @@ def _one_line(ray: Any) -> Iterator[None]:
     """Turn Ray's errors, which are pages, into one line."""
     try:
         yield
-    except (ray.exceptions.RayError, ConnectionError) as error:
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if isinstance(error, RuntimeError):  # of the start: another version there, no room in memory
+            lines = [" ".join(lines)]
         died = isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.ActorUnavailableError)
         what = f"a replica died {RETRIES + 1} times over one shard" if died else "ray gave up"
         raise OSError(

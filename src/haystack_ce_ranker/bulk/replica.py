@@ -15,6 +15,9 @@ from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.training.teachers import contents_key
 
+RUNTIMES = tuple(name for name, runtime in loading.BACKENDS.items() if not runtime.takes_key)
+"""The backends of replicas: those that run a model themselves. A server has replicas of its own."""
+
 
 def loaded(model: "Model") -> CrossEncoderScorer:
     """Load a model."""
@@ -39,7 +42,7 @@ class Model:
 
     def __post_init__(self) -> None:
         """Check the backend."""
-        choice("backend", self.backend, loading.BACKENDS)
+        choice("backend", self.backend, RUNTIMES)
 
     def key(self) -> str:
         """
@@ -48,10 +51,7 @@ class Model:
         :raises ModelNotFoundError: If the model is not there.
         """
         options = self.options
-        takes = loading.BACKENDS.get(self.backend)
-        files = (
-            options.model if takes is not None and takes.takes_key else contents_key(options.model, options.revision)
-        )
+        files = contents_key(options.model, options.revision)
         how = (self.backend, options.dtype, options.device, options.threads, options.label, options.prompt)
         return content_key(files, *map(str, how), repr(self.policy)).hex()
 

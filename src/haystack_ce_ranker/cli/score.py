@@ -12,7 +12,7 @@ Run = Annotated[Path, typer.Argument(help="The pairs: a TREC run, or a table of 
 Collection = Annotated[Path, typer.Option(help="A folder in BEIR format with the texts; qrels are not read.")]
 Model = Annotated[str, typer.Option(help="A cross-encoder: a hub id, a folder, or package:<name>/<path>.")]
 Output = Annotated[Path, typer.Option(help="The file to write: .run with raw logits, or .parquet.")]
-Backend = Annotated[str, typer.Option(help="What runs the model: torch, onnx, openvino, auto or remote.")]
+Backend = Annotated[str, typer.Option(help="What runs the model: torch, onnx, openvino or auto.")]
 Engine = Annotated[str, typer.Option(help="local: in this process; ray: by replicas on Ray.")]
 Replicas = Annotated[
     int | None, typer.Option(min=1, help="Models that Ray loads; without it one for each CPU, or each GPU.")

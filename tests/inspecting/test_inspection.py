@@ -112,6 +112,13 @@ def test_our_ranker_is_told_to_read_the_best_passages(inspected, tiny_bert):
     assert "it reads the passages that fit the query best" in told
 
 
+def test_what_our_ranker_leaves_unscored_is_told(inspected, tiny_bert):
+    parts = {"retriever": retriever(), "ranker": ranker(tiny_bert, OURS, depth=1)}
+    found, told = inspected(parts, [edge("retriever.documents", "ranker.documents")])
+    assert found.rankers["ranker"].total.reading.unscored == 6
+    assert "ranker leaves 6 of 8 candidates without a score of its model." in told
+
+
 def test_what_a_joiner_drops_before_the_ranker_is_counted_and_named(inspected, tiny_bert):
     found, told = inspected(
         {
@@ -256,8 +263,9 @@ def test_no_generator_is_called_and_no_key_is_needed(inspected, tiny_bert, monke
 
 
 def test_a_sample_is_of_the_queries(inspected):
-    found, _ = inspected({"retriever": retriever()}, sample=1)
+    found, told = inspected({"retriever": retriever()}, sample=1)
     assert len(found.queries) == 1
+    assert "Note: 1 of 2 queries, drawn at random with seed 0" in told
 
 
 MISSING = "./not/there"

@@ -124,6 +124,7 @@ def test_our_ranker_says_itself_what_it_reads(tiny_bert):
     run = Call(("ranker",), given, ranker.run(**given), 0.25)
     found, report = Reader(ranker).read(run), run.returned["report"]
     assert (found.candidates, found.without_text) == (4, 2)
+    assert found.unscored == len(report["unscored"])
     assert (found.pairs, found.cut, found.query_cut) == (report["pairs"], report["documents_cut"], 0)
     assert (found.unread_tokens, found.text_tokens) == (report["tokens_unread"], report["content_tokens"])
     assert found.filled_tokens == report["tokens"]

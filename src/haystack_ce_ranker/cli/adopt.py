@@ -42,5 +42,5 @@ def adopt(
 
     with clear_errors():
         settings = Adoption(pipeline, output, model, backend, insert, dry_run, force, collection, split, queries, save)
-        if not run_adoption(settings, Console()):
+        if not run_adoption(settings, Console(emoji=False)):
             raise typer.Exit(1)

@@ -34,4 +34,4 @@ def inspect(
     from haystack_ce_ranker.inspecting.inspection import Inspection, run_inspection
 
     with clear_errors():
-        run_inspection(Inspection(pipeline, queries, collection, sample, output), Console())
+        run_inspection(Inspection(pipeline, queries, collection, sample, output), Console(emoji=False))

@@ -1,7 +1,6 @@
 """The workflow of `haystack-ce-ranker inspect`: load, fill, ask, tell, and write what it is asked to."""
 
 import json
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,6 @@ from rich.progress import track
 
 from haystack_ce_ranker.adopting.files import AdoptError, read
 from haystack_ce_ranker.adopting.retrieval import Retrieval, retrieval_of
-from haystack_ce_ranker.checks import whole_number
 from haystack_ce_ranker.data.collections import Collection, load_queries, load_unjudged
 from haystack_ce_ranker.data_files import write_text
 from haystack_ce_ranker.evaluation.running.graphs import one_line
@@ -50,11 +48,14 @@ def run_inspection(settings: Inspection, console: Console) -> Findings:
     :raises OSError: If a file cannot be read or written.
     """
     collection = None if settings.collection is None else load_unjudged(settings.collection)
-    queries = _sample(_queries(settings, collection), settings.sample)
+    asked = Collection("queries", {}, _queries(settings, collection), {}).sample(settings.sample)
     retrieval = retrieval_of(read(settings.pipeline), settings.pipeline, name=settings.pipeline.stem)
     notes = _documents(retrieval, collection)
     found = findings_of(
-        retrieval, queries, notes=notes, track=partial(track, description="queries", console=console, transient=True)
+        retrieval,
+        asked.queries,
+        notes=(*asked.notes, *notes),
+        track=partial(track, description="queries", console=console, transient=True),
     )
     told = sentences(found)
     for line in told:
@@ -75,14 +76,6 @@ def _queries(settings: Inspection, collection: Collection | None) -> Mapping[str
     if not collection.queries:
         raise AdoptError(f"collection {collection.name!r} has no judged queries: name a file of queries with --queries")
     return collection.queries
-
-
-def _sample(queries: Mapping[str, str], most: int | None) -> Mapping[str, str]:
-    most = whole_number("sample", most, optional=True)
-    if most is None or most >= len(queries):
-        return queries
-    drawn = set(random.Random(0).sample(list(queries), most))
-    return {query_id: text for query_id, text in queries.items() if query_id in drawn}
 
 
 def _documents(retrieval: Retrieval, collection: Collection | None) -> tuple[str, ...]:

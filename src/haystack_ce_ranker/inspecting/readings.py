@@ -23,6 +23,7 @@ class Reading:
     :ivar without_text: Of these, how many have no text.
     :ivar milliseconds: How long it took.
     :ivar pairs: Pairs of the query and a text that it scored.
+    :ivar unscored: Candidates that it left without a score of its model, as `depth` and a deadline do.
     :ivar cut: Candidates that it did not read whole.
     :ivar text_tokens: Tokens of the candidates' texts.
     :ivar unread_tokens: Of these, how many it never read.
@@ -35,6 +36,7 @@ class Reading:
     without_text: int
     milliseconds: float
     pairs: int | None = None
+    unscored: int | None = None
     cut: int | None = None
     text_tokens: int | None = None
     unread_tokens: int | None = None
@@ -125,6 +127,7 @@ class Reader:
             base.without_text,
             base.milliseconds,
             pairs=len(documents),
+            unscored=0,
             cut=sum(one.document < length for one, length in zip(kept, texts, strict=True)),
             text_tokens=sum(texts),
             unread_tokens=sum(length - one.document for one, length in zip(kept, texts, strict=True)),
@@ -162,6 +165,7 @@ def _of_report(base: Reading, report: Mapping[str, Any]) -> Reading:
         base.without_text,
         base.milliseconds,
         pairs=report["pairs"],
+        unscored=len(report["unscored"]),
         cut=report["documents_cut"],
         text_tokens=report["content_tokens"],
         unread_tokens=report["tokens_unread"],

@@ -43,7 +43,10 @@ def _of_ranker(name: str, ranker: Ranker, found: Findings) -> Iterator[str]:
             f"of their text{_how(ranker)}."
         )
     else:
-        yield f"{name} reads all {read.candidates:,} candidates whole."
+        some = f"all {read.candidates:,} candidates" if not read.unscored else "the candidates that it scores"
+        yield f"{name} reads {some} whole."
+    if read.unscored:
+        yield f"{name} leaves {read.unscored:,} of {read.candidates:,} candidates without a score of its model."
     if read.query_cut:
         yield f"{name} ranks by a part of the query only for {read.query_cut:,} of {queries:,} queries."
     if read.without_text:

@@ -17,6 +17,7 @@ from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.evaluation.judging.results import Results
 from haystack_ce_ranker.evaluation.judging.systems import Finding, System
 from haystack_ce_ranker.evaluation.running.experiments import measure, results
+from haystack_ce_ranker.evaluation.running.graphs import PipelineError, one_line
 from haystack_ce_ranker.evaluation.running.groups import PipelineGroup
 from haystack_ce_ranker.evaluation.running.parts import sockets_of
 from haystack_ce_ranker.inspecting.mixing import is_ranker
@@ -86,7 +87,15 @@ def compare_texts(
     new = retrieval_of(after, path, name=AFTER)
     key = collection.fingerprint()
     groups = [_group(one, collection, key) for one in (old, new)]
-    measured = measure(groups, collection, track=track)
+    try:
+        measured = measure(groups, collection, track=track)
+    except PipelineError:
+        raise
+    except (ValueError, OSError, ImportError) as error:
+        raise AdoptError(
+            f"{path}: it cannot be measured ({one_line(error)}): check that its models are on this machine or can be "
+            "downloaded"
+        ) from error
     notes = [f"{one.measured.name}: {note}" for one in (old, new) for note in one.notes]
     return BeforeAndAfter(results(measured, baseline=BEFORE, notes=notes))
 

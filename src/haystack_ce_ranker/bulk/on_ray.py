@@ -119,19 +119,17 @@ def _scores(
 ) -> Iterator[tuple[int, ShardScores]]:
     """Run a dataset with a block for each shard through a pool of replicas."""
     sizes = {shard.number: len(shard) for shard in shards}
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    with _one_line(ray), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of arguments that later versions name otherwise
+    with _one_line(ray), _quiet(ray):
         rows = ray.data.from_items([row_of(shard) for shard in shards], override_num_blocks=len(shards))
-        found = rows.map(
-            Replica,
-            fn_constructor_args=(model,),
-            compute=ray.data.ActorPoolStrategy(size=replicas, max_tasks_in_flight_per_actor=2),
-            max_task_retries=RETRIES,
-            **place,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `max_task_retries` will have another place in a later version
+            found = rows.map(
+                Replica,
+                fn_constructor_args=(model,),
+                compute=ray.data.ActorPoolStrategy(size=replicas, max_tasks_in_flight_per_actor=2),
+                max_task_retries=RETRIES,
+                **place,
+            )
         for row in found.iter_rows():
             if row.get("error") is not None:
                 raise ValueError(row["error"])
@@ -200,6 +198,20 @@ def _one_line(ray: Any) -> Iterator[None]:
             f"{what} ({type(error).__name__}: {lines[-1] if lines else '':.300}). What was scored is kept: the same "
             "command goes on from there."
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet(ray: Any) -> Iterator[None]:
+    """Keep Ray Data from its own bars and reports."""
+    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    before = context.enable_progress_bars, logger.level
+    context.enable_progress_bars = False
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        context.enable_progress_bars = before[0]
+        logger.setLevel(before[1])
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What the tests of bulk scoring score, and scorers that replicas load: the processes of a cluster can import them."""
 
 import os
+import re
 import signal
 import time
 from contextlib import suppress
@@ -56,8 +57,13 @@ def broken(model):
 
 
 def processes():
-    """All that this process has started, and what that has."""
-    return psutil.Process().children(recursive=True)
+    """The processes of Ray that this one has started: they name themselves, or the folder of their cluster."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if re.search(r"^ray::|/ray-\w{8}/", " ".join(process.cmdline())):
+                found.append(process)
+    return found
 
 
 def at_work():
@@ -65,7 +71,7 @@ def at_work():
     found = []
     for process in processes():
         with suppress(psutil.NoSuchProcess):
-            if any(word.startswith("ray::MapWorker") for word in process.cmdline()[:1]):
+            if "".join(process.cmdline()[:1]).startswith("ray::MapWorker"):
                 found.append(process)
     return found
 

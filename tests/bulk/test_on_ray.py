@@ -124,6 +124,23 @@ def test_a_cluster_that_is_too_small_is_an_error_and_nobody_waits(scored, model,
         scored(engine="ray", workers=Workers(replicas), model=few, shard=10)
 
 
+@pytest.mark.parametrize(
+    ("backend", "options", "wanted", "expected"),
+    [
+        ("torch", {}, None, (2, 1)),
+        ("auto", {}, 1, (1, 1)),
+        ("torch", {"device": "cuda", "threads": 4}, None, (2, 1)),
+        ("torch", {"device": "cpu"}, None, (8, 0)),
+        ("torch", {"device": "cpu", "threads": 4}, None, (2, 0)),
+        ("onnx", {}, None, (8, 0)),
+        ("onnx", {"device": "cuda"}, None, (2, 1)),
+    ],
+)
+def test_replicas_are_as_many_as_there_are_gpus_or_cpus_but_one(backend, options, wanted, expected):
+    model = Model(ModelOptions("any", **{"threads": 1, **options}), backend)
+    assert on_ray._places({"CPU": 9.0, "GPU": 2.0}, model, wanted, model.options.threads) == expected
+
+
 def test_the_cluster_listens_on_the_loopback_alone_and_reports_to_nobody():
     found = [connection for process in bulk_runs.processes() for connection in process.net_connections()]
     listening = [one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN]

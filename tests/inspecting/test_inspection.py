@@ -149,6 +149,44 @@ def test_of_two_rankers_the_second_sees_what_the_first_left(inspected, tiny_bert
     assert "first drops 4 candidates before second sees them (its top_k is 2)." in told
 
 
+def test_what_arrives_by_another_way_is_not_lost_and_what_makes_new_documents_drops_none(inspected, tiny_bert):
+    joiner = {"type": JOINER, "init_parameters": {"top_k": 1, "join_mode": "reciprocal_rank_fusion"}}
+    splitter = {
+        "type": "haystack.components.preprocessors.document_splitter.DocumentSplitter",
+        "init_parameters": {"split_by": "word", "split_length": 50},
+    }
+    found, _ = inspected(
+        {
+            "retriever": retriever(),
+            "joiner": joiner,
+            "first": ranker(tiny_bert),
+            "splitter": splitter,
+            "last": ranker(tiny_bert),
+        },
+        [
+            edge("retriever.documents", "joiner.documents"),
+            edge("retriever.documents", "first.documents"),
+            edge("joiner.documents", "first.documents"),
+            edge("retriever.documents", "splitter.documents"),
+            edge("splitter.documents", "last.documents"),
+        ],
+    )
+    assert (found.rankers["first"].total.lost, dict(found.rankers["first"].total.dropped_by)) == (0, {})
+    assert (found.rankers["last"].total.lost, dict(found.rankers["last"].total.dropped_by)) == (0, {})
+    assert found.rankers["last"].total.reading.candidates > 8
+
+
+def test_what_is_dropped_inside_of_a_super_component_is_counted_once(inspected, tiny_bert):
+    inner = {"components": {"first": ranker(tiny_bert, top_k=1)}, "connections": []}
+    mapping = {"query": ["first.query"], "documents": ["first.documents"]}
+    parameters = {"pipeline": inner, "input_mapping": mapping, "output_mapping": {"first.documents": "documents"}}
+    found, _ = inspected(
+        {"retriever": retriever(), "best": {"type": SUPER, "init_parameters": parameters}, "last": ranker(tiny_bert)},
+        [edge("retriever.documents", "best.documents"), edge("best.documents", "last.documents")],
+    )
+    assert dict(found.rankers["last"].total.dropped_by) == {"best > first": 6}
+
+
 @pytest.mark.parametrize(
     ("joiner", "adds"),
     [

@@ -169,6 +169,20 @@ def test_what_loads_but_does_not_run_is_not_written(old, held):
     assert not old.with_name("new.yaml").exists()
 
 
+def test_what_fails_only_when_it_runs_is_not_written(old, tiny_bert, held):
+    described = yaml.safe_load(pipeline(tiny_bert, "proved"))
+    never = {"condition": "{{ False }}", "output": "{{ query }}", "output_name": "asked"}
+    router = {
+        "type": "haystack.components.routers.conditional_router.ConditionalRouter",
+        "init_parameters": {"routes": [{**never, "output_type": "str"}]},
+    }
+    described["components"]["router"] = router
+    described["connections"].append({"sender": "router.asked", "receiver": "retriever.query"})
+    with pytest.raises(AdoptError, match="does not run after the change .*router"):
+        adopted(old, yaml.safe_dump(described, sort_keys=False))
+    assert not old.with_name("new.yaml").exists()
+
+
 def test_without_documents_it_says_that_it_was_not_run(old, tiny_bert):
     assert "no documents are at hand" in adopted(old, pipeline(tiny_bert))[1]
     alone = pipeline(tiny_bert, inputs={"query": ["nowhere.query"]})

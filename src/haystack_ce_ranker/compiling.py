@@ -16,10 +16,10 @@ def compiled(*signatures: Any) -> Callable[[Any], Any]:
 
     def compile_function(function: Any) -> Any:
         try:
-            return njit(list(signatures), nogil=True, cache=True)(function)
+            return njit(list(signatures), nogil=True, cache=True, error_model="numpy")(function)
         except RuntimeError as error:
             if "cannot cache" not in str(error):  # numba finds no folder for its cache, so every process compiles
                 raise
-            return njit(list(signatures), nogil=True)(function)
+            return njit(list(signatures), nogil=True, error_model="numpy")(function)
 
     return compile_function

@@ -28,6 +28,7 @@ from haystack_ce_ranker.bm25.postings import (
     Block,
     Recent,
     block_of,
+    coded,
     kernels,
     merge,
     pack_terms,
@@ -39,6 +40,8 @@ from haystack_ce_ranker.bm25.soundness import require_dtypes, require_postings, 
 # A small block of new documents beside the large one, and documents marked as removed, cost every search a little. When
 # they are more than this share of the index (and this many), all are merged into one block, without reading a text.
 _MERGE_SHARE, _MERGE_DOCUMENTS = 0.1, 1000
+# From so many postings for each document on, all scores are looked through, and not only those of a list.
+_DENSE_SHARE = 0.05
 _NO_MASK: NDArray[np.uint8] = np.zeros(0, np.uint8)
 
 
@@ -101,9 +104,11 @@ class BM25Index:
         self._some_removed = self._n_documents < len(positions)
         total = int(lengths.sum(where=present, dtype=np.int64))
         self.average_length = total / self._n_documents if self._n_documents else 0.0
-        self._norms = scoring.norms(lengths, self.average_length)
+        self._codes, different = coded(lengths)
+        self._norms = scoring.norms(different, self.average_length)
         self._document_counts: dict[str, int] = {}
         self._scratch: deque[_Scratch] = deque()
+        self._peaks: dict[tuple[bool, str], float] = {}
         self._base_files: tuple[Path, dict[str, files.Entry]] | None = None  # where the base is on disk already
         self.extra: dict[str, NDArray[Any]] = {}
         self.labels: dict[str, Any] = {}
@@ -382,6 +387,7 @@ class BM25Index:
         bonuses: list[float] = []
         base: list[tuple[int, int]] = []
         added: list[tuple[int, int]] = []
+        names: list[str] = []
         for term, repeats in Counter(terms).items():
             base_range, added_range = self._base.range_of(term), self._added.range_of(term)
             document_count = self._count(term, base_range, added_range)
@@ -392,38 +398,62 @@ class BM25Index:
             bonuses.append(repeats * bonus)
             base.append(base_range)
             added.append(added_range)
+            names.append(term)
         if not weights:
             return Hits(np.zeros(0, np.int32), np.zeros(0, np.float32))
 
+        return self._best(names, weights, bonuses, base, added, top_k, _NO_MASK if allowed is None else allowed.mask)
+
+    def _best(
+        self,
+        names: Sequence[str],
+        weights: Sequence[float],
+        bonuses: Sequence[float],
+        base: Sequence[tuple[int, int]],
+        added: Sequence[tuple[int, int]],
+        top_k: int,
+        mask: NDArray[np.uint8],
+    ) -> Hits:
+        """Add up what each term counts in its postings, and select the best documents."""
         loops = kernels()
         weight_array, bonus_array = np.array(weights, np.float32), np.array(bonuses, np.float32)
-        p, q = self.scoring.norm_factors
-        mask = _NO_MASK if allowed is None else allowed.mask
+        order = np.argsort(-(weight_array + bonus_array), kind="stable")  # what tells most first
+        weight_array, bonus_array = weight_array[order], bonus_array[order]
+        p, q = map(np.float32, self.scoring.norm_factors)
         scratch = self._borrow()
+        postings = sum(end - start for start, end in base)
+        dense = not len(mask) and postings > _DENSE_SHARE * len(self._codes)
         found = 0
-        for block, ranges in ((self._base, base), (self._added, added)):
+        for block, ranges in ((self._added, added), (self._base, base)):
             if not len(block.documents):
                 continue
-            bounds = np.array(ranges, np.int64)
-            found = loops.add_scores(
-                np.ascontiguousarray(bounds[:, 0]),
-                np.ascontiguousarray(bounds[:, 1]),
+            bounds = np.ascontiguousarray(np.array(ranges, np.int64)[order].T)
+            keys = [(block is self._base, names[place]) for place in order.tolist()]
+            peaks = np.array([self._peaks.get(key, 1.0) for key in keys], np.float32)
+            terms = (
+                *bounds,
                 weight_array,
                 bonus_array,
-                np.float32(p),
-                np.float32(q),
+                peaks,
+                p,
+                q,
                 block.documents,
                 block.counts,
+                self._codes,
                 self._norms,
-                mask,
-                scratch.scores,
-                scratch.touched,
-                found,
             )
+            if dense and block is self._base:
+                found = loops.add_densely(*terms, self._positions, top_k, scratch.scores, scratch.touched)
+            else:
+                given = (mask, self._positions, top_k, scratch.scores, scratch.touched, found)
+                found = loops.add_scores(*terms, *given)
+            self._peaks.update(zip(keys, peaks.tolist(), strict=True))
         size = min(top_k, found)
         scores, positions = np.empty(size, np.float32), np.empty(size, np.int32)
         if size:
             size = loops.select_best(scratch.scores, scratch.touched, found, self._positions, scores, positions)
+        if dense:
+            scratch.scores.fill(loops.UNTOUCHED)
         self._scratch.append(scratch)
         return Hits(positions[:size], scores[:size])
 

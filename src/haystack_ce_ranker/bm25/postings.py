@@ -131,7 +131,20 @@ def merge(blocks: Sequence[Block], positions: NDArray[np.int32]) -> Block:
         loops.merge_postings(
             block.indptr, block.documents, block.counts, numbers, positions, head, documents, frequencies
         )
+    loops.sort_postings(indptr, documents, frequencies)  # they do not ascend where documents have changed places
     return Block(terms, indptr, documents, _narrow(frequencies))
+
+
+def coded(lengths: NDArray[np.int32]) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
+    """
+    Return for each document the place of its length among the different lengths, and these.
+
+    Two bytes are enough: more different lengths than they can count would need two billion words.
+    """
+    different = np.flatnonzero(np.bincount(lengths)) if len(lengths) else np.zeros(0, np.int64)
+    places = np.zeros(int(different[-1]) + 1 if len(different) else 1, np.uint16)
+    places[different] = np.arange(len(different))
+    return places[lengths], different.astype(np.int32)
 
 
 def pack_terms(terms: dict[str, int]) -> NDArray[np.uint8]:

@@ -231,7 +231,7 @@ def memory(job: Job) -> dict[str, Any]:
     retriever.warm_up()
     component = resident_gb() - documents
     index = BM25Index.build(passages(job.folder, job.size))  # the same as the component's
-    arrays = [*index._base[1:], index._lengths, index._positions, index._norms]
+    arrays = [*index._base[1:], index._lengths, index._positions, index._codes, index._norms]
     return {
         "documents": (documents - before) * 1024 if job.target is None else 0.0,
         "component": component * 1024,

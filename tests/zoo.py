@@ -7,7 +7,7 @@ a hub gives. Weights are random and always the same, and their heads are drawn w
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -328,3 +328,12 @@ ZOO: dict[str, Specimen] = {
     "fnet": Specimen("FNet", BERT, ENCODER),
     "convbert": Specimen("ConvBert", BERT, {**ENCODER, "embedding_size": 32, "conv_kernel_size": 5}),
 }
+
+
+def deeper(name: str, folder: Path, layers: int = 4) -> str:
+    """Write a model of the zoo with more layers than the zoo's own has, and return its folder."""
+    animal = ZOO[name]
+    more = {key: layers for key in ("num_hidden_layers", "n_layers", "num_layers") if key in animal.config}
+    if "attention_window" in animal.config:
+        more["attention_window"] = [8, 8, 16, 16]
+    return replace(animal, config={**animal.config, **more}).save(folder / "teacher")

@@ -1,7 +1,6 @@
 """A student cut from a cross-encoder is the same model with fewer layers, in a folder that the ranker loads."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from sentence_transformers import CrossEncoder
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.training.cutting import KEEPS, chosen_layers, cut
-from zoo import ZOO
+from zoo import deeper
 
 PAIRS = [("where is the hut?", "the hut is in the snow"), ("yes or no?", "no"), ("Berlin", "snow near the hut, yes")]
 
@@ -21,15 +20,6 @@ ENCODERS = (
     *("deberta-v3", "modernbert", "modernbert, mean", "modernbert, modular", "nomic-bert", "gte", "big-bird"),
     *("longformer", "t5 encoder", "fnet", "convbert", "qwen2"),
 )
-
-
-def specimen(name, tmp_path, layers=4):
-    """A model of the zoo with more layers than the zoo's own has."""
-    animal = ZOO[name]
-    deeper = {key: layers for key in ("num_hidden_layers", "n_layers", "num_layers") if key in animal.config}
-    if "attention_window" in animal.config:
-        deeper["attention_window"] = [8, 8, 16, 16]
-    return replace(animal, config={**animal.config, **deeper}).save(tmp_path / "teacher")
 
 
 def raw(folder):
@@ -78,7 +68,7 @@ def test_a_student_has_fewer_layers_than_its_teacher_and_at_least_one(layers):
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_student_is_an_ordinary_cross_encoder_with_fewer_layers(name, tmp_path):
-    teacher, student = specimen(name, tmp_path), tmp_path / "student"
+    teacher, student = deeper(name, tmp_path), tmp_path / "student"
     found = cut(ModelOptions(teacher), student, layers=2)
     assert (found.kept, found.of) == ((0, 3), 4)
     assert found.parameters < found.teacher_parameters
@@ -91,7 +81,7 @@ def test_a_student_is_an_ordinary_cross_encoder_with_fewer_layers(name, tmp_path
 
 @pytest.mark.parametrize(("keep", "kept"), [("first", (0, 1)), ("last", (2, 3)), ("even", (0, 3)), ("1,2", (1, 2))])
 def test_the_kept_layers_are_the_teachers_own_weights(keep, kept, tmp_path):
-    teacher, student = specimen("bert", tmp_path), tmp_path / "student"
+    teacher, student = deeper("bert", tmp_path), tmp_path / "student"
     cut(ModelOptions(teacher), student, layers=2, keep=keep)
     before, after = load_file(f"{teacher}/model.safetensors"), load_file(student / "model.safetensors")
     expected = {}
@@ -108,20 +98,20 @@ def test_the_kept_layers_are_the_teachers_own_weights(keep, kept, tmp_path):
 
 
 def test_a_student_with_all_but_one_layer_still_differs_from_its_teacher(tmp_path):
-    teacher, student = specimen("bert", tmp_path), tmp_path / "student"
+    teacher, student = deeper("bert", tmp_path), tmp_path / "student"
     cut(ModelOptions(teacher), student, layers=3)
     assert not np.allclose(raw(teacher), raw(str(student)), atol=1e-3)
 
 
 def test_what_a_configuration_lists_for_each_layer_is_cut_with_the_layers(tmp_path):
-    teacher, student = specimen("longformer", tmp_path), tmp_path / "student"
+    teacher, student = deeper("longformer", tmp_path), tmp_path / "student"
     cut(ModelOptions(teacher), student, layers=2, keep="1,2")
     assert json.loads((student / "config.json").read_text())["attention_window"] == [8, 16]
 
 
 def test_a_student_scores_with_raw_logits_whatever_its_teacher_did(tmp_path):
     """The library puts a sigmoid behind every model with one label: a student that kept it would teach nothing."""
-    teacher = specimen("bert", tmp_path)
+    teacher = deeper("bert", tmp_path)
     assert isinstance(CrossEncoder(teacher, device="cpu").activation_fn, torch.nn.Sigmoid)
     cut(ModelOptions(teacher), tmp_path / "student", layers=2)
     student = CrossEncoder(str(tmp_path / "student"), device="cpu")
@@ -141,7 +131,7 @@ def test_a_student_scores_with_raw_logits_whatever_its_teacher_did(tmp_path):
     ],
 )
 def test_a_model_without_one_list_of_layers_is_refused_with_the_reason(name, problem, tmp_path):
-    teacher = specimen(name, tmp_path)
+    teacher = deeper(name, tmp_path)
     with pytest.raises(ValueError, match=problem):
         cut(ModelOptions(teacher), tmp_path / "student", layers=2)
     assert not (tmp_path / "student").exists()
@@ -150,7 +140,7 @@ def test_a_model_without_one_list_of_layers_is_refused_with_the_reason(name, pro
 @pytest.mark.parametrize("name", ["modernbert", "t5 encoder"])
 def test_a_layer_that_all_others_need_must_stay(name, tmp_path):
     """ModernBERT's first layer lacks a norm that the others have; T5's holds the position bias of all."""
-    teacher = specimen(name, tmp_path)
+    teacher = deeper(name, tmp_path)
     with pytest.raises(ValueError, match="do not make a model of their own.*keep layer 0"):
         cut(ModelOptions(teacher), tmp_path / "student", layers=2, keep="last")
     assert list((tmp_path / "student").iterdir()) == []

@@ -12,7 +12,7 @@ from haystack_ce_ranker.training.cutting import cut
 from haystack_ce_ranker.training.fitting import Recipe, fit
 from haystack_ce_ranker.training.held_out import HeldOut
 from haystack_ce_ranker.training.states import AlsoStates
-from zoo import ZOO
+from zoo import ZOO, deeper
 
 QUERIES, TEXTS = ["where is the hut?", "yes or no?"], ["snow", "the hut is in the snow near berlin, yes"]
 LABELS = torch.tensor([0.0, 1.0])
@@ -20,8 +20,7 @@ LABELS = torch.tensor([0.0, 1.0])
 
 @pytest.fixture
 def teacher(tmp_path):
-    deeper = replace(ZOO["bert"], config={**ZOO["bert"].config, "num_hidden_layers": 4})
-    return deeper.save(tmp_path / "teacher")
+    return deeper("bert", tmp_path)
 
 
 @pytest.fixture
@@ -64,7 +63,7 @@ def test_who_is_the_teacher_is_no_distance_away(teacher):
 def test_only_the_student_learns(student, teacher):
     loss = loss_of(student.eval(), teacher, 1.0)
     [read] = loss._teacher
-    before = [one.clone() for one in read.encoder.parameters()]
+    before = [one.clone() for one in read.transformer.parameters()]
     learns = list(loss.parameters())
     assert {id(one) for one in learns} == {id(one) for one in student.parameters()}
     optimiser, found = torch.optim.Adam(learns, lr=1e-3), []
@@ -74,15 +73,27 @@ def test_only_the_student_learns(student, teacher):
         found[-1].backward()
         optimiser.step()
     assert found[-1].item() < 0.8 * found[0].item()
-    assert all(torch.equal(a, b) for a, b in zip(before, read.encoder.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, read.transformer.parameters(), strict=True))
 
 
-def test_other_passes_of_the_student_are_not_read(student, teacher):
+def test_nothing_is_kept_of_a_step_or_of_other_passes(student, teacher):
     loss = loss_of(student, teacher, 1.0)
     loss([QUERIES, TEXTS], LABELS)
-    count = len(loss._student.found)
     student.predict([(QUERIES[0], TEXTS[0])])
-    assert len(loss._student.found) == count == 1
+    assert loss._student.found == loss._teacher[0].found == []
+
+
+@pytest.mark.parametrize(
+    "name", ["bert, modular", "modernbert, modular", "longformer", "t5 encoder", "fnet", "gte", "qwen2"]
+)
+def test_models_that_are_called_otherwise_pad_on_their_own_or_have_no_mask(name, tmp_path):
+    folder = deeper(name, tmp_path)
+    cut(ModelOptions(folder), tmp_path / "student", layers=2)
+    model = CrossEncoder(str(tmp_path / "student"), device="cpu").eval()
+    plain = MSELoss(model)([QUERIES, TEXTS], LABELS)
+    whole = loss_of(model, folder, 1.0)([QUERIES, TEXTS], LABELS)
+    whole.backward()
+    assert whole.item() > plain.item()
 
 
 def test_a_model_of_another_width_is_refused(teacher, tmp_path):

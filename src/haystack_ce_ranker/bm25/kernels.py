@@ -24,7 +24,7 @@ _OUT_I32, _OUT_F32 = types.int32[::1], types.float32[::1]
 _OUT_I64, _OUT_U32 = types.int64[::1], types.uint32[::1]
 
 UNTOUCHED = np.float32(-1.0)  # stands for "no score yet": contributions are never negative
-# When a search stops to read all postings, chosen by the time of queries over a million passages; `_add` has the idea.
+# When a search stops to read all postings (`add_scores`), chosen by the time of queries over a million passages.
 LOOKED_AT = 10_000  # among how many documents, at least, the k-th best score is looked for
 ROUNDING = np.float32(1e-4)  # what share of the highest sum is left for the rounding of sums
 FEW = 16  # candidates are looked up one by one if so many postings are left for each of them

@@ -19,10 +19,7 @@ Share = Annotated[
     float | None,
     typer.Option(help="The share of the teacher's nDCG@10 to reach; 0.95, and 0.9 for a bi-encoder, if omitted."),
 ]
-States = Annotated[
-    float | None,
-    typer.Option(help="How much the teacher's hidden states count beside the loss; 10 for a cut student if omitted."),
-]
+States = Annotated[float, typer.Option(help="How much the teacher's hidden states count beside the loss.")]
 Contrast = Annotated[str, typer.Option(help="Of a bi-encoder's contrastive loss: teacher or in_batch.")]
 
 
@@ -44,7 +41,7 @@ def distil(
     depth: Annotated[int, typer.Option(help="How many documents BM25 finds for a query.")] = 30,
     candidates: Annotated[int, typer.Option(help="How many of them are learnt from.")] = 8,
     loss: Annotated[str, typer.Option(help="Of a cross-encoder: margin_mse, ranknet, lambda or bce.")] = "margin_mse",
-    states: States = None,
+    states: States = 0.0,
     contrast: Contrast = "teacher",
     epochs: Annotated[int, typer.Option(help="The most passes over the queries.")] = 2,
     learning_rate: Annotated[float, typer.Option(help="The highest rate.")] = 5e-5,

@@ -6,7 +6,8 @@ from its teacher's layers finds its way back with far fewer texts. The idea, and
 of Jiao et al., "TinyBERT: Distilling BERT for Natural Language Understanding" (Findings of EMNLP 2020).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,35 +16,42 @@ from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.training.cutting import layers_of
 
-_Inputs = tuple[tuple[Any, ...], Mapping[str, Any]]
-"""What a module is called with: by place, and by name."""
-
 
 class LayerStates:
     """
-    The states behind each layer of an encoder, read off while somebody else calls it.
+    The states behind each layer of a cross-encoder, read off while somebody else calls it.
 
-    :param encoder: The model of transformers.
+    :param cross_encoder: A model of sentence-transformers.
     :param model: Its name, for errors.
     """
 
-    def __init__(self, encoder: Any, model: str) -> None:
-        self.encoder = encoder.base_model  # without the head; a head may be called by its method, past its hooks
-        self.inputs: list[_Inputs] = []
-        self.found: list[list[torch.Tensor]] = []
+    def __init__(self, cross_encoder: Any, model: str) -> None:
+        self.transformer = cross_encoder[0]  # called with the texts' features, whatever the model of transformers takes
+        _, self.layers = layers_of(cross_encoder.model, model)
         self.listening = False
-        _, self.layers = layers_of(encoder, model)
-        self.encoder.register_forward_pre_hook(self._called, with_kwargs=True)
+        self.forget()
+        self.transformer.register_forward_pre_hook(self._called)
         for layer in self.layers:
             layer.register_forward_hook(self._passed)
 
-    def listen(self) -> None:
-        """Forget what was read, and read from now on."""
-        self.inputs, self.found, self.listening = [], [], True
+    def forget(self) -> None:
+        """Let go of what was read, and of the memory that it holds."""
+        self.features: list[dict[str, Any]] = []
+        self.found: list[list[torch.Tensor]] = []
 
-    def _called(self, _module: Any, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """Read off all passes of the block, and nothing of passes before."""
+        self.forget()
+        self.listening = True
+        try:
+            yield
+        finally:
+            self.listening = False
+
+    def _called(self, _module: Any, given: tuple[Any, ...]) -> None:
         if self.listening:
-            self.inputs.append((given, dict(named)))
+            self.features.append(dict(given[0]))
             self.found.append([])
 
     def _passed(self, _module: Any, _given: Any, result: Any) -> None:
@@ -69,42 +77,35 @@ class AlsoStates(torch.nn.Module):  # type: ignore[misc]
         super().__init__()
         self.loss = loss
         self.weight = weight
-        self._student = LayerStates(student.model, "the student")
+        self._student = LayerStates(student, "the student")
         loaded: Any = loading.load("torch", teacher)
-        encoder = loaded.cross_encoder.model.requires_grad_(requires_grad=False)
+        loaded.cross_encoder.requires_grad_(requires_grad=False)
         # in a tuple, so that it is no part of this module: it neither learns nor is saved
-        self._teacher = (LayerStates(encoder, teacher.model),)
+        self._teacher = (LayerStates(loaded.cross_encoder, teacher.model),)
         _require_alike(student, loaded.cross_encoder, teacher.model)
         self._places = _places(len(self._student.layers), len(self._teacher[0].layers))
 
     def forward(self, *given: Any, **named: Any) -> torch.Tensor:
         """Return the loss with the weighted distance."""
-        self._student.listen()
-        try:
+        with self._student.read():
             loss: torch.Tensor = self.loss(*given, **named)
-        finally:
-            self._student.listening = False
-        distances = [
-            self._distance(inputs, states)
-            for inputs, states in zip(self._student.inputs, self._student.found, strict=True)
-        ]
+        passes = zip(self._student.features, self._student.found, strict=True)
+        distances = [self._distance(features, states) for features, states in passes]
+        self._student.forget()
         return loss + self.weight * torch.stack(distances).mean()
 
-    def _distance(
-        self, inputs: tuple[tuple[Any, ...], Mapping[str, Any]], states: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
-        [read], (given, named) = self._teacher, inputs
-        read.listen()
-        try:
-            with torch.no_grad():
-                read.encoder(*given, **named)
-        finally:
-            read.listening = False
-        mask = named["attention_mask"].unsqueeze(-1).float()
+    def _distance(self, features: dict[str, Any], states: Sequence[torch.Tensor]) -> torch.Tensor:
+        [teacher] = self._teacher
+        with teacher.read(), torch.no_grad():
+            teacher.transformer(dict(features))
+        [aims] = teacher.found
+        teacher.forget()
+        ids = features["input_ids"]
+        mask = features.get("attention_mask", torch.ones_like(ids)).unsqueeze(-1).float()  # some models have none
         found = []
         for own, place in zip(states, self._places, strict=True):
-            aim = read.found[0][place].float() * mask
-            found.append(((own.float() * mask - aim) ** 2).sum() / (aim**2).sum())
+            aim, near = (one[:, : ids.shape[1]].float() * mask for one in (aims[place], own))  # some pad on their own
+            found.append(((near - aim) ** 2).sum() / (aim**2).sum())
         return torch.stack(found).mean()
 
 

@@ -16,7 +16,7 @@ from haystack_ce_ranker.training.adapting import TEACHERS_ORDER, Adapting
 from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe
 from haystack_ce_ranker.training.commands import distil
 from haystack_ce_ranker.training.commands.adapt import AdaptRun
-from haystack_ce_ranker.training.commands.distil import STATES, DistilRun, run_distilling
+from haystack_ce_ranker.training.commands.distil import DistilRun, run_distilling
 from haystack_ce_ranker.training.fitting import Recipe
 from haystack_ce_ranker.training.passages import PassageReader
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
@@ -75,7 +75,7 @@ def run(*given, **changed):
 
 def test_a_cut_student_learns_from_the_corpus_alone_and_runs_in_the_ranker(corpus, tiny_bert, tmp_path):
     output = tmp_path / "student"
-    found, told = run(corpus, output, tiny_bert, layers=1, share=0.5)
+    found, told = run(corpus, output, tiny_bert, layers=1, share=0.5, states=3.0)
     assert found.decision.met
     assert TEACHERS_ORDER in found.decision.reason
     assert f"judged by {TEACHERS_ORDER}" in told
@@ -88,7 +88,7 @@ def test_a_cut_student_learns_from_the_corpus_alone_and_runs_in_the_ranker(corpu
     scores = student.predict([("hut", "snow"), ("paris", "the city"), ("car", "brake")])
     assert np.abs(scores).max() > 1  # raw logits: no sigmoid was saved
     facts = json.loads((output / "training.json").read_text(encoding="utf-8"))
-    assert (facts["settings"]["layers"], facts["settings"]["states"]) == (1, STATES)
+    assert (facts["settings"]["layers"], facts["settings"]["states"]) == (1, 3.0)
     assert facts["gate"]["judged_by"] == TEACHERS_ORDER
     card = (output / "README.md").read_text(encoding="utf-8")
     assert "tiny-bert with 1 layers" in card

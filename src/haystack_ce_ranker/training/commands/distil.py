@@ -52,10 +52,6 @@ SHARES = {CROSS_ENCODER: 0.95, BI_ENCODER: 0.9}
 """The share of the teacher's nDCG@10 that a student must have to be written, if no other is asked for."""
 
 
-STATES = 10.0
-"""How much the teacher's hidden states count beside the loss for a student that is cut from its layers."""
-
-
 @dataclass(frozen=True)
 class DistilRun:
     """
@@ -69,8 +65,7 @@ class DistilRun:
     :ivar keep: Which ones; see `cutting.chosen_layers`.
     :ivar own: The share of the judged queries that is learnt from. Their judgments are not looked at.
     :ivar share: The share of the teacher's nDCG@10 that the student must have; None for that of `SHARES`.
-    :ivar states: How much the teacher's hidden states count beside the loss of a cross-encoder; None for `STATES` if it
-        is cut, and 0 if it is named.
+    :ivar states: How much the teacher's hidden states count beside the loss of a cross-encoder; 0 for nothing.
     :ivar similar: How a bi-encoder is taught. Its seed is that of the lessons.
     """
 
@@ -81,7 +76,7 @@ class DistilRun:
     keep: str = DEFAULT_KEEP
     own: float = 0.5
     share: float | None = None
-    states: float | None = None
+    states: float = 0.0
     similar: BiEncoderRecipe = field(default_factory=BiEncoderRecipe)
 
     def __post_init__(self) -> None:
@@ -90,8 +85,7 @@ class DistilRun:
         object.__setattr__(self, "own", number("own", self.own, least=0, most=0.9))
         share = SHARES[self.into] if self.share is None else self.share
         object.__setattr__(self, "share", number("share", share, least=0, most=1))
-        states = (STATES if self.student is None else 0.0) if self.states is None else self.states
-        object.__setattr__(self, "states", number("states", states, least=0))
+        object.__setattr__(self, "states", number("states", self.states, least=0))
         if (self.student is None) == (self.layers is None):
             raise ValueError("a student is cut (--layers) or named (--student): give one of the two.")
         if self.into == BI_ENCODER and self.student is None:
@@ -209,7 +203,7 @@ def _taught(
     run: DistilRun, student: ModelOptions, lessons: _Lessons, policy: ReadingPolicy, work: Path, console: Console
 ) -> Fitted:
     train, dev = lessons.parts["train"], taught_order(lessons.parts["dev"])
-    recipe = replace(run.lessons.recipe, states=run.states or 0.0)
+    recipe = replace(run.lessons.recipe, states=run.states)
     how: dict[str, Any] = {"threads": run.lessons.threads, "console": console}
     if run.into == BI_ENCODER:
         return teach(student, train, dev, work / "run", replace(run.similar, seed=recipe.seed), **how)

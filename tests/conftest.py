@@ -9,6 +9,8 @@ from pathlib import Path
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# For all of Chroma's stores in a process alike: it refuses a second one in memory that has other settings.
+os.environ["ANONYMIZED_TELEMETRY"] = "False"
 
 import pytest
 

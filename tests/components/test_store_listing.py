@@ -213,9 +213,7 @@ def test_a_store_class_of_another_release_is_read_as_any_store(monkeypatch):
 
 def test_chroma_is_read_without_vectors_and_asked_by_id(tmp_path):
     chroma = pytest.importorskip("haystack_integrations.document_stores.chroma", exc_type=ImportError)
-    store = chroma.ChromaDocumentStore(
-        collection_name="bm25-test", persist_path=str(tmp_path), client_settings={"anonymized_telemetry": False}
-    )
+    store = chroma.ChromaDocumentStore(collection_name="bm25-test", persist_path=str(tmp_path))
     store.write_documents(documents(30, embedding=[1.0, 2.0]))
     retriever = BM25Retriever(store, top_k=100)
     assert ids(retriever.run("common")) == [str(i) for i in range(30)]

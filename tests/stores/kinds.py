@@ -99,7 +99,7 @@ def chroma(place: Place, name: str) -> Any:
             return [[1.0] * DIMENSIONS for _ in input]
 
     utils.FUNCTION_REGISTRY["fixed"] = Fixed
-    return kind(name, embedding_function="fixed", client_settings={"anonymized_telemetry": False})
+    return kind(name, embedding_function="fixed")
 
 
 def fill_chroma(store: Any, documents: list[Document]) -> None:

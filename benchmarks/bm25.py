@@ -268,7 +268,7 @@ def growth(arguments: argparse.Namespace, report: Report) -> None:
     sources(arguments)
     report.table(
         f"Growth, top {TOP_K}, one thread, {arguments.queries} queries",
-        *("passages", "what", "build s", "peak GB", "disk MB", "resident GB", "p50 ms", "p95 ms"),
+        *("passages", "what", "build s", "peak GB", "disk MB", "resident GB", "own GB", "p50 ms", "p95 ms"),
     )
     for size in sizes_of(arguments):
         with tempfile.TemporaryDirectory() as temporary:
@@ -278,22 +278,24 @@ def growth(arguments: argparse.Namespace, report: Report) -> None:
             shutil.rmtree(target)
             other = worker("bm25s_alone", arguments, size, Path(temporary) / "bm25s")
             mapped = worker("search_bm25s", arguments, size, Path(temporary) / "bm25s")
+            loaded = worker("search_bm25s_loaded", arguments, size, Path(temporary) / "bm25s")
         slow = worker("haystack_alone", arguments, size) if size <= HAYSTACK_LIMIT else None
         name = f"{size:,}"
-        costs = (built["build"], built["peak"], built["disk"], found["resident"])
+        costs = (built["build"], built["peak"], built["disk"], found["resident"], found["own"])
         report.row(name, "BM25Index", *costs, *found["plain"])
         none = (None, None, None)
-        report.row(name, "the same, filter passes 10 %", *none, None, *found["filtered"])
-        report.row(name, "the same, opened, each query's first time", *none, None, *found["first"])
+        report.row(name, "the same, filter passes 10 %", *none, None, None, *found["filtered"])
+        report.row(name, "the same, opened, each query's first time", *none, None, None, *found["first"])
         for backend in ("numba", "numpy"):
-            costs = (other["build"], other["peak"], other["disk"], None)
+            costs = (other["build"], other["peak"], other["disk"], None, None)
             report.row(name, f"bm25s, {backend}", *costs, *other[backend])
-        report.row(name, "bm25s, numba, opened by memory map", *none, mapped["resident"], *mapped["numba"])
+        for how, opened in (("loaded", loaded), ("opened by memory map", mapped)):
+            report.row(name, f"bm25s, numba, {how}", *none, opened["resident"], opened["own"], *opened["numba"])
         if slow is not None:
-            costs = (slow["build"], slow["peak"], None, slow["resident"])
+            costs = (slow["build"], slow["peak"], None, slow["resident"], None)
             report.row(name, "InMemoryDocumentStore", *costs, *slow["plain"])
         growth_targets(size, built, found, report)
-        against_bm25s(size, found, other, mapped, report)
+        against_bm25s(size, built, found, other, loaded, report)
 
 
 def growth_targets(size: int, built: Mapping[str, Any], found: Mapping[str, Any], report: Report) -> None:
@@ -312,15 +314,21 @@ def growth_targets(size: int, built: Mapping[str, Any], found: Mapping[str, Any]
 
 
 def against_bm25s(
-    size: int, found: Mapping[str, Any], other: Mapping[str, Any], mapped: Mapping[str, Any], report: Report
+    size: int,
+    built: Mapping[str, Any],
+    found: Mapping[str, Any],
+    other: Mapping[str, Any],
+    loaded: Mapping[str, Any],
+    report: Report,
 ) -> None:
     """Note the targets beside bm25s with its numba scorer, which are for a million passages, too."""
     if size >= 1_000_000:
         (p50, p95), (their_p50, _) = found["plain"], other["numba"]
         report.at_most("p50 by that of bm25s, numba", p50 / their_p50, 1.0, "{:.2f}")
         report.at_most("p95 <= 3 ms", p95, 3.0, "{:.2f} ms")
-        report.at_most("resident after the queries by bm25s's, opened", found["resident"] / mapped["resident"], 0.5)
-        report.at_most("resident after the queries by bm25s's peak", found["resident"] / other["peak"], 0.5)
+        report.at_most("peak while it is built, by bm25s's", built["peak"] / other["peak"], 0.5)
+        report.at_most("its own memory after the queries, by that of bm25s, loaded", found["own"] / loaded["own"], 0.5)
+        report.at_most("all that is resident then, by bm25s's", found["resident"] / loaded["resident"], 0.5)
 
 
 # Through the component

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common import milliseconds, peak_gb, resident_gb, serve
+from common import milliseconds, own_gb, peak_gb, resident_gb, serve
 from haystack_ce_ranker.data.collections import load_collection
 
 SOURCES = ("dl19", "vaswani", "cacm", "med")
@@ -99,13 +99,14 @@ def search_ours(job: Job) -> dict[str, Any]:
     index = BM25Index.open(job.target)
     opened = time.perf_counter() - before
     first = times(lambda query: index.search(query, TOP_K), asked, warm=0)
-    resident = resident_gb()
+    resident, own = resident_gb(), own_gb()
     plain = times(lambda query: index.search(query, TOP_K), asked)
     allowed = index.allow(np.random.default_rng(2).random(job.size) < 0.1)
     filtered = times(lambda query: index.search(query, TOP_K, allowed=allowed), asked)
     return {
         "open": opened,
         "resident": resident,
+        "own": own,
         "of_index": resident - memory,
         "first": spread(first),
         "plain": spread(plain),
@@ -156,17 +157,17 @@ def bm25s_alone(job: Job) -> dict[str, Any]:
     return measured
 
 
-def search_bm25s(job: Job) -> dict[str, Any]:
-    """Open what `bm25s_alone` saved by memory map and search it."""
+def search_bm25s(job: Job, *, mapped: bool = True) -> dict[str, Any]:
+    """Open what `bm25s_alone` saved, by memory map or not, and search it."""
     import bm25s
 
     asked = some_queries(job.folder, job.queries)
     before = time.perf_counter()
-    index = bm25s.BM25.load(job.target, mmap=True)
+    index = bm25s.BM25.load(job.target, mmap=mapped)
     opened = time.perf_counter() - before
     index.backend = "numba"
     measured = spread(times(bm25s_search(index, "numba"), asked, warm=2))
-    return {"open": opened, "resident": resident_gb(), "numba": measured}
+    return {"open": opened, "resident": resident_gb(), "own": own_gb(), "numba": measured}
 
 
 def haystack_alone(job: Job) -> dict[str, Any]:
@@ -231,7 +232,8 @@ def memory(job: Job) -> dict[str, Any]:
     retriever.warm_up()
     component = resident_gb() - documents
     index = BM25Index.build(passages(job.folder, job.size))  # the same as the component's
-    arrays = [*index._base[1:], index._lengths, index._positions, index._codes, index._norms]
+    base = index._base
+    arrays = [base.indptr, base.documents, base.codes, *base.impacts, *index._shares, index._lengths, index._positions]
     return {
         "documents": (documents - before) * 1024 if job.target is None else 0.0,
         "component": component * 1024,
@@ -254,6 +256,7 @@ WORKERS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "search_ours": search_ours,
     "bm25s_alone": bm25s_alone,
     "search_bm25s": search_bm25s,
+    "search_bm25s_loaded": partial(search_bm25s, mapped=False),
     "haystack_alone": haystack_alone,
     "memory": memory,
 }

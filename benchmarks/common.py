@@ -362,6 +362,11 @@ def resident_gb() -> float:
     return _memory_gb("VmRSS")
 
 
+def own_gb() -> float:
+    """Return what of it no file backs: the system cannot take it back, and workers do not share it."""
+    return _memory_gb("RssAnon")
+
+
 def peak_gb() -> float:
     """Return the most memory that this process has had."""
     return _memory_gb("VmHWM")

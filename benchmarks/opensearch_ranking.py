@@ -8,7 +8,6 @@ import numpy as np
 
 from haystack_ce_ranker.bm25.index import BM25Index
 from haystack_ce_ranker.bm25.lucene import index_definition
-from haystack_ce_ranker.bm25.postings import coded
 from haystack_ce_ranker.data.collections import Collection
 
 TOP_K = 10
@@ -46,10 +45,9 @@ def kept_length(length: int) -> int:
 
 def rounded(index: BM25Index) -> BM25Index:
     """Return an index that counts with the lengths that Lucene keeps, and with the exact average as Lucene does."""
-    found = index._with(lengths=np.array([kept_length(int(length)) for length in index._lengths], np.int32))
-    found._codes, different = coded(found._lengths)
-    found._norms = index.scoring.norms(different, index.average_length)
-    return found
+    impacts = index._base.impacts
+    lengths = np.array([kept_length(int(length)) for length in impacts.lengths], np.int32)
+    return index._with(base=index._base._replace(impacts=impacts._replace(lengths=lengths)))
 
 
 class Agreement(NamedTuple):

@@ -982,7 +982,7 @@ def damage(folder):
     [
         (damage, {}, "the checksum differs"),
         (lambda folder: next(folder.glob("lengths-*")).unlink(), {}, "is missing"),
-        (lambda folder: next(folder.glob("base-counts-*")).write_bytes(b"x"), {}, "bytes, but"),
+        (lambda folder: next(folder.glob("base-codes-*")).write_bytes(b"x"), {}, "bytes, but"),
         (lambda folder: (folder / "manifest.json").write_text("{}"), {}, "cannot be read"),
         (lambda folder: (folder / "manifest.json").unlink(), {}, "there is no manifest"),
         (lambda folder: None, {"language": "german"}, "analysis"),

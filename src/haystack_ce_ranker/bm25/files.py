@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from haystack_ce_ranker.data_files import read_json
 
 FORMAT = "haystack-ce-ranker-bm25"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 
 _DTYPES = ("int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32")

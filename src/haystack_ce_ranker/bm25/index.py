@@ -26,16 +26,22 @@ from haystack_ce_ranker.bm25.files import IndexFilesError
 from haystack_ce_ranker.bm25.postings import (
     NO_RECENT,
     Block,
+    Impacts,
     Recent,
     block_of,
-    coded,
     kernels,
     merge,
     pack_terms,
     unpack_terms,
 )
 from haystack_ce_ranker.bm25.scoring import Scoring
-from haystack_ce_ranker.bm25.soundness import require_dtypes, require_postings, require_recent, require_slots
+from haystack_ce_ranker.bm25.soundness import (
+    require_codes,
+    require_dtypes,
+    require_postings,
+    require_recent,
+    require_slots,
+)
 
 # A small block of new documents beside the large one, and documents marked as removed, cost every search a little. When
 # they are more than this share of the index (and this many), all are merged into one block, without reading a text.
@@ -104,8 +110,7 @@ class BM25Index:
         self._some_removed = self._n_documents < len(positions)
         total = int(lengths.sum(where=present, dtype=np.int64))
         self.average_length = total / self._n_documents if self._n_documents else 0.0
-        self._codes, different = coded(lengths)
-        self._norms = scoring.norms(different, self.average_length)
+        self._shares = tuple(scoring.shares(*block.impacts, self.average_length) for block in (base, self._added))
         self._document_counts: dict[str, int] = {}
         self._scratch: deque[_Scratch] = deque()
         self._peaks: dict[tuple[bool, str], float] = {}
@@ -164,6 +169,8 @@ class BM25Index:
                     f"but {analysis.fingerprint()} is needed"
                 )
             require_dtypes(contents.arrays)
+            impacts = (contents.arrays[f"base-impact-{name}"] for name in ("counts", "lengths"))
+            require_codes(files.stretches(folder, contents.entries["base-codes"]), *impacts)
             documents = files.stretches(folder, contents.entries["base-documents"])
             index = cls._from_arrays(contents.arrays, documents, analysis, Scoring() if scoring is None else scoring)
             index.labels = dict(contents.values["labels"])
@@ -186,10 +193,14 @@ class BM25Index:
         scoring: Scoring,
     ) -> "BM25Index":
         base = Block(
-            unpack_terms(arrays["base-terms"]), arrays["base-indptr"], arrays["base-documents"], arrays["base-counts"]
+            unpack_terms(arrays["base-terms"]),
+            arrays["base-indptr"],
+            arrays["base-documents"],
+            arrays["base-codes"],
+            Impacts(arrays["base-impact-counts"], arrays["base-impact-lengths"]),
         )
         recent = Recent(unpack_terms(arrays["recent-terms"]), arrays["recent-numbers"], arrays["recent-starts"])
-        if (len(base.indptr) - len(base.terms), len(base.counts)) != (1, len(base.documents)):
+        if (len(base.indptr) - len(base.terms), len(base.codes)) != (1, len(base.documents)):
             raise ValueError("their lengths do not agree")
         require_recent(len(recent.terms), recent.numbers, recent.starts)
         require_slots(arrays["lengths"], arrays["positions"])
@@ -225,7 +236,9 @@ class BM25Index:
             "base-terms": pack_terms(self._base.terms),
             "base-indptr": self._base.indptr,
             "base-documents": self._base.documents,
-            "base-counts": self._base.counts,
+            "base-codes": self._base.codes,
+            "base-impact-counts": self._base.impacts.counts,
+            "base-impact-lengths": self._base.impacts.lengths,
         }
         rest: dict[str, NDArray[Any]] = {
             "recent-terms": pack_terms(self._recent.terms),
@@ -419,29 +432,18 @@ class BM25Index:
         weight_array, bonus_array = np.array(weights, np.float32), np.array(bonuses, np.float32)
         order = np.argsort(-(weight_array + bonus_array), kind="stable")  # what tells most first
         weight_array, bonus_array = weight_array[order], bonus_array[order]
-        p, q = map(np.float32, self.scoring.norm_factors)
         scratch = self._borrow()
         postings = sum(end - start for start, end in base)
-        dense = not len(mask) and postings > _DENSE_SHARE * len(self._codes)
+        dense = not len(mask) and postings > _DENSE_SHARE * len(self._lengths)
         found = 0
-        for block, ranges in ((self._added, added), (self._base, base)):
+        own, of_added = self._shares
+        for block, ranges, shares in ((self._added, added, of_added), (self._base, base, own)):
             if not len(block.documents):
                 continue
             bounds = np.ascontiguousarray(np.array(ranges, np.int64)[order].T)
             keys = [(block is self._base, names[place]) for place in order.tolist()]
             peaks = np.array([self._peaks.get(key, 1.0) for key in keys], np.float32)
-            terms = (
-                *bounds,
-                weight_array,
-                bonus_array,
-                peaks,
-                p,
-                q,
-                block.documents,
-                block.counts,
-                self._codes,
-                self._norms,
-            )
+            terms = (*bounds, weight_array, bonus_array, peaks, block.documents, block.codes, shares)
             if dense and block is self._base:
                 found = loops.add_densely(*terms, self._positions, top_k, scratch.scores, scratch.touched)
             else:

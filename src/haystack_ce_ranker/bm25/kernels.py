@@ -21,7 +21,7 @@ _U8 = read_only(types.uint8)
 _U16 = read_only(types.uint16)
 _U32 = read_only(types.uint32)
 _OUT_I32, _OUT_F32 = types.int32[::1], types.float32[::1]
-_OUT_I64, _OUT_U32 = types.int64[::1], types.uint32[::1]
+_OUT_I64, _OUT_U32, _OUT_U8 = types.int64[::1], types.uint32[::1], types.uint8[::1]
 
 UNTOUCHED = np.float32(-1.0)  # stands for "no score yet": contributions are never negative
 # When a search stops to read all postings (`add_scores`), chosen by the time of queries over a million passages.
@@ -84,6 +84,40 @@ def fill_postings(numbers, starts, indptr, first, documents, counts):  # type: i
                 head[term] += 1
 
 
+@compiled(types.void(_I32, _U32, _U16, types.int32, _OUT_I64))
+def find_most(documents, counts, places, first, most):  # type: ignore[no-untyped-def]
+    """
+    Write for each different length the most often that a document of this length has a term.
+
+    :param places: For each document, numbered from `first`, the place of its length among the different ones.
+    """
+    for i in range(len(documents)):
+        place = places[documents[i] - first]
+        if counts[i] > most[place]:
+            most[place] = counts[i]
+
+
+@compiled(types.void(_I32, _U16, types.int32, _I64, _OUT_U32))
+def number_impacts(documents, places, first, starts, counts):  # type: ignore[no-untyped-def]
+    """Replace each count by `starts[place] + count - 1`, which is one number for each pair of a length and a count."""
+    for i in range(len(documents)):
+        counts[i] += starts[places[documents[i] - first]] - 1
+
+
+@compiled(types.void(_U32, _OUT_U8))
+def mark(codes, used):  # type: ignore[no-untyped-def]
+    """Set `used` to 1 for each code."""
+    for i in range(len(codes)):
+        used[codes[i]] = 1
+
+
+@compiled(types.void(_U32, _OUT_U32))
+def recode(numbers, codes):  # type: ignore[no-untyped-def]
+    """Replace each code by its number."""
+    for i in range(len(codes)):
+        codes[i] = numbers[codes[i]]
+
+
 @compiled(types.int64(types.int64, types.int64, _I32, _I32))
 def count_present(start, end, documents, positions):  # type: ignore[no-untyped-def]
     """Count the postings of one term whose document is still there: its position is not below 0."""
@@ -103,26 +137,33 @@ def count_all_present(indptr, documents, positions, present_counts):  # type: ig
                 present_counts[term] += 1
 
 
-def _merge(indptr, documents, counts, terms, positions, head, merged_documents, merged_counts):  # type: ignore[no-untyped-def]
-    """Append a block's postings of documents still there, under their positions, to those of the merged terms."""
+def for_codes(result: Any, *arguments: Any) -> Callable[[Any], Any]:
+    """Return a compiler for functions of these arguments, of which `None` stands for the codes of either width."""
+    return compiled(*(result(*(codes if one is None else one for one in arguments)) for codes in (_U16, _U32)))
+
+
+@for_codes(types.void, _I64, _I32, None, _U32, _I64, _I32, _OUT_I64, _OUT_I32, _OUT_U32)
+def merge_postings(  # type: ignore[no-untyped-def]
+    indptr, documents, codes, numbers, terms, positions, head, merged_documents, merged_codes
+):
+    """
+    Append a block's postings of documents still there, under their positions, to those of the merged terms.
+
+    :param numbers: For each code of the block, that of the merged postings.
+    """
     for term in range(len(indptr) - 1):
         target = terms[term]
         for i in range(indptr[term], indptr[term + 1]):
             position = positions[documents[i]]
             if position >= 0:
                 merged_documents[head[target]] = position
-                merged_counts[head[target]] = counts[i]
+                merged_codes[head[target]] = numbers[codes[i]]
                 head[target] += 1
 
 
-merge_postings = compiled(
-    *(types.void(_I64, _I32, counts, _I64, _I32, _OUT_I64, _OUT_I32, _OUT_U32) for counts in (_U16, _U32))
-)(_merge)
-
-
 @compiled(types.void(_I64, _OUT_I32, _OUT_U32))
-def sort_postings(indptr, documents, counts):  # type: ignore[no-untyped-def]
-    """Put the documents of each term in ascending order, and their counts with them."""
+def sort_postings(indptr, documents, codes):  # type: ignore[no-untyped-def]
+    """Put the documents of each term in ascending order, and their codes with them."""
     for term in range(len(indptr) - 1):
         start, end = indptr[term], indptr[term + 1]
         ascends = True
@@ -133,7 +174,7 @@ def sort_postings(indptr, documents, counts):  # type: ignore[no-untyped-def]
         if not ascends:
             order = np.argsort(documents[start:end])
             documents[start:end] = documents[start:end][order]
-            counts[start:end] = counts[start:end][order]
+            codes[start:end] = codes[start:end][order]
 
 
 @compiled(types.float32(_OUT_F32, _I32, types.int64, _I32, types.int64))
@@ -214,11 +255,6 @@ def _skip_to(documents, place, end, wanted):  # type: ignore[no-untyped-def]
     return place
 
 
-def for_counts(result: Any, *arguments: Any) -> Callable[[Any], Any]:
-    """Return a compiler for functions of these arguments, of which `None` stands for the counts of either width."""
-    return compiled(*(result(*(counts if one is None else one for one in arguments)) for counts in (_U16, _U32)))
-
-
 @compiled(types.Tuple((types.float32, types.int64))(_I64, _I64, _F32, _F32, _OUT_F32))
 def _in_all(starts, ends, weights, bonuses, peaks):  # type: ignore[no-untyped-def]
     """Return the most that all terms together can add to a score, and how many postings they have."""
@@ -229,11 +265,11 @@ def _in_all(starts, ends, weights, bonuses, peaks):  # type: ignore[no-untyped-d
     return rest, postings
 
 
-_TERM = (types.int64, types.int64, types.float32, types.float32, types.float32, types.float32, _I32, None, _U16, _F32)
+_TERM = (types.int64, types.int64, types.float32, types.float32, _I32, None, _F32)
 
 
-@for_counts(types.void, *_TERM, _I32, types.int64, _OUT_F32)
-def look_up(place, end, weight, bonus, p, q, documents, counts, codes, norms, wanted, size, scores):  # type: ignore[no-untyped-def]
+@for_codes(types.void, *_TERM, _I32, types.int64, _OUT_F32)
+def look_up(place, end, weight, bonus, documents, codes, shares, wanted, size, scores):  # type: ignore[no-untyped-def]
     """Add what a term counts in the first `size` wanted documents, which ascend."""
     for i in range(size):
         document = wanted[i]
@@ -241,18 +277,15 @@ def look_up(place, end, weight, bonus, p, q, documents, counts, codes, norms, wa
         if place == end:
             break
         if documents[place] == document:
-            norm, count = norms[codes[document]], np.float32(counts[place])
-            scores[document] += weight * ((count + p * norm) / (count + q * norm)) + bonus
+            scores[document] += weight * shares[codes[place]] + bonus
 
 
-@for_counts(types.float32, *_TERM, _OUT_F32)
-def read_densely(place, end, weight, bonus, p, q, documents, counts, codes, norms, scores):  # type: ignore[no-untyped-def]
-    """Add what a term counts in all its postings, and return the greatest `(f + p n) / (f + q n)`."""
+@for_codes(types.float32, *_TERM, _OUT_F32)
+def read_densely(place, end, weight, bonus, documents, codes, shares, scores):  # type: ignore[no-untyped-def]
+    """Add what a term counts in all its postings, and return its greatest share."""
     peak = np.float32(0.0)
     for i in range(place, end):
-        document = documents[i]
-        norm, count = norms[codes[document]], np.float32(counts[i])
-        share = (count + p * norm) / (count + q * norm)
+        document, share = documents[i], shares[codes[i]]
         peak = share if share > peak else peak
         score = scores[document]
         scores[document] = (score if score > np.float32(0.0) else np.float32(0.0)) + (weight * share + bonus)
@@ -262,9 +295,9 @@ def read_densely(place, end, weight, bonus, p, q, documents, counts, codes, norm
 _FOUND = types.Tuple((types.int64, types.float32))
 
 
-@for_counts(_FOUND, *_TERM, _U8, types.float32, _OUT_F32, _OUT_I32, types.int64)
+@for_codes(_FOUND, *_TERM, _U8, types.float32, _OUT_F32, _OUT_I32, types.int64)
 def read_some(  # type: ignore[no-untyped-def]
-    place, end, weight, bonus, p, q, documents, counts, codes, norms, allowed, least, scores, touched, found
+    place, end, weight, bonus, documents, codes, shares, allowed, least, scores, touched, found
 ):
     """Do the same for documents that are allowed and have at least a score; list those that had none in `touched`."""
     some, peak = len(allowed) > 0, np.float32(0.0)
@@ -273,8 +306,7 @@ def read_some(  # type: ignore[no-untyped-def]
         score = scores[document]
         if score < least or (some and allowed[document] == 0):
             continue
-        norm, count = norms[codes[document]], np.float32(counts[i])
-        share = (count + p * norm) / (count + q * norm)
+        share = shares[codes[i]]
         peak = share if share > peak else peak
         contribution = weight * share + bonus
         if score < np.float32(0.0):
@@ -286,43 +318,27 @@ def read_some(  # type: ignore[no-untyped-def]
     return found, peak
 
 
-_TERMS = (_I64, _I64, _F32, _F32, _OUT_F32, types.float32, types.float32, _I32, None, _U16, _F32)
+_TERMS = (_I64, _I64, _F32, _F32, _OUT_F32, _I32, None, _F32)
 
 
-@for_counts(types.int64, *_TERMS, _U8, _I32, types.int64, _OUT_F32, _OUT_I32, types.int64)
+@for_codes(types.int64, *_TERMS, _U8, _I32, types.int64, _OUT_F32, _OUT_I32, types.int64)
 def add_scores(  # type: ignore[no-untyped-def]
-    starts,
-    ends,
-    weights,
-    bonuses,
-    peaks,
-    p,
-    q,
-    documents,
-    counts,
-    codes,
-    norms,
-    allowed,
-    positions,
-    k,
-    scores,
-    touched,
-    found,
+    starts, ends, weights, bonuses, peaks, documents, codes, shares, allowed, positions, k, scores, touched, found
 ):
     """
     Add the contributions of a query's terms to the scores of the documents that have them.
 
-    A term that occurs `f` times in a document of norm `n` contributes `weight * (f + p n) / (f + q n) + bonus`: every
-    variant of BM25 has this form, with `p` at most `q`. Documents that had no score before are appended to `touched`.
+    A term contributes `weight * share + bonus`; `scoring.py` says what the share is. Documents that had no score before
+    are appended to `touched`.
 
     As soon as the terms that are left add less than the `k`-th best score so far, documents without the others cannot
     be among the best `k`, and are passed over. The best `k` are the same (MaxScore: Turtle & Flood, "Query
     evaluation: strategies and optimizations", Information Processing & Management 31, 1995).
 
     :param starts: Of the terms' postings, those of the greatest `weight + bonus` first.
-    :param peaks: For each term the greatest `(f + p n) / (f + q n)` of its postings, or 1 where that is not known; it
-        is written where all postings were read.
-    :param documents: Ascending within a term. Their norms are `norms[codes[document]]`.
+    :param peaks: For each term the greatest share of its postings, or 1 where that is not known; it is written where
+        all postings were read.
+    :param documents: Ascending within a term. A posting's share is `shares[codes[i]]`.
     :param allowed: One byte per document, 0 for a document to omit; empty if all count.
     :param positions: Below 0 where a document has been removed.
     :returns: How many documents are in `touched` now.
@@ -335,10 +351,10 @@ def add_scores(  # type: ignore[no-untyped-def]
         rest -= weight * peaks[term] + bonus
         postings -= end - place
         if size:
-            look_up(place, end, weight, bonus, p, q, documents, counts, codes, norms, candidates, size, scores)
+            look_up(place, end, weight, bonus, documents, codes, shares, candidates, size, scores)
             continue
         found, peak = read_some(
-            place, end, weight, bonus, p, q, documents, counts, codes, norms, allowed, least, scores, touched, found
+            place, end, weight, bonus, documents, codes, shares, allowed, least, scores, touched, found
         )
         peaks[term] = peak if len(allowed) == 0 and least < np.float32(0.0) else peaks[term]
         if found >= k and postings > LEFT:
@@ -352,9 +368,9 @@ def add_scores(  # type: ignore[no-untyped-def]
     return found
 
 
-@for_counts(types.int64, *_TERMS, _I32, types.int64, _OUT_F32, _OUT_I32)
+@for_codes(types.int64, *_TERMS, _I32, types.int64, _OUT_F32, _OUT_I32)
 def add_densely(  # type: ignore[no-untyped-def]
-    starts, ends, weights, bonuses, peaks, p, q, documents, counts, codes, norms, positions, k, scores, touched
+    starts, ends, weights, bonuses, peaks, documents, codes, shares, positions, k, scores, touched
 ):
     """
     Do what `add_scores` does where a good part of all documents has one of the terms, and all documents are allowed.
@@ -373,9 +389,9 @@ def add_densely(  # type: ignore[no-untyped-def]
         rest -= weight * peaks[term] + bonus
         postings -= end - place
         if found:
-            look_up(place, end, weight, bonus, p, q, documents, counts, codes, norms, touched, found, scores)
+            look_up(place, end, weight, bonus, documents, codes, shares, touched, found, scores)
             continue
-        peaks[term] = read_densely(place, end, weight, bonus, p, q, documents, counts, codes, norms, scores)
+        peaks[term] = read_densely(place, end, weight, bonus, documents, codes, shares, scores)
         if size < LOOKED_AT and end - place > size:
             first, size = place, min(end - place, max(LOOKED_AT, 4 * k))
         is_last = term == len(starts) - 1

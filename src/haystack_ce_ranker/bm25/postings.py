@@ -2,7 +2,9 @@
 Postings: which documents have a term, and how often. Numbered words are sorted into blocks, and blocks are merged.
 
 Documents are *slots* here: numbers that stay the same when others come and go. `index.py` knows where a slot stands in
-the collection, and what a posting counts in a score.
+the collection. What a posting counts in a score depends on how often the document has the term and on how long it is.
+A block lists the different pairs of these, and each posting has the place of its pair in that list. So a search looks
+up a finished number where it would have to compute one, and no posting takes more room than for its count.
 """
 
 import json
@@ -19,13 +21,29 @@ from haystack_ce_ranker.bm25.analysis import Analysis, number_terms
 from haystack_ce_ranker.data_files import parse_json
 
 
+class Impacts(NamedTuple):
+    """
+    Different pairs, each once: how often a document has a term, and the document's length.
+
+    The word is Lucene's, whose `Impact` is such a pair.
+    """
+
+    counts: NDArray[np.uint32]
+    lengths: NDArray[np.int32]
+
+
 class Block(NamedTuple):
-    """Postings by term: those of term `t` are `documents[indptr[t] : indptr[t + 1]]`, with `counts` beside them."""
+    """
+    Postings by term: those of term `t` are `documents[indptr[t] : indptr[t + 1]]`, with `codes` beside them.
+
+    A code is the place of the posting's pair in `impacts`; it has two bytes, or four where there are too many pairs.
+    """
 
     terms: dict[str, int]
     indptr: NDArray[np.int64]
     documents: NDArray[np.int32]
-    counts: NDArray[np.uint16] | NDArray[np.uint32]
+    codes: NDArray[np.uint16] | NDArray[np.uint32]
+    impacts: Impacts
 
     def range_of(self, term: str) -> tuple[int, int]:
         """Return where the postings of `term` begin and end."""
@@ -73,7 +91,9 @@ class Recent(NamedTuple):
         return np.diff(terms[self.starts]).astype(np.int32)
 
 
-EMPTY_BLOCK = Block({}, np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.uint16))
+NO_IMPACTS = Impacts(np.zeros(0, np.uint32), np.zeros(0, np.int32))
+_IN_TWO_BYTES = 2**16  # so many pairs have codes of two bytes
+EMPTY_BLOCK = Block({}, np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.uint16), NO_IMPACTS)
 NO_RECENT = Recent({}, np.zeros(0, np.int32), np.zeros(1, np.int64))
 
 
@@ -102,7 +122,44 @@ def block_of(documents: Recent, first_slot: int) -> tuple[Block, NDArray[np.int3
     indptr = _indptr(document_counts)
     slots, counts = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.uint32)
     loops.fill_postings(documents.numbers, documents.starts, indptr, np.int32(first_slot), slots, counts)
-    return Block(documents.terms, indptr, slots, _narrow(counts)), lengths
+    codes, impacts = _coded(slots, counts, lengths, first_slot)
+    return Block(documents.terms, indptr, slots, codes, impacts), lengths
+
+
+def _coded(
+    slots: NDArray[np.int32], counts: NDArray[np.uint32], lengths: NDArray[np.int32], first_slot: int
+) -> tuple[NDArray[np.uint16] | NDArray[np.uint32], Impacts]:
+    """Return each posting's code, and what the codes stand for. `counts` is used up."""
+    loops, first = kernels(), np.int32(first_slot)
+    different = np.flatnonzero(np.bincount(lengths))
+    places = np.zeros(int(different[-1]) + 1, np.uint16)  # more lengths than this counts would need two billion words
+    places[different] = np.arange(len(different))
+    most = np.zeros(len(different), np.int64)
+    loops.find_most(slots, counts, places[lengths], first, most)
+    starts = _indptr(most)
+    loops.number_impacts(slots, places[lengths], first, starts, counts)
+    every = Impacts(
+        (np.arange(starts[-1]) - np.repeat(starts[:-1], most) + 1).astype(np.uint32),
+        np.repeat(different, most).astype(np.int32),
+    )
+    return _compact(counts, every)
+
+
+def _compact(codes: NDArray[np.uint32], impacts: Impacts) -> tuple[NDArray[np.uint16] | NDArray[np.uint32], Impacts]:
+    """Leave out the pairs that no posting has. `codes` is used up."""
+    used = np.zeros(len(impacts.counts), np.uint8)
+    kernels().mark(codes, used)
+    kernels().recode((np.cumsum(used) - 1).astype(np.uint32), codes)
+    kept = Impacts(*(array[used == 1] for array in impacts))
+    return (codes.astype(np.uint16) if len(kept.counts) <= _IN_TWO_BYTES else codes), kept
+
+
+def _joined(every: Sequence[Impacts]) -> tuple[Impacts, list[NDArray[np.uint32]]]:
+    """Return the pairs of all, and for each of them where its own stand among those."""
+    pairs = [one.lengths.astype(np.int64) << 32 | one.counts for one in every]
+    different = np.unique(np.concatenate(pairs))
+    joined = Impacts((different & 0xFFFFFFFF).astype(np.uint32), (different >> 32).astype(np.int32))
+    return joined, [np.searchsorted(different, some).astype(np.uint32) for some in pairs]
 
 
 def merge(blocks: Sequence[Block], positions: NDArray[np.int32]) -> Block:
@@ -126,25 +183,14 @@ def merge(blocks: Sequence[Block], positions: NDArray[np.int32]) -> Block:
         targets.append(numbers)
     indptr = _indptr(counts[: len(terms)])
     head = indptr[:-1].copy()
-    documents, frequencies = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.uint32)
-    for block, numbers in zip(blocks, targets, strict=True):
+    documents, codes = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.uint32)
+    impacts, recoded = _joined([block.impacts for block in blocks])
+    for block, numbers, places in zip(blocks, targets, recoded, strict=True):
         loops.merge_postings(
-            block.indptr, block.documents, block.counts, numbers, positions, head, documents, frequencies
+            block.indptr, block.documents, block.codes, places, numbers, positions, head, documents, codes
         )
-    loops.sort_postings(indptr, documents, frequencies)  # they do not ascend where documents have changed places
-    return Block(terms, indptr, documents, _narrow(frequencies))
-
-
-def coded(lengths: NDArray[np.int32]) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
-    """
-    Return for each document the place of its length among the different lengths, and these.
-
-    Two bytes are enough: more different lengths than they can count would need two billion words.
-    """
-    different = np.flatnonzero(np.bincount(lengths)) if len(lengths) else np.zeros(0, np.int64)
-    places = np.zeros(int(different[-1]) + 1 if len(different) else 1, np.uint16)
-    places[different] = np.arange(len(different))
-    return places[lengths], different.astype(np.int32)
+    loops.sort_postings(indptr, documents, codes)  # they do not ascend where documents have changed places
+    return Block(terms, indptr, documents, *_compact(codes, impacts))
 
 
 def pack_terms(terms: dict[str, int]) -> NDArray[np.uint8]:
@@ -172,11 +218,6 @@ def _indptr(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     indptr = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=indptr[1:])
     return indptr
-
-
-def _narrow(counts: NDArray[np.uint32]) -> NDArray[np.uint16] | NDArray[np.uint32]:
-    """Return the counts in two bytes each where they fit: no ordinary text repeats a word 65,536 times."""
-    return counts.astype(np.uint16) if len(counts) == 0 or counts.max() < 2**16 else counts
 
 
 def _as_array(values: "array[int]", dtype: Any) -> NDArray[Any]:

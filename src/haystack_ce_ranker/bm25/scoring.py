@@ -2,8 +2,8 @@
 The variants of BM25: how much a term counts, and how its repetitions and a document's length change that.
 
 The formulas are those of bm25s (Kamphuis et al., "Which BM25 Do You Mean?", ECIR 2020). In all variants a term that
-occurs `f` times in a document of norm `n` contributes `weight * (f + p n) / (f + q n) + bonus`; the loop that adds this
-up is `kernels.add_scores`.
+occurs `f` times in a document of norm `n` contributes `weight * share + bonus`, where the share is
+`(f + p n) / (f + q n)` with `p` at most `q`; the loop that adds this up is `kernels.add_scores`.
 
 To add a variant, write its inverse document frequency and add its line to `VARIANTS`.
 """
@@ -131,7 +131,7 @@ class Scoring:
 
     @cached_property
     def norm_factors(self) -> tuple[float, float]:
-        """`p` and `q` of `kernels.add_scores`."""
+        """`p` and `q` of a term's share."""
         shift = 0.0 if self._variant.delta_is_added else self.bound
         return shift, self.k1 + shift
 
@@ -144,3 +144,16 @@ class Scoring:
         """
         relative: NDArray[Any] = lengths / average if average else np.zeros(len(lengths))
         return (1.0 - self.b + self.b * relative).astype(np.float32)
+
+    def shares(self, counts: NDArray[np.uint32], lengths: NDArray[np.int32], average: float) -> NDArray[np.float32]:
+        """
+        Return the shares of terms that occur so often in documents of these lengths.
+
+        :param counts: How often a term occurs.
+        :param lengths: Terms of its document.
+        :param average: The mean of all documents' lengths.
+        """
+        p, q = (np.float32(factor) for factor in self.norm_factors)
+        frequencies, norms = counts.astype(np.float32), self.norms(lengths, average)
+        found: NDArray[Any] = (frequencies + p * norms) / (frequencies + q * norms)
+        return found

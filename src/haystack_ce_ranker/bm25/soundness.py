@@ -15,7 +15,9 @@ _DTYPES: Mapping[str, tuple[str, ...]] = {
     "base-terms": ("uint8",),
     "base-indptr": ("int64",),
     "base-documents": ("int32",),
-    "base-counts": ("uint16", "uint32"),
+    "base-codes": ("uint16", "uint32"),
+    "base-impact-counts": ("uint32",),
+    "base-impact-lengths": ("int32",),
     "recent-terms": ("uint8",),
     "recent-numbers": ("int32",),
     "recent-starts": ("int64",),
@@ -84,6 +86,21 @@ def require_postings(indptr: NDArray[np.int64], count: int, stretches: Iterable[
         if not np.array_equal(indptr[np.searchsorted(indptr, falls)], falls):
             raise ValueError("base-documents must ascend within a term")
         done, last = done + len(documents), int(documents[-1])
+
+
+def require_codes(stretches: Iterable[NDArray[Any]], counts: NDArray[np.uint32], lengths: NDArray[np.int32]) -> None:
+    """
+    Check that each posting's code is the place of a pair, and that the pairs can be of a term and a document.
+
+    :param stretches: The codes, in pieces of any size.
+    :param counts: Of the pairs, how often a term occurs.
+    :param lengths: Of the pairs, how long the document is.
+    :raises ValueError: If not.
+    """
+    if len(counts) != len(lengths) or (len(counts) and (int(counts.min()) < 1 or int(lengths.min()) < 0)):
+        raise ValueError("base-impact-counts must be at least 1, with a length of at least 0 for each")
+    if any(int(codes.max()) >= len(counts) for codes in stretches):
+        raise ValueError(f"base-codes must be below {len(counts)}")
 
 
 def _require_bounds(name: str, starts: NDArray[np.int64], end: int) -> None:

@@ -25,7 +25,14 @@ from common import HERE, THREAD_VARIABLES, CannotRun
 from haystack_ce_ranker import CrossEncoderRanker
 
 WRAPPER = HERE / "load_server" / "pipeline_wrapper.py"
-STOCK, OURS, INT8 = "SentenceTransformersSimilarityRanker", "CrossEncoderRanker, float32", "CrossEncoderRanker, int8"
+STOCK = "SentenceTransformersSimilarityRanker"
+TORCH, EXACT, INT8 = (f"CrossEncoderRanker, {kind}" for kind in ("torch float32", "openvino float32", "int8"))
+BACKENDS = {
+    TORCH: {"model": "ce-minilm-l12", "backend": "torch", "dtype": "float32"},
+    EXACT: {"model": "ce-minilm-l12", "backend": "openvino", "dtype": "float32"},
+    INT8: {"model": "ce-minilm-l12-int8", "backend": "onnx"},
+}
+"""The systems that are ours: `backend: auto` takes OpenVINO for float32 where it is installed."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,9 @@ class Served:
             except ImportError as error:
                 raise CannotRun(str(error)) from error
             return SentenceTransformersSimilarityRanker(model=str(self.models / "ce-minilm-l12"), device=device)
-        kind: dict[str, Any] = {"model": str(self.models / "ce-minilm-l12-int8"), "backend": "onnx"}
-        if self.system == OURS:
-            kind = {"model": str(self.models / "ce-minilm-l12"), "backend": "torch", "dtype": "float32"}
-        return CrossEncoderRanker(**kind, device=device, threads=self.threads, **self.options)
+        kind: dict[str, Any] = {**BACKENDS[self.system], **self.options}
+        kind["model"] = str(self.models / kind["model"])
+        return CrossEncoderRanker(**kind, device=device, threads=self.threads)
 
 
 @dataclass(frozen=True)

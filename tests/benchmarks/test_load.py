@@ -9,7 +9,7 @@ from haystack import Document, Pipeline
 import load
 import load_clients
 from load_clients import Figures, Reply
-from load_servers import INT8, OURS, STOCK, Served
+from load_servers import EXACT, INT8, STOCK, TORCH, Served
 from speed_tasks import Task
 
 TASKS = [Task(name, name, [Document(id=name, content=name)]) for name in "abc"]
@@ -112,7 +112,9 @@ def test_ratios_are_medians_of_rounds_and_compare_with_fewer_clients_only():
     assert list(load.in_turns("abc", 2)) == [["a", "b", "c"], ["b", "c", "a"]]
 
 
-@pytest.mark.parametrize(("system", "kind"), [(OURS, ("torch", "float32")), (INT8, ("onnx", None))])
+@pytest.mark.parametrize(
+    ("system", "kind"), [(TORCH, ("torch", "float32")), (EXACT, ("openvino", "float32")), (INT8, ("onnx", None))]
+)
 def test_each_system_is_served_as_yaml_with_the_threads_that_were_asked_for(system, kind, tmp_path):
     pipeline = Pipeline.loads(Served(system, tmp_path, 2, options={"max_waiting": 4}).pipeline())
     made = pipeline.get_component("ranker").to_dict()["init_parameters"]

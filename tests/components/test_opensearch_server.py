@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 from haystack import Document
 
+from elasticsearch_proxy import elasticsearch_proxy
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
-from stores.servers import elasticsearch_proxy
 
 COUNT, PASSING = 10_500, 10_400
 MAPPINGS = {

@@ -250,15 +250,24 @@ class MilvusDocumentStore(PlainStore):
 
     collection_name, partition_names, _collection_exists, _primary_field = "c", None, True, "pk"
 
+    def __init__(self, documents):
+        super().__init__(documents)
+        self.asked = []
+
     @property
     def client(self):
         return types.SimpleNamespace(query_iterator=self._iterate)
 
     def _iterate(self, collection_name, *, batch_size, filter, output_fields, partition_names):
-        assert (collection_name, output_fields, partition_names) == ("c", ["*"], None)
+        assert (collection_name, partition_names) == ("c", None)
+        self.asked.append(output_fields)
         rows = [document for document in self.documents.values() if filter != "even" or document.meta["even"]]
         self.closed = False
-        pages = [[self._row(one) for one in rows[at : at + 8]] for at in range(0, len(rows), 8)]
+        made = [
+            row if output_fields == ["*"] else {name: row[name] for name in output_fields}
+            for row in map(self._row, rows)
+        ]
+        pages = [made[at : at + 8] for at in range(0, len(made), 8)]
 
         def close():
             self.closed = True
@@ -292,6 +301,7 @@ def test_milvus_is_read_by_pages(monkeypatch):
     assert (found.id, found.meta["tag"], found.embedding) == ("24", "t24", [1.0])
     assert store.closed
     assert ids(retriever.run("common", filters=EVEN, top_k=5)) == ["0", "2", "4", "6", "8"]
+    assert store.asked == [["*"], ["pk"]], "a filter needs neither texts nor vectors"
     assert retriever._index._indexed.snapshot.documents is None
     store._collection_exists = False
     assert ids(BM25Retriever(store).run("common")) == []

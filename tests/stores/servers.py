@@ -5,12 +5,8 @@ import os
 import shutil
 import socket
 import subprocess
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -91,46 +87,6 @@ def shared_opensearch(folder: Path) -> Iterator[str]:
             if not _living(users):
                 stop_node(home, kill=True)
                 shutil.rmtree(home, ignore_errors=True)
-
-
-@contextmanager
-def elasticsearch_proxy(url: str) -> Iterator[str]:
-    """
-    Lend the URL of a proxy through which Elasticsearch's client talks to OpenSearch.
-
-    It gives OpenSearch the content type that it knows, and the client the header that it asks for.
-    """
-
-    class Proxy(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # or each answer waits 40 ms for the client to acknowledge its header
-
-        def forward(self) -> None:
-            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            request = urllib.request.Request(url + self.path, content or None, method=self.command)
-            request.add_header("Content-Type", "application/json")
-            try:
-                with urllib.request.urlopen(request) as response:
-                    status, answer = response.status, response.read()
-            except urllib.error.HTTPError as error:
-                status, answer = error.code, error.read()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("X-Elastic-Product", "Elasticsearch")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(answer)
-
-        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = forward
-
-        def log_message(self, *_: object) -> None:
-            """Stay silent."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
-        threading.Thread(target=proxy.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"http://127.0.0.1:{proxy.server_port}"
-        proxy.shutdown()
 
 
 @contextmanager

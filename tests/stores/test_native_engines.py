@@ -8,10 +8,10 @@ import pytest
 from haystack import Document
 from haystack.utils import Secret
 
+from elasticsearch_proxy import elasticsearch_proxy
 from haystack_ce_ranker.bm25.lucene import index_definition
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
-from stores.servers import elasticsearch_proxy
 
 DOCUMENTS = [
     *(

@@ -150,15 +150,15 @@ def fetch_chroma(store: Any, ids: Sequence[str]) -> list[Document]:
 # Milvus
 
 
-def _pages(store: Any, filters: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """Yield all rows that pass a filter."""
+def _rows(store: Any, filters: dict[str, Any] | None, fields: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield these fields of all rows that pass a filter, page by page."""
     if not store._collection_exists:
         return
     pages = store.client.query_iterator(
         store.collection_name,
         batch_size=_PAGE,
         filter=import_module("milvus_haystack.filters").parse_filters(filters) if filters else "",
-        output_fields=store._get_output_fields(),
+        output_fields=fields,
         partition_names=store.partition_names,
     )
     try:
@@ -170,12 +170,12 @@ def _pages(store: Any, filters: dict[str, Any] | None) -> Iterator[dict[str, Any
 
 def read_milvus(store: Any) -> Iterator[Document]:
     """Yield all documents."""
-    return map(store._parse_document, _pages(store, None))
+    return map(store._parse_document, _rows(store, None, store._get_output_fields()))
 
 
 def passing_milvus(store: Any, filters: dict[str, Any]) -> Iterator[str]:
     """Yield the ids of the documents that pass a filter."""
-    return (row[store._primary_field] for row in _pages(store, filters))
+    return (row[store._primary_field] for row in _rows(store, filters, [store._primary_field]))
 
 
 def fetch_milvus(store: Any, ids: Sequence[str]) -> list[Document]:

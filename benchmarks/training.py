@@ -33,7 +33,7 @@ from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.training.commands.train import DEV, TEST, TRAIN, TrainingRun, learn, with_candidates
 from haystack_ce_ranker.training.fitting import Recipe
 from haystack_ce_ranker.training.gate import BASE, FIRST_STAGE, TRAINED
-from haystack_ce_ranker.training.losses import LOSSES
+from haystack_ce_ranker.training.losses import LOSSES, usual_batch
 from haystack_ce_ranker.training.mining import Mining
 from haystack_ce_ranker.training.splits import split_queries
 
@@ -164,7 +164,8 @@ def _run(
 
 def setting_of(name: str, seed: int, arguments: argparse.Namespace, *, loss: str, base: str) -> Setting:
     """Return what the arguments ask for on a collection."""
-    recipe = Recipe(loss=loss, epochs=arguments.epochs, learning_rate=arguments.learning_rate, seed=seed)
+    steps = {"batch": usual_batch(loss), "epochs": arguments.epochs, "learning_rate": arguments.learning_rate}
+    recipe = Recipe(loss=loss, seed=seed, **steps)
     mining = Mining(negatives=arguments.negatives, positives=arguments.positives, last_rank=50, seed=seed)
     limits = arguments.train_queries, arguments.test_queries
     return Setting(name, base, recipe, mining, arguments.depth, *limits)

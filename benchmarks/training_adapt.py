@@ -4,6 +4,7 @@ Adapting without labels: what the teacher is worth, which recipes of made querie
     python benchmarks/training_adapt.py                      # hours on two cores; goes on where it was stopped
     python benchmarks/training_adapt.py teacher              # a second: from kept scores alone
     python benchmarks/training_adapt.py adapt --only med --seeds 0 --threads 1
+    python benchmarks/training_adapt.py adapt --loss contrastive      # what each query was made of, not the order
 
 Judgments are used for nothing but the test. Each run keeps its work and its result in the cache; a result is taken from
 there again as long as its settings are the same. Needs the extras `train` and `evaluate`.
@@ -15,7 +16,7 @@ import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ from haystack_ce_ranker.significance import randomisation_test
 from haystack_ce_ranker.training.adapting import Adapting
 from haystack_ce_ranker.training.blending import BM25, DENSE, Blend
 from haystack_ce_ranker.training.commands.adapt import RECIPE, AdaptRun, run_adapting
+from haystack_ce_ranker.training.fitting import Recipe
 from haystack_ce_ranker.training.gate import BASE, TRAINED
+from haystack_ce_ranker.training.losses import CONTRASTIVE, LOSSES, usual_batch
 from haystack_ce_ranker.training.made_queries import RECIPES
 
 COLLECTIONS = ("dl19", "stackfaq", "covidqa", "cacm", "med", "vaswani")
@@ -157,10 +160,7 @@ def result(name: str, arguments: argparse.Namespace, *, seed: int, mix: tuple[st
         mix=mix,
         queries=arguments.made,
         settings=Adapting(candidates=arguments.candidates, seed=seed),
-        recipe=type(RECIPE)(
-            **{**asdict(RECIPE), "seed": seed, "epochs": arguments.epochs, "max_length": arguments.tokens}
-            | {"learning_rate": arguments.learning_rate}
-        ),
+        recipe=recipe_of(arguments, seed),
         test_queries=arguments.queries,
         threads=arguments.threads,
         save="better",
@@ -177,6 +177,14 @@ def result(name: str, arguments: argparse.Namespace, *, seed: int, mix: tuple[st
             kept = asdict(_run(run, output))
             journal.note(key, name, kept)
     return Result(**kept)
+
+
+def recipe_of(arguments: argparse.Namespace, seed: int) -> Recipe:
+    """Return how a model learns, by this script's options."""
+    is_contrastive = arguments.loss == CONTRASTIVE
+    loss = {"loss": arguments.loss, "learns": "labels" if is_contrastive else "teacher"}
+    steps = {"epochs": arguments.epochs, "max_length": arguments.tokens, "learning_rate": arguments.learning_rate}
+    return replace(RECIPE, seed=seed, batch=usual_batch(arguments.loss), **loss, **steps)
 
 
 def _run(run: AdaptRun, output: Path) -> Result:
@@ -213,6 +221,7 @@ def options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--candidates", type=int, default=8, help="documents of each to learn from")
     made.add_argument("--tokens", type=int, default=256, help="tokens of a pair")
     made.add_argument("--epochs", type=int, default=1, help="passes over the queries")
+    made.add_argument("--loss", choices=tuple(LOSSES), default=RECIPE.loss, help="what the model learns by")
     made.add_argument("--learning-rate", type=float, default=RECIPE.learning_rate)
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run for each")
     made.add_argument("--device", default="cpu", help="a torch device")

@@ -45,6 +45,19 @@ def test_options_that_may_be_repeated_are_all_taken(monkeypatch):
     assert (run.settings.seed, run.recipe.seed) == (3, 3)
 
 
+def test_a_contrast_is_learnt_from_where_queries_come_from_in_larger_batches(monkeypatch):
+    run, _ = asked_for(monkeypatch, "--base", "model", "--loss", "contrastive")
+    assert (run.recipe.loss, run.recipe.learns, run.recipe.batch) == ("contrastive", "labels", 96)
+    run, _ = asked_for(monkeypatch, "--base", "model", "--loss", "contrastive", "--batch", "24", "--no-blend")
+    assert (run.recipe.batch, run.settings.blend) == (24, None)
+
+
+def test_another_loss_is_an_error(monkeypatch):
+    _, result = asked_for(monkeypatch, "--base", "model", "--loss", "hinge")
+    assert result.exit_code == 2
+    assert "loss must be one of" in result.output
+
+
 @pytest.mark.parametrize(
     ("options", "is_blended"),
     [

@@ -194,3 +194,23 @@ def test_queries_near_to_those_of_the_test_are_left_out():
 def test_wrong_values_are_told(name, value):
     with pytest.raises(ValueError, match=f"{name} must be"):
         Adapting(**{name: value})
+
+
+def test_the_document_that_a_query_was_made_of_joins_in_where_it_is_asked_for():
+    query = MadeQuery("made-rare_terms-snow", "beds warden stove", "rare_terms", "snow")
+    [without] = found_for(query)
+    [asked] = find_documents([query], DOCUMENTS, INDEX, Adapting(), origins=True)
+    assert "snow" not in without.document_ids
+    assert asked.document_ids == (*without.document_ids, "snow")
+    assert asked.evidence[BM25][-1] == 0
+    settings = Adapting(candidates=2, blend=None)
+
+    def judge(requests):
+        return [[Shown(text, 1.0) for text in texts] for _, texts in requests]
+
+    [group] = lessons([asked], judge, settings, origins=True)
+    assert [one.document_id for one in group.candidates] == [asked.document_ids[0], "snow"]
+    [group] = lessons([asked], judge, Adapting(candidates=3, blend=None, seed=1))
+    assert len(group.candidates) == 3
+    [given] = find_documents([ASKED_FOR], DOCUMENTS, INDEX, Adapting(), origins=True)
+    assert given.document_ids == found_for(ASKED_FOR)[0].document_ids

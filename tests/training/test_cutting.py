@@ -18,7 +18,8 @@ PAIRS = [("where is the hut?", "the hut is in the snow"), ("yes or no?", "no"), 
 ENCODERS = (
     *("bert", "bert, modular", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta", "camembert", "deberta-v2"),
     *("deberta-v3", "modernbert", "modernbert, mean", "modernbert, modular", "nomic-bert", "gte", "big-bird"),
-    *("longformer", "t5 encoder", "fnet", "convbert", "qwen2"),
+    *("longformer", "t5 encoder", "fnet", "convbert", "qwen2", "qwen2, modular, mean", "qwen3, chat"),
+    *("qwen3, chat, prompt", "qwen3, chat, tied", "qwen3, turns", "qwen2, causal without template"),
 )
 
 
@@ -126,7 +127,6 @@ def test_a_student_scores_with_raw_logits_whatever_its_teacher_did(tmp_path):
     [
         ("albert", "no list of as many layers"),
         ("t5", "2 lists of as many layers"),
-        ("qwen3, chat", "scores by two words of its answer"),
         ("bert, adapter", "is an adapter on a base model: merge it"),
     ],
 )

@@ -8,12 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.training import runs
 from haystack_ce_ranker.training.fitting import Recipe, fit
+from haystack_ce_ranker.training.resources import Resources
 from haystack_ce_ranker.training.run_folder import OtherSettingsError
+from zoo import ZOO
 
 pytest.importorskip("datasets")
 pytest.importorskip("codecarbon")
@@ -31,7 +35,15 @@ class Killed(BaseException):
 
 
 def weights(folder):
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    """A key of all weights of a model: a stack has some in folders of its modules."""
+    files = sorted(folder.rglob("*.safetensors"))
+    return hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
+
+
+def tensors(folder):
+    """All weights of a model, by file and name."""
+    files = sorted(folder.rglob("*.safetensors"))
+    return {f"{one.relative_to(folder)} {key}": value for one in files for key, value in load_file(one).items()}
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +275,7 @@ def test_begun_anew_nothing_of_the_old_run_stays(learner, task, tmp_path):
     assert json.loads((tmp_path / "done.json").read_text())["steps"] == second.steps == 16
 
 
-@pytest.mark.parametrize("loss", ["margin_mse", "lambda", "ranknet"])
+@pytest.mark.parametrize("loss", ["margin_mse", "lambda", "ranknet", "contrastive"])
 def test_every_loss_learns(loss, learner, task, tmp_path):
     found = fit(on_cpu(learner), task.groups, task.dev, tmp_path, replace(RECIPE, loss=loss), threads=1)
     assert found.best.ndcg > found.before + 0.1
@@ -315,6 +327,132 @@ def test_without_the_extra_the_error_names_it(learner, task, tmp_path, monkeypat
 def test_a_recipe_is_checked(given, error):
     with pytest.raises(ValueError, match=error):
         Recipe(**given)
+
+
+CONTRASTIVE = replace(RECIPE, loss="contrastive", batch=32)  # 4 rows of 8 pairs a step: 8 steps an epoch
+
+
+@pytest.fixture(scope="module")
+def unbroken_contrast(learner, task, tmp_path_factory):
+    return fit(on_cpu(learner), task.groups, task.dev, tmp_path_factory.mktemp("contrast"), CONTRASTIVE, threads=1)
+
+
+@pytest.mark.parametrize("step", [3, 6, 8, 13])
+def test_what_a_contrastive_run_draws_in_its_batches_is_drawn_again_after_a_kill(
+    step, unbroken_contrast, learner, task, tmp_path
+):
+    assert [one.step for one in unbroken_contrast.evaluations] == [4, 8, 12, 16]
+    with pytest.MonkeyPatch.context() as patch:
+        stopped_at(step, patch)
+        with pytest.raises(Killed):
+            fit(on_cpu(learner), task.groups, task.dev, tmp_path, CONTRASTIVE, threads=1)
+    resumed = fit(on_cpu(learner), task.groups, task.dev, tmp_path, CONTRASTIVE, threads=1)
+    assert weights(resumed.model) == weights(unbroken_contrast.model)
+    assert resumed.evaluations == unbroken_contrast.evaluations
+
+
+def test_the_memory_of_a_contrastive_run_depends_on_what_is_computed_at_once_and_not_on_the_batch(
+    learner, task, tmp_path, monkeypatch
+):
+    told, expected = [], runs.expected_memory
+    monkeypatch.setattr(runs, "expected_memory", lambda *given: told.append(expected(*given)) or told[-1])
+    with (tmp_path / "said").open("w") as file:
+        for batch, at_once in ((16, 4), (64, 4), (64, 16)):
+            recipe = replace(CONTRASTIVE, batch=batch, at_once=at_once, epochs=1)
+            console = Console(file=file, width=200)
+            folder = tmp_path / f"{batch} {at_once}"
+            fit(on_cpu(learner), task.groups, task.dev, folder, recipe, threads=1, console=console)
+    small, large, at_once = (one.for_batch for one in told)
+    assert 0 < small == pytest.approx(large, rel=0.25)  # the longest pairs of few rows may be shorter ones
+    assert at_once > 2.5 * large
+    assert "learning 256 pairs of 32 queries by contrastive, 4 of each row drawn from other queries" in (
+        (tmp_path / "said").read_text()
+    )
+
+
+def test_a_gpu_computes_a_batch_at_once_or_in_parts_as_large_as_are_asked_for():
+    gpu, cpu = Resources("cuda:0", True, 1), Resources("cpu", False, 1)
+    assert [runs.pairs_at_once(CONTRASTIVE, one, on_gpu=16) for one in (gpu, cpu)] == [4, 4]  # as the recipe says
+    free = replace(CONTRASTIVE, at_once=None)
+    assert [runs.pairs_at_once(free, one, on_gpu=16) for one in (gpu, cpu)] == [16, runs.AT_ONCE]
+    assert [runs.pairs_at_once(free, gpu), runs.pairs_at_once(free, gpu, on_gpu=64)] == [32, 32]
+
+
+def test_states_cannot_be_learnt_beside_a_contrast():
+    with pytest.raises(ValueError, match="states must be 0 with the loss 'contrastive'.*but got 2"):
+        Recipe(loss="contrastive", states=2.0)
+
+
+@pytest.mark.parametrize("name", ["bert, modular", "modernbert, modular", "qwen3, chat", "qwen3, chat, tied"])
+def test_a_stack_of_modules_learns_and_goes_on_after_a_kill_to_the_same_weights(name, task, tmp_path):
+    base = on_cpu(ZOO[name].save(tmp_path / "base"))
+    recipe = replace(RECIPE, learning_rate=1e-3)
+    whole = fit(base, task.groups, task.dev, tmp_path / "whole", recipe, threads=1)
+    with pytest.MonkeyPatch.context() as patch:
+        stopped_at(21, patch)
+        with pytest.raises(Killed):
+            fit(base, task.groups, task.dev, tmp_path / "cut", recipe, threads=1)
+    resumed = fit(base, task.groups, task.dev, tmp_path / "cut", recipe, threads=1)
+    assert weights(resumed.model) == weights(whole.model)
+    assert resumed.evaluations == whole.evaluations
+    before, after = tensors(Path(base.model)), tensors(whole.model)
+    assert before.keys() == after.keys()
+    learnt = {key for key in before if not torch.equal(before[key], after[key])}
+    assert learnt == {key for key in before if "pooler" not in key}  # in every module, and nothing was frozen
+
+
+def test_a_trained_stack_ranks_from_its_folder_as_it_did_when_it_was_saved(task, tmp_path):
+    from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10
+    from haystack_ce_ranker.training.gate import rank_with
+
+    for name in ("bert, modular", "qwen3, chat, prompt"):
+        base = on_cpu(ZOO[name].save(tmp_path / name))
+        found = fit(base, task.groups, task.dev, tmp_path / f"{name} run", RECIPE, threads=1)
+        ranked = rank_with(str(found.model), task.dev)
+        assert mean(ndcg_at_10(ranked, task.dev.grades)) == pytest.approx(found.best.ndcg)
+
+
+@pytest.mark.parametrize("name", ["bert", "qwen3, chat"])
+def test_a_model_with_a_prompt_learns_to_read_with_it(name, task, tmp_path, monkeypatch):
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+
+    prompts, forward = [], BinaryCrossEntropyLoss.forward
+
+    def note(self, *given, prompt=None, **named):
+        prompts.append(prompt)
+        return forward(self, *given, prompt=prompt, **named)
+
+    monkeypatch.setattr(BinaryCrossEntropyLoss, "forward", note)
+    plain = ZOO[name].save(tmp_path / "plain")
+    prompted = CrossEncoder(plain, device="cpu", prompts={"search": "the hut: "}, default_prompt_name="search")
+    prompted.save_pretrained(str(tmp_path / "base"))
+    found = fit(on_cpu(str(tmp_path / "base")), task.groups, task.dev, tmp_path / "run", RECIPE, threads=1)
+    assert set(prompts) == {"the hut: "}
+    again = CrossEncoder(str(found.model), device="cpu")
+    assert again.prompts[again.default_prompt_name] == "the hut: "
+
+
+def test_rows_that_must_be_apart_never_share_a_batch_where_there_is_room():
+    from haystack_ce_ranker.training.losses import Apart
+    from haystack_ce_ranker.training.trainer import LikeLengths
+
+    apart = [Apart(frozenset({f"d{place // 3}"}), frozenset({f"d{place // 3}"})) for place in range(60)]
+
+    def batches(seed, of=apart):
+        return list(LikeLengths([10] * len(of), batch_size=8, seed=seed, apart=of))
+
+    for seed in range(20):
+        found = batches(seed)
+        assert sorted(place for batch in found for place in batch) == list(range(60))
+        assert len(found) == 8
+        assert all(len({place // 3 for place in batch}) == len(batch) for batch in found)
+    assert batches(0) == batches(0) != batches(1)
+    one_way = [Apart(frozenset({"a", "b"}), frozenset({"a"})), Apart(frozenset({"c"}), frozenset({"c", "b"}))]
+    fill = [Apart(frozenset({f"x{n}"}), frozenset({f"x{n}"})) for n in range(14)]
+    assert all(not {0, 1} <= set(batch) for seed in range(20) for batch in batches(seed, [*one_way, *fill]))
+    no_room = [Apart(frozenset({"a"}), frozenset({"a"}))] * 20
+    assert sorted(place for batch in batches(0, no_room) for place in batch) == list(range(20))
 
 
 def test_batches_hold_rows_of_like_lengths_each_once_and_depend_on_seed_and_epoch_alone():

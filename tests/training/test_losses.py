@@ -3,7 +3,15 @@ import math
 import pytest
 
 from haystack_ce_ranker.training.groups import Candidate, Group
-from haystack_ce_ranker.training.losses import LABEL_MARGIN, LOSSES, characters_of, pairs_of, rows_for
+from haystack_ce_ranker.training.losses import (
+    LABEL_MARGIN,
+    LOSSES,
+    MOST_OTHERS,
+    characters_of,
+    pairs_of,
+    rows_for,
+    usual_batch,
+)
 
 pytest.importorskip("datasets")
 
@@ -67,7 +75,7 @@ def test_what_nothing_is_learnt_from_is_counted():
 def test_groups_without_targets_are_refused_with_the_reason():
     with pytest.raises(ValueError, match=r"none of the 1 has two documents with different logits of the teacher"):
         rows_for("bce", [Group("q", "q", (Candidate("d1", "a", 1.0), Candidate("d2", "b", 0.0)))], learns="teacher")
-    with pytest.raises(ValueError, match="loss must be one of 'bce', 'margin_mse', 'lambda', 'ranknet'"):
+    with pytest.raises(ValueError, match="loss must be one of 'bce', 'margin_mse', 'lambda', 'ranknet', 'contrastive'"):
         rows_for("hinge", [GROUP])
 
 
@@ -83,6 +91,56 @@ def test_each_loss_is_the_librarys_and_sees_raw_logits(loss, learner):
     from sentence_transformers import CrossEncoder
     from sentence_transformers.cross_encoder import losses
 
-    made = LOSSES[loss].make(CrossEncoder(learner, local_files_only=True))
+    made = LOSSES[loss].make(CrossEncoder(learner, local_files_only=True), at_once=4)
     assert type(made) is getattr(losses, LOSSES[loss].library_name)
     assert type(made.activation_fn) is torch.nn.Identity
+
+
+def labelled(name, *labels):
+    return Group(
+        name, f"query {name}", tuple(Candidate(f"{name}{n}", f"{name}{n}", one) for n, one in enumerate(labels))
+    )
+
+
+def test_a_relevant_document_is_told_apart_from_all_that_are_not():
+    found = rows_for("contrastive", [labelled("a", 1.0, 0.5, 0.0, None, 0.0), labelled("b", 0.0, 1.0)])
+    assert [tuple(row.values()) for row in found.rows] == [
+        ("query a", "a0", "a2", "a4"),
+        ("query a", "a1", "a2", "a4"),
+        ("query b", "b1", "b0", "b0"),  # the library wants columns: a short row repeats what it has
+    ]
+    drawn = LOSSES["contrastive"].in_batch
+    assert (found.queries, found.pairs, found.pairs_per_row) == (2, 3 * (3 + drawn), 3 + drawn)
+    assert [pairs_of(row) for row in found.rows] == [3, 3, 3]
+
+
+def test_the_teachers_best_document_is_told_apart_from_its_others():
+    found = rows_for("contrastive", [GROUP], learns="teacher")
+    assert [tuple(row.values()) for row in found.rows] == [("the hut", "hut", "snow", "train")]
+
+
+def test_many_other_documents_make_several_rows_and_each_is_in_one():
+    found = rows_for("contrastive", [labelled("a", 1.0, *[0.0] * (MOST_OTHERS + 3))])
+    assert [len(row) for row in found.rows] == [2 + MOST_OTHERS] * 2
+    seen = {text for row in found.rows for key, text in row.items() if key not in ("query", "document")}
+    assert seen == {f"a{n}" for n in range(1, MOST_OTHERS + 4)}
+
+
+def test_what_is_or_may_be_relevant_for_a_query_must_not_come_into_its_batch():
+    [one] = rows_for("contrastive", [labelled("a", 1.0, 0.0, None)]).apart
+    assert (one.brought, one.spared) == ({"a0", "a1"}, {"a0", "a2"})
+    assert rows_for("bce", [labelled("a", 1.0, 0.0, None)]).apart == ()
+
+
+def test_relevant_documents_alone_teach_no_contrast():
+    with pytest.raises(ValueError, match="none of the 1 has two documents with different labels"):
+        rows_for("contrastive", [labelled("a", 1.0, 0.5)])
+
+
+def test_the_usual_batch_is_that_of_a_recipe_and_larger_where_its_rows_are_told_apart():
+    from haystack_ce_ranker.training.fitting import Recipe
+
+    assert {usual_batch(loss) for loss in LOSSES if loss != "contrastive"} == {Recipe().batch}
+    assert usual_batch("contrastive") >= 4 * (1 + MOST_OTHERS)
+    with pytest.raises(ValueError, match="loss must be one of"):
+        usual_batch("hinge")

@@ -80,7 +80,7 @@ def call_of(cross_encoder: Any, prompt: str) -> Call:
     if is_classifier(cross_encoder):
         model = cross_encoder.model
         return lambda inputs: model(**inputs).logits
-    _drop_last_sigmoid(cross_encoder)
+    drop_last_sigmoid(cross_encoder)
     features = cross_encoder.preprocess([_PAIR], prompt=prompt or None)
     constant = {name: value for name, value in features.items() if not isinstance(value, torch.Tensor)}
 
@@ -130,6 +130,15 @@ def require_trained_head(cross_encoder: Any, options: ModelOptions) -> None:
             f"model {options.model!r} has no trained head: its files lack {', '.join(missing)}, which would be drawn "
             "by chance, and it would rank at random. Use a model that was trained as a cross-encoder."
         )
+    require_two_answers(cross_encoder, options)
+
+
+def require_two_answers(cross_encoder: Any, options: ModelOptions) -> None:
+    """
+    Check that a model which scores by two words of an answer has a token for each.
+
+    :raises ValueError: If it has one and the same for both, and so one score for all pairs.
+    """
     last = cross_encoder[-1]
     answers = [getattr(last, name, None) for name in ("true_token_id", "false_token_id")]
     if answers[0] is not None and answers[0] == answers[1]:
@@ -154,8 +163,8 @@ def _row(values: Any) -> list[int]:
     return [int(value) for value in torch.as_tensor(values).reshape(-1)]
 
 
-def _drop_last_sigmoid(cross_encoder: Any) -> None:
-    """Take a sigmoid at the end of the stack away, so that the output is a logit and not a probability."""
+def drop_last_sigmoid(cross_encoder: Any) -> None:
+    """Take a sigmoid at the end of a stack away, so that the output is a logit and not a probability."""
     last = cross_encoder[-1]
     if isinstance(getattr(last, "activation_function", None), torch.nn.Sigmoid):
         last.activation_function = torch.nn.Identity()

@@ -74,20 +74,23 @@ class TorchBackend:
     :ivar call: Takes tensors of shape (pairs, tokens), and returns the raw outputs, shape (pairs, labels).
     :ivar label: The number of the output that is the score.
     :param packed: True packs batches, False pads them, None lets a trial decide on a GPU and pads elsewhere.
+    :param learns: Whether the model is being trained. Then its modules stay as they are, and so they are saved.
     :raises ValueError: If `packed` is True and the model cannot read packed batches.
     """
 
     name = "torch"
 
-    def __init__(self, cross_encoder: Any, options: ModelOptions, *, packed: bool | None = None) -> None:
+    def __init__(
+        self, cross_encoder: Any, options: ModelOptions, *, packed: bool | None = None, learns: bool = False
+    ) -> None:
         self.cross_encoder = cross_encoder.eval()
         self._model = cross_encoder.model
         self._device = next(self._model.parameters()).device
         self.device = str(self._device)
         self.dtype = str(next(self._model.parameters()).dtype).removeprefix("torch.")
-        if cross_encoders.is_classifier(cross_encoder):
+        if not learns and cross_encoders.is_classifier(cross_encoder):
             keep_head_in_float32(self._model)
-        else:
+        elif not learns:
             keep_stack_in_float32(cross_encoder)
         self.max_length = position_limit(self._model.config)
         self.flops = cross_encoders.flops_in_closed_form(cross_encoder)

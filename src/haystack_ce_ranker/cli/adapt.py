@@ -6,7 +6,18 @@ from typing import Annotated, Any
 import typer
 
 from haystack_ce_ranker.cli.errors import clear_errors, needs_torch
-from haystack_ce_ranker.cli.options import Device, Fresh, Log, MaxLength, Recipes, Save, Split, TestQueries, Threads
+from haystack_ce_ranker.cli.options import (
+    Batch,
+    Device,
+    Fresh,
+    Log,
+    MaxLength,
+    Recipes,
+    Save,
+    Split,
+    TestQueries,
+    Threads,
+)
 
 Teachers = Annotated[
     list[str] | None,
@@ -21,7 +32,12 @@ IsBlended = Annotated[
     ),
 ]
 Base = Annotated[str, typer.Option(help="The cross-encoder to adapt: a hub id or a folder.")]
-Loss = Annotated[str, typer.Option(help="margin_mse, ranknet, lambda or bce.")]
+Loss = Annotated[
+    str,
+    typer.Option(
+        help="margin_mse, ranknet, lambda or bce: the teacher's order; contrastive: what each query was made of."
+    ),
+]
 
 
 @needs_torch
@@ -42,7 +58,7 @@ def adapt(
     loss: Loss = "margin_mse",
     epochs: Annotated[int, typer.Option(help="The most passes over the queries.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="The highest rate; it falls to 0.")] = 2e-5,
-    batch: Annotated[int, typer.Option(help="Documents of one step.")] = 16,
+    batch: Batch = None,
     max_length: MaxLength = None,
     split: Split = None,
     test_queries: TestQueries = None,
@@ -56,7 +72,8 @@ def adapt(
     Fit a cross-encoder to a corpus without labels: queries are made from the documents, and a teacher ranks those.
 
     Without a teacher the base learns from itself, BM25 and a bi-encoder together, which rank better than it alone. The
-    result is written if it is better on the judged queries; without any, if it follows the teacher better.
+    result is written if it is better on the judged queries; without any, if it follows the teacher better, or with
+    the loss contrastive finds the documents better that queries were made of.
     """
     from rich.console import Console
 
@@ -65,12 +82,14 @@ def adapt(
     from haystack_ce_ranker.training.blending import Blend
     from haystack_ce_ranker.training.commands.adapt import AdaptRun, run_adapting
     from haystack_ce_ranker.training.fitting import Recipe
+    from haystack_ce_ranker.training.losses import CONTRASTIVE, usual_batch
     from haystack_ce_ranker.training.made_queries import RECIPES
 
     with clear_errors():
         is_blended = blend if blend is not None else not teacher
-        how: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "batch": batch, "seed": seed}
-        learnt = Recipe(loss=loss, learns="teacher", max_length=max_length, **how)
+        how: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
+        how |= {"batch": usual_batch(loss) if batch is None else batch, "max_length": max_length}
+        learnt = Recipe(loss=loss, learns="labels" if loss == CONTRASTIVE else "teacher", **how)
         settings = Adapting(depth=depth, candidates=candidates, blend=Blend() if is_blended else None, seed=seed)
         begin = ModelOptions(base, revision=revision, device=device)
         teachers = tuple(ModelOptions(one, device=device) for one in teacher or ())

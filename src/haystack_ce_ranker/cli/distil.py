@@ -20,6 +20,7 @@ Share = Annotated[
     typer.Option(help="The share of the teacher's nDCG@10 to reach; 0.95, and 0.9 for a bi-encoder, if omitted."),
 ]
 States = Annotated[float, typer.Option(help="How much the teacher's hidden states count beside the loss.")]
+Loss = Annotated[str, typer.Option(help="Of a cross-encoder: margin_mse, ranknet, lambda, bce or contrastive.")]
 Contrast = Annotated[str, typer.Option(help="Of a bi-encoder's contrastive loss: teacher or in_batch.")]
 
 
@@ -40,7 +41,7 @@ def distil(
     made: Annotated[int, typer.Option(help="The most queries to make of the documents.")] = 1000,
     depth: Annotated[int, typer.Option(help="How many documents BM25 finds for a query.")] = 30,
     candidates: Annotated[int, typer.Option(help="How many of them are learnt from.")] = 8,
-    loss: Annotated[str, typer.Option(help="Of a cross-encoder: margin_mse, ranknet, lambda or bce.")] = "margin_mse",
+    loss: Loss = "margin_mse",
     states: States = 0.0,
     contrast: Contrast = "teacher",
     epochs: Annotated[int, typer.Option(help="The most passes over the queries.")] = 2,
@@ -78,9 +79,11 @@ def _run_of(given: dict[str, Any]) -> "DistilRun":
     from haystack_ce_ranker.training.commands.adapt import AdaptRun
     from haystack_ce_ranker.training.commands.distil import DistilRun
     from haystack_ce_ranker.training.fitting import Recipe
+    from haystack_ce_ranker.training.losses import usual_batch
     from haystack_ce_ranker.training.made_queries import RECIPES
 
     steps = {name: given[name] for name in ("epochs", "learning_rate", "seed")}
+    learnt = {"loss": given["loss"], "batch": usual_batch(given["loss"]), "max_length": given["max_length"]}
     teacher = ModelOptions(given["teacher"], revision=given["revision"])
     searched = {name: given[name] for name in ("depth", "candidates", "seed")}
     lessons = AdaptRun(
@@ -92,7 +95,7 @@ def _run_of(given: dict[str, Any]) -> "DistilRun":
         queries=given["made"],
         log=given["queries"],
         settings=Adapting(blend=None, **searched),
-        recipe=Recipe(loss=given["loss"], learns="teacher", max_length=given["max_length"], **steps),
+        recipe=Recipe(learns="teacher", **learnt, **steps),
         **{name: given[name] for name in ("split", "test_queries", "save", "threads", "fresh")},
     )
     return DistilRun(

@@ -13,6 +13,7 @@ Split = Annotated[
 Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted run left.")]
 Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; without it a GPU, if there is one.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of one operation; torch's own number without it.")]
+Batch = Annotated[int | None, typer.Option(help="Pairs of one step; 16 without it, and 96 of contrastive.")]
 MaxLength = Annotated[int | None, typer.Option(help="The most tokens of a pair; 512 without it.")]
 Save = Annotated[str, typer.Option(help="better: write a model only if unseen queries say it is better; or always.")]
 TestQueries = Annotated[int | None, typer.Option(min=1, help="At most this many judged queries in the test.")]

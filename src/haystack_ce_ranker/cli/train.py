@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from haystack_ce_ranker.cli.errors import clear_errors, needs_torch
-from haystack_ce_ranker.cli.options import Device, Fresh, MaxLength, Save, Split, Threads
+from haystack_ce_ranker.cli.options import Batch, Device, Fresh, MaxLength, Save, Split, Threads
 
 Base = Annotated[str, typer.Option(help="What to begin from: a cross-encoder, or an encoder, which gets a new head.")]
 Groups = Annotated[Path | None, typer.Option(help="A file of `mine` to learn from; the queries are mined without it.")]
@@ -21,13 +21,13 @@ def train(
     collection: Annotated[Path, typer.Argument(help="A folder in BEIR format, with judgments.")],
     output: Annotated[Path, typer.Argument(help="The folder to write.")],
     base: Base,
-    loss: Annotated[str, typer.Option(help="bce, margin_mse, lambda or ranknet.")] = "bce",
+    loss: Annotated[str, typer.Option(help="bce, margin_mse, lambda, ranknet or contrastive.")] = "bce",
     learn_from: LearnFrom = "labels",
     groups: Groups = None,
     teacher: Teacher = None,
     epochs: Annotated[int, typer.Option(help="The most passes over the data.")] = 2,
     learning_rate: Annotated[float, typer.Option(help="The highest rate; it falls to 0.")] = 2e-5,
-    batch: Annotated[int, typer.Option(help="Pairs of one step.")] = 16,
+    batch: Batch = None,
     max_length: MaxLength = None,
     negatives: Annotated[int, typer.Option(help="The most negatives for each query.")] = 4,
     positives: Annotated[int, typer.Option(help="The most relevant documents for each query.")] = 2,
@@ -53,10 +53,13 @@ def train(
     from haystack_ce_ranker.backends.model_files import ModelOptions
     from haystack_ce_ranker.training.commands.train import TrainingRun, run_training
     from haystack_ce_ranker.training.fitting import Recipe
+    from haystack_ce_ranker.training.losses import usual_batch
     from haystack_ce_ranker.training.mining import Mining
 
-    steps: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "batch": batch, "seed": seed}
+    steps: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
+    ends: dict[str, Any] = {"depth": depth, "save": save, "threads": threads, "fresh": fresh}
     with clear_errors():
+        steps["batch"] = usual_batch(loss) if batch is None else batch
         run = TrainingRun(
             collection,
             output,
@@ -69,10 +72,7 @@ def train(
             queries=queries,
             dev_share=dev_share,
             test_share=test_share,
-            depth=depth,
-            save=save,
-            threads=threads,
-            fresh=fresh,
+            **ends,
         )
         written = run_training(run, Console())
     if written is not True:

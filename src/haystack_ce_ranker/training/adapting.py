@@ -89,6 +89,7 @@ def find_documents(
     settings: Adapting,
     bi_encoder: BiEncoder | None = None,
     *,
+    origins: bool = False,
     progress: Progress | None = None,
 ) -> list[Asked]:
     """
@@ -98,12 +99,17 @@ def find_documents(
 
     :param index: Of the documents' contents, in their order.
     :param bi_encoder: Gives the evidence `DENSE`, if there is one.
+    :param origins: Whether the document that a query was made of joins in where BM25 does not find it, as the last.
     :param progress: Called with the number of texts that the bi-encoder embedded so far, and of all.
     """
     ids = list(documents)
+    place_of = {document_id: place for place, document_id in enumerate(ids)} if origins else {}
     found = []
     for query in queries:
         places = index.search(query.text, settings.depth).positions.tolist()
+        origin = place_of.get(query.document_id)
+        if origin is not None and origin not in places:
+            places.append(origin)
         shown = {place: query.shown(documents[ids[place]].content) for place in places}
         kept = {place: text for place, text in shown.items() if not is_blank(text)}
         if len(kept) >= 2:
@@ -121,15 +127,16 @@ def find_documents(
     ]
 
 
-def lessons(asked: Sequence[Asked], judge: Judge, settings: Adapting) -> list[Group]:
+def lessons(asked: Sequence[Asked], judge: Judge, settings: Adapting, *, origins: bool = False) -> list[Group]:
     """
     Return for each query its candidates, each with its target as `teacher`, in BM25's order.
 
     Documents that the teacher cannot read are left out, and queries of which fewer than two are left.
 
     :param judge: The teacher.
+    :param origins: Whether the document that a query was made of is among its candidates in any case.
     """
-    chosen = [_chosen(one, settings) for one in asked]
+    chosen = [_chosen(one, settings, origins=origins) for one in asked]
     requests = [
         (one.query.text, [one.texts[place] for place in places]) for one, places in zip(asked, chosen, strict=True)
     ]
@@ -188,12 +195,17 @@ def taught_order(groups: Sequence[Group]) -> HeldOut:
     )
 
 
-def _chosen(asked: Asked, settings: Adapting) -> list[int]:
+def _chosen(asked: Asked, settings: Adapting, *, origins: bool) -> list[int]:
     """Draw the places of the documents to learn from, in their order."""
     count = min(settings.candidates, len(asked.texts))
     top = count - count // 2
     draw = random.Random(f"{settings.seed} {asked.query.id}")
-    return [*range(top), *sorted(draw.sample(range(top, len(asked.texts)), count - top))]
+    chosen = [*range(top), *sorted(draw.sample(range(top, len(asked.texts)), count - top))]
+    if origins and asked.query.document_id in asked.document_ids:
+        origin = asked.document_ids.index(asked.query.document_id)
+        if origin not in chosen:
+            return sorted([*chosen[:-1], origin])
+    return chosen
 
 
 def _bm25(

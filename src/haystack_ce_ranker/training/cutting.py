@@ -17,6 +17,7 @@ import torch
 from haystack_ce_ranker.backends import loading
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.checks import whole_number
+from haystack_ce_ranker.training.bases import load_whole
 
 DEFAULT_KEEP = "even"
 
@@ -102,10 +103,15 @@ def cut(options: ModelOptions, folder: Path, *, layers: int, keep: str = DEFAULT
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"folder must be a folder that is not there yet, or empty, but got {str(folder)!r}.")
-    loaded: Any = loading.load("torch", replace(options, device="cpu", dtype="float32"))
-    student = loaded.cross_encoder
+    base = load_whole(replace(options, device="cpu"), seed=0)
+    student = base.cross_encoder
+    if base.fresh_head:
+        raise ValueError(
+            f"model {options.model!r} has no trained head: its files lack {', '.join(base.fresh_head)}, so that it has "
+            "nothing to teach. Use a model that was trained as a cross-encoder."
+        )
     teacher_parameters = _parameters(student)
-    encoder = _encoder_of(student, options.model)
+    encoder = student.model
     where, found = layers_of(encoder, options.model)
     kept = chosen_layers(len(found), layers, keep)
     _keep(encoder, where, kept)
@@ -114,19 +120,6 @@ def cut(options: ModelOptions, folder: Path, *, layers: int, keep: str = DEFAULT
     student.save_pretrained(str(folder), create_model_card=False)
     _require_same(folder, expected, f"layers {', '.join(map(str, kept))} of model {options.model!r}")
     return Cut(kept, len(found), _parameters(student), teacher_parameters)
-
-
-def _encoder_of(cross_encoder: Any, model: str) -> Any:
-    """Return the model of transformers inside a cross-encoder."""
-    if hasattr(cross_encoder[-1], "true_token_id"):
-        raise ValueError(
-            f"model {model!r} scores by two words of its answer, as a language model does. A student is cut from a "
-            "model that has a head for scores. Name a smaller cross-encoder as the student instead."
-        )
-    encoder = cross_encoder.model
-    if getattr(encoder, "peft_config", None):
-        raise ValueError(f"model {model!r} is an adapter on a base model: merge it into its base first, and save that.")
-    return encoder
 
 
 def layers_of(encoder: Any, model: str) -> tuple[str, torch.nn.ModuleList]:

@@ -26,11 +26,15 @@ from haystack_ce_ranker.training.runs import (
     Lesson,
     Schedule,
     key_of,
+    pairs_at_once,
     require_packages,
     run_to_the_end,
 )
 
 __all__ = ["DevSet", "Evaluation", "Fitted", "Interrupted", "Recipe", "fit", "require_packages"]
+
+_PARTS_ON_GPU = 32
+"""Pairs of the parts in which a loss that needs the whole batch computes on a GPU: as in sentence-transformers."""
 
 DevSet = HeldOut
 """The held-out queries that a run stops by."""
@@ -63,6 +67,11 @@ class Recipe(Schedule):
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        if self.states and LOSSES[self.loss].in_batch:
+            raise ValueError(
+                f"states must be 0 with the loss {self.loss!r}, which reads each pair twice, but got {self.states:g}: "
+                "use another loss, or leave states out."
+            )
 
 
 def fit(
@@ -133,12 +142,13 @@ def _lesson(
     from haystack_ce_ranker.backends.torch_backend import TorchBackend
     from haystack_ce_ranker.training.trainer import DevEvaluator, RankingTrainer
 
-    scorer = CrossEncoderScorer(TorchBackend(base.cross_encoder, options, packed=False), policy)
+    backend = TorchBackend(base.cross_encoder, options, packed=False, learns=True)
+    scorer = CrossEncoderScorer(backend, policy)
     return Lesson(
         base.cross_encoder,
         RankingTrainer,
         CrossEncoderTrainingArguments,
-        LOSSES[recipe.loss].make(base.cross_encoder),
+        LOSSES[recipe.loss].make(base.cross_encoder, at_once=pairs_at_once(recipe, used, on_gpu=_PARTS_ON_GPU)),
         DevEvaluator(base.cross_encoder, lambda: rank(scorer, dev), dev),
         rows.rows,
         pairs=rows.pairs,
@@ -146,6 +156,8 @@ def _lesson(
         unused_queries=rows.unused_queries,
         told=_announced(rows, recipe, used, base.fresh_head),
         fresh_head=bool(base.fresh_head),
+        more={"prompts": backend.prompt} if backend.prompt else {},  # or it would learn to read without it
+        apart=rows.apart,
     )
 
 
@@ -161,8 +173,9 @@ def _announced(rows: Rows, recipe: Recipe, used: Resources, fresh_head: Sequence
     left_out += [f"{rows.unused_documents} documents have no target"] if rows.unused_documents else []
     head = f"The base has no trained head: {', '.join(fresh_head)} are drawn at random with seed {recipe.seed}."
     where = f"{used.device}, {used.threads} threads" + (", bfloat16" if used.bf16 else "")
+    others = f", {LOSSES[recipe.loss].in_batch} of each row drawn from other queries" if rows.apart else ""
     return [
         *([head] if fresh_head else []),
-        f"learning {rows.pairs:,} pairs of {rows.queries:,} queries by {recipe.loss} on {where}",
+        f"learning {rows.pairs:,} pairs of {rows.queries:,} queries by {recipe.loss}{others} on {where}",
         *([f"left out: {'; '.join(left_out)}"] if left_out else []),
     ]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from haystack_ce_ranker.checks import choice
 from haystack_ce_ranker.training.groups import Group
@@ -19,11 +19,40 @@ LEARNS = ("labels", "teacher")
 LABEL_MARGIN = 5.0
 """How many logits the highest grade is to stand above grade 0, where `margin_mse` learns labels."""
 
+MOST_OTHERS = 8
+"""The most other documents of its own query that a row of `contrastive` tells a relevant one apart from."""
+
+CONTRASTIVE = "contrastive"
+"""The loss that tells a relevant document apart from others, in whatever order those are."""
+
+_BATCH = 16
+_OTHER = "other_"
+
 Row = dict[str, Any]
 """A row of the data set: the query, its text or texts, and the label, in the order in which the loss takes them."""
 
-Target = tuple[str, float]
-"""A text with what the model is to learn of it."""
+
+class Target(NamedTuple):
+    """A document with what the model is to learn of it."""
+
+    document_id: str
+    text: str
+    value: float
+
+
+class Apart(NamedTuple):
+    """
+    Which documents a row brings into a batch, and which must not come into it.
+
+    A contrastive loss also tells a query's document apart from those of the batch's other queries. None of these may be
+    one that is, or may be, relevant for the query.
+
+    :ivar brought: The ids of the documents that the row's query is learnt with.
+    :ivar spared: Those that are relevant for it, or may be.
+    """
+
+    brought: frozenset[str]
+    spared: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -33,16 +62,30 @@ class Loss:
 
     :ivar library_name: The class in `sentence_transformers.cross_encoder.losses`.
     :ivar rows: Makes the rows of one query.
+    :ivar in_batch: From how many documents of other queries in the batch a document is told apart, drawn at random; 0
+        for a loss that looks at each row alone.
+    :ivar batch: Pairs of a step, if nothing else is asked for.
     """
 
     library_name: str
     rows: Callable[[str, Sequence[Target]], Iterator[Row]]
+    in_batch: int = 0
+    batch: int = _BATCH
 
-    def make(self, cross_encoder: Any) -> Any:
-        """Return the library's loss for a model."""
+    def make(self, cross_encoder: Any, *, at_once: int) -> Any:
+        """
+        Return the library's loss for a model.
+
+        :param at_once: Pairs that are computed at once, by a loss that needs the whole batch to know its gradients.
+        """
         from sentence_transformers.cross_encoder import losses
+        from torch.nn import Identity
 
-        return getattr(losses, self.library_name)(cross_encoder)
+        made = getattr(losses, self.library_name)
+        if not self.in_batch:
+            return made(cross_encoder)
+        raw: dict[str, Any] = {"activation_fn": Identity(), "scale": 1.0}
+        return made(cross_encoder, num_negatives=self.in_batch, mini_batch_size=at_once, **raw)
 
 
 @dataclass(frozen=True)
@@ -55,6 +98,7 @@ class Rows:
     :ivar pairs: How many pairs of a query and a text the rows hold, each time that one stands there.
     :ivar unused_queries: Queries without rows: they have no two documents with different targets.
     :ivar unused_documents: Documents without a target.
+    :ivar apart: Of each row, which others must not stand in its batch; empty for a loss that looks at each row alone.
     """
 
     rows: tuple[Row, ...]
@@ -62,6 +106,7 @@ class Rows:
     pairs: int
     unused_queries: int
     unused_documents: int
+    apart: tuple[Apart, ...] = ()
 
     @property
     def pairs_per_row(self) -> float:
@@ -70,18 +115,29 @@ class Rows:
 
 
 def _pairs(query: str, targets: Sequence[Target]) -> Iterator[Row]:
-    for text, target in targets:
-        yield {"query": query, "document": text, "label": target}
+    for one in targets:
+        yield {"query": query, "document": one.text, "label": one.value}
 
 
 def _triples(query: str, targets: Sequence[Target]) -> Iterator[Row]:
-    for (better, high), (worse, low) in product(targets, repeat=2):
-        if high > low:
-            yield {"query": query, "better": better, "worse": worse, "label": high - low}
+    for better, worse in product(targets, repeat=2):
+        if better.value > worse.value:
+            yield {"query": query, "better": better.text, "worse": worse.text, "label": better.value - worse.value}
 
 
 def _lists(query: str, targets: Sequence[Target]) -> Iterator[Row]:
-    yield {"query": query, "documents": [text for text, _ in targets], "labels": [target for _, target in targets]}
+    yield {"query": query, "documents": [one.text for one in targets], "labels": [one.value for one in targets]}
+
+
+def _contrasts(query: str, targets: Sequence[Target]) -> Iterator[Row]:
+    """Yield a row for each relevant document and each `MOST_OTHERS` others; `_filled` makes the rows equally long."""
+    others = [one.text for one in targets if one.value == 0]
+    for one in targets:
+        if one.value > 0:
+            for start in range(0, len(others), MOST_OTHERS):
+                chosen = others[max(0, min(start, len(others) - MOST_OTHERS)) :][:MOST_OTHERS]
+                named = {f"{_OTHER}{place}": text for place, text in enumerate(chosen)}
+                yield {"query": query, "document": one.text, **named}
 
 
 LOSSES = {
@@ -89,8 +145,19 @@ LOSSES = {
     "margin_mse": Loss("MarginMSELoss", _triples),
     "lambda": Loss("LambdaLoss", _lists),
     "ranknet": Loss("RankNetLoss", _lists),
+    # it scores the whole batch before it learns from parts of it: a large batch takes no more memory than a part
+    CONTRASTIVE: Loss("CachedMultipleNegativesRankingLoss", _contrasts, in_batch=4, batch=96),
 }
 """The losses by the names that a recipe has."""
+
+
+def usual_batch(loss: str) -> int:
+    """
+    Return how many pairs a step has, if nothing else is asked for.
+
+    :raises ValueError: If there is no such loss.
+    """
+    return LOSSES[choice("loss", loss, LOSSES)].batch
 
 
 def rows_for(loss: str, groups: Sequence[Group], *, learns: str = "labels") -> Rows:
@@ -100,54 +167,83 @@ def rows_for(loss: str, groups: Sequence[Group], *, learns: str = "labels") -> R
     The targets of `bce` are labels from 0 to 1, or the sigmoid of the teacher's logits. `margin_mse` learns by how many
     logits one document stands above another: for labels, the highest grade stands `LABEL_MARGIN` above grade 0.
     `lambda` and `ranknet` learn the order, with the label as gain, or the teacher's logit within the query's range of
-    them. Documents without a target are left out, and so are queries whose documents all have the same target.
+    them. `contrastive` learns to tell each document with a label above 0, or the teacher's best one, apart from those
+    with the label 0, or the teacher's others. Documents without a target are left out, and so are queries whose
+    documents all have the same target.
 
     :param loss: One of `LOSSES`.
     :raises ValueError: If there is no such loss, or nothing to learn from.
     """
-    choice("loss", loss, LOSSES)
+    used_loss = LOSSES[choice("loss", loss, LOSSES)]
     choice("learns", learns, LEARNS)
     rows: list[Row] = []
-    pairs = used = missing = 0
+    apart: list[Apart] = []
+    used = missing = 0
     for group in groups:
         targets = _targets(loss, group, learns)
         missing += len(group.candidates) - len(targets)
-        if len({target for _, target in targets}) < 2:
-            continue
-        made = list(LOSSES[loss].rows(group.query, targets))
+        made = list(used_loss.rows(group.query, targets)) if len({one.value for one in targets}) > 1 else []
         rows += made
-        used += 1
-        pairs += sum(map(pairs_of, made))
+        used += bool(made)
+        if used_loss.in_batch:
+            apart += [_apart(group, targets)] * len(made)
     if not rows:
         raise ValueError(
             f"groups must hold queries to learn from, but none of the {len(groups)} has two documents with different "
             f"{'labels' if learns == 'labels' else 'logits of the teacher'}."
         )
-    return Rows(tuple(rows), used, pairs, len(groups) - used, missing)
+    whole = _filled(rows) if used_loss.in_batch else rows
+    pairs = sum(map(pairs_of, whole)) + used_loss.in_batch * len(whole)
+    return Rows(tuple(whole), used, pairs, len(groups) - used, missing, tuple(apart))
 
 
 def pairs_of(row: Row) -> int:
     """Return how many pairs of a query and a text a row holds."""
-    return len(row["documents"]) if "documents" in row else len(row) - 2
+    return len(_texts_of(row))
 
 
 def characters_of(row: Row) -> int:
     """Return the length of the longest pair of a row: what its tokens are guessed by."""
-    texts = row["documents"] if "documents" in row else [row[key] for key in row if key not in ("query", "label")]
-    return len(row["query"]) + max(map(len, texts))
+    return len(row["query"]) + max(map(len, _texts_of(row)))
+
+
+def _texts_of(row: Row) -> Sequence[str]:
+    return row["documents"] if "documents" in row else [row[key] for key in row if key not in ("query", "label")]
 
 
 def _targets(loss: str, group: Group, learns: str) -> list[Target]:
+    """Return the documents that have a target."""
     if learns == "labels":
         scale = LABEL_MARGIN if loss == "margin_mse" else 1.0
-        return [(one.text, scale * one.label) for one in group.candidates if one.label is not None]
-    logits = [(one.text, one.teacher) for one in group.candidates if one.teacher is not None]
-    if loss == "bce":
-        return [(text, _sigmoid(logit)) for text, logit in logits]
+        labelled = ((one, one.label) for one in group.candidates if one.label is not None)
+        return [Target(one.document_id, one.text, scale * label) for one, label in labelled]
+    logits = [Target(one.document_id, one.text, one.teacher) for one in group.candidates if one.teacher is not None]
     if loss == "margin_mse" or not logits:
         return logits
-    low, high = (extreme(logit for _, logit in logits) for extreme in (min, max))
-    return [(text, (logit - low) / (high - low) if high > low else 0.0) for text, logit in logits]
+    low, high = (extreme(one.value for one in logits) for extreme in (min, max))
+    if loss == "bce":
+        return [one._replace(value=_sigmoid(one.value)) for one in logits]
+    if loss == CONTRASTIVE:
+        return [one._replace(value=float(one.value == high)) for one in logits]
+    return [one._replace(value=(one.value - low) / (high - low) if high > low else 0.0) for one in logits]
+
+
+def _apart(group: Group, targets: Sequence[Target]) -> Apart:
+    """Return which documents a query's rows bring into a batch, and which must not count against the query."""
+    others = {one.document_id for one in targets if one.value == 0}
+    spared = {one.document_id for one in group.candidates} - others
+    return Apart(frozenset(one.document_id for one in targets), frozenset(spared))
+
+
+def _filled(rows: Sequence[Row]) -> list[Row]:
+    """Return rows with as many others as the longest one has: the library wants columns. Shorter ones repeat theirs."""
+    most = max(sum(key.startswith(_OTHER) for key in row) for row in rows)
+    filled = []
+    for row in rows:
+        others = [text for key, text in row.items() if key.startswith(_OTHER)]
+        columns = {f"{_OTHER}{place}": others[place % len(others)] for place in range(most)}
+        filled.append({"query": row["query"], "document": row["document"], **columns})
+    return filled
 
 
 def _sigmoid(logit: float) -> float:

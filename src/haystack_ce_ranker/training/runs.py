@@ -23,7 +23,7 @@ from haystack_ce_ranker.backends.torch_backend import limited_threads
 from haystack_ce_ranker.checks import number, whole_number
 from haystack_ce_ranker.machine.energy import meter_for
 from haystack_ce_ranker.machine.memory import process_peak_megabytes
-from haystack_ce_ranker.training.resources import Memory, Resources, expected_memory
+from haystack_ce_ranker.training.resources import Resources, expected_memory
 from haystack_ce_ranker.training.run_folder import (
     BEFORE,
     CHECKPOINTS,
@@ -39,6 +39,7 @@ from haystack_ce_ranker.training.run_folder import (
 )
 
 if TYPE_CHECKING:
+    from haystack_ce_ranker.training.losses import Apart
     from haystack_ce_ranker.training.trainer import DevEvaluator
 
 AT_ONCE = 4
@@ -154,6 +155,8 @@ class Lesson:
     :ivar arguments: The class of its arguments.
     :ivar more: Further arguments.
     :ivar rows: Of the data set.
+    :ivar apart: Of each row, which others must not stand in its batch. Such a loss tells the rows of a batch apart, so
+        it gets all rows of a step together, and limits by itself how many pairs it computes at once.
     :ivar told: Lines to show before the run begins.
     """
 
@@ -169,6 +172,7 @@ class Lesson:
     told: Sequence[str] = ()
     fresh_head: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
+    apart: Sequence["Apart"] = ()
 
 
 def require_packages() -> None:
@@ -231,7 +235,8 @@ def run_to_the_end(
 def key_of(options: ModelOptions, *parts: Any) -> str:
     """Return a short key of a model's files and of plain values."""
     place = Path(locate(options.model))
-    weights = [[one.name, one.stat().st_size, one.stat().st_mtime_ns] for one in sorted(place.glob("*.safetensors"))]
+    files = [(one.relative_to(place).as_posix(), one.stat()) for one in sorted(place.rglob("*.safetensors"))]
+    weights = [[name, found.st_size, found.st_mtime_ns] for name, found in files]
     digest = hashlib.blake2b(digest_size=12)
     for part in (options.model, options.revision, weights, *parts):
         digest.update(json.dumps(part).encode("utf-8", "surrogatepass"))
@@ -246,7 +251,8 @@ def _train(lesson: Lesson, folder: Path, schedule: Schedule, used: Resources, co
     meter = meter_for(used.device)
     spent, way_out, bar = SpentSoFar(meter, folder / SPENT), WayOut(), Bar(console, LOGGED)
     trainer = _trainer(lesson, folder / CHECKPOINTS, schedule, used, [spent, way_out, bar])
-    memory = _memory(trainer, lesson.model, used)
+    lesson.model.train()
+    memory = expected_memory(lesson.model, trainer.largest_pass(), used.device)
     for line in (*lesson.told, memory.told(), f"before training: dev nDCG@10 {before:.4f}"):
         console.print(line, markup=False, highlight=False)
     checkpoint = last_checkpoint(folder / CHECKPOINTS)
@@ -284,15 +290,30 @@ def _train(lesson: Lesson, folder: Path, schedule: Schedule, used: Resources, co
     )
 
 
+def pairs_at_once(schedule: Schedule, used: Resources, *, on_gpu: int | None = None) -> int:
+    """
+    Return how many pairs are computed at once, which the memory depends on.
+
+    :param on_gpu: How many on a GPU, if the schedule does not say; None for the whole batch.
+    """
+    if schedule.at_once is not None:
+        return schedule.at_once
+    if used.device == "cpu":
+        return AT_ONCE
+    return schedule.batch if on_gpu is None else min(on_gpu, schedule.batch)
+
+
 def _trainer(lesson: Lesson, folder: Path, schedule: Schedule, used: Resources, callbacks: list[Any]) -> Any:
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     from haystack_ce_ranker.training.trainer import LOGGED, LastEvaluation
 
     pairs_per_row = lesson.pairs / len(lesson.rows)
-    at_once = schedule.at_once if schedule.at_once is not None else AT_ONCE if used.device == "cpu" else schedule.batch
-    rows_at_once = max(1, round(min(at_once, schedule.batch) / pairs_per_row))
-    parts = max(1, round(schedule.batch / (rows_at_once * pairs_per_row)))
+    if lesson.apart:
+        rows_at_once = max(2, round(schedule.batch / pairs_per_row))  # one alone would have none to be told apart from
+    else:
+        rows_at_once = max(1, round(min(pairs_at_once(schedule, used), schedule.batch) / pairs_per_row))
+    parts = 1 if lesson.apart else max(1, round(schedule.batch / (rows_at_once * pairs_per_row)))
     steps = -(-len(lesson.rows) // (rows_at_once * parts))
     every = max(1, steps // schedule.evaluations)
     arguments = lesson.arguments(
@@ -326,6 +347,7 @@ def _trainer(lesson: Lesson, folder: Path, schedule: Schedule, used: Resources, 
         lesson.model,
         arguments,
         lesson.rows,
+        apart=lesson.apart,
         loss=lesson.loss,
         evaluator=lesson.evaluator,
         callbacks=[LastEvaluation(), EarlyStoppingCallback(schedule.patience), *callbacks],
@@ -340,12 +362,6 @@ def _start(trainer: Any, schedule: Schedule, checkpoint: Path | None) -> None:
 
     set_seed(schedule.seed)  # whatever was drawn until here, dropout begins alike
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-
-
-def _memory(trainer: Any, model: Any, used: Resources) -> Memory:
-    batch = trainer._prepare_inputs(trainer.largest_batch())  # labels on the device of the model, as in a step
-    model.train()
-    return expected_memory(model, lambda: trainer.compute_loss(model, dict(batch)), used.device)
 
 
 def _require_end(state: Any, folder: Path) -> None:

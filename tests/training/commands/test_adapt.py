@@ -14,6 +14,7 @@ from haystack_ce_ranker.training.adapting import TEACHERS_ORDER, Adapting
 from haystack_ce_ranker.training.commands import adapt
 from haystack_ce_ranker.training.commands.adapt import RECIPE, AdaptRun, run_adapting
 from haystack_ce_ranker.training.fitting import Evaluation, Fitted, Interrupted
+from haystack_ce_ranker.training.origins import ORIGINS
 from haystack_ce_ranker.training.resources import Resources
 
 pytest.importorskip("datasets")
@@ -125,6 +126,113 @@ def test_a_model_learns_its_teachers_order_where_nothing_is_judged(folder, learn
     assert "queries made of 60 documents" in told
 
 
+def contrastive(**changes):
+    return replace(RECIPE, loss="contrastive", learns="labels", batch=48, **changes)
+
+
+@pytest.fixture
+def titled(tmp_path):
+    """A collection in which documents of the car have titles, and others hold the same words and have none."""
+    rows = []
+    for number in range(120):
+        words = f"k{number} z{number * 7 + 3}"
+        rows.append({"_id": f"d{number}", "title": words, "text": f"{words} in the city. The car."})
+        rows += [{"_id": f"d{number}-{n}", "text": f"{words} in Paris. The city {n}."} for n in range(3)]
+    path = tmp_path / "titled" / "corpus.jsonl"
+    path.parent.mkdir()
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return path.parent
+
+
+def test_a_model_learns_what_each_query_was_made_of_and_nothing_else_judges_it(titled, learner):
+    run = run_of(titled, learner, recipe=contrastive(epochs=6, learning_rate=3e-3, evaluations=1), mix=("title",))
+    found, told = adapted(replace(run, queries=120, settings=Adapting(depth=12, candidates=6, blend=None)))
+    assert found.judged_by == ORIGINS
+    assert found.means["trained"]["nDCG@10"] > found.means["untouched base"]["nDCG@10"] + 0.2
+    assert ORIGINS in (run.output / "README.md").read_text(encoding="utf-8")
+    facts = json.loads((run.output / "training.json").read_text(encoding="utf-8"))
+    assert (facts["settings"]["loss"], facts["settings"]["learns"]) == ("contrastive", "labels")
+    assert facts["data"]["right_document"] == "the one that the query was made of"
+    assert "by contrastive, 4 of each row drawn from other queries" in told
+    assert "scores no lower" not in told  # the base alone cannot tell
+
+
+def test_what_another_teacher_takes_for_right_is_not_learnt_as_wrong_and_counted(titled, learner, tiny_bert, fits):
+    run = run_of(titled, learner, teachers=(ModelOptions(tiny_bert),), recipe=contrastive(), mix=("title",))
+    _, told = adapted(replace(run, queries=120, settings=Adapting(depth=12, candidates=6, blend=None)))
+    [call] = fits
+    for group in call["groups"]:
+        right = next(one.teacher for one in group.candidates if one.label == 1)
+        assert all((one.label is None) == (one.teacher >= right) for one in group.candidates if one.label != 1)
+    assert "documents that the teacher scores no lower than the one that the query was made of" in told
+    assert "queries of which the teacher scores no document lower" in told
+
+
+def test_the_document_that_a_query_was_made_of_is_always_there_and_is_right(folder, learner, fits):
+    judged(folder)
+    adapted(run_of(folder, learner, recipe=contrastive(), settings=Adapting(depth=4, candidates=3)))
+    [call] = fits
+    assert call["recipe"].learns == "labels"
+    for group in call["groups"]:
+        [right] = [one.document_id for one in group.candidates if one.label == 1]
+        assert group.query_id.endswith(f"-{right}")
+        assert [one.label for one in group.candidates].count(0.0) >= 1
+    for name, grades in call["dev"].judgments.items():
+        assert [one for one, grade in grades.items() if grade] == [name.rpartition("-")[2]]
+
+
+def test_a_base_alone_may_learn_by_contrast_without_a_blend_and_drops_nothing(folder, learner, fits):
+    judged(folder)
+    found, told = adapted(
+        run_of(folder, learner, recipe=contrastive(), settings=Adapting(depth=12, candidates=6, blend=None))
+    )
+    [call] = fits
+    assert found.judged_by == "labels"
+    assert all(len(group.candidates) == 6 for group in call["groups"])
+    assert sum(one.label is None for group in call["groups"] for one in group.candidates) == 0
+    assert "scores no lower" not in told
+
+
+def test_a_killed_contrastive_run_ends_with_the_same_weights(folder, learner, monkeypatch):
+    from haystack_ce_ranker.training.trainer import RankingTrainer
+
+    judged(folder)
+    recipe = contrastive(epochs=2, learning_rate=1e-3, evaluations=2)
+    outputs = [folder.parent / name for name in ("whole", "cut")]
+    whole, cut = (run_of(folder, learner, recipe=recipe, output=one, save="always") for one in outputs)
+    adapted(whole)
+    learn = RankingTrainer.training_step
+
+    def kill(self, *given, **named):
+        if self.state.global_step == 11:
+            raise Killed
+        return learn(self, *given, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RankingTrainer, "training_step", kill)
+        with pytest.raises(Killed):
+            adapted(cut)
+    _, told = adapted(cut)
+    assert "going on from checkpoint-" in told
+    first, second = ((output / "model.safetensors").read_bytes() for output in outputs)
+    assert first == second
+
+
+@pytest.mark.parametrize("name", ["bert, two labels", "qwen3, chat"])
+def test_a_base_that_cannot_be_trained_is_told_before_anything_is_made(name, folder, tmp_path):
+    from zoo import ZOO
+
+    base = ZOO[name].save(tmp_path / "base")
+    if name == "qwen3, chat":
+        [config] = (tmp_path / "base").glob("*LogitScore/config.json")
+        saved = json.loads(config.read_text())
+        config.write_text(json.dumps({**saved, "false_token_id": saved["true_token_id"]}))
+    told = io.StringIO()
+    with pytest.raises(ValueError, match="has 2 labels|one token for both"):
+        run_adapting(run_of(folder, base), Console(file=told))
+    assert told.getvalue() == ""
+
+
 def test_labels_decide_where_there_are_some_and_nothing_that_they_ask_is_learnt(folder, learner, fits):
     asked = judged(folder)
     log = folder.parent / "log.txt"
@@ -189,8 +297,8 @@ def test_a_killed_run_does_not_ask_the_teacher_again(folder, learner, fits, monk
     asked = []
     noting = adapt.lessons
 
-    def lessons(asked_for, judge, settings):
-        found = noting(asked_for, judge, settings)
+    def lessons(asked_for, judge, settings, **how):
+        found = noting(asked_for, judge, settings, **how)
         asked.append((judge.asked, judge.kept))
         return found
 

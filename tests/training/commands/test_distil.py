@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from haystack import Document
 from rich.console import Console
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from typer.testing import CliRunner
@@ -20,6 +22,7 @@ from haystack_ce_ranker.training.commands.distil import DistilRun, run_distillin
 from haystack_ce_ranker.training.fitting import Recipe
 from haystack_ce_ranker.training.passages import PassageReader
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
+from zoo import ZOO, deeper
 
 WORDS = ("brake", "hut", "snow", "car", "berlin", "paris", "city", "germany", "france")
 
@@ -93,6 +96,40 @@ def test_a_cut_student_learns_from_the_corpus_alone_and_runs_in_the_ranker(corpu
     card = (output / "README.md").read_text(encoding="utf-8")
     assert "tiny-bert with 1 layers" in card
     assert not (output / "work").exists()
+
+
+@pytest.mark.parametrize("name", ["bert, modular", "qwen3, chat, prompt"])
+def test_a_student_is_cut_from_a_stack_of_modules_and_runs_in_the_ranker(name, corpus, tmp_path):
+    teacher, output = deeper(name, tmp_path), tmp_path / "student"
+    found, told = run(corpus, output, teacher, layers=2, share=0.1, states=1.0)
+    assert found.decision.met
+    assert "layers 0, 3 of 4 (numbered from 0)" in told
+    student = CrossEncoder(str(output), device="cpu")
+    assert student.model.config.num_hidden_layers == 2
+    assert [type(one) for one in student] == [type(one) for one in CrossEncoder(teacher, device="cpu")]
+    query, document = "where is the hut?", Document(content="The hut is in the snow.")
+    [ranked] = CrossEncoderRanker(model=str(output), scale_score=False).run(query, [document])["documents"]
+    plain = {"prompt": ZOO[name].prompt, "activation_fn": torch.nn.Identity()}
+    [score] = student.predict([(query, document.content)], **plain)
+    assert ranked.score == pytest.approx(float(score), abs=1e-4)
+
+
+def test_a_student_learns_its_teachers_best_by_contrast(corpus, tiny_bert, tmp_path):
+    recipe = Recipe(loss="contrastive", learns="teacher", batch=48, epochs=2, learning_rate=1e-3, evaluations=1)
+    found, told = run(corpus, tmp_path / "student", tiny_bert, layers=1, share=0.5, lessons={"recipe": recipe})
+    assert found.decision.met
+    assert "by contrastive" in told
+    with pytest.raises(ValueError, match="states must be 0 with the loss 'contrastive'"):
+        distilling(corpus, tmp_path, tiny_bert, layers=1, states=1.0, lessons={"recipe": recipe})
+
+
+def test_a_student_that_cannot_be_trained_is_told_before_anything_is_made(corpus, tiny_bert, two_label_bert, tmp_path):
+    console = Console(record=True)
+    with pytest.raises(ValueError, match="has 2 labels"):
+        run_distilling(
+            distilling(corpus, tmp_path / "student", tiny_bert, student=ModelOptions(two_label_bert)), console
+        )
+    assert console.export_text() == ""
 
 
 def test_what_does_not_reach_the_share_is_not_written(corpus, tiny_bert, tmp_path):

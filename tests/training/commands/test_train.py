@@ -1,15 +1,19 @@
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from haystack import Document
 from typer.testing import CliRunner
 
 from haystack_ce_ranker.cli import app
 from haystack_ce_ranker.data.collections import load_collection
 from haystack_ce_ranker.training.commands.train import TrainingRun, without_leaks
 from haystack_ce_ranker.training.groups import Candidate, Group, write_groups
+from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 from small_tasks import write_small_collection
+from zoo import ZOO
 
 pytest.importorskip("datasets")
 pytest.importorskip("ir_measures")
@@ -36,6 +40,27 @@ def trained(huts, learner, tmp_path_factory):
     """The output of a run that learns, and the folder that it wrote."""
     output = tmp_path_factory.mktemp("trained") / "model"
     return train(huts, output, "--base", learner, *HOW), output
+
+
+def test_a_model_learns_by_contrast(huts, learner, tmp_path):
+    how = {**dict(zip(HOW[::2], HOW[1::2], strict=True)), "--loss": "contrastive", "--batch": "32"}
+    done = train(huts, tmp_path / "model", "--base", learner, *(one for pair in how.items() for one in pair))
+    assert done.exit_code == 0, done.output
+    facts = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert (facts["settings"]["loss"], facts["settings"]["batch"]) == ("contrastive", 32)
+    systems = facts["gate"]["systems"]
+    assert systems["trained"]["nDCG@10"] >= systems["untouched base"]["nDCG@10"] + 0.1
+
+
+def test_a_stack_of_modules_is_written_with_all_its_modules(huts, tmp_path):
+    base = ZOO["bert, modular"].save(tmp_path / "base")
+    done = train(huts, tmp_path / "model", "--base", base, "--epochs", 1, "--save", "always", "--threads", 1)
+    assert done.exit_code == 0, done.output
+    held = {one.relative_to(base).as_posix() for one in Path(base).rglob("*.safetensors")}
+    assert len(held) > 1
+    assert held == {one.relative_to(tmp_path / "model").as_posix() for one in tmp_path.glob("model/**/*.safetensors")}
+    ranked = CrossEncoderRanker(model=str(tmp_path / "model")).run("hut", [Document(content="the hut")])
+    assert len(ranked["documents"]) == 1
 
 
 def test_a_model_that_learns_is_written_with_card_and_facts(trained):

@@ -1,4 +1,8 @@
-"""The workflow of `haystack-ce-ranker adapt`: make queries, have a teacher judge what they find, learn, and test it."""
+"""
+The workflow of `haystack-ce-ranker adapt`: make queries, have a teacher judge what they find, learn, and test it.
+
+A contrastive loss learns which document a query was made of, and others learn the teacher's order.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,13 +30,16 @@ from haystack_ce_ranker.training.adapting import (
     taught_order,
     unlike,
 )
+from haystack_ce_ranker.training.bases import load_base
 from haystack_ce_ranker.training.candidates import BM25, BiEncoder, first_stage
 from haystack_ce_ranker.training.commands.ending import conclude, judged, or_stopped
 from haystack_ce_ranker.training.fitting import Fitted, Recipe, fit, require_packages
 from haystack_ce_ranker.training.gate import SAVE, GateResult
 from haystack_ce_ranker.training.groups import Group
 from haystack_ce_ranker.training.held_out import HeldOut
+from haystack_ce_ranker.training.losses import CONTRASTIVE
 from haystack_ce_ranker.training.made_queries import RECIPES, MadeQuery, make_queries
+from haystack_ce_ranker.training.origins import by_origin, origins_sought
 from haystack_ce_ranker.training.saving import work_folder
 from haystack_ce_ranker.training.showing import bar_on, say, shown_by
 from haystack_ce_ranker.training.splits import split_queries
@@ -60,7 +67,8 @@ class AdaptRun:
     :ivar queries: The most queries to make.
     :ivar log: A file of real queries, which are learnt from, too.
     :ivar settings: How candidates are chosen and targets made.
-    :ivar recipe: How the model learns.
+    :ivar recipe: How the model learns: from the `teacher`, or from `labels`, which say what each query was made of and
+        are for the loss `contrastive` alone.
     :ivar split: The judgments to test on, as in `load_collection`.
     :ivar test_queries: The most judged queries to test on, drawn at random.
     :ivar save: One of `gate.SAVE`.
@@ -89,12 +97,20 @@ class AdaptRun:
         """Check what would otherwise be found out only after hours."""
         choice("save", self.save, SAVE)
         whole_number("queries", self.queries)
-        if self.recipe.learns != "teacher":
-            raise ValueError(f"recipe must learn from the teacher, but learns from {self.recipe.learns!r}.")
-        if not self.teachers and self.settings.blend is None:
+        if self.recipe.learns != "teacher" and self.recipe.loss != CONTRASTIVE:
+            raise ValueError(
+                f"recipe must learn from the teacher with the loss {self.recipe.loss!r}, but learns from "
+                f"{self.recipe.learns!r}: the labels of made queries are for the loss {CONTRASTIVE!r} alone."
+            )
+        if not self.teachers and self.settings.blend is None and not self.by_origin:
             raise ValueError(
                 "a model learns nothing from its own logits: name a teacher (--teacher), or leave the blend on."
             )
+
+    @property
+    def by_origin(self) -> bool:
+        """Whether the model learns which document a query was made of, and not the teacher's order."""
+        return self.recipe.learns == "labels"
 
 
 def run_adapting(run: AdaptRun, console: Console) -> GateResult | None:
@@ -114,6 +130,7 @@ def run_adapting(run: AdaptRun, console: Console) -> GateResult | None:
 
 
 def _run(run: AdaptRun, work: Path, console: Console) -> GateResult:
+    load_base(run.base, seed=run.recipe.seed, max_length=run.recipe.max_length)  # what cannot be trained is told first
     collection = load_unjudged(run.collection, split=run.split).sample(run.test_queries, seed=run.settings.seed)
     for line in (*lines(collection.all_left_out, "test"), *(f"note: {note}" for note in collection.notes)):
         say(console, line)
@@ -121,12 +138,15 @@ def _run(run: AdaptRun, work: Path, console: Console) -> GateResult:
     index = BM25Index.build([document.content for document in collection.documents.values()])
     queries = gather_queries(run, collection, index, console)
     groups = gather_lessons(run, collection, index, queries, policy, work, console)
+    if run.by_origin:
+        groups = _by_origin(run, groups, queries, console)
+    unseen = origins_sought if run.by_origin else taught_order
     parts = parted(groups, run, is_judged=bool(collection.queries))
-    test = judged_queries(collection, run.settings.depth) if collection.queries else taught_order(parts["test"])
+    test = judged_queries(collection, run.settings.depth) if collection.queries else unseen(parts["test"])
     fitted = fit(
         run.base,
         in_pairs(parts["train"], seed=run.recipe.seed) if run.recipe.loss == "margin_mse" else parts["train"],
-        taught_order(parts["dev"]),
+        unseen(parts["dev"]),
         work / "run",
         run.recipe,
         policy=policy,
@@ -178,7 +198,7 @@ def gather_lessons(
             )
             for one in options
         ]
-        groups = lessons(asked, several(judges), run.settings)
+        groups = lessons(asked, several(judges), run.settings, origins=run.by_origin)
     pairs = sum(len(group.candidates) for group in groups)
     evidence = "" if run.settings.blend is None else f", moved by {' and '.join(asked[0].evidence)}" if asked else ""
     say(console, f"{pairs:,} documents of {len(groups):,} queries judged by {names}{evidence}")
@@ -187,13 +207,28 @@ def gather_lessons(
     return groups
 
 
+def _by_origin(run: AdaptRun, groups: Sequence[Group], queries: Sequence[MadeQuery], console: Console) -> list[Group]:
+    """Label what each query was made of. Only what knows more than the base may say that others are right, too."""
+    found = by_origin(groups, queries, drops=bool(run.teachers) or run.settings.blend is not None)
+    for count, what in (
+        (found.doubtful, "documents that the teacher scores no lower than the one that the query was made of"),
+        (found.unread, "queries without the document that they were made of, which the teacher cannot read"),
+        (found.alone, "queries of which the teacher scores no document lower"),
+    ):
+        if count:
+            say(console, f"left out: {count} {what}")
+    return list(found.groups)
+
+
 def _asked(
     run: AdaptRun, collection: Collection, index: BM25Index, queries: Sequence[MadeQuery], console: Console
 ) -> list[Asked]:
     bi_encoder = None if run.bi_encoder is None or run.settings.blend is None else BiEncoder.load(run.bi_encoder)
     with bar_on(console) as (bars, bar):
         show = shown_by(bars, bar, "embedding documents")
-        found = find_documents(queries, collection.documents, index, run.settings, bi_encoder, progress=show)
+        found = find_documents(
+            queries, collection.documents, index, run.settings, bi_encoder, origins=run.by_origin, progress=show
+        )
     if bi_encoder is not None:
         texts = list(dict.fromkeys(text for one in found for text in one.texts))
         if cut := bi_encoder.cut(texts):
@@ -208,7 +243,7 @@ def parted(groups: Sequence[Group], run: AdaptRun, *, is_judged: bool) -> dict[s
     shares = {"train": len(groups) - sum(held.values()), **held}
     if not groups:
         raise ValueError(
-            "there is nothing to learn from: no query finds two documents. Use more recipes, or --queries."
+            "there is nothing to learn from: no query finds two documents that differ. Use more recipes, or --queries."
         )
     parted = split_queries({one.query_id: one.query for one in groups}, shares, seed=run.settings.seed)
     by_id = {group.query_id: group for group in groups}
@@ -248,6 +283,7 @@ def _facts(
             "teachers": teachers if teachers else f"{base} itself",
             "evidence": None if blend is None else [BM25, *([bi_encoder] if bi_encoder else [])],
             "candidates": f"{run.settings.candidates} of BM25's first {run.settings.depth}",
+            "right_document": "the one that the query was made of" if run.by_origin else None,
         },
         "settings": {
             **asdict(run.recipe),

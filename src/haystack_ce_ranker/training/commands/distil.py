@@ -22,6 +22,7 @@ from haystack_ce_ranker.training.adapting import (
     in_pairs,
     taught_order,
 )
+from haystack_ce_ranker.training.bases import load_base
 from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe, load_bi_encoder, rank_by_similarity, teach
 from haystack_ce_ranker.training.commands.adapt import (
     AdaptRun,
@@ -86,6 +87,7 @@ class DistilRun:
         share = SHARES[self.into] if self.share is None else self.share
         object.__setattr__(self, "share", number("share", share, least=0, most=1))
         object.__setattr__(self, "states", number("states", self.states, least=0))
+        replace(self.lessons.recipe, states=self.states)  # which checks whether the loss allows them
         if (self.student is None) == (self.layers is None):
             raise ValueError("a student is cut (--layers) or named (--student): give one of the two.")
         if self.into == BI_ENCODER and self.student is None:
@@ -151,6 +153,8 @@ def _run(run: DistilRun, work: Path, console: Console) -> GateResult:
 def _student(run: DistilRun, work: Path, console: Console) -> ModelOptions:
     """Return the student that was named, or cut one, unless an interrupted run has."""
     if run.student is not None:
+        if run.into == CROSS_ENCODER:  # what cannot be trained is told first
+            load_base(run.student, seed=run.lessons.recipe.seed, max_length=run.lessons.recipe.max_length)
         return run.student
     folder, unfinished = work / "student", work / "student.part"
     if not folder.is_dir():

@@ -82,3 +82,10 @@ def test_the_teacher_without_a_blend_ranks_by_logits_and_with_one_by_more():
     alone = training_adapt.quality({"q": entry}, None)
     blended = training_adapt.quality({"q": entry}, (training_adapt.Blend(), ("bm25", "dense")))
     assert alone[0] < blended[0] == 1.0
+
+
+def test_a_contrast_is_learnt_from_where_queries_come_from_and_other_losses_as_before():
+    plain = training_adapt.recipe_of(BENCHMARK.parse(["adapt"]), 2)
+    contrastive = training_adapt.recipe_of(BENCHMARK.parse(["adapt", "--loss", "contrastive"]), 2)
+    assert (plain.loss, plain.learns, plain.batch, plain.seed) == ("margin_mse", "teacher", 16, 2)
+    assert (contrastive.loss, contrastive.learns, contrastive.batch) == ("contrastive", "labels", 96)

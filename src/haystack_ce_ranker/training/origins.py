@@ -25,7 +25,8 @@ class Labelled:
     Groups with labels.
 
     :ivar groups: Of the queries that have a right document and a wrong one.
-    :ivar unread: Queries whose right document the teacher cannot read.
+    :ivar unread: Queries whose right document is not among the candidates: it holds no more than the query copies, or
+        the teacher cannot read it.
     :ivar alone: Queries of which no document is wrong.
     :ivar doubtful: Documents of the groups that are neither right nor wrong.
     """

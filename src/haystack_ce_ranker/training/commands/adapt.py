@@ -212,7 +212,7 @@ def _by_origin(run: AdaptRun, groups: Sequence[Group], queries: Sequence[MadeQue
     found = by_origin(groups, queries, drops=bool(run.teachers) or run.settings.blend is not None)
     for count, what in (
         (found.doubtful, "documents that the teacher scores no lower than the one that the query was made of"),
-        (found.unread, "queries without the document that they were made of, which the teacher cannot read"),
+        (found.unread, "queries whose own document holds no more than they copy, or cannot be read"),
         (found.alone, "queries of which the teacher scores no document lower"),
     ):
         if count:

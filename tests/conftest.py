@@ -1,7 +1,6 @@
 """Fixtures that tests share: tiny models built in memory, and where the real weights and collections are."""
 
 import os
-import re
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -26,17 +25,24 @@ sys.modules.setdefault("openvino_telemetry", None)
 profiles.register_profiles()
 
 
-# Without torch the files that import it are left out, which the head of the report says.
-NEED_TORCH = re.compile(r"^(import|from) (torch|sentence_transformers|datasets|peft|zoo)\b", re.MULTILINE)
-collect_ignore = (
-    []
-    if find_spec("torch") is not None
-    else [str(path) for path in Path(__file__).parent.rglob("test_*.py") if NEED_TORCH.search(path.read_text("utf-8"))]
-)
+# What the way without torch leaves out (requirements-light.txt).
+ONLY_WITH_TORCH = frozenset({"torch", "sentence_transformers", "datasets", "peft", "onnx", "pyarrow"})
+WITHOUT_TORCH = find_spec("torch") is None
 
 
 def pytest_report_header():
-    return f"without torch: {len(collect_ignore)} files of tests that import it are left out" if collect_ignore else []
+    return "without torch: files of tests that import what is left out with it are skipped" if WITHOUT_TORCH else []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Skip a file of tests that imports, itself or through others, what an environment without torch lacks."""
+    report = yield
+    call = getattr(report, "call", None)
+    cause = call.excinfo.value.__cause__ if WITHOUT_TORCH and call is not None and call.excinfo is not None else None
+    if isinstance(cause, ModuleNotFoundError) and cause.name in ONLY_WITH_TORCH:
+        report.outcome, report.longrepr = "skipped", (str(collector.path), 0, f"Skipped: needs {cause.name}")
+    return report
 
 
 def pytest_collection_modifyitems(config, items):

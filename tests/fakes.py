@@ -29,6 +29,12 @@ def import_torch():
     return pytest.importorskip("torch", reason="needs torch")
 
 
+def import_embedders():
+    """Haystack's embedders that run a bi-encoder; skips without them."""
+    name = "haystack_integrations.components.embedders.sentence_transformers"
+    return pytest.importorskip(name, reason="needs the extra 'embedders'")
+
+
 def random_texts(size, seed=0, words=200):
     """Texts with a few frequent and many rare words, of lengths from 0 on."""
     random = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from haystack import Document, Pipeline
 
-from fakes import REPOSITORY
+from fakes import REPOSITORY, import_embedders
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.data.collections import load_collection
 from haystack_ce_ranker.evaluation.running.pipelines import load_pipeline
@@ -122,10 +122,7 @@ def test_the_pipeline_with_a_bi_encoder_ranks_what_either_retriever_found(models
 @pytest.mark.integration
 def test_the_pipeline_with_a_bi_encoder_finds_what_shares_no_word(models_dir, tmp_path):
     """A synonym query that BM25 cannot answer: the real bi-encoder brings the document, the cross-encoder keeps it."""
-    embedders = pytest.importorskip(
-        "haystack_integrations.components.embedders.sentence_transformers", reason="needs the extra 'embedders'"
-    )
-    assert embedders
+    import_embedders()
     collection = load_collection(EXAMPLES / "handbook")
     pipeline = load_pipeline(Path(with_local_bi_encoder(tmp_path, str(models_dir / "bi-minilm-l6"))))
     pipeline.fill(collection)

@@ -21,7 +21,7 @@ from haystack.core.errors import DeserializationError
 from haystack.core.super_component import SuperComponent
 from haystack.utils import ComponentDevice, Secret
 
-from fakes import REPOSITORY, calls
+from fakes import REPOSITORY, calls, import_torch
 from haystack_ce_ranker import CrossEncoderRanker
 from haystack_ce_ranker.backends import loading
 
@@ -424,6 +424,7 @@ def test_a_shared_budget_leaves_the_rest_below_in_order(tiny_bert):
 
 
 def test_onnx_weights_without_their_backend_say_which_backend_to_set(tmp_path):
+    import_torch()
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "model.onnx").write_bytes(b"")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
@@ -432,6 +433,7 @@ def test_onnx_weights_without_their_backend_say_which_backend_to_set(tmp_path):
 
 
 def test_a_folder_without_safetensors_says_what_it_holds(tmp_path):
+    import_torch()
     with pytest.raises(OSError, match="no weights as safetensors in .*, which holds nothing"):
         CrossEncoderRanker(model=tmp_path).warm_up()
     (tmp_path / "pytorch_model.bin").write_bytes(b"")

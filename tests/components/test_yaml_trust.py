@@ -8,6 +8,7 @@ import shutil
 import pytest
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
+from fakes import import_torch
 from haystack_ce_ranker import BM25Retriever, CrossEncoderRanker, HybridScoreJoiner
 from haystack_ce_ranker.backends import loading, trusted
 from haystack_ce_ranker.backends.model_files import ModelNotFoundError, ModelOptions
@@ -99,6 +100,10 @@ def test_an_alias_that_holds_itself_or_many_others_ends_in_an_error(kind):
 def test_code_from_the_hub_is_refused_before_anything_is_loaded(backend, parameter, key, value):
     with pytest.raises(ValueError, match=rf"{parameter}\['{key}'\] is .* trust_remote_code=True if you trust that"):
         loading.load(backend, ModelOptions("/absent", **{parameter: {key: value}}))
+    if backend == "torch":
+        import_torch()
+    elif backend != "auto":
+        pytest.importorskip(backend if backend == "openvino" else "onnxruntime", reason=f"needs the extra '{backend}'")
     with pytest.raises((OSError, ValueError), match="was not found|would have no effect"):
         loading.load(backend, ModelOptions("/absent", trust_remote_code=True, **{parameter: {key: value}}))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fakes import REPOSITORY
+from fakes import REPOSITORY, import_embedders, import_torch
 from haystack_ce_ranker.data.collections import Collection, Text
 from haystack_ce_ranker.evaluation.running import sweep
 from haystack_ce_ranker.evaluation.running.groups import GivenRun
@@ -23,6 +23,7 @@ def test_names_say_what_tells_systems_apart_and_no_more():
 
 
 def test_every_first_stage_is_reranked_by_itself():
+    import_embedders()
     planned = sweep.plan(collection(), models=["m"], backends=["torch"], depths=(5,), bi_encoder="some/bi-encoder")
     assert planned.names == [
         "bm25",
@@ -43,6 +44,7 @@ def test_long_documents_are_also_read_by_their_head_for_comparison():
 
 
 def test_without_a_backend_every_installed_one_is_tried_and_may_fail():
+    import_torch()
     tried = sweep.variants(collection(), models=["m"], backends=[], strategies=[])
     assert "torch" in {one.backend for one in tried}
     assert "auto" not in {one.backend for one in tried}
@@ -131,6 +133,7 @@ def test_one_model_three_models_or_small_depths_make_no_cascade(models, depths):
 
 
 def test_a_cascade_over_each_first_stage_says_over_which():
+    import_embedders()
     planned = sweep.plan(
         collection(), models=["s", "t"], backends=["torch"], depths=(30,), bi_encoder="some/bi-encoder"
     )

@@ -30,6 +30,9 @@ from haystack_ce_ranker.fusion.normalizers import RANK_CONSTANT, FloatArray, Nor
 
 CUTOFF = 10
 
+MEASURE = f"nDCG@{CUTOFF}"
+"""What is measured, by its name on pictures and in files."""
+
 
 @dataclass(frozen=True)
 class JudgedQuery:

@@ -10,13 +10,14 @@ from rich.console import Console
 from fakes import telling_gate_queries, untelling_gate_queries
 from haystack_ce_ranker import RerankGate
 from haystack_ce_ranker.data.collections import Collection
-from haystack_ce_ranker.evaluation.commands.fit_gate import as_json, fragment, gate_queries, save, show
+from haystack_ce_ranker.evaluation.commands.fit_gate import gate_queries, save, show
 from haystack_ce_ranker.gating.fitting import fit_gate
+from haystack_ce_ranker.gating.plain import as_plain, fragment
 
 
 def test_what_was_found_can_be_saved_shown_and_used():
     advice = fit_gate(telling_gate_queries())
-    plain = json.loads(json.dumps(as_json(advice), allow_nan=False))
+    plain = json.loads(json.dumps(as_plain(advice), allow_nan=False))
     assert (plain["recommended"], plain["reason"]) == (True, advice.reason)
     assert (plain["predictor"], plain["threshold"]) == (advice.predictor, advice.threshold)
     assert (plain["saved"], plain["lost"]) == (advice.saved, advice.lost)
@@ -24,7 +25,7 @@ def test_what_was_found_can_be_saved_shown_and_used():
     gate = RerankGate.from_dict(described)
     assert (gate.predictor, gate.threshold) == (advice.predictor, advice.threshold)
     none = fit_gate(untelling_gate_queries(), predictors=["nqc"], tolerance=0.0)
-    assert as_json(none)["threshold"] is None
+    assert as_plain(none)["threshold"] is None
     assert yaml.safe_load(fragment(none))["gate"]["init_parameters"]["threshold"] == math.inf
     console = Console(record=True, width=400)
     show(advice, console)
@@ -39,7 +40,7 @@ def test_what_was_found_can_be_saved_shown_and_used():
 def test_what_is_written_is_the_verdict_and_a_gate_that_loads(tmp_path):
     advice = fit_gate(telling_gate_queries())
     found, component = save(advice, tmp_path / "out")
-    assert json.loads(found.read_text(encoding="utf-8")) == as_json(advice)
+    assert json.loads(found.read_text(encoding="utf-8")) == as_plain(advice)
     text = component.read_text(encoding="utf-8")
     comment = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
     assert comment == advice.reason

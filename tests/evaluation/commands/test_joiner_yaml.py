@@ -7,12 +7,13 @@ import pytest
 import yaml
 
 from fakes import REPOSITORY
-from haystack_ce_ranker.evaluation.commands.joiner_yaml import fragment, parameters_of, write_into
+from haystack_ce_ranker.evaluation.commands.joiner_yaml import fragment, write_into
 from haystack_ce_ranker.evaluation.commands.tune_joiner import setting_of
 from haystack_ce_ranker.evaluation.running.graphs import PipelineError
 from haystack_ce_ranker.fusion.adaptive import Adaptation
 from haystack_ce_ranker.fusion.judged import Frame, Setting
 from haystack_ce_ranker.fusion.normalizers import Normalization, parse_normalizations
+from haystack_ce_ranker.fusion.plain import parameters_of
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 
 pytest.importorskip("ruamel.yaml", reason="ruamel.yaml is not installed (extra `evaluate`)")

@@ -1,15 +1,12 @@
 """Fits a gate in front of each ranker of an evaluation, and shows and saves it; `gating.fitting` computes it."""
 
 import json
-import math
 import re
 import textwrap
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import yaml
 from rich.console import Console
 
 from haystack_ce_ranker.data.collections import Collection
@@ -18,11 +15,7 @@ from haystack_ce_ranker.data_files import write_text
 from haystack_ce_ranker.evaluation.judging.comparison import Rankings
 from haystack_ce_ranker.evaluation.judging.measures import ndcg_at_10
 from haystack_ce_ranker.gating.fitting import TOLERANCE, GateAdvice, GateQuery, fit_gate
-
-FORMAT = 3
-"""Raised when a key of `as_json` changes its meaning."""
-
-_TYPE = "haystack_integrations.components.routers.ce_ranker.rerank_gate.RerankGate"
+from haystack_ce_ranker.gating.plain import as_plain, fragment
 
 
 def fit_gates(
@@ -65,13 +58,6 @@ def show(advice: GateAdvice, console: Console) -> None:
         console.print(fragment(advice), markup=False, highlight=False)
 
 
-def as_json(advice: GateAdvice) -> dict[str, Any]:
-    """Return everything as plain values; an infinite threshold (no query is spared) as None."""
-    threshold = advice.threshold if math.isfinite(advice.threshold) else None
-    verdict = {"recommended": advice.recommended, "reason": advice.reason}
-    return {"format": FORMAT, **asdict(advice), "threshold": threshold, **verdict}
-
-
 def save(advice: GateAdvice, folder: str | Path) -> list[Path]:
     """
     Write `gate.json` with all that was found, and `gate.yaml` with the verdict as a comment and any gate recommended.
@@ -82,14 +68,8 @@ def save(advice: GateAdvice, folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     stem = "-".join(["gate", *re.findall(r"[A-Za-z0-9._-]+", advice.name)])
     found, component = folder / f"{stem}.json", folder / f"{stem}.yaml"
-    write_text(found, json.dumps(as_json(advice), indent=2, allow_nan=False) + "\n")
+    write_text(found, json.dumps(as_plain(advice), indent=2, allow_nan=False) + "\n")
     comment = textwrap.fill(visible(advice.reason), 118, initial_indent="# ", subsequent_indent="# ")
     gate = fragment(advice) if advice.recommended else ""
     write_text(component, f"{comment}\n{gate}")
     return [found, component]
-
-
-def fragment(advice: GateAdvice) -> str:
-    """Return the gate as a component of a pipeline's YAML."""
-    parameters = {"predictor": advice.predictor, "threshold": advice.threshold}
-    return yaml.safe_dump({"gate": {"type": _TYPE, "init_parameters": parameters}}, sort_keys=False)

@@ -12,23 +12,9 @@ import yaml
 from haystack_ce_ranker.data_files import write_text
 from haystack_ce_ranker.evaluation.running.graphs import PipelineError
 from haystack_ce_ranker.fusion.judged import Setting
+from haystack_ce_ranker.fusion.plain import parameters_of
 
 _INDENTATIONS = tuple(product((2, 4), ((2, 0), (4, 2), (6, 4))))  # of mappings; of a list's entries and of its dashes
-
-
-def parameters_of(setting: Setting) -> dict[str, Any]:
-    """Return a setting as the joiner's init parameters: plain values, and all that a file may have had otherwise."""
-    frame, weights = setting.frame, {name: round(weight, 6) for name, weight in setting.weights.items()}
-    if frame.method == "reciprocal_rank":
-        by_rank = {"method": frame.method, "normalize": "none", "missing": frame.missing}
-        return {"weights": weights, **by_rank, "rank_constant": frame.rank_constant}
-    specs = {name: frame.normalizations[name].spec() for name in weights if name in frame.normalizations}
-    normalize: Any = _rounded(specs) if specs else "none"
-    same = next(iter(specs.values()), None)
-    if isinstance(same, str) and all(specs.get(name) == same for name in weights):
-        normalize = same
-    adapted = {} if frame.adaptation is None else {"adapt_weights": frame.adaptation.spec()}
-    return {"weights": weights, "method": frame.method, "normalize": normalize, "missing": frame.missing, **adapted}
 
 
 def fragment(joiner: str, setting: Setting) -> str:
@@ -168,9 +154,3 @@ def _patched(text: str, before: str, after: str) -> str:
             raise ValueError("the change meets lines that ruamel.yaml would write otherwise")
         made += lines[places[start] : places[stop]] if kind == "equal" else new[first:last]
     return "".join(made)
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _rounded(entry) for key, entry in value.items()}
-    return float(f"{value:.6g}") if isinstance(value, float) else value

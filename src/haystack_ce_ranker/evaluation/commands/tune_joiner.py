@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from haystack import Pipeline
 from rich.console import Console
@@ -14,29 +13,18 @@ from rich.progress import Progress
 from haystack_ce_ranker.data.collections import Collection, ReadRun, Run
 from haystack_ce_ranker.data.left_out import LeftOut, lines, part, sorted_by_weight
 from haystack_ce_ranker.data_files import write_text
-from haystack_ce_ranker.evaluation.commands.joiner_yaml import fragment, parameters_of, round_trip, write_into
-from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
+from haystack_ce_ranker.evaluation.commands.joiner_yaml import fragment, round_trip, write_into
 from haystack_ce_ranker.evaluation.running.experiments import check_found
 from haystack_ce_ranker.evaluation.running.filling import candidates_of
 from haystack_ce_ranker.evaluation.running.graphs import PipelineError
 from haystack_ce_ranker.evaluation.running.pipelines import MeasuredPipeline, load_pipeline
-from haystack_ce_ranker.evaluation.showing.tuning_pictures import draw
 from haystack_ce_ranker.evaluation.showing.tuning_table import show
 from haystack_ce_ranker.fusion.adaptive import parse_adaptation
 from haystack_ce_ranker.fusion.advice import TuningResult, tune_on
-from haystack_ce_ranker.fusion.calibration import (
-    PROBABILITIES,
-    calibration_error,
-    kept_above,
-    reliability,
-    score_thresholds,
-)
 from haystack_ce_ranker.fusion.judged import Frame, JudgedQuery, Setting
-from haystack_ce_ranker.significance import bootstrap
+from haystack_ce_ranker.fusion.plain import as_plain
+from haystack_ce_ranker.fusion.tuning_pictures import draw
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
-
-FORMAT = 1
-"""Raised when a key of `as_json` changes its meaning."""
 
 
 def run_tuning(
@@ -179,43 +167,5 @@ def save(result: TuningResult, folder: Path, left_out: Sequence[LeftOut] = ()) -
     """
     folder.mkdir(parents=True, exist_ok=True)
     found = folder / "tune.json"
-    write_text(found, json.dumps(as_json(result, left_out), indent=1) + "\n")
+    write_text(found, json.dumps({**as_plain(result), "left_out": [asdict(one) for one in left_out]}, indent=1) + "\n")
     return [found, *draw(result, folder)]
-
-
-def as_json(result: TuningResult, left_out: Sequence[LeftOut] = ()) -> dict[str, Any]:
-    """Return figures, ids and settings as plain values; no text of the collection."""
-    calibrated = result.calibrated
-    bins, error = reliability(calibrated.probabilities, calibrated.labels)
-    at = score_thresholds(result.queries, result.recommended, PROBABILITIES)
-    return {
-        "format": FORMAT,
-        "collection": result.collection,
-        "queries": len(result.queries),
-        "joiner": result.joiner,
-        "systems": {
-            key: {NDCG_AT_10: value._asdict(), f"over {result.base}": over._asdict()}
-            for key, (value, over) in result.intervals().items()
-        },
-        "advice": asdict(result.advice),
-        "recommended": parameters_of(result.recommended),
-        "recommended_score_thresholds": {str(wanted): score for wanted, score in at.items()},
-        "tuned": parameters_of(result.tuned.setting),
-        "tuned_by_fold": [parameters_of(setting) for setting in result.tuned.chosen],
-        "labelled_queries": {str(size): loss for size, loss in result.labelled.items()},
-        "probabilities": {
-            "parameters": parameters_of(calibrated.setting),
-            NDCG_AT_10: bootstrap(calibrated.held_out)._asdict(),
-            "calibration_error": error,
-            "calibration_error_interval": calibration_error(calibrated.by_query)[1:],
-            "reliability": [asdict(entry) for entry in bins],
-            "thresholds": [row._asdict() for row in kept_above(calibrated)],
-            "abstention": calibrated.abstention and asdict(calibrated.abstention),
-        },
-        f"{NDCG_AT_10}_by_query": {
-            key: dict(zip((query.id for query in result.queries), values.tolist(), strict=True))
-            for key, values in result.systems.items()
-        },
-        "notes": list(result.notes),
-        "left_out": [asdict(one) for one in left_out],
-    }

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from haystack_ce_ranker.data_files import write_bytes, write_text
-from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
 from haystack_ce_ranker.fusion.advice import TuningResult
 from haystack_ce_ranker.fusion.calibration_picture import reliability_plot
-from haystack_ce_ranker.fusion.judged import Setting
+from haystack_ce_ranker.fusion.judged import MEASURE, Setting
 from haystack_ce_ranker.fusion.tuning import weight_curve
 
 
@@ -60,7 +59,7 @@ def _draw_weights(figure: Any, result: TuningResult) -> None:
         axes.axvline(weight, linestyle=style, color="black", linewidth=1, label=label)
     rest = f"{others[0]} alone" if len(others) == 1 else "the best mix of the others"
     axes.set_xlabel(f"weight of {heaviest} (0: {rest}; 1: {heaviest} alone)")
-    axes.set_ylabel(f"{NDCG_AT_10}, mean with its 95 % interval")
+    axes.set_ylabel(f"{MEASURE}, mean with its 95 % interval")
     axes.set_title(f"{result.collection}, {len(result.queries)} queries")
     axes.legend(fontsize="small")
 

@@ -29,6 +29,7 @@ from haystack_ce_ranker.scoring.scores import QueryScores, ScoringCost
 from haystack_ce_ranker.significance import Interval, bootstrap
 from token_scoring import backend_of, candidates
 from watts_blend import BLEND_PARTS
+from watts_history import HISTORY_PARTS
 from watts_probabilities import probabilities
 
 DEPTH = 100
@@ -232,7 +233,8 @@ def show_risk(arguments: argparse.Namespace, report: Report) -> None:
         report.target(label, gain.high >= 0 and gain.mean >= -LOSS, shown(gain))
 
 
-PARTS = {"adaptive_depth": show_adaptive_depth, "risk": show_risk, "probabilities": probabilities, **BLEND_PARTS}
+PARTS = {"adaptive_depth": show_adaptive_depth, "risk": show_risk, "probabilities": probabilities}
+PARTS |= BLEND_PARTS | HISTORY_PARTS
 
 
 def options(parser: argparse.ArgumentParser) -> None:

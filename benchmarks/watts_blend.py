@@ -225,7 +225,7 @@ def show_left_out(data: Queries, names: Sequence[str], tried: Sequence[Logits], 
     held = []
     for name, queries in data.items():
         rest = [found[other] for other in data if same_texts(other) != same_texts(name)]
-        place = max(range(len(tried)), key=lambda one: _worth([results[one].gain.mean for results in rest]))
+        place = max(range(len(tried)), key=lambda one: worth_choosing([results[one].gain.mean for results in rest]))
         result = found[name][place]
         held.append(result.gain.mean)
         shown = {
@@ -245,7 +245,8 @@ def same_texts(name: str) -> str:
     return name.partition(",")[0]
 
 
-def _worth(gains: Sequence[float]) -> tuple[bool, float]:
+def worth_choosing(gains: Sequence[float]) -> tuple[bool, float]:
+    """Order constants by what they gain on each collection: those that lose nowhere first, then by the mean."""
     return min(gains) >= -MOST_LOST, statistics.fmean(gains)
 
 

@@ -78,7 +78,7 @@ def test_a_collection_is_left_out_with_all_that_is_made_of_it(arguments):
     tried = [LOGITS, LOGITS._replace(own=1.0)]
     chosen = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(watts_blend, "_worth", lambda gains: chosen.append(len(gains)) or (True, 0.0))
+        patched.setattr(watts_blend, "worth_choosing", lambda gains: chosen.append(len(gains)) or (True, 0.0))
         with report.part("x"):
             watts_blend.show_left_out(data, ("reranker", "dense", "bm25"), tried, "x", report)
     assert chosen == [1, 1, 1, 1, 2, 2]

@@ -176,7 +176,7 @@ def decide(
     agreement = {name: _agreement(logits, rows[name]) for name in others}
     worth = {by: adaptation.slope}
     for name in others:
-        worth[name] = _logits(adaptation.logits, found[name], doubt, agreement[name], others=len(others))
+        worth[name] = worth_of(found[name], doubt, agreement[name], others=len(others), logits=adaptation.logits)
     total = sum(worth[name] for name in sorted(worth))
     return Decision(
         weights={name: worth[name] / total if name in worth else 0.0 for name in shares},
@@ -228,11 +228,18 @@ def _agreement(logits: FloatArray, scores: FloatArray) -> Agreement:
     return Agreement(0.0 if flat else float(np.corrcoef(x, y)[0, 1]), overlap)
 
 
-def _logits(worth: Logits, scale: Scale, doubt: float, agreement: Agreement, *, others: int) -> float:
-    """Return what a deviation of a list is worth; see the module. Without shared documents, that is nothing."""
+def worth_of(scale: Scale, doubt: float, agreement: Agreement, *, others: int, logits: Logits = LOGITS) -> float:
+    """
+    Return how many logits a deviation of a list is worth; see the module.
+
+    :param scale: The list's.
+    :param agreement: Without shared documents the list is worth nothing.
+    :param others: How many lists there are beside the cross-encoder's.
+    :param logits: What a deviation is worth at most.
+    """
     if others == 1 and scale == "bm25":
-        return 0.0 if agreement.overlap is None else worth.bm25_alone * (1.0 - agreement.overlap) ** 2
+        return 0.0 if agreement.overlap is None else logits.bm25_alone * (1.0 - agreement.overlap) ** 2
     agreed = 0.0 if agreement.correlation is None else doubt * max(agreement.correlation, 0.0) ** 2
     if others == 1:
-        return worth.own_alone * agreed
-    return (worth.bm25 if scale == "bm25" else worth.own) * agreed * 2.0 / others
+        return logits.own_alone * agreed
+    return (logits.bm25 if scale == "bm25" else logits.own) * agreed * 2.0 / others

@@ -34,7 +34,12 @@ def test_evaluate_writes_figures_and_runs_of_every_system_and_says_what_to_do(co
     done = runner.invoke(app, [*arguments, "--output", str(output)])
     assert done.exit_code == 0, done.output
     found = json.loads((output / "results.json").read_text(encoding="utf-8"))
-    assert list(found["systems"]) == ["bm25", "cross-encoder@2", "hybrid@2", "cross-encoder@4", "hybrid@4"]
+    assert list(found["systems"]) == [
+        "bm25",
+        *("cross-encoder@2", "hybrid@2", "adaptive hybrid@2"),
+        *("cross-encoder@4", "hybrid@4", "adaptive hybrid@4"),
+    ]
+    assert [one["weights"] for one in found["systems"].values()] == [None, *[None, "fixed", "adaptive"] * 2]
     bm25 = found["systems"]["bm25"]
     assert bm25["nDCG@10"] == 1.0
     assert bm25["tokens_per_query"] == 0

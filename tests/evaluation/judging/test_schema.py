@@ -50,7 +50,17 @@ def test_the_schema_that_users_find_is_that_of_the_types():
 def test_results_that_are_kept_fit_and_are_read_without_a_loss(path):
     kept = json.loads(path.read_text(encoding="utf-8"))
     assert faults(kept) == []
-    assert to_plain(from_plain(kept)) == kept
+    assert as_old_as(kept, to_plain(from_plain(kept))) == kept
+
+
+def as_old_as(kept, found):
+    """What was read, without the keys of hybrids' weights where the file was written before there were any."""
+    for name, one in found["systems"].items():
+        if "weights" not in kept["systems"][name]:
+            assert one.pop("weights") is None
+    if "adapt_weights" not in kept["verdict"]["settings"]:
+        assert found["verdict"]["settings"].pop("adapt_weights") is False
+    return found
 
 
 def test_what_older_files_lack_is_not_needed_and_not_known():

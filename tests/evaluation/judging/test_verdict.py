@@ -13,6 +13,7 @@ from haystack_ce_ranker.evaluation.judging.choosing import Limits, WorthIt
 from haystack_ce_ranker.evaluation.judging.results import to_plain
 from haystack_ce_ranker.evaluation.judging.segments import judge
 from haystack_ce_ranker.evaluation.judging.systems import WORTH
+from haystack_ce_ranker.significance import SAME
 
 
 def answer(found, key):
@@ -41,6 +42,7 @@ def test_where_it_helps_the_smallest_depth_that_is_as_good_is_chosen():
         "depth": 50,
         "strategy": "best_passages",
         "hybrid": False,
+        "adapt_weights": False,
     }
     assert answer(found, "worth_it").answer == "Yes"
     assert "0.700 against 0.500 of bm25: +0.200 (95 % interval" in answer(found, "worth_it").reason
@@ -89,13 +91,31 @@ def test_another_first_stage_that_is_better_alone_is_what_the_sentence_names():
 def test_where_re_ranking_is_better_or_recommended_nothing_warns_of_it():
     assert sweep(HELPFUL).verdict.do_not_rerank is None
     assert sweep(JOINED).verdict.do_not_rerank is None
-    assert sweep(BM25 | cross_encoders({10: 0.505})).verdict.do_not_rerank is None  # better, though not surely
+    assert (
+        sweep(BM25 | cross_encoders({10: 0.52}), noise=0.3).verdict.do_not_rerank is None
+    )  # better, though not surely
     only_first_stages = BM25 | {"bi-encoder": {"quality": 0.7, "ms": 5.0}}
     assert "re-rank here" not in (sweep(only_first_stages).verdict.do_not_rerank or "")
     # a re-ranker is surely better than the baseline, and another first stage by chance a little above it
     chance = BM25 | {"bi-encoder": {"quality": 0.601, "ms": 500.0, "joules": 1.0}} | cross_encoders({10: 0.6})
     found = sweep(chance).verdict
     assert (found.worth_it, found.do_not_rerank) == ("yes", None)
+
+
+def test_a_gain_that_would_not_pay_even_if_it_were_sure_is_no_reason_to_re_rank():
+    said = "Do not re-rank here: bm25 alone has nDCG@10 0.500, and the best with re-ranking, cross-encoder small@10, "
+    chance = sweep(BM25 | cross_encoders({10: 0.503}), noise=0.3).verdict
+    assert chance.worth_it == "no significant difference"
+    assert chance.do_not_rerank.startswith(f"{said}0.503: +0.003 (p")
+    assert chance.do_not_rerank.endswith(", not significant). Less than 0.01 is too little to pay for.")
+    sure = sweep(BM25 | cross_encoders({10: 0.506}), queries=2000, noise=0.02).verdict
+    assert sure.worth_it == "too small"
+    assert sure.do_not_rerank.endswith(", significant). Less than 0.01 is too little to pay for.")
+    stages = {
+        "mine/first": {"quality": 0.5, "ms": 90.0, "kind": "pipeline"},
+        "mine/second": {"quality": 0.5, "ms": 90.0, "kind": "pipeline"},
+    }
+    assert sweep(stages, baseline="mine/first").verdict.do_not_rerank is None  # perhaps both of them re-rank
 
 
 def test_where_only_the_hybrid_helps_it_is_chosen_and_the_cross_encoder_alone_is_not():
@@ -105,6 +125,36 @@ def test_where_only_the_hybrid_helps_it_is_chosen_and_the_cross_encoder_alone_is
     assert found.settings.hybrid is True
     assert answer(found, "worth_it").answer == "Only joined with the first stage"
     assert answer(found, "hybrid").answer == "Joined with the first stage"
+
+
+def adapted(curve):
+    """Hybrids whose weights follow the query."""
+    return {f"adaptive {name}": {**entry, "weights": "adaptive"} for name, entry in hybrids(curve).items()}
+
+
+def test_weights_that_follow_the_query_are_a_setting_of_their_own():
+    fixed = hybrids({10: 0.55, 50: 0.56}, weights="fixed")
+    found = sweep(BM25 | cross_encoders({10: 0.48, 50: 0.45}) | fixed | adapted({10: 0.6, 50: 0.68})).verdict
+    assert (found.worth_it, found.choice) == ("hybrid only", "adaptive hybrid small@50")
+    assert (found.settings.hybrid, found.settings.adapt_weights) == (True, True)
+    assert [place.system for place in found.depth.curve] == ["adaptive hybrid small@10", "adaptive hybrid small@50"]
+    assert "by depth (hybrid, small, onnx int8, best_passages, adaptive weights)" in answer(found, "depth").reason
+    told = answer(found, "weights")
+    assert (told.question, told.answer) == ("Joined by which weights?", "adaptive")
+    assert "adaptive: nDCG@10 0.680" in told.reason
+    assert "fixed: nDCG@10 0.560" in told.reason
+    assert "Compared as hybrid, small, onnx int8, depth 50, best_passages." in told.reason
+    turned = sweep(BM25 | hybrids({10: 0.7}, weights="fixed") | adapted({10: 0.6})).verdict
+    assert (turned.choice, turned.settings.adapt_weights) == ("hybrid small@10", False)
+    assert answer(turned, "weights").answer == "fixed"
+
+
+def test_where_all_hybrids_have_the_same_weights_nothing_is_said_of_them():
+    found = sweep(BM25 | hybrids({10: 0.6}, weights="fixed")).verdict
+    assert answer(found, "weights") is None
+    assert "weights: only fixed was measured" in found.not_compared
+    older = sweep(BM25 | hybrids({10: 0.6})).verdict  # results.json of before
+    assert not any("weights" in line for line in older.not_compared)
 
 
 def test_a_gain_that_may_be_chance_is_not_shown():
@@ -411,7 +461,8 @@ def test_whatever_was_measured_the_choice_keeps_its_promises(alone, joined, quer
     texts = [text for one in found.answers for text in (one.question, one.answer, one.reason)]
     assert all(text.strip() for text in texts)
     assert "None" not in " ".join(texts)
-    warned = found.worth_it not in ("yes", "hybrid only") and max(alone + joined) < 0.5
+    gain = max(one.quality for one in measured.values() if one.depth is not None) - measured["bm25"].quality
+    warned = found.worth_it not in ("yes", "hybrid only") and gain < WORTH - SAME
     assert (found.do_not_rerank is not None) == warned
 
 

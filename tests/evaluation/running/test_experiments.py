@@ -1,6 +1,7 @@
 """Experiments: what systems did becomes figures, an interrupted run goes on, slices give what a whole list gives."""
 
 import json
+import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -15,11 +16,11 @@ from haystack_ce_ranker.data.collections import Collection, Text
 from haystack_ce_ranker.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Passage
 from haystack_ce_ranker.evaluation.judging.observations import Observation, Observed, restored
-from haystack_ce_ranker.evaluation.judging.results import schema
-from haystack_ce_ranker.evaluation.judging.systems import Description, Kind, Latency, Stage
+from haystack_ce_ranker.evaluation.judging.results import schema, to_plain
+from haystack_ce_ranker.evaluation.judging.systems import Description, Kind, Latency, Stage, Weights
 from haystack_ce_ranker.evaluation.running import experiments, groups, sweep
 from haystack_ce_ranker.evaluation.running.experiments import measure, results, stages
-from haystack_ce_ranker.evaluation.running.groups import GivenRun, PipelineGroup, RerankGroup
+from haystack_ce_ranker.evaluation.running.groups import GivenRun, PipelineGroup, RerankGroup, joiner
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.evaluation.running.pipelines import measured
 from haystack_ce_ranker.evaluation.showing.files import write
@@ -86,6 +87,20 @@ def test_what_the_journal_holds_is_neither_loaded_nor_asked_again(collection, tm
     assert (again.prepared, again.asked) == (0, [])
     assert second.systems[0].observations == first.systems[0].observations
     assert second.complete
+
+
+def test_what_the_journal_says_of_systems_is_what_was_said_of_them(collection, tiny_bert, tmp_path):
+    planned = sweep.plan(collection, models=[tiny_bert], backends=["torch"], depths=(2,))
+    described = []
+    for _ in range(2):
+        with Journal(tmp_path) as journal:
+            seen = measure(planned.groups, collection, journal=journal)
+        described.append([one.description for one in seen.systems])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            to_plain(results(seen))
+    assert described[0] == described[1]
+    assert [type(one.weights) for one in described[1]] == [type(None), type(None), Weights, Weights]
 
 
 def test_a_changed_query_is_asked_again(collection, tmp_path):
@@ -192,10 +207,10 @@ def bm25(top_k=100):
     return pipeline
 
 
-def classic(tiny_bert, depth):
+def classic(tiny_bert, depth, weights=Weights.FIXED):
     pipeline = bm25(top_k=depth)
     pipeline.add_component("ranker", CrossEncoderRanker(model=tiny_bert, top_k=depth))
-    pipeline.add_component("joiner", HybridScoreJoiner(groups.WEIGHTS))
+    pipeline.add_component("joiner", joiner("bm25", weights))
     pipeline.connect("retriever.documents", "ranker.documents")
     pipeline.connect("retriever.documents", "joiner.bm25")
     pipeline.connect("ranker.documents", "joiner.cross_encoder")
@@ -207,11 +222,17 @@ def test_slices_rank_at_each_depth_as_a_pipeline_of_that_depth_does(collection, 
         collection, models=[tiny_bert], backends=["torch"], strategies=["best_passages"], depths=(3, 7)
     )
     swept = {system.name: system for system in measure(planned.groups, collection).systems}
-    assert list(swept) == ["bm25", "cross-encoder@3", "hybrid@3", "cross-encoder@7", "hybrid@7"]
-    for depth in (3, 7):
-        group = PipelineGroup(measured(classic(tiny_bert, depth), name="p"), collection, "key")
+    assert list(swept) == [
+        "bm25",
+        *("cross-encoder@3", "hybrid@3", "adaptive hybrid@3"),
+        *("cross-encoder@7", "hybrid@7", "adaptive hybrid@7"),
+    ]
+    for depth, weights in ((3, Weights.FIXED), (7, Weights.FIXED), (7, Weights.ADAPTIVE)):
+        group = PipelineGroup(measured(classic(tiny_bert, depth, weights), name="p"), collection, "key")
         alone = {system.name: system for system in measure([group], collection).systems}
-        for ours, theirs in ((f"cross-encoder@{depth}", "p/ranker"), (f"hybrid@{depth}", "p/joiner")):
+        hybrid = f"hybrid@{depth}" if weights == Weights.FIXED else f"adaptive hybrid@{depth}"
+        assert swept[hybrid].description.weights == weights
+        for ours, theirs in ((f"cross-encoder@{depth}", "p/ranker"), (hybrid, "p/joiner")):
             for query_id in collection.queries:
                 ranked = [name for name, _ in swept[ours].observations[query_id].ranking]
                 expected = [name for name, _ in alone[theirs].observations[query_id].ranking]
@@ -223,6 +244,28 @@ def test_slices_rank_at_each_depth_as_a_pipeline_of_that_depth_does(collection, 
                     whole.tokens,
                     whole.content_tokens,
                 )
+
+
+@pytest.mark.parametrize("how", list(Weights))
+def test_cosines_of_a_bi_encoder_are_joined_as_such_and_not_as_bm25(collection, tiny_bert, how):
+    cosines = {
+        query_id: {f"d{n}-{m}": 0.9 - 0.05 * n - 0.01 * m for n in range(4) for m in (1, 2)}
+        for query_id in collection.queries
+    }
+    first = GivenRun("bi-encoder", cosines)
+    ranker = CrossEncoderRanker(model=tiny_bert)
+    group = RerankGroup("bi-encoder", ranker, [8], ["ce", "both"], collection, key="k", joins=[how], given_as="dense")
+    seen = {system.name: system for system in measure([first, group], collection).systems}["both"].observations
+    plain = HybridScoreJoiner({"cross_encoder": 0.8, "dense": 0.2}, adapt_weights=how == Weights.ADAPTIVE)
+    for query_id, query in collection.queries.items():
+        found = [
+            Document(id=one, content=collection.documents[one].content, score=score)
+            for one, score in cosines[query_id].items()
+        ]
+        scored = ranker.run(query, found, top_k=8)["documents"]
+        output = plain.run(cross_encoder=scored, dense=found)
+        assert output["report"]["inputs"]["dense"]["normalize"] == "z_score"
+        assert seen[query_id].ranking == [(one.id, pytest.approx(one.score)) for one in output["documents"]]
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +380,7 @@ def test_a_depth_takes_the_energy_of_its_first_stage_and_of_all_its_slices(colle
     assert joules == {
         "run.mine": 0.0,
         **{f"cross-encoder@{depth}": float(depth) for depth in (1, 2, 3)},
-        **{f"hybrid@{depth}": depth + 1.0 for depth in (1, 2, 3)},
+        **{f"{kind}@{depth}": depth + 1.0 for depth in (1, 2, 3) for kind in ("hybrid", "adaptive hybrid")},
     }
 
 
@@ -370,6 +413,7 @@ def test_a_gate_is_fitted_on_as_many_documents_as_are_reranked(collection, tiny_
     assert set(after) == set(collection.queries)
     assert list(stages(seen, "cross-encoder@2")) == ["cross-encoder@2"]
     assert list(stages(seen, "bm25")) == ["hybrid@6"]
+    assert list(stages(seen, "adaptive hybrid@6")) == ["adaptive hybrid@6"]
 
 
 def test_the_stages_of_a_pipeline_are_told_apart(collection, tiny_bert):
@@ -381,11 +425,12 @@ def test_the_stages_of_a_pipeline_are_told_apart(collection, tiny_bert):
 
 
 def test_a_key_changes_with_the_settings_and_not_with_the_name_of_a_nameless_store(collection, tiny_bert):
-    def key(**changes):
+    def key(joins=(Weights.FIXED,), **changes):
         ranker = CrossEncoderRanker(model=tiny_bert, **changes)
-        return RerankGroup("bm25", ranker, [5], ["a", "b"], collection, key="first").key
+        return RerankGroup("bm25", ranker, [5], ["a", "b"], collection, key="first", joins=joins).key
 
     assert key() == key()
+    assert key() != key(joins=[Weights.ADAPTIVE])
     assert key() != key(long_documents="head")
     first, second = (PipelineGroup(measured(bm25(), name="p"), collection, "key").key for _ in range(2))
     assert first == second

@@ -15,11 +15,16 @@ def collection(words=5, documents=4):
 
 def test_names_say_what_tells_systems_apart_and_no_more():
     one = sweep.plan(collection(), models=["a/small"], backends=["torch"], depths=(20, 10))
-    assert one.names == ["bm25", "cross-encoder@10", "hybrid@10", "cross-encoder@20", "hybrid@20"]
+    assert one.names == [
+        "bm25",
+        *("cross-encoder@10", "hybrid@10", "adaptive hybrid@10"),
+        *("cross-encoder@20", "hybrid@20", "adaptive hybrid@20"),
+    ]
     two = sweep.plan(collection(), models=["a/small", "a/big"], backends=["torch", "onnx"], depths=(5,))
     assert "cross-encoder small torch@5" in two.names
     assert "hybrid big onnx@5" in two.names
-    assert len(two.names) == len(set(two.names)) == 9
+    assert "adaptive hybrid small onnx@5" in two.names
+    assert len(two.names) == len(set(two.names)) == 13
 
 
 def test_every_first_stage_is_reranked_by_itself():
@@ -30,8 +35,10 @@ def test_every_first_stage_is_reranked_by_itself():
         "bi-encoder",
         "cross-encoder after bm25@5",
         "hybrid after bm25@5",
+        "adaptive hybrid after bm25@5",
         "cross-encoder after bi-encoder@5",
         "hybrid after bi-encoder@5",
+        "adaptive hybrid after bi-encoder@5",
     ]
 
 

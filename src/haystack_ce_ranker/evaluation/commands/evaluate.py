@@ -12,7 +12,7 @@ from rich.progress import track
 from haystack_ce_ranker import checks
 from haystack_ce_ranker.data.collections import Collection, load_collection, read_run
 from haystack_ce_ranker.data.left_out import LeftOut
-from haystack_ce_ranker.evaluation.commands import fit_gate
+from haystack_ce_ranker.evaluation.commands import choice_yaml, fit_gate
 from haystack_ce_ranker.evaluation.judging.choosing import NO_LIMITS, Limits
 from haystack_ce_ranker.evaluation.judging.results import Results
 from haystack_ce_ranker.evaluation.running import sweep
@@ -78,8 +78,12 @@ def run_evaluation(settings: Evaluation, console: Console) -> bool:
     console.print(tables.results_table(found), *tables.units_table(found))
     for line in (*tables.left_out_text(found), *tables.verdict_text(found.verdict)):
         console.print(line, markup=False, highlight=False)
+    if (choice := choice_yaml.fragment(found)) is not None:
+        console.print(f"The choice, for a pipeline's file:\n{choice}", markup=False, highlight=False)
     if settings.output is not None:
-        for path in (*files.write(settings.output, found, measured.systems), *report.write(settings.output, found)):
+        written = files.write(settings.output, found, measured.systems)
+        written += [*choice_yaml.save(found, settings.output), *report.write(settings.output, found)]
+        for path in written:
             console.print(f"wrote {path}", markup=False)
     if settings.gate_tolerance is not None:
         pairs = stages(measured, found.verdict.choice)

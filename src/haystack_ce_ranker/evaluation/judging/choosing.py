@@ -8,8 +8,9 @@ Decides from figures: which system to use, whether re-ranking is worth it, at wh
 - The choice is the cheapest system, by the median latency, that is as good as the best one within the limits and itself
   worth something; latencies within 10 % are the same, and the better system is taken. Where nothing is worth something,
   the choice is the baseline.
-- Re-ranking is *not to be done* where it is not worth it and a first stage alone is better, on average, than the best
-  system that re-ranks.
+- Re-ranking is *not to be done* where it is not worth it and the best system that re-ranks is, on average, below a
+  first stage alone, or above it by less than 0.01: such a gain would not pay even if it were sure. It must be below
+  where a stage of a pipeline stands for the first stage, since that may re-rank itself.
 - A limit of milliseconds is held by the 95th percentile, so that 19 of 20 queries are answered in time; one of joules
   by the mean.
 """
@@ -208,14 +209,15 @@ class Judge:
 
     @cached_property
     def better_alone(self) -> tuple[System, System] | None:
-        """The best first stage and the best re-ranking system, where the first is the better one; else None."""
+        """The best first stage and the best re-ranking system, where the second does not pay; else None."""
         kinds = (Kind.CROSS_ENCODER, Kind.HYBRID)
         best = best_of(one for one in self.systems if one.kind in kinds or one in self.rerankers)
         firsts = (one for one in self.systems if one.kind == Kind.FIRST_STAGE or one is self.baseline)
         alone = best_of(one for one in firsts if one.kind not in kinds)
-        if alone is None or best is None or self.recommends or alone.quality <= best.quality + SAME:
+        if alone is None or best is None or self.recommends:
             return None
-        return alone, best
+        least = WORTH - SAME if alone.kind == Kind.FIRST_STAGE else -SAME
+        return (alone, best) if best.quality - alone.quality < least else None
 
 
 @dataclass(frozen=True)

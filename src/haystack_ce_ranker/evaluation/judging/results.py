@@ -21,7 +21,7 @@ from haystack_ce_ranker.evaluation.judging.verdict import Verdict
 from haystack_ce_ranker.machine.memory import MemoryRow
 from haystack_ce_ranker.machine.units import Grid
 
-_ADDED = ("left_out", "do_not_rerank", "units", "grid")  # keys that older files lack
+_ADDED = ("left_out", "do_not_rerank", "units", "grid", "weights", "adapt_weights")  # keys that older files lack
 
 RESULTS_VERSION: Literal[2] = 2
 """Raised when a key of results.json changes its meaning."""

@@ -19,7 +19,7 @@ from haystack_ce_ranker.significance import SAME
 WORTH = 0.01  # nDCG@10 below which a difference is too small to pay for
 SAME_COST = 1.1  # latencies whose ratio is below this are the same
 
-IDENTITY = ("kind", "first_stage", "model", "backend", "depth", "strategy")
+IDENTITY = ("kind", "first_stage", "model", "backend", "depth", "strategy", "weights")
 """The settings that tell one system from another; precision belongs to the backend."""
 
 Known = Annotated[float | None, WithJsonSchema({"type": "number", "minimum": 0})]
@@ -35,6 +35,13 @@ class Kind(StrEnum):
     CROSS_ENCODER = "cross-encoder"
     HYBRID = "hybrid"
     PIPELINE = "pipeline"
+
+
+class Weights(StrEnum):
+    """How a hybrid weighs its lists: by fixed weights, or by weights that follow the query (`adapt_weights`)."""
+
+    FIXED = "fixed"
+    ADAPTIVE = "adaptive"
 
 
 class Stage(StrEnum):
@@ -68,6 +75,7 @@ class Description:
     :ivar device: Where it runs.
     :ivar depth: How many candidates are re-ranked; null for first stages and pipelines.
     :ivar strategy: How long documents are read; null for first stages and pipelines.
+    :ivar weights: How a hybrid weighs its lists; null for all others.
     """
 
     kind: Kind
@@ -79,6 +87,7 @@ class Description:
     device: str | None = None
     depth: Annotated[int, Field(ge=1)] | None = None
     strategy: str | None = None
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True)

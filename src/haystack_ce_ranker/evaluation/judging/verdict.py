@@ -34,6 +34,7 @@ from haystack_ce_ranker.evaluation.judging.systems import (
     Fronts,
     Kind,
     System,
+    Weights,
     best_of,
     cheapest_of,
     foremost_of,
@@ -53,12 +54,13 @@ _WORTH_IT: Mapping[WorthIt, str] = {
     WorthIt.NOTHING: "Nothing to compare",
 }
 
-SettingKey = Literal["strategy", "backend", "model"]
+SettingKey = Literal["strategy", "backend", "model", "weights"]
 
 _SETTINGS: Mapping[SettingKey, str] = {
     "strategy": "Which strategy for long documents?",
     "backend": "Which backend?",
     "model": "Which model?",
+    "weights": "Joined by which weights?",
 }
 
 ChoiceKey = Literal["choice", "budget_ms", "budget_joules"]
@@ -86,11 +88,13 @@ class Settings:
     depth: int | None
     strategy: str | None
     hybrid: bool
+    adapt_weights: bool = False
 
     @classmethod
     def of(cls, one: System) -> "Settings":
         """Return a system's settings."""
-        return cls(one.kind, one.model, one.backend, one.dtype, one.depth, one.strategy, one.kind == Kind.HYBRID)
+        told = {key: getattr(one, key) for key in ("kind", "model", "backend", "dtype", "depth", "strategy")}
+        return cls(**told, hybrid=one.kind == Kind.HYBRID, adapt_weights=one.weights == Weights.ADAPTIVE)
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,8 @@ class Verdict:
     """
     What to do.
 
-    :ivar do_not_rerank: A sentence, "Do not re-rank here: ...", where a first stage alone is better than with
-        re-ranking; null elsewhere.
+    :ivar do_not_rerank: A sentence, "Do not re-rank here: ...", where re-ranking is worse than a first stage alone, or
+        better by too little to pay for; null elsewhere.
     :ivar choice: The cheapest system that is as good as the best within the budget; null where none keeps it.
     :ivar subject: The re-ranking system that `segments` and `helped_and_hurt` are about: the choice if it re-ranks,
         else the choice without a budget, else the best.
@@ -221,9 +225,10 @@ def _do_not_rerank(judge: Judge) -> str | None:
     found, tested = judge.direct(alone, best), "not tested"
     if found is not None:
         tested = f"{p_phrase(found.p)}, {'' if found.p < LEVEL else 'not '}significant"
+    small = f" Less than {WORTH} is too little to pay for." if best.quality > alone.quality else ""
     return (
         f"Do not re-rank here: {alone.name} alone has {NDCG_AT_10} {alone.quality:.3f}, and the best with re-ranking, "
-        f"{best.name}, {best.quality:.3f}: {signed(best.quality - alone.quality)} ({tested})."
+        f"{best.name}, {best.quality:.3f}: {signed(best.quality - alone.quality)} ({tested}).{small}"
     )
 
 
@@ -347,8 +352,8 @@ def _answer_depth(judge: Judge) -> Answer | None:
         return None
     chosen, best, top, deepest = found.chosen, found.best, found.top, found.curve[-1]
     curve = ", ".join(f"{one.depth}: {one.quality:.3f}" for one in found.curve)
-    parts = [chosen.kind, *(chosen.setting(key) for key in ("model", "backend", "strategy"))]
-    family = ", ".join(short_name(part) for part in parts if part is not None)
+    told = ("kind", "model", "backend", "strategy", "weights")
+    family = ", ".join(_said(chosen, key) for key in told if chosen.setting(key) is not None)
     lines = [f"{NDCG_AT_10} by depth ({family}): {curve}."]
     if chosen is best:
         lines.append(f"{chosen.depth} is the best; no smaller one is as good to within {WORTH}.")
@@ -389,8 +394,9 @@ def _answer_setting(judge: Judge, key: SettingKey) -> Answer | None:
 
 
 def _said(one: System, key: str) -> str:
-    value, before = str(one.setting(key)), {"first_stage": "over", "depth": "depth"}.get(key)
-    return short_name(value) if before is None else f"{before} {value}"
+    value = str(one.setting(key))
+    forms = {"first_stage": f"over {value}", "depth": f"depth {value}", "weights": f"{value} weights"}
+    return forms.get(key, short_name(value))
 
 
 def _not_compared(judge: Judge, key: str) -> str | None:

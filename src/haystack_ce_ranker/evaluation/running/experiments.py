@@ -12,6 +12,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from haystack_ce_ranker import checks
 from haystack_ce_ranker.data.collections import Collection
 from haystack_ce_ranker.data.left_out import LeftOut, part, sorted_by_weight
@@ -21,7 +23,7 @@ from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10, measures,
 from haystack_ce_ranker.evaluation.judging.observations import Observation, Observed, restored
 from haystack_ce_ranker.evaluation.judging.results import RESULTS_VERSION, Results
 from haystack_ce_ranker.evaluation.judging.segments import Features, Segments, features, judge
-from haystack_ce_ranker.evaluation.judging.systems import Description, Kind
+from haystack_ce_ranker.evaluation.judging.systems import Description, Kind, Weights
 from haystack_ce_ranker.evaluation.judging.verdict import verdict
 from haystack_ce_ranker.evaluation.running.contents import key_of, system_key
 from haystack_ce_ranker.evaluation.running.graphs import PipelineError, one_line
@@ -34,6 +36,8 @@ from haystack_ce_ranker.machine.memory import MemoryRow, peak_megabytes
 from haystack_ce_ranker.machine.units import WORLD, Grid
 
 BATCH_TOKENS = (None, 4096, 16384)  # for which peak memory is measured; None is the backend's default
+
+_DESCRIPTION = TypeAdapter(Description)
 
 
 @dataclass(frozen=True)
@@ -197,8 +201,7 @@ def _check_models(
 
 def _described(group: SystemGroup, journal: Journal) -> list[tuple[str, Description]]:
     def form(plain: Any) -> list[tuple[str, Description]]:
-        described = [Description(**{**what, "kind": Kind(what["kind"])}) for what in plain]
-        return list(zip(group.names, described, strict=True))
+        return list(zip(group.names, map(_DESCRIPTION.validate_python, plain), strict=True))
 
     return journal.restore(group.key, "systems", form) or []
 
@@ -320,13 +323,15 @@ def stages(measured: Measurements, choice: str | None = None) -> dict[str, tuple
     """
     Return rankings before and after re-ranking, by the name of the system after it: what a gate is fitted on.
 
-    Of a sweep that is the system chosen or, where the choice is to leave re-ranking out, the deepest ones; of a
-    pipeline its last stage. Before re-ranking there are as many documents as are re-ranked.
+    Of a sweep that is the system chosen or, where the choice is to leave re-ranking out, the deepest ones, hybrids by
+    fixed weights; of a pipeline its last stage. Before re-ranking there are as many documents as are re-ranked.
     """
     by_name = {system.name: system for system in measured.systems}
     lasts: dict[tuple[str | None, ...], Observed] = {}
     for system in measured.systems:
         what = system.description
+        if what.weights == Weights.ADAPTIVE:
+            continue
         if what.kind != Kind.FIRST_STAGE and what.first_stage in by_name and system.name != what.first_stage:
             pipeline = system.name.rpartition("/")[0] if what.kind == Kind.PIPELINE else None
             lasts[what.first_stage, what.model, what.backend, what.strategy, pipeline] = system

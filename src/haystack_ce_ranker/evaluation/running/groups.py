@@ -17,7 +17,7 @@ from haystack import Document
 from haystack_ce_ranker.data.collections import Collection, Run
 from haystack_ce_ranker.evaluation.judging.comparison import Evidence, Passage
 from haystack_ce_ranker.evaluation.judging.observations import READ, Observation
-from haystack_ce_ranker.evaluation.judging.systems import Description, Kind, Stage
+from haystack_ce_ranker.evaluation.judging.systems import Description, Kind, Stage, Weights
 from haystack_ce_ranker.evaluation.running.contents import key_of, system_key
 from haystack_ce_ranker.evaluation.running.filling import candidates_of
 from haystack_ce_ranker.evaluation.running.parts import devices_of, remote_parts
@@ -27,7 +27,10 @@ from haystack_ce_ranker.provenance import records
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 
-WEIGHTS = {"cross_encoder": 0.8, "bm25": 0.2}  # the default blend, by the joiner's inputs
+SHARES = (0.8, 0.2)  # the default blend: the cross-encoder's weight and the first stage's
+RERANKED_INPUT = "cross_encoder"
+BM25_INPUT, DENSE_INPUT = "bm25", "dense"
+"""The joiner's inputs; that of a first stage says what its scores are."""
 
 _WARM_UP = "which text is this"
 
@@ -163,7 +166,8 @@ class PipelineGroup(SystemGroup):
 
 class RerankGroup(SystemGroup):
     """
-    A cross-encoder over a first stage's candidates at several depths, alone and joined with the first stage's scores.
+    A cross-encoder over a first stage's candidates at several depths, alone and joined with the first stage's scores:
+    by fixed weights, and by weights that follow the query.
 
     The first stage of a cascade is another cross-encoder.
 
@@ -173,9 +177,10 @@ class RerankGroup(SystemGroup):
     :param first: The name of the system whose ranking is re-ranked.
     :param ranker: Loaded by `prepare`.
     :param depths: Ascending.
-    :param names: The cross-encoder's and the hybrid's at each depth, in turn.
+    :param names: At each depth in turn the cross-encoder's, and a hybrid's for each of `joins`.
     :param key: Names the collection and the first stage.
-    :param kinds: Which of the two are measured.
+    :param joins: How both are joined.
+    :param given_as: The joiner's input for the first stage.
     """
 
     def __init__(
@@ -187,18 +192,28 @@ class RerankGroup(SystemGroup):
         collection: Collection,
         *,
         key: str,
-        kinds: Sequence[Kind] = (Kind.CROSS_ENCODER, Kind.HYBRID),
+        joins: Sequence[Weights] = tuple(Weights),
+        given_as: str = BM25_INPUT,
     ) -> None:
-        self.names, self._kinds = tuple(names), tuple(kinds)
+        self.names = tuple(names)
         self.needs = self._first = first
         self._ranker = ranker
         self._depths = tuple(depths)
         self._collection = collection
-        self._joiner = HybridScoreJoiner(WEIGHTS)
-        blend = {name: one.spec() for name, one in self._joiner.normalizations.items()}
-        joined = [self._joiner.to_dict(), blend] if Kind.HYBRID in self._kinds else []
+        self._given_as = given_as
+        self._joiners = {how: joiner(given_as, how) for how in joins}
+        joined = [
+            part
+            for one in self._joiners.values()
+            for part in (one.to_dict(), {name: scale.spec() for name, scale in one.normalizations.items()})
+        ]
         self.key = system_key("rerank", key, ranker.to_dict(), *joined, list(depths))
         self._report: dict[str, Any] = {}
+
+    @property
+    def deepest_alone(self) -> str:
+        """The name of the cross-encoder alone at the last depth."""
+        return self.names[-1 - len(self._joiners)]
 
     def prepare(self) -> None:
         self._ranker.warm_up()  # the texts are no documents of the collection: their tokens are kept
@@ -208,16 +223,17 @@ class RerankGroup(SystemGroup):
 
     def describe(self) -> list[Description]:
         told = {key: self._report[key] for key in ("model", "backend", "dtype", "device", "strategy")}
+        forms = [(Kind.CROSS_ENCODER, None), *((Kind.HYBRID, how) for how in self._joiners)]
         return [
-            Description(kind, self._first, self.meter.source, depth=depth, **told)
+            Description(kind, self._first, self.meter.source, depth=depth, weights=weights, **told)
             for depth in self._depths
-            for kind in self._kinds
+            for kind, weights in forms
         ]
 
     def observe(self, query_id: str, found: Found) -> list[Observation]:
         before = found[self._first]
         query = self._collection.queries[query_id]
-        candidates = candidates_of(self._collection, _scores(before.ranking))
+        candidates = candidates_of(self._collection, _scores(before.ranking), stage=self._given_as)
         places = {document.id: place for place, document in enumerate(candidates)}
         seen: list[Observation] = []
         scored: list[Document] = []
@@ -230,12 +246,18 @@ class RerankGroup(SystemGroup):
                 scored = sorted([*scored, *output["documents"]], key=lambda one: (-_logit(one), places[one.id]))
             rest = candidates[depth:]
             seen.append(_ranked(costs, scored, rest))
-            if Kind.HYBRID not in self._kinds:
-                continue
-            with self.meter.measure() as spent:
-                joined = self._joiner.run(cross_encoder=scored, bm25=candidates[:depth])["documents"]
-            seen.append(_ranked(_after(costs, {}, spent.seconds, spent.joules, Stage.JOIN), joined, rest))
+            lists: dict[str, Any] = {RERANKED_INPUT: scored, self._given_as: candidates[:depth]}
+            for one in self._joiners.values():
+                with self.meter.measure() as spent:
+                    joined = one.run(**lists)["documents"]
+                seen.append(_ranked(_after(costs, {}, spent.seconds, spent.joules, Stage.JOIN), joined, rest))
         return seen
+
+
+def joiner(given_as: str, how: Weights) -> HybridScoreJoiner:
+    """Return what joins a cross-encoder with a first stage, of this input."""
+    weights = dict(zip((RERANKED_INPUT, given_as), SHARES, strict=True))
+    return HybridScoreJoiner(weights, adapt_weights=how == Weights.ADAPTIVE)
 
 
 def _after(costs: Observation, report: Mapping[str, Any], seconds: float, joules: float, stage: Stage) -> Observation:

@@ -2,8 +2,8 @@
 Which systems an evaluation measures: the given pipelines, and the built-in sweep over models, backends and depths.
 
 The sweep's first stages are BM25 (or a given run) and, where one is named, a bi-encoder. Every cross-encoder on every
-backend re-ranks each of them at every depth, alone and joined with the first stage's scores. Of two models the second
-also re-ranks the top of the first one's order: a cascade.
+backend re-ranks each of them at every depth, alone and joined with the first stage's scores, by fixed weights and by
+weights that follow the query. Of two models the second also re-ranks the top of the first one's order: a cascade.
 """
 
 import importlib.util
@@ -22,8 +22,15 @@ from haystack_ce_ranker import checks
 from haystack_ce_ranker.backends.loading import BACKENDS, installed
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
 from haystack_ce_ranker.data.collections import Collection
-from haystack_ce_ranker.evaluation.judging.systems import Kind
-from haystack_ce_ranker.evaluation.running.groups import GivenRun, PipelineGroup, RerankGroup, SystemGroup
+from haystack_ce_ranker.evaluation.judging.systems import Kind, Weights
+from haystack_ce_ranker.evaluation.running.groups import (
+    BM25_INPUT,
+    DENSE_INPUT,
+    GivenRun,
+    PipelineGroup,
+    RerankGroup,
+    SystemGroup,
+)
 from haystack_ce_ranker.evaluation.running.pipelines import load_pipeline, measured
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever
@@ -160,12 +167,12 @@ def plan(
         firsts = _first_stages(collection, key, max(depths), bi_encoder) if run is None else [run]
         groups = [*firsts]
         swept = variants(collection, models=models, backends=backends, strategies=strategies)
-        for first, variant in product(firsts, swept):
-            group = _reranker(collection, key, first, variant, _marks(first, firsts, variant, swept), sorted(depths))
-            groups.append(group)
+        rerankers = _rerankers(collection, key, firsts, swept, sorted(depths))
+        groups += rerankers.values()
+        for (_, variant), group in rerankers.items():
             optional |= set() if variant.required else {group.key}
             needed.setdefault(variant.model, set()).add(group.key)
-        groups += (cascades := _cascades(collection, firsts, swept, groups[len(firsts) :], max(depths)))
+        groups += (cascades := _cascades(collection, firsts, swept, rerankers, max(depths)))
         optional |= {one.key for one in cascades}
         notes.append(
             "the deepest list is scored in slices from one depth to the next: a depth's time and energy are those of "
@@ -228,6 +235,15 @@ def _marks(first: FirstStage, firsts: Sequence[FirstStage], variant: Variant, sw
     return [mark for mark, values in marks if len(values) > 1]
 
 
+def _rerankers(
+    collection: Collection, key: str, firsts: Sequence[FirstStage], swept: Sequence[Variant], depths: Sequence[int]
+) -> dict[tuple[FirstStage, Variant], RerankGroup]:
+    return {
+        (first, one): _reranker(collection, key, first, one, _marks(first, firsts, one, swept), depths)
+        for first, one in product(firsts, swept)
+    }
+
+
 def _reranker(
     collection: Collection,
     key: str,
@@ -236,16 +252,23 @@ def _reranker(
     marks: Sequence[str],
     depths: Sequence[int],
 ) -> RerankGroup:
-    names = [f"{' '.join([kind, *marks])}@{depth}" for depth in depths for kind in (Kind.CROSS_ENCODER, Kind.HYBRID)]
+    kinds = (Kind.CROSS_ENCODER, Kind.HYBRID, f"{Weights.ADAPTIVE} {Kind.HYBRID}")
+    names = [f"{' '.join([kind, *marks])}@{depth}" for depth in depths for kind in kinds]
     ranker = CrossEncoderRanker(model=variant.model, backend=variant.backend, long_documents=variant.strategy)
-    return RerankGroup(first.names[0], ranker, depths, names, collection, key=f"{key} {first.key}")
+    given_as, key = given_as_of(first.names[0]), f"{key} {first.key}"
+    return RerankGroup(first.names[0], ranker, depths, names, collection, key=key, given_as=given_as)
+
+
+def given_as_of(first_stage: str) -> str:
+    """Return the joiner's input for a first stage of the sweep."""
+    return DENSE_INPUT if first_stage == BI_ENCODER else BM25_INPUT
 
 
 def _cascades(
     collection: Collection,
     firsts: Sequence[FirstStage],
     swept: Sequence[Variant],
-    rerankers: Sequence[SystemGroup],
+    rerankers: Mapping[tuple[FirstStage, Variant], RerankGroup],
     deepest: int,
 ) -> list[RerankGroup]:
     """Return, where there are two models, the second one over the order that the first one gives at the last depth."""
@@ -253,16 +276,13 @@ def _cascades(
     if len(models) != 2 or deepest <= CASCADE_DEPTH:
         return []
     students, teachers = ([one for one in swept if one.model == model] for model in models)
-    groups = dict(zip(product(firsts, swept), rerankers, strict=True))
     cascades = []
     for first, (student, teacher) in product(firsts, zip(students, teachers, strict=True)):
-        before = groups[first, student]
-        alone = before.names[-2]  # at the last depth; the last name is the hybrid's
+        before = rerankers[first, student]
+        alone = before.deepest_alone
         marks = (" ".join(_marks(first, some, one, swept)) for some, one in ((firsts, student), ([first], teacher)))
         ranker = CrossEncoderRanker(model=teacher.model, backend=teacher.backend, long_documents=teacher.strategy)
         name = f"cascade {' then '.join(marks)}@{CASCADE_DEPTH}"
-        group = RerankGroup(
-            alone, ranker, [CASCADE_DEPTH], [name], collection, key=f"{alone} {before.key}", kinds=[Kind.CROSS_ENCODER]
-        )
-        cascades.append(group)
+        key = f"{alone} {before.key}"
+        cascades.append(RerankGroup(alone, ranker, [CASCADE_DEPTH], [name], collection, key=key, joins=()))
     return cascades

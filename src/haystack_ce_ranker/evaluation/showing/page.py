@@ -70,7 +70,7 @@ class Compared(NamedTuple):
 def make_rows(found: Results) -> list[Row]:
     """Return all systems; a family is told apart by no more settings than it takes."""
     chosen = {answer.system for answer in found.verdict.answers}
-    optional = ("dtype", "device", "strategy", "first_stage")
+    optional = ("dtype", "device", "strategy", "first_stage", "weights")
     told = [key for key in optional if len({getattr(one, key) for one in found.systems} - {None}) > 1]
     rows = []
     for one in found.systems:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fakes import import_torch
 from haystack_ce_ranker.bm25.index import BM25Index
 from haystack_ce_ranker.data.collections import Text
 from haystack_ce_ranker.training.adapting import (
@@ -96,6 +97,7 @@ def test_a_document_without_the_copied_words_has_the_evidence_of_what_is_left():
 
 
 def test_the_bi_encoder_reads_each_shown_text_once():
+    import_torch()
     model = ByLetters()
     first, second = found_for(COPIED, ASKED_FOR, bi_encoder=BiEncoder(model))
     texts = model.embedded[:-2]  # the last two are the queries

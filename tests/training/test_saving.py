@@ -3,6 +3,7 @@ import json
 import pytest
 import yaml
 
+from haystack_ce_ranker.machine.facts import machine
 from haystack_ce_ranker.training.saving import save_model, save_refusal, work_folder
 
 VERSUS = {
@@ -57,7 +58,7 @@ def test_a_model_stands_with_its_card_and_its_facts_and_without_the_work_folder(
     assert held == {"model.safetensors", "config.json", "README.md", "training.json"}
     saved = json.loads((output / "training.json").read_text())
     assert {name: saved[name] for name in FACTS} == FACTS
-    assert saved["machine"]["torch"]
+    assert saved["machine"] == machine()
 
 
 def test_the_card_says_data_settings_measures_and_cost(model, tmp_path):

@@ -143,7 +143,9 @@ def test_help_imports_neither_haystack_nor_torch():
     assert done.stdout.strip().endswith("[]")
 
 
-def test_evaluate_writes_the_page_and_fits_a_gate_and_a_depth(collection, tiny_bert, tmp_path):
+def test_evaluate_writes_the_page_and_fits_a_gate_and_a_depth(collection, tiny_bert, tmp_path, monkeypatch):
+    proposed = f"# {'a line that is longer than the terminal, ' * 5}\ncomponents: {{}}\n"
+    monkeypatch.setattr("haystack_ce_ranker.evaluation.commands.choice_yaml.fragment", lambda found: proposed)
     queries = [{"_id": f"q{n}", "text": text} for n, text in enumerate(["hut in snow", "brake car", "cold brake"] * 4)]
     (collection / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)) + "\n", encoding="utf-8")
     judged = [f"q{n}\td{1 + n % 3}\t1" for n in range(12)]
@@ -164,6 +166,8 @@ def test_evaluate_writes_the_page_and_fits_a_gate_and_a_depth(collection, tiny_b
     assert "A gate in front of the ranker" in done.output
     assert "The depth of " in done.output
     assert "screen: true" in done.output
+    assert proposed in done.output, "a YAML whose lines are broken is another one"
+    assert (tmp_path / "choice.yaml").read_text(encoding="utf-8") == proposed
     done = runner.invoke(app, [*arguments[:-1], "-0.1"])
     assert done.exit_code == 2
     assert "Invalid value for '--fit-gate'" in done.output

@@ -27,6 +27,9 @@ def test_what_was_found_can_be_saved_shown_and_used():
     none = fit_gate(untelling_gate_queries(), predictors=["nqc"], tolerance=0.0)
     assert as_plain(none)["threshold"] is None
     assert yaml.safe_load(fragment(none))["gate"]["init_parameters"]["threshold"] == math.inf
+    narrow = Console(record=True, width=40)
+    show(advice, narrow)
+    assert fragment(advice) in narrow.export_text(), "a YAML whose lines are broken is another one"
     console = Console(record=True, width=400)
     show(advice, console)
     printed = console.export_text()

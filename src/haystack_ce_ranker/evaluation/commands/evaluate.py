@@ -79,7 +79,7 @@ def run_evaluation(settings: Evaluation, console: Console) -> bool:
     for line in (*tables.left_out_text(found), *tables.verdict_text(found.verdict)):
         console.print(line, markup=False, highlight=False)
     if (choice := choice_yaml.fragment(found)) is not None:
-        console.print(f"The choice, for a pipeline's file:\n{choice}", markup=False, highlight=False)
+        console.print(f"The choice, for a pipeline's file:\n{choice}", markup=False, highlight=False, soft_wrap=True)
     if settings.output is not None:
         written = files.write(settings.output, found, measured.systems)
         written += [*choice_yaml.save(found, settings.output), *report.write(settings.output, found)]
@@ -105,7 +105,9 @@ def _show_depths(measured: Measurements, choice: str | None, tolerance: float, c
         advice = fit_depth(judged, tolerance=tolerance)
         console.print(f"The depth of {name}. {advice.reason}", markup=False)
         if advice.parameters:
-            console.print(yaml.safe_dump(advice.parameters, sort_keys=False), markup=False, highlight=False)
+            console.print(
+                yaml.safe_dump(advice.parameters, sort_keys=False), markup=False, highlight=False, soft_wrap=True
+            )
 
 
 def _measured(settings: Evaluation, collection: Collection, console: Console) -> tuple[Measurements, Results]:

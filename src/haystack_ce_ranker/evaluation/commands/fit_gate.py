@@ -55,7 +55,7 @@ def show(advice: GateAdvice, console: Console) -> None:
     of = f" of {advice.name}" if advice.name else ""
     console.print(f"A gate in front of the ranker{of}. {advice.reason}", markup=False)
     if advice.recommended:
-        console.print(fragment(advice), markup=False, highlight=False)
+        console.print(fragment(advice), markup=False, highlight=False, soft_wrap=True)
 
 
 def save(advice: GateAdvice, folder: str | Path) -> list[Path]:

@@ -49,7 +49,7 @@ def show(result: TuningResult, setting: Setting, fragment: str, console: Console
         say(line)
     what = "the setting whose scores are probabilities" if probabilities else "the recommended setting"
     say(f"{what}, for the pipeline file (--write puts it there):")
-    say(fragment, highlight=False)
+    say(fragment, highlight=False, soft_wrap=True)
 
 
 def systems_table(result: TuningResult) -> Table:

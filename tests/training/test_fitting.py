@@ -137,6 +137,15 @@ def torn_at(step, monkeypatch):
     monkeypatch.setattr(RankingTrainer, "_save", kill)
 
 
+def cut_off_and_resumed(interrupt, base, task, folder, recipe):
+    """What a run found that `interrupt` cut off with a patch, and that was then begun again in its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch)
+        with pytest.raises(Killed):
+            fit(base, task.groups, task.dev, folder, recipe, threads=1)
+    return fit(base, task.groups, task.dev, folder, recipe, threads=1)
+
+
 @pytest.mark.parametrize(
     ("interrupt", "step"),
     [
@@ -148,11 +157,7 @@ def torn_at(step, monkeypatch):
     ],
 )
 def test_a_run_that_was_cut_off_ends_with_the_same_weights(interrupt, step, unbroken, learner, task, tmp_path):
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt(step, patch)
-        with pytest.raises(Killed):
-            fit(on_cpu(learner), task.groups, task.dev, tmp_path, RECIPE, threads=1)
-    resumed = fit(on_cpu(learner), task.groups, task.dev, tmp_path, RECIPE, threads=1)
+    resumed = cut_off_and_resumed(lambda patch: interrupt(step, patch), on_cpu(learner), task, tmp_path, RECIPE)
     assert weights(resumed.model) == weights(unbroken.model)
     assert (resumed.evaluations, resumed.steps, resumed.before) == (
         unbroken.evaluations,
@@ -342,11 +347,7 @@ def test_what_a_contrastive_run_draws_in_its_batches_is_drawn_again_after_a_kill
     step, unbroken_contrast, learner, task, tmp_path
 ):
     assert [one.step for one in unbroken_contrast.evaluations] == [4, 8, 12, 16]
-    with pytest.MonkeyPatch.context() as patch:
-        stopped_at(step, patch)
-        with pytest.raises(Killed):
-            fit(on_cpu(learner), task.groups, task.dev, tmp_path, CONTRASTIVE, threads=1)
-    resumed = fit(on_cpu(learner), task.groups, task.dev, tmp_path, CONTRASTIVE, threads=1)
+    resumed = cut_off_and_resumed(lambda patch: stopped_at(step, patch), on_cpu(learner), task, tmp_path, CONTRASTIVE)
     assert weights(resumed.model) == weights(unbroken_contrast.model)
     assert resumed.evaluations == unbroken_contrast.evaluations
 
@@ -388,11 +389,7 @@ def test_a_stack_of_modules_learns_and_goes_on_after_a_kill_to_the_same_weights(
     base = on_cpu(ZOO[name].save(tmp_path / "base"))
     recipe = replace(RECIPE, learning_rate=1e-3)
     whole = fit(base, task.groups, task.dev, tmp_path / "whole", recipe, threads=1)
-    with pytest.MonkeyPatch.context() as patch:
-        stopped_at(21, patch)
-        with pytest.raises(Killed):
-            fit(base, task.groups, task.dev, tmp_path / "cut", recipe, threads=1)
-    resumed = fit(base, task.groups, task.dev, tmp_path / "cut", recipe, threads=1)
+    resumed = cut_off_and_resumed(lambda patch: stopped_at(21, patch), base, task, tmp_path / "cut", recipe)
     assert weights(resumed.model) == weights(whole.model)
     assert resumed.evaluations == whole.evaluations
     before, after = tensors(Path(base.model)), tensors(whole.model)

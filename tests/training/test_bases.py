@@ -99,6 +99,20 @@ def test_a_batch_of_a_decoder_is_filled_so_that_it_scores_as_each_pair_alone(nam
     assert together == pytest.approx(alone, abs=1e-4)
 
 
+def test_a_stack_whose_tokenizer_names_no_padding_token_gets_one(tmp_path):
+    from haystack_ce_ranker.training import bases
+    from zoo import ZOO
+
+    folder = ZOO["qwen2, modular, mean"].save(tmp_path / "model")
+    cross_encoder = load_base(ModelOptions(folder, device="cpu"), seed=0).cross_encoder
+    cross_encoder.tokenizer.pad_token = None
+    bases._name_padding_token(cross_encoder, folder)
+    assert cross_encoder.tokenizer.pad_token_id is not None
+    pairs = [("where is the hut?", "it stands in the snow near Berlin"), ("yes", "no")]
+    together, alone = (cross_encoder.predict(pairs, batch_size=size).tolist() for size in (2, 1))
+    assert together == pytest.approx(alone, abs=1e-4)
+
+
 @pytest.mark.parametrize("name", ["qwen2, no padding token in its configuration", "llama, no padding token"])
 def test_a_classifier_without_a_padding_token_is_refused(name, tmp_path):
     from zoo import ZOO

@@ -57,7 +57,7 @@ def test_a_child_has_locks_and_pools_of_its_own():
 
     def has_its_own():
         free = not pass_lock("a device").locked()
-        return free and OneByOne(2)._pool.submit(os.getpid).result(timeout=100) == os.getpid()
+        return free and OneByOne(2)._pool.executor.submit(os.getpid).result(timeout=100) == os.getpid()
 
     with lock:
         assert in_a_child(has_its_own) == 0

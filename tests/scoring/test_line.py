@@ -214,6 +214,57 @@ def test_one_pass_at_a_time_whatever_the_models_and_requests():
     assert max(most) == 1
 
 
+class Yielding(Model):
+    """Says during a pass that another one may begin, and ends each pass when it is let."""
+
+    def __init__(self):
+        super().__init__(holds=False)
+        self.say, self.end = ({name: threading.Event() for name in range(1, 5)} for _ in range(2))
+
+    def logits(self, batch):
+        found = super().logits(batch)
+        name = int(found[0])
+        while not self.end[name].is_set():
+            if self.say[name].wait(0.001):
+                batch.on_idle()
+        return found
+
+
+def test_the_next_pass_of_a_model_begins_when_the_one_before_has_nothing_to_do_for_a_thread(own_line):
+    model, other = Yielding(), Model(holds=False)
+    asked = [Asked(own_line, PairRunner(model), pairs_of(name, 1)) for name in (1, 2)]
+    asked.append(Asked(own_line, PairRunner(other), pairs_of(9, 1)))
+    asked.append(Asked(own_line, PairRunner(model), pairs_of(3, 1)))
+    assert model.passes == [[1]]
+    model.say[1].set()
+    await_true(lambda: model.passes == [[1], [2]])
+    assert own_line.is_busy
+    model.say[2].set()  # another model's passes may have threads of their own: it waits for both
+    model.end[2].set()
+    assert asked[1].over().found.tolist() == [2]
+    assert other.passes == []
+    assert model.passes == [[1], [2]]  # who came later does not overtake
+    model.end[1].set()
+    model.end[3].set()
+    for one in asked:
+        one.over()
+    assert (other.passes, model.passes[2:]) == ([[9]], [[3]])
+    await_true(lambda: not own_line.is_busy)
+
+
+def test_what_is_withdrawn_while_it_waits_for_another_models_pass_is_never_run(own_line):
+    model, other, visit = Yielding(), Model(holds=False), Visit()
+    first = Asked(own_line, PairRunner(model), pairs_of(1, 1))
+    waiting = Asked(own_line, PairRunner(other), pairs_of(9, 1), visit=visit)
+    after = Asked(own_line, PairRunner(model), pairs_of(2, 1))
+    model.say[1].set()
+    visit.withdraw()
+    assert isinstance(waiting.over().error, CancelledError)
+    model.end[1].set()
+    model.end[2].set()
+    assert (first.over().found.tolist(), after.over().found.tolist(), other.passes) == ([1], [2], [])
+
+
 def test_an_error_concerns_only_the_request_whose_pairs_raise_it(own_line):
     model = Model(independent=True, broken=2)
     runner = PairRunner(model, max_wait=HARDLY)
@@ -386,7 +437,7 @@ def test_an_error_that_looks_like_a_timeout_is_the_backends():
 
 
 def test_at_the_end_of_the_process_whoever_asks_runs_the_batch(own_line):
-    own_line._thread.shutdown()
+    own_line._threads.shutdown()
     model = Model(holds=False)
     assert PairRunner(model).run(pairs_of(1, 5), ScoringCost()).tolist() == [1] * 5
 

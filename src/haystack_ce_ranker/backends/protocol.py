@@ -24,6 +24,9 @@ class Batch:
         others raises `OutOfTimeError` then; one that computes itself finishes what it has begun.
     :ivar withdrawn: Set when nobody wants the logits any longer, which counts as a deadline that has passed; None if
         that cannot happen.
+    :ivar on_idle: Called when a thread of those that compute has nothing to do, though the batch is not ready: another
+        pass of this model may begin. It may be called several times, from any thread. A backend that computes a batch
+        as a whole never calls it.
     """
 
     pairs: Sequence[PackedPair]
@@ -31,6 +34,7 @@ class Batch:
     pads_left: bool = False
     deadline: float | None = None
     withdrawn: threading.Event | None = None
+    on_idle: Callable[[], None] | None = None
 
     def padded(self) -> dict[str, NDArray[np.int64]]:
         """Return `input_ids`, `attention_mask`, `token_type_ids`, each of shape (pairs, longest pair)."""

@@ -1,9 +1,12 @@
 """
-Line: the passes of one device, one at a time and in turns; several requests may share a pass.
+Line: the passes of one device, one after the other and in turns; several requests may share a pass.
 
 Each request has one batch in the line. When it has been run, the request's next batch goes to the end. So a request of
-many batches takes turns with all others, and a short one waits for one batch of each request before it, at most. One
-thread runs the passes, whoever asks for them: a CPU is never given two passes at once.
+many batches takes turns with all others, and a short one waits for one batch of each request before it, at most.
+
+A CPU is never given more than it has threads for. Where a model runs each pair alone on a thread (`backends.exported`),
+the next pass begins as soon as a thread has nothing to do, and does not wait for the last pairs of the pass before it.
+All other passes run one at a time.
 """
 
 import math
@@ -11,7 +14,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
+from haystack_ce_ranker.backends.devices import allowed_cpus
 from haystack_ce_ranker.backends.protocol import Backend, Batch, OutOfTimeError
 from haystack_ce_ranker.scoring.visits import Visit
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
@@ -103,13 +107,15 @@ class Line:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[Turn] = deque()
-        self._running = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ce-ranker-pass")
+        self._running: list[Backend] = []  # of each pass
+        self._beginning = threading.Lock()  # held by the latest pass until another one may begin
+        # One more than can have something to do, so that one always waits to begin.
+        self._threads = ThreadPoolExecutor(allowed_cpus() + 1, thread_name_prefix="ce-ranker-pass")
 
     @property
     def is_busy(self) -> bool:
         """Whether a batch is run or waits."""
-        return self._running or bool(self._waiting)
+        return bool(self._running or self._waiting)
 
     def enter(self, turn: Turn) -> bool:
         """Put a batch at the end of the line, and tell whether others are before it. The first one begins at once."""
@@ -118,30 +124,46 @@ class Line:
             self._waiting.append(turn)
             self._changed.notify()
         try:
-            self._thread.submit(self._next)
-        except RuntimeError:  # the process is ending, and the thread with it: whoever still asks runs it
+            self._threads.submit(self._next)
+        except RuntimeError:  # the process is ending, and the threads with it: whoever still asks runs it
             self._next()
         return others
 
     def _next(self) -> None:
         """Run the batch that waits longest, with others that may share its pass. It may have run with another one."""
-        together = [turn for turn in self._taken() if turn.done.set_running_or_notify_cancel()]
-        outcomes = _outcomes(together) if together else []
-        self._running = False
+        self._beginning.acquire()
+        let_others_begin = _once(self._beginning.release)
+        try:
+            taken = self._taken()
+            if taken:
+                self._run([turn for turn in taken if turn.done.set_running_or_notify_cancel()], let_others_begin)
+        finally:
+            let_others_begin()
+
+    def _run(self, together: Sequence[Turn], let_others_begin: Callable[[], None]) -> None:
+        outcomes = _outcomes(together, let_others_begin) if together else []
+        with self._changed:
+            self._running.pop()  # they are all of one model
+            self._changed.notify()
         for turn, outcome in zip(together, outcomes, strict=True):
             if isinstance(outcome, Pass):
                 turn.done.set_result(outcome)
             else:
                 turn.done.set_exception(outcome)
 
+    def _may_begin(self) -> bool:
+        """Whether nothing waits, or the passes that run leave room for what waits longest: they are of its model."""
+        self._waiting = deque(turn for turn in self._waiting if not turn.done.cancelled())
+        return not self._waiting or not self._running or self._running[0] is self._waiting[0].backend
+
     def _taken(self) -> list[Turn]:
         """Take the first batch out of the line, and those that fit into its pass; wait for some if it says so."""
         with self._changed:
-            self._waiting = deque(turn for turn in self._waiting if not turn.done.cancelled())
+            self._changed.wait_for(self._may_begin)
             if not self._waiting:
                 return []
-            self._running = True
             first = self._waiting.popleft()
+            self._running.append(first.backend)
             room = _Room(first)
             while first.shares and not room.is_full:
                 for turn in [turn for turn in self._waiting if turn.backend is first.backend and turn.shares]:
@@ -153,6 +175,17 @@ class Line:
                     break
                 self._changed.wait(left)
             return room.taken
+
+
+def _once(function: Callable[[], None]) -> Callable[[], None]:
+    """Return what calls a function the first time, from whatever thread, and does nothing afterwards."""
+    first = threading.Lock()
+
+    def called() -> None:
+        if first.acquire(blocking=False):
+            function()
+
+    return called
 
 
 @forking.cached  # a child has a line of its own, in which none of its parent's requests waits
@@ -202,23 +235,23 @@ class _Room:
         return tokens >= self._most_tokens or self._pairs >= self._most_pairs
 
 
-def _outcomes(together: Sequence[Turn]) -> list[Pass | BaseException]:
+def _outcomes(together: Sequence[Turn], on_idle: Callable[[], None]) -> list[Pass | BaseException]:
     """Run some batches in one pass. If that fails, each runs alone: an error concerns only the request that has it."""
     try:
-        return list(_run(together))
+        return list(_run(together, on_idle))
     except BaseException as error:
         if len(together) == 1:
             return [error]
         traceback.clear_frames(error.__traceback__)  # they hold what the failed pass has in memory
-    return [outcome for turn in together for outcome in _outcomes([turn])]
+    return [outcome for turn in together for outcome in _outcomes([turn], on_idle)]
 
 
-def _run(together: Sequence[Turn]) -> Iterator[Pass]:
+def _run(together: Sequence[Turn], on_idle: Callable[[], None]) -> Iterator[Pass]:
     backend, pairs = together[0].backend, [pair for turn in together for pair in turn.pairs]
     tokenizer = backend.tokenizer
     deadline = together[0].deadline if len(together) == 1 else None
     began = time.perf_counter()
-    logits = backend.logits(Batch(pairs, tokenizer.pad_id, tokenizer.pads_left, deadline))
+    logits = backend.logits(Batch(pairs, tokenizer.pad_id, tokenizer.pads_left, deadline, on_idle=on_idle))
     if len(logits) != len(pairs):
         raise ValueError(f"the model returned {len(logits)} logits for {len(pairs)} pairs.")
     seconds, tokens, place = time.perf_counter() - began, sum(sum(turn.lengths) for turn in together), 0

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 import common
 from common import CannotRun, Report, collection_folder
+from haystack_ce_ranker.backends.batching import CPU_PASS_TOKENS
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
 from haystack_ce_ranker.data.collections import load_collection
 from haystack_ce_ranker.evaluation.judging.measures import ndcg_at_10, ranked_scores
 from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.scoring.depth import DepthRule
-from haystack_ce_ranker.scoring.runner import CPU_PASS_TOKENS
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.scoring.scores import QueryScores, ScoringCost
 from haystack_ce_ranker.significance import Interval, bootstrap

@@ -8,7 +8,7 @@ import pytest
 from fakes import in_a_child, in_a_new_process
 from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends.devices import pass_lock, require_process_of
-from haystack_ce_ranker.backends.exported import OneByOne
+from haystack_ce_ranker.backends.side_by_side import _threads
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -51,18 +51,18 @@ def test_a_child_retrieves_with_the_parents_index_and_with_its_own(state):
 
 
 def test_a_child_has_locks_and_pools_of_its_own():
-    lock, pool = pass_lock("a device"), OneByOne(2)._pool
+    lock, pool = pass_lock("a device"), _threads(2)
     assert pass_lock("a device") is lock is not pass_lock("another device")
-    assert OneByOne(2)._pool is pool
+    assert _threads(2) is pool
 
     def has_its_own():
         free = not pass_lock("a device").locked()
-        return free and OneByOne(2)._pool.executor.submit(os.getpid).result(timeout=100) == os.getpid()
+        return free and _threads(2)._executor.submit(os.getpid).result(timeout=100) == os.getpid()
 
     with lock:
         assert in_a_child(has_its_own) == 0
     assert pass_lock("a device") is lock
-    assert OneByOne(2)._pool is pool
+    assert _threads(2) is pool
 
 
 def test_threads_that_ask_at_once_get_the_same_object():

@@ -1,5 +1,7 @@
 """Sparing what nobody reads of the last layer: the same logits for every architecture, and the model left as it was."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from sentence_transformers import CrossEncoder
@@ -62,8 +64,20 @@ def test_a_model_with_code_of_its_own_is_left_alone():
         pass
 
 
-def test_the_model_is_as_before_after_an_error():
+def test_the_model_is_as_before_after_an_error_and_meanwhile_in_other_threads():
     module = part_behind_the_last_attention(tiny_model("Bert"))
-    with pytest.raises(KeyError), first_tokens_only(module):
-        raise KeyError
-    assert not module._forward_pre_hooks
+    tokens = torch.ones(2, 5, 32)
+
+    def read():
+        return module(tokens, tokens).shape[1]
+
+    def fail():
+        with first_tokens_only(module), ThreadPoolExecutor(1) as another:
+            assert (read(), another.submit(read).result()) == (1, 5)
+            raise KeyError
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            fail()
+        assert read() == 5
+    assert len(module._forward_pre_hooks) == 1

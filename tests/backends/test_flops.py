@@ -187,7 +187,7 @@ def test_the_weights_of_the_extra_offline_are_known():
 
 
 def test_padding_costs_where_pairs_of_different_lengths_share_a_pass(tiny_bert):
-    backend = loading.load("torch", ModelOptions(tiny_bert, **EAGER))
+    backend = loading.load("torch", ModelOptions(tiny_bert, threads=1, **EAGER))  # else each gets a thread of its own
     sides = backend.tokenizer.encode(["hut", "the hut", "the hut is in the snow"])
     pairs = [backend.tokenizer.format.pack(sides[0].ids, one.ids) for one in sides[1:]]
     cost = ScoringCost()

@@ -125,7 +125,7 @@ def test_an_infer_request_comes_back_after_an_error(ir, monkeypatch):
     monkeypatch.setattr(ours._signature, "logits", lambda output, pairs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         scores_of(ours)
-    ours._one_by_one._pool.submit(int).result()  # waits for the other pairs
+    ours._one_by_one.map(int, ["0"])  # waits for the other pairs
     assert ours._requests.qsize() == 1
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from haystack_ce_ranker.backends.torch_backend import limited_threads
+from haystack_ce_ranker.backends.torch_threads import limited_threads
 from haystack_ce_ranker.training.resources import Memory, expected_memory, resources
 
 torch = pytest.importorskip("torch")

@@ -5,9 +5,7 @@ sentence-transformers checks torch checkpoints when it loads them. Nothing check
 made here.
 """
 
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
-from haystack_ce_ranker.backends.devices import allowed_cpus
 from haystack_ce_ranker.backends.flops import Flops, described_by, flops_of
 from haystack_ce_ranker.backends.model_files import UnreadableWeightsError
 from haystack_ce_ranker.backends.onnx_file import read_onnx
 from haystack_ce_ranker.backends.protocol import Backend, Batch
+from haystack_ce_ranker.backends.side_by_side import SideBySide
 
 # Enough to keep every thread busy until near the end, and few enough to keep a deadline.
 BATCH_TOKENS_PER_THREAD = 1024
@@ -37,66 +35,13 @@ _INT8_MARKS = (b'type="FakeQuantize"', b'element_type="i8"', b'element_type="u8"
 Run = Callable[[Batch], NDArray[np.float32]]
 
 
-class OneByOne:
-    """
-    Runs each pair of a batch alone on one thread. All requests share the threads.
-
-    Models with the same number of threads share them, too, so that two models do not fight for the cores.
-
-    :ivar threads: How many pairs run at once.
-    """
-
-    def __init__(self, threads: int | None) -> None:
-        self.threads = threads if threads is not None else allowed_cpus()
-
-    @property
-    def _pool(self) -> "_Pool":
-        return _pool(self.threads)
+class OneByOne(SideBySide):
+    """Runs each pair of a batch alone on one thread."""
 
     def logits(self, batch: Batch, run: Run) -> NDArray[np.float32]:
         """Return the logit that `run` finds for each pair, shape (pairs,)."""
         with forking.uninterrupted():
-            return np.concatenate(self._pool.map(run, batch))
-
-
-class _Pool:
-    """Threads that run the pairs of all batches in the order they came, and say when one of them has nothing to do."""
-
-    def __init__(self, threads: int) -> None:
-        self.executor = ThreadPoolExecutor(threads, thread_name_prefix="ce-ranker")
-        self._threads = threads
-        self._lock = threading.Lock()
-        self._unfinished = 0  # pairs of all batches
-        self._on_idle: list[Callable[[], None]] = []  # of all batches
-
-    def map(self, run: Run, batch: Batch) -> list[NDArray[np.float32]]:
-        """Return what `run` finds for each pair. If one fails, those that have not begun are dropped."""
-        with self._lock:
-            pairs = [self.executor.submit(self._run, run, Batch([pair], batch.pad_id)) for pair in batch.pairs]
-            self._unfinished += len(pairs)
-            if batch.on_idle is not None:
-                self._on_idle.append(batch.on_idle)
-        try:
-            self._finish(0)  # there may be fewer pairs than threads
-            return [pair.result() for pair in pairs]
-        finally:
-            if batch.on_idle is not None:
-                with self._lock:
-                    self._on_idle.remove(batch.on_idle)
-            self._finish(sum(pair.cancel() for pair in pairs))
-
-    def _run(self, run: Run, pair: Batch) -> NDArray[np.float32]:
-        try:
-            return run(pair)
-        finally:
-            self._finish(1)
-
-    def _finish(self, pairs: int) -> None:
-        with self._lock:
-            self._unfinished -= pairs
-            idle = [*self._on_idle] if self._unfinished < self._threads else []
-        for tell in idle:
-            tell()
+            return np.concatenate(self.map(run, [Batch([pair], batch.pad_id) for pair in batch.pairs], batch.on_idle))
 
 
 def run_first_pair(backend: Backend) -> None:
@@ -117,11 +62,6 @@ def run_first_pair(backend: Backend) -> None:
             f"the model gives {logits[0]} for a short pair: its weights are damaged. Copy or download them again; the "
             "next run tries to load them."
         )
-
-
-@forking.cached  # one pool for the process: two pools of one size would run twice the threads that were asked for
-def _pool(threads: int) -> _Pool:
-    return _Pool(threads)
 
 
 def stored_dtype(file: Path) -> str:

@@ -5,9 +5,11 @@ The last layer still attends over all tokens. The steps after its attention are 
 each pair only. The logits are the same, and a twelve-layer model does about a sixteenth less work.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 # Model types whose classification head reads the first token; tests hold them equal to the whole computation.
 ARCHITECTURES = frozenset({"bert", "electra", "roberta", "xlm-roberta", "camembert"})
@@ -23,12 +25,29 @@ def part_behind_the_last_attention(model: Any) -> Any | None:
 
 @contextmanager
 def first_tokens_only(module: Any | None) -> Iterator[None]:
-    """Hand `module` only the first token of each pair, until the block ends; None changes nothing."""
+    """
+    Hand `module` only the first token of each pair in what this thread runs, until the block ends.
+
+    :param module: None changes nothing.
+    """
     if module is None:
         yield
         return
-    hook = module.register_forward_pre_hook(lambda _module, inputs: tuple(tensor[:, :1] for tensor in inputs))
+    with _registering:
+        if module not in _hooked:
+            module.register_forward_pre_hook(_cut)
+            _hooked.add(module)
+    before, _here.module = getattr(_here, "module", None), module
     try:
         yield
     finally:
-        hook.remove()
+        _here.module = before
+
+
+def _cut(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(tensor[:, :1] for tensor in inputs) if getattr(_here, "module", None) is module else inputs
+
+
+_here = threading.local()  # two threads run a model at once: a hook that came and went would be the other one's, too
+_hooked: "WeakSet[Any]" = WeakSet()
+_registering = threading.Lock()

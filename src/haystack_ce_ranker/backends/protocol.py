@@ -132,6 +132,26 @@ class Independent(Protocol):
 
 
 @runtime_checkable
+class InParts(Protocol):
+    """
+    What a `Backend` has that may split a batch into padded arrays itself.
+
+    :ivar splits: Whether it does. Then `pads` is False.
+    """
+
+    splits: bool
+
+    def parts(self, lengths: NDArray[np.int64]) -> list[NDArray[np.intp]]:
+        """
+        Return which pairs of a batch share an array.
+
+        :param lengths: The tokens of each pair, shape (pairs,).
+        :returns: Index arrays that together hold each pair once.
+        """
+        ...
+
+
+@runtime_checkable
 class Asynchronous(Protocol):
     """A method that a `Backend` can offer beside `logits` if its device works by itself, as a GPU does."""
 

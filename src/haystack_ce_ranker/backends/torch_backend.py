@@ -11,12 +11,11 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends import cross_encoders, labels
+from haystack_ce_ranker.backends.batching import CPU_PASS_TOKENS, plan_batches
 from haystack_ce_ranker.backends.configuration import position_limit, require_useful_tokenizer_kwargs, stores_quantised
 from haystack_ce_ranker.backends.devices import pass_lock, require_process_of
 from haystack_ce_ranker.backends.first_token import first_tokens_only, part_behind_the_last_attention
@@ -41,14 +41,18 @@ from haystack_ce_ranker.backends.model_files import (
     require_shards,
     unreadable,
 )
-from haystack_ce_ranker.backends.packed import PackedForm, why_not
+from haystack_ce_ranker.backends.packed import ARCHITECTURES, PackedForm, why_not
 from haystack_ce_ranker.backends.protocol import Batch
+from haystack_ce_ranker.backends.side_by_side import SideBySide
 from haystack_ce_ranker.backends.taken import INSTEAD, refuse
+from haystack_ce_ranker.backends.torch_threads import thread_with, use_threads
 from haystack_ce_ranker.backends.trials import TOLERANCE, mixes_lengths, trial_batches
 from haystack_ce_ranker.data_files import read_json
 from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Small batches of equal length win on CPU (caches), large ones on a GPU (occupancy); see benchmarks/speed.py. On CPU
@@ -58,6 +62,11 @@ _FALLBACK_BATCH_TOKENS = 16384
 # torch on CPU, MPS, the CUDA driver, cuBLAS and cuDNN raise a plain RuntimeError with one of these texts.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
 
+PART_TOKENS = 384
+"""
+The most tokens of a small batch that runs on one thread of a CPU. With MiniLM-L12, 192 and 1,024 take 3 to 5 % longer.
+"""
+
 TRIAL_ROUNDS = 6
 """How often the trial of the packed form runs each batch. The first run warms up; the fastest of the others counts."""
 
@@ -66,13 +75,18 @@ class TorchBackend:
     """
     See `Backend` and `Asynchronous`.
 
-    One forward pass runs at a time on a device, whichever model it belongs to. On CPU requests then share the threads
-    instead of fighting for them. On a GPU a pass holds the lock only while it is queued, and the GPU needs the memory
-    of one pass at a time. (Queueing a padded pass waits for the passes before it, because transformers looks at its
-    mask. A packed pass has no mask.)
+    On a CPU a batch of a model that `packed.ARCHITECTURES` lists is split into small ones that run side by side, each
+    on one thread: threads that share one wait for each other in each layer. How it is split depends on its own pairs
+    alone, so scores do not depend on what other requests there are. Batches of other models run as a whole, since
+    nothing says that such a model may run twice at once.
+
+    Otherwise one forward pass runs at a time on a device, whichever model it belongs to. On a GPU a pass holds the lock
+    only while it is queued, and the GPU needs the memory of one pass at a time. (Queueing a padded pass waits for the
+    passes before it, because transformers looks at its mask. A packed pass has no mask.)
 
     :ivar call: Takes tensors of shape (pairs, tokens), and returns the raw outputs, shape (pairs, labels).
     :ivar label: The number of the output that is the score.
+    :ivar splits: See `InParts`.
     :param packed: True packs batches, False pads them, None lets a trial decide on a GPU and pads elsewhere.
     :param learns: Whether the model is being trained. Then its modules stay as they are, and so they are saved.
     :raises ValueError: If `packed` is True and the model cannot read packed batches.
@@ -109,8 +123,11 @@ class TorchBackend:
         self._packed: PackedForm | None = None
         if packed or (packed is None and self._device.type == "cuda" and self._packs_faster()):
             self._packed = self._pack()
-        self.pads = self._packed is None
+        self.pads, self.splits = self._packed is None, False
         self.mixes_lengths = not self.pads or mixes_lengths(self, self._model.config.vocab_size)
+        if self.pads and self._device.type == "cpu" and not learns and _may_run_twice_at_once(cross_encoder):
+            self.pads, self.splits = False, True
+            self.batch_tokens *= self._threads_here()
 
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """Return the model's raw output for each pair, shape (pairs,)."""
@@ -121,11 +138,51 @@ class TorchBackend:
         with forking.uninterrupted():  # this thread, not the one that computes: a fork that waits lets no other one in
             if self._device.type != "cpu":
                 return forking.in_own_thread(partial(self._start, batch))
-            try:
-                begun = _thread_with(self._threads_here()).submit(self._start, batch)
-            except RuntimeError:  # the process is ending, and the thread with it
-                return self._start(batch)
-            return begun.result()
+            if self.splits and self._packed is None:
+                values = self._in_parts(batch)
+                return lambda: values
+            return self._on_all_threads(self._start, batch)
+
+    def parts(self, lengths: NDArray[np.int64]) -> list[NDArray[np.intp]]:
+        """Return which pairs of a batch share an array; see `InParts`."""
+        threads, tokens = self._threads_here(), BATCH_TOKENS["cpu"]
+        if self._has_parts_for_all(len(lengths)):
+            share = PART_TOKENS if threads == 1 else -(-int(lengths.sum()) // threads)
+            tokens = max(min(share, PART_TOKENS), 1)
+        return [*plan_batches(lengths, batch_tokens=tokens, pass_tokens=CPU_PASS_TOKENS)]
+
+    def _has_parts_for_all(self, pairs: int) -> bool:
+        """Whether so many pairs keep most threads busy if each has a part of its own."""
+        return 2 * pairs > self._threads_here()
+
+    def _in_parts(self, batch: Batch) -> NDArray[np.float32]:
+        """Compute parts side by side, each on one thread, or if there are few pairs one by one, each on all threads."""
+        parts = self.parts(np.asarray([len(pair.ids) for pair in batch.pairs], dtype=np.int64))
+        batches = [replace(batch, pairs=[batch.pairs[place] for place in part]) for part in parts]
+        threads = SideBySide(self._threads_here())
+        if self._has_parts_for_all(len(batch.pairs)):
+            found = threads.map(self._on_one_thread, batches, batch.on_idle)
+        else:
+            found = threads.map(partial(self._on_all_threads, self._computed), batches, each=threads.threads)
+        logits = np.empty(len(batch.pairs), dtype=np.float32)
+        logits[np.concatenate(parts)] = np.concatenate(found)
+        return logits
+
+    def _on_one_thread(self, part: Batch) -> NDArray[np.float32]:
+        use_threads(1)
+        return self._computed(part)
+
+    def _on_all_threads(self, compute: Callable[[Batch], Found], batch: Batch) -> Found:
+        try:
+            begun = thread_with(self._threads_here()).submit(compute, batch)
+        except RuntimeError:  # the process is ending, and the thread with it
+            return compute(batch)
+        return begun.result()
+
+    def _computed(self, part: Batch) -> NDArray[np.float32]:
+        with first_tokens_only(self._last_part), torch.inference_mode():
+            output = self.call(self._inputs(part)).float()
+            return labels.one_logit_each(output.numpy(), len(part.pairs), self.label)
 
     def _start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
         require_process_of(self.device, self._process)
@@ -425,36 +482,9 @@ def _refuse_pickled_parts(folder: Path, model: str) -> None:
             )
 
 
-@contextmanager
-def limited_threads(count: int | None) -> Iterator[None]:
-    """
-    Let torch use `count` threads, then restore the process's own number.
-
-    Meanwhile every thread that is new to torch gets that number, and keeps it. So this is for commands that have the
-    process for themselves, and a pass runs in a thread of its own: see `_thread_with`.
-    """
-    if count is None or count == torch.get_num_threads():
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@forking.cached  # for the process: OpenMP starts a team of threads for each thread that computes
-def _thread_with(count: int) -> ThreadPoolExecutor:
-    """
-    Return the thread that runs passes with `count` threads on a CPU.
-
-    torch keeps a number of threads for each thread, and one for threads that are new to it, which is put back here.
-    """
-    thread = ThreadPoolExecutor(1, thread_name_prefix="ce-ranker-torch")
-    before = thread.submit(torch.get_num_threads).result()
-    if before != count:
-        thread.submit(torch.set_num_threads, count).result()
-        with ThreadPoolExecutor(1) as another:
-            another.submit(torch.set_num_threads, before)
-    return thread
+def _may_run_twice_at_once(cross_encoder: Any) -> bool:
+    """Tell whether several threads may run a model at once: its forward pass changes nothing in it."""
+    model = cross_encoder.model
+    own = type(model).__module__.startswith("transformers.") and cross_encoders.is_classifier(cross_encoder)
+    quantised = getattr(model.config, "quantization_config", None) is not None
+    return own and model.config.model_type in ARCHITECTURES and not quantised

@@ -21,24 +21,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
+from haystack_ce_ranker.backends.batching import CPU_PASS_TOKENS, plan_batches
 from haystack_ce_ranker.backends.protocol import (
     Asynchronous,
     Backend,
     Batch,
     Counted,
     Independent,
+    InParts,
     OutOfTimeError,
 )
-from haystack_ce_ranker.scoring.batching import plan_batches
 from haystack_ce_ranker.scoring.line import Line, NoTurnError, Pass, Turn, line_of
 from haystack_ce_ranker.scoring.scores import ScoringCost
 from haystack_ce_ranker.scoring.visits import Visit
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
 logger = logging.getLogger(__name__)
-
-CPU_PASS_TOKENS = 40
-"""What a forward pass of padded pairs costs on CPU beside its tokens, in tokens; see benchmarks/speed.py."""
 
 DEVICE_PASS_TOKENS = 1024
 """The same on another device, where launching a pass takes longer than on CPU; estimated, not yet measured."""
@@ -128,6 +126,7 @@ class PairRunner:
         self._shares = max_wait > 0 and independent
         self._max_wait = max_wait
         self._flops = backend.flops if isinstance(backend, Counted) else None
+        self._in_parts = backend if isinstance(backend, InParts) and backend.splits else None
         self._key = (backend.name, backend.device, backend.dtype, model_name)
         self._batch_sizes = batch_sizes if batch_sizes is not None else LearntBatchSizes()
         self._seconds_per_token: float | None = None  # learnt from every batch, for deadlines
@@ -359,10 +358,14 @@ class PairRunner:
 
     def _count(self, lengths: NDArray[np.int64], cost: ScoringCost) -> None:
         """Add a finished batch to the cost."""
+        parts = [np.arange(len(lengths))] if self._in_parts is None else self._in_parts.parts(lengths)
         cost.pairs += len(lengths)
-        cost.batches += 1
+        cost.batches += len(parts)
         cost.tokens += int(lengths.sum())
-        slots = np.full_like(lengths, lengths.max()) if self.backend.pads else lengths
+        slots = lengths.copy()
+        if self.backend.pads or self._in_parts is not None:
+            for part in parts:
+                slots[part] = lengths[part].max()
         cost.slots += int(slots.sum())
         flops = math.nan if self._flops is None else self._flops.of(lengths)
         cost.flops += flops

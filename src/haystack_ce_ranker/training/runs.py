@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from haystack_ce_ranker.backends.model_files import ModelOptions, locate
-from haystack_ce_ranker.backends.torch_backend import limited_threads
+from haystack_ce_ranker.backends.torch_threads import limited_threads
 from haystack_ce_ranker.checks import number, whole_number
 from haystack_ce_ranker.machine.energy import meter_for
 from haystack_ce_ranker.machine.memory import process_peak_megabytes

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from haystack_ce_ranker.checks import whole_number
 
+CPU_PASS_TOKENS = 40
+"""What a forward pass of padded pairs costs on CPU beside its tokens, in tokens; see benchmarks/speed.py."""
+
 
 def plan_batches(
     lengths: Sequence[int] | NDArray[np.integer],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haystack_ce_ranker.scoring.batching import plan_batches
+from haystack_ce_ranker.backends.batching import plan_batches
 
 LENGTHS = st.lists(st.integers(1, 600), max_size=80)
 LIMIT = st.none() | st.integers(1, 9)

@@ -47,10 +47,8 @@ def use_threads(count: int) -> None:
         before = torch.get_num_threads()
         if before != count:
             torch.set_num_threads(count)
-            with (
-                ThreadPoolExecutor(1) as another,
-                suppress(RuntimeError),
-            ):  # when the process ends there are no new ones
+            # A process that ends gets no new threads, and needs none put back.
+            with ThreadPoolExecutor(1) as another, suppress(RuntimeError):
                 another.submit(torch.set_num_threads, before).result()
     _here.threads = count
 

@@ -4,9 +4,9 @@ Line: the passes of one device, one after the other and in turns; several reques
 Each request has one batch in the line. When it has been run, the request's next batch goes to the end. So a request of
 many batches takes turns with all others, and a short one waits for one batch of each request before it, at most.
 
-A CPU is never given more than it has threads for. Where a model runs each pair alone on a thread (`backends.exported`),
-the next pass begins as soon as a thread has nothing to do, and does not wait for the last pairs of the pass before it.
-All other passes run one at a time.
+A CPU is never given more than it has threads for. Where the parts of a batch run side by side, each on one thread
+(`backends.side_by_side`), the next pass begins as soon as a thread has nothing to do, and does not wait for the last
+parts of the pass before it. All other passes run one at a time.
 """
 
 import math

@@ -9,158 +9,22 @@ costs beside its tokens. Needs the extras `evaluate` and `onnx`.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 import common
-from common import CannotRun, Report, collection_folder
-from haystack_ce_ranker.backends.batching import CPU_PASS_TOKENS
+from common import Report
 from haystack_ce_ranker.backends.model_files import OFFLINE_MODEL
-from haystack_ce_ranker.data.collections import load_collection
-from haystack_ce_ranker.evaluation.judging.measures import ndcg_at_10, ranked_scores
-from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.scoring.depth import DepthRule
-from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
-from haystack_ce_ranker.scoring.scores import QueryScores, ScoringCost
-from haystack_ce_ranker.significance import Interval, bootstrap
-from token_scoring import backend_of, candidates
 from watts_blend import BLEND_PARTS
+from watts_energy import energy
 from watts_history import HISTORY_PARTS
 from watts_probabilities import probabilities
+from watts_tasks import DEPTH, LOSS, SHARE, Outcome, fixed_of_cost, outcome_of, queries_of, shown
 
-DEPTH = 100
-TASKS: Mapping[str, int | None] = {
-    "dl19": None,
-    "stackfaq": 120,
-    "vaswani": None,
-    "med": None,
-    "cacm": None,
-    "covidqa": 40,
-    "dl19-long": 20,
-}
-"""How many queries of each collection; None: all."""
 RISKS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0)
-FIXED = (10, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80, 90, 100)
-LOSS = 0.005
-SHARE = 0.4
 MISSED = 0.2
 QUICK = {"queries": 4}
-
-
-@dataclass
-class Outcome:
-    """For each query of a collection nDCG@10, the share of the tokens that was read, and the best documents missed."""
-
-    quality: list[float] = field(default_factory=list)
-    tokens: list[float] = field(default_factory=list)
-    work: list[float] = field(default_factory=list)
-    missed: list[int] = field(default_factory=list)
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.quality))
-
-    @property
-    def cost(self) -> float:
-        return float(np.mean(self.tokens))
-
-    def over(self, other: "Outcome") -> Interval:
-        return bootstrap(np.asarray(self.quality) - np.asarray(other.quality))
-
-
-class Query:
-    """A query with its candidates, scored whole once."""
-
-    def __init__(
-        self, scorer: CrossEncoderScorer, text: str, ids: Sequence[str], texts: list[DocumentText], judged: Mapping
-    ) -> None:
-        self.scorer, self.text, self.ids, self.texts, self.judged = scorer, text, ids, texts, judged
-
-    @cached_property
-    def _scored_whole(self) -> tuple[QueryScores, ScoringCost]:
-        return self.scorer.score(self.text, self.texts)
-
-    @property
-    def whole(self) -> QueryScores:
-        return self._scored_whole[0]
-
-    @cached_property
-    def _logits(self) -> NDArray[np.float64]:
-        return np.asarray([-np.inf if one.logit is None else one.logit for one in self.whole.documents])
-
-    @cached_property
-    def _tokens(self) -> NDArray[np.float64]:
-        return np.asarray([one.pair_tokens for one in self.whole.documents], dtype=np.float64)
-
-    def add_chosen(self, rule: DepthRule, outcome: Outcome, *, screen: bool) -> None:
-        """Add what a rule chooses."""
-        found, cost = self.scorer.score(self.text, self.texts, depth=rule, screen=screen)
-        self.add(np.asarray([one.logit is not None for one in found.documents]), outcome)
-        outcome.work.append(_work(cost) / _work(self._scored_whole[1]))
-
-    def add(self, scored: NDArray[np.bool_], outcome: Outcome) -> None:
-        """Add what the ranking is worth if only these candidates are scored, and what it costs."""
-        order = np.argsort(-np.where(scored, self._logits, -np.inf), kind="stable")
-        run = {"query": ranked_scores([self.ids[place] for place in order])}
-        outcome.quality.append(ndcg_at_10(run, {"query": dict(self.judged)})["query"])
-        outcome.tokens.append(float(self._tokens[scored].sum() / max(self._tokens.sum(), 1.0)))
-        outcome.missed.append(int((~scored[np.argsort(-self._logits, kind="stable")[: DepthRule().top]]).sum()))
-
-
-def queries_of(arguments: argparse.Namespace, report: Report) -> dict[str, list[Query]]:
-    """Return the queries of each collection that is there."""
-    scorer = CrossEncoderScorer(backend_of(arguments))
-    found = {}
-    for name, limit in TASKS.items():
-        with report.or_left_out(name):
-            folder = collection_folder(arguments, name)
-            collection = load_collection(folder).sample(limit if arguments.queries is None else arguments.queries)
-            found[name] = [
-                Query(
-                    scorer,
-                    collection.queries[query_id],
-                    ids,
-                    [DocumentText(collection.documents[one].content) for one in ids],
-                    collection.judgments[query_id],
-                )
-                for query_id, ids in candidates(folder, collection, DEPTH).items()
-                if ids
-            ]
-    if not found:
-        raise CannotRun("none of the collections is there")
-    return found
-
-
-def outcome_of(queries: Sequence[Query], depth: int | DepthRule, *, screen: bool = False) -> Outcome:
-    """Measure a depth: the first so many, or what a rule chooses."""
-    outcome = Outcome()
-    for query in queries:
-        if isinstance(depth, DepthRule):
-            query.add_chosen(depth, outcome, screen=screen)
-        else:
-            query.add(np.arange(len(query.ids)) < depth, outcome)
-    return outcome
-
-
-def _work(cost: ScoringCost) -> int:
-    return max(cost.slots + CPU_PASS_TOKENS * cost.batches, 1)
-
-
-def fixed_of_cost(queries: Sequence[Query], cost: float) -> tuple[int, Outcome]:
-    """Return the smallest fixed depth that costs no less, and what it is worth."""
-    for depth in FIXED:
-        outcome = outcome_of(queries, depth)
-        if outcome.cost >= cost:
-            break
-    return depth, outcome
-
-
-def shown(gain: Interval) -> str:
-    return f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
 
 
 def show_adaptive_depth(arguments: argparse.Namespace, report: Report) -> None:
@@ -233,8 +97,8 @@ def show_risk(arguments: argparse.Namespace, report: Report) -> None:
         report.target(label, gain.high >= 0 and gain.mean >= -LOSS, shown(gain))
 
 
-PARTS = {"adaptive_depth": show_adaptive_depth, "risk": show_risk, "probabilities": probabilities}
-PARTS |= BLEND_PARTS | HISTORY_PARTS
+PARTS = {"adaptive_depth": show_adaptive_depth, "energy": energy, "risk": show_risk}
+PARTS |= {"probabilities": probabilities} | BLEND_PARTS | HISTORY_PARTS
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -73,13 +73,14 @@ class Remembering:
 
 def backend_of(arguments: argparse.Namespace) -> Remembering:
     """Return the model that was asked for; all parts share it."""
-    return _loaded(arguments.backend, located_model(arguments), arguments.threads, arguments.cache)
+    return loaded(arguments.backend, located_model(arguments), arguments.threads, arguments.cache)
 
 
 @cache
-def _loaded(backend: str, model: str, threads: int, folder: Path) -> Remembering:
-    loaded = loading.load(backend, ModelOptions(model=model, threads=threads))
-    return Remembering(loaded, model, ScoreStore(folder))
+def loaded(backend: str, model: str, threads: int, folder: Path) -> Remembering:
+    """Return a model that scores each pair once; the same object for the same arguments."""
+    forgetful = loading.load(backend, ModelOptions(model=model, threads=threads))
+    return Remembering(forgetful, model, ScoreStore(folder))
 
 
 def candidates(folder: Path, collection: Collection, depth: int | None = None) -> dict[str, list[str]]:

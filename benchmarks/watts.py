@@ -20,6 +20,7 @@ from watts_blend import BLEND_PARTS
 from watts_energy import energy
 from watts_history import HISTORY_PARTS
 from watts_probabilities import probabilities
+from watts_screening import screening
 from watts_tasks import DEPTH, LOSS, SHARE, Outcome, fixed_of_cost, outcome_of, queries_of, shown
 
 RISKS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0)
@@ -97,14 +98,15 @@ def show_risk(arguments: argparse.Namespace, report: Report) -> None:
         report.target(label, gain.high >= 0 and gain.mean >= -LOSS, shown(gain))
 
 
-PARTS = {"adaptive_depth": show_adaptive_depth, "energy": energy, "risk": show_risk}
+PARTS = {"adaptive_depth": show_adaptive_depth, "energy": energy, "screening": screening, "risk": show_risk}
 PARTS |= {"probabilities": probabilities} | BLEND_PARTS | HISTORY_PARTS
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     common.add_model(parser, OFFLINE_MODEL)
-    parser.add_argument("--second", help="another cross-encoder, for the part second_model")
+    parser.add_argument("--second", help="another cross-encoder, for second_model, or a student, for screening")
+    parser.add_argument("--second-backend", default="torch", help="what runs the student")
 
 
 BENCHMARK = common.Benchmark(__file__, __doc__, PARTS, QUICK, options)

@@ -1,0 +1,60 @@
+"""benchmarks/training_distil.py: what a smaller student is made of, and who is asked for its lessons."""
+
+import json
+
+import pytest
+
+import training_distil
+from haystack_ce_ranker.training.commands import distil
+from training_distil import BENCHMARK, MAKING, making
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Empty folders of a collection and of the weights, as options."""
+    (tmp_path / "data" / "dl19").mkdir(parents=True)
+    for name in training_distil.JUDGES:
+        (tmp_path / "models" / name).mkdir(parents=True)
+    return ["--data", str(tmp_path / "data"), "--models", str(tmp_path / "models"), "--cache", str(tmp_path / "kept")]
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The runs that were asked for; each writes what a run leaves."""
+    asked = []
+
+    def run_distilling(run, _console):
+        asked.append(run)
+        run.lessons.output.mkdir(parents=True)
+        (run.lessons.output / "training.json").write_text(json.dumps({"number": len(asked)}), encoding="utf-8")
+        return "found"
+
+    monkeypatch.setattr(distil, "run_distilling", run_distilling)
+    return asked
+
+
+def made(folders, *options):
+    return training_distil._of_passages(BENCHMARK.parse(["passages", *folders, *options]))
+
+
+def test_options_change_what_they_name_and_nothing_else():
+    assert making(BENCHMARK.parse(["passages"])) == MAKING
+    smaller = making(BENCHMARK.parse(["passages", "--made", "7", "--epochs", "1", "--batch", "32"]))
+    recipe = {**MAKING["recipe"], "epochs": 1, "batch": 32}
+    assert smaller == {"made": 7, "settings": MAKING["settings"], "recipe": recipe}
+
+
+def test_a_smaller_student_is_another_one_and_none_is_made_twice(folders, runs):
+    usual, smaller = made(folders), made(folders, "--made", "7", "--epochs", "1")
+    assert usual["folder"] != smaller["folder"]
+    assert made(folders, "--made", "7", "--epochs", "1")["number"] == smaller["number"] == 2
+    assert [one.lessons.queries for one in runs] == [MAKING["made"], 7]
+    assert [one.lessons.recipe.epochs for one in runs] == [MAKING["recipe"]["epochs"], 1]
+
+
+def test_a_judge_in_int8_gives_the_logits_and_the_student_is_cut_from_the_teacher(folders, runs):
+    usual, judged = made(folders), made(folders, "--judge", "ce-minilm-l12-int8")
+    assert usual["folder"] != judged["folder"]
+    told = [([one.model.rpartition("/")[2] for one in run.lessons.teachers], run.lessons.backend) for run in runs]
+    assert told == [(["ce-minilm-l12"], "torch"), (["ce-minilm-l12-int8"], "onnx")]
+    assert {run.teacher.model.rpartition("/")[2] for run in runs} == {"ce-minilm-l12"}

@@ -68,7 +68,7 @@ REAL = frozenset({"models_dir", "data_dir"})
 LONGEST = (
     *("tests/test_integration.py", "tests/tokenizing/test_tokens.py"),
     *("tests/test_docs.py", "tests/test_zoo.py"),
-    "tests/stores/test_conformance.py",
+    *("tests/stores/test_conformance.py", "tests/training/test_fitting.py"),
 )
 """Files that take minutes: they go first, so that no worker is left alone with one of them at the end."""
 

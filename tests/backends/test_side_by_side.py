@@ -189,6 +189,7 @@ def test_torch_runs_small_batches_side_by_side_each_on_one_thread(tiny_bert, own
     assert sorted(pairs for pairs, _, _ in seen) == [1, 1, 1, 3]  # the barrier let two of them begin together
     assert {threads for _, threads, _ in seen} == {1}
     assert (cost.pairs, cost.batches, cost.tokens, cost.slots) == (6, 4, sum(lengths), 40 + 40 + 38 + 3 * 12)
+    assert backend.logits(Batch(pairs, 0)).tolist() == pytest.approx(expected.tolist(), abs=1e-5)  # as they came
     assert torch.get_num_threads() == own_number
     with ThreadPoolExecutor(1) as new:
         assert new.submit(torch.get_num_threads).result() == own_number

@@ -149,7 +149,7 @@ def test_a_pass_takes_in_no_pairs_that_would_bring_it_beyond_a_deadline(own_line
         own_line.enter(turn)
     model.go_on.set()
     held.over()
-    assert [turn.result(None, None).shared for turn in turns] == [False, True, True]
+    assert [turn.result(None).shared for turn in turns] == [False, True, True]
     assert model.passes == [[9], [1], [2, 3]]
 
 
@@ -425,6 +425,31 @@ def test_a_caller_that_is_interrupted_leaves_the_line(own_line, monkeypatch):
     assert model.passes == [[1]]
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_request_given_up_while_it_enters_the_line_is_not_run(own_line, monkeypatch, interrupted):
+    model, visit, enter = Model(), Visit(), own_line.enter
+    runner = PairRunner(model)
+    held = Asked(own_line, runner, pairs_of(1, 1))
+
+    def given_up(turn):
+        enter(turn)
+        if interrupted:
+            raise KeyboardInterrupt
+        visit.withdraw()
+        model.go_on.set()
+        held.over()
+        own_line._threads.shutdown()  # all that had a turn has run
+        return True
+
+    monkeypatch.setattr(own_line, "enter", given_up)
+    with pytest.raises(KeyboardInterrupt if interrupted else CancelledError):
+        runner.run(pairs_of(2, 1), ScoringCost(), visit=visit)
+    model.go_on.set()
+    held.over()
+    await_true(lambda: not own_line.is_busy)
+    assert model.passes == [[1]]
+
+
 def test_an_error_that_looks_like_a_timeout_is_the_backends():
     model = Model(holds=False)
 
@@ -448,7 +473,7 @@ def test_a_turn_tells_whether_others_are_before_it(own_line):
     assert own_line.enter(first) is False
     assert own_line.enter(Turn(model, pairs_of(2, 1), 40)) is True
     model.go_on.set()
-    assert first.result(None, None).tokens == 10
+    assert first.result(None).tokens == 10
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends.devices import allowed_cpus
 from haystack_ce_ranker.backends.protocol import Backend, Batch, OutOfTimeError
-from haystack_ce_ranker.scoring.visits import Visit
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
 
@@ -61,7 +60,7 @@ class Turn:
     :ivar max_wait: So many seconds after it came, the pass begins even if there is room for more.
     :ivar deadline: A time of `time.monotonic()` until when the request is waited for; None for ever.
     :ivar seconds_per_token: How long a pass should take. No pairs are added that would bring it beyond a deadline.
-    :ivar done: What will come of it.
+    :ivar done: What will come of it. If it is cancelled before the pass begins, the batch is not run.
     """
 
     backend: Backend
@@ -78,18 +77,16 @@ class Turn:
         self.done: Future[Pass] = Future()
         self.lengths = [len(pair.ids) for pair in self.pairs]
 
-    def result(self, patience: float | None, visit: Visit | None) -> Pass:
+    def result(self, patience: float | None) -> Pass:
         """
         Wait for the pass.
 
         :param patience: Seconds within which it has to begin. Once it has begun, it is waited for. None for no limit.
         :raises NoTurnError: If it has not begun by then.
-        :raises CancelledError: If the visit is withdrawn before the pass begins.
+        :raises CancelledError: If `done` is cancelled before the pass begins.
         :raises Exception: What the backend raised for these pairs.
         """
         try:
-            if visit is not None:
-                visit.awaits(self.done)
             return self.done.result(patience)
         except TimeoutError:
             if self.done.done():
@@ -97,8 +94,6 @@ class Turn:
             if self.done.cancel():
                 raise NoTurnError("the deadline left no time for the batch, and its turn had not come.") from None
             return self.done.result()
-        finally:
-            self.done.cancel()  # does something only if the caller was interrupted
 
 
 class Line:

@@ -327,9 +327,12 @@ class PairRunner:
         )
         came, seconds = time.perf_counter(), 0.0
         try:
-            found = turn.result(patience if line.enter(turn) else None, visit)
+            if visit is not None:
+                visit.awaits(turn.done)  # before it enters: it can be given up from its first moment there
+            found = turn.result(patience if line.enter(turn) else None)
             seconds = found.seconds
         finally:
+            turn.done.cancel()  # does something only if the caller was interrupted
             cost.waited += max(time.perf_counter() - came - seconds, 0.0)
         cost.shared += found.shared
         return found

@@ -57,9 +57,9 @@ class Running:
     """A run in a thread of its own, whose pass has begun, or which waits in the line."""
 
     def __init__(self, made, backend):
+        first = not line.line_of(backend.device).is_busy  # asked before the run can enter the line itself
         self.pool = ThreadPoolExecutor(1)
         self.result = self.pool.submit(made.run, "the hut", DOCUMENTS)
-        first = not line.line_of(backend.device).is_busy
         if first:
             assert backend.begun.acquire(timeout=30)
         else:

@@ -15,8 +15,9 @@ import hashlib
 import json
 import random
 import statistics
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ from haystack_ce_ranker.training.fitting import Recipe
 from haystack_ce_ranker.training.gate import BASE, FIRST_STAGE, TRAINED
 from haystack_ce_ranker.training.losses import LOSSES, usual_batch
 from haystack_ce_ranker.training.mining import Mining
+from haystack_ce_ranker.training.resources import BFLOAT16, DTYPES
 from haystack_ce_ranker.training.splits import split_queries
 
 HALVES = {"stackfaq": 0.03, "covidqa": 0.02}
@@ -46,6 +48,9 @@ DEV_SHARE = 0.12
 LEVEL = 0.05
 PLAIN, PLAIN_GAIN = "bi-minilm-l6", 0.10
 """A plain encoder, and what it is to gain over BM25 on stackfaq."""
+
+BATCH, LENGTH, STEPS = 16, 160, 7
+"""Pairs of a step, their tokens, and how many steps are timed."""
 
 QUICK: dict[str, Any] = {"seeds": [0], "train_queries": 12, "test_queries": 10, "depth": 5, "epochs": 1}
 
@@ -254,7 +259,46 @@ def plain_encoder(arguments: argparse.Namespace, report: Report) -> None:
     report.at_least("stackfaq from a plain encoder, over BM25", over, PLAIN_GAIN, "{:+.4f}")
 
 
-PARTS = {"losses": losses, "fine_tuning": fine_tuning, "plain_encoder": plain_encoder}
+def dtypes(arguments: argparse.Namespace, report: Report) -> None:
+    """Compare what training multiplies in: what a model is worth then, and what a step costs."""
+    names = [arguments.only or next(iter(HALVES))]
+    report.table("Trained in bfloat16 and in float32", "collection", "seed", *DTYPES, "difference", "p")
+    for name in names:
+        for seed in arguments.seeds:
+            setting = setting_of(name, seed, arguments, loss=arguments.loss, base=arguments.base)
+            single, half = (
+                values_of(replace(setting, recipe=replace(setting.recipe, dtype=dtype)), arguments, report)[TRAINED]
+                for dtype in DTYPES
+            )
+            found = compare(single, half)
+            cells = f"{mean(single):.4f}", f"{mean(half):.4f}", f"{found.difference:+.4f}", f"{found.p:.4f}"
+            report.row(name, seed, *cells)
+    if arguments.device == "cpu":
+        seconds = {dtype: step_seconds(arguments, dtype) for dtype in DTYPES}
+        told = ", ".join(f"{each:.2f} in {dtype}" for dtype, each in seconds.items())
+        report.say(f"\nCPU seconds of a step of {BATCH} pairs of {LENGTH} tokens, median of {STEPS}: {told}.")
+        float32, bfloat16 = seconds.values()
+        report.say(f"A step in bfloat16 takes {bfloat16 / float32:.0%} of that in float32.")
+
+
+def step_seconds(arguments: argparse.Namespace, dtype: str) -> float:
+    """Return the median CPU seconds of a step, forwards and backwards, on random tokens."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(weights_folder(arguments, arguments.base)).train()
+    ids = torch.randint(1000, 20000, (BATCH, LENGTH), generator=torch.Generator().manual_seed(0))
+    seconds = []
+    for _ in range(STEPS):
+        began = time.process_time()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == BFLOAT16):
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        logits.float().square().mean().backward()
+        seconds.append(time.process_time() - began)
+    return statistics.median(seconds)
+
+
+PARTS = {"losses": losses, "fine_tuning": fine_tuning, "plain_encoder": plain_encoder, "dtypes": dtypes}
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,8 @@
 """
 What a depth that each query chooses truly spends: joules where the machine has a meter of them, else CPU seconds.
 
-    python benchmarks/watts.py energy
+    python benchmarks/watts.py energy --threads 1        # three quarters of an hour
+    python benchmarks/watts.py energy --queries 7        # the first query of each collection only warms up
 
 A part of `watts.py`, which prints and keeps it. Nothing is taken from kept scores: a scorer with its defaults ranks
 each query, with all that belongs to it, from the texts to the scores. Each way has a scorer of its own, so that none
@@ -25,13 +26,10 @@ from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.scoring.scores import ScoringCost
 from haystack_ce_ranker.significance import Interval, bootstrap
 from token_scoring import backend_of
-from watts_tasks import DEPTH, SHARE, TASKS, Query, queries_of
-
-QUERIES = 6
-"""Of each collection, beside the one that only warms up."""
+from watts_tasks import DEPTH, SHARE, Query, queries_of
 
 WHOLE, CHOSEN = f"depth {DEPTH}", "auto, screened"
-OTHERS = {f"{CHOSEN}, steps of {step}": DepthRule(step=step) for step in (3,)}
+OTHERS = {f"{CHOSEN}, steps of {step}": DepthRule(step=step) for step in (3, 2)}
 """What else is measured beside the default rule, whose steps are `depth.CPU_STEP`."""
 
 WAYS: Mapping[str, Mapping[str, Any]] = {
@@ -78,8 +76,7 @@ def energy(arguments: argparse.Namespace, report: Report) -> None:
     """What depth='auto' with screen=True spends of what depth 100 does, measured in turns."""
     meter = meter_for()
     backend = backend_of(arguments).forgetful
-    limits = {name: QUERIES + 1 if limit is None else min(limit, QUERIES + 1) for name, limit in TASKS.items()}
-    data = queries_of(arguments, report, limits)
+    data = queries_of(arguments, report)
     report.say(f"\nThreads: {arguments.threads}. Energy is {told(meter)}.")
     unit = unit_of(meter)
     report.table(
@@ -110,7 +107,7 @@ def energy(arguments: argparse.Namespace, report: Report) -> None:
     above = bootstrap(np.asarray([one for share in shares[CHOSEN] for one in share.above]))
     report.say(
         f"\nPer query the share of the {unit} is {above.mean:+.1%} [{above.low:+.1%}, {above.high:+.1%}] from that of "
-        "the tokens. The tokens of more queries stand under `adaptive_depth`."
+        "the tokens."
     )
     report.at_most(f"{unit} on average, of those at depth {DEPTH}", mean, SHARE, "{:.1%}")
 

@@ -81,7 +81,7 @@ def test_a_prompt_stands_before_the_question():
 
 
 def test_auto_on_torch_refuses_bfloat16_where_the_head_is_not_in_float32(near_60, monkeypatch, caplog):
-    monkeypatch.setattr(torch_backend, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(torch_backend, "cpu_has_bfloat16", lambda: True)
     options = ModelOptions(near_60, dtype="auto", device="cpu")
     assert loading.load("torch", options).dtype == "bfloat16"  # its head is in float32
     assert caplog.messages == []
@@ -95,7 +95,7 @@ def test_auto_on_torch_refuses_bfloat16_where_the_head_is_not_in_float32(near_60
 
 
 def test_the_report_says_what_runs(near_60, monkeypatch):
-    monkeypatch.setattr(torch_backend, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(torch_backend, "cpu_has_bfloat16", lambda: True)
     monkeypatch.setattr(torch_backend, "keep_head_in_float32", lambda model: None)
     from haystack import Document
 

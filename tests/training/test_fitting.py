@@ -1,4 +1,5 @@
 import hashlib
+import io
 import json
 import os
 import signal
@@ -100,6 +101,31 @@ def test_the_ranker_runs_the_model_by_its_folder_in_int8_too(unbroken, task, tmp
             best = ranker.run(query, documents)["documents"][0]
             found += task.test.judgments[query_id].get(best.id, 0)
         assert found >= 9  # of 12; chance finds 2.4
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_it_multiplies_in_what_is_asked_for_and_the_weights_stay_in_float32(
+    learner, task, tmp_path, monkeypatch, dtype, expected
+):
+    found = set()
+    forward = torch.nn.Linear.forward
+
+    def seen(self, inputs):
+        outputs = forward(self, inputs)
+        if self.training or outputs.dtype != torch.float32:  # an evaluation is in float32, as the ranker will be
+            found.add((outputs.dtype, self.training, self.weight.dtype))
+        return outputs
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", seen)
+    file = io.StringIO()
+    recipe = replace(RECIPE, epochs=1, dtype=dtype)
+    fitted = fit(
+        on_cpu(learner), task.groups, task.dev, tmp_path, recipe, threads=1, console=Console(file=file, width=200)
+    )
+    assert found == {(expected, True, torch.float32)}
+    assert fitted.used.bf16 is (dtype == "bfloat16")
+    assert ("bfloat16" in file.getvalue()) is fitted.used.bf16
+    assert {one.dtype for one in tensors(fitted.model).values() if one.is_floating_point()} == {torch.float32}
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(unbroken, learner, task, tmp_path):

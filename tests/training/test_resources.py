@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from haystack_ce_ranker.backends.torch_threads import limited_threads
+from haystack_ce_ranker.training import resources as module
 from haystack_ce_ranker.training.resources import Memory, expected_memory, resources
 
 torch = pytest.importorskip("torch")
@@ -17,16 +18,22 @@ def test_threads_are_set_and_put_back():
     assert torch.get_num_threads() == before
 
 
-def test_on_this_machine_the_cpu_is_chosen_with_no_more_threads_than_it_may_use():
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_on_this_machine_the_cpu_is_chosen_with_no_more_threads_than_it_may_use(monkeypatch, has_bfloat16):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
+    monkeypatch.setattr(module, "cpu_has_bfloat16", lambda: has_bfloat16)
     found = resources()
-    assert (found.device, found.bf16) == ("cpu", False)
+    assert (found.device, found.bf16) == ("cpu", has_bfloat16)
+    assert (resources(dtype="float32").bf16, resources(dtype="bfloat16").bf16) == (False, True)
     assert 1 <= found.threads <= len(os.sched_getaffinity(0))
     assert resources(threads=3).threads == 3
 
 
-@pytest.mark.parametrize(("given", "error"), [({"threads": 0}, "threads must be"), ({"device": "cuda"}, "no GPU")])
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [({"threads": 0}, "threads must be"), ({"device": "cuda"}, "no GPU"), ({"dtype": "float16"}, "dtype must be")],
+)
 def test_what_cannot_be_is_refused(given, error):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
@@ -69,6 +76,7 @@ def test_too_little_memory_is_said_with_a_remedy():
 MEASURE = """
 import sys, torch
 from haystack_ce_ranker.machine.memory import process_peak_megabytes
+from haystack_ce_ranker.training import resources as module
 from haystack_ce_ranker.training.resources import expected_memory
 
 torch.set_num_threads(1)

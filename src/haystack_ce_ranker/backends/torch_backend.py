@@ -429,10 +429,11 @@ def resolve_dtype(dtype: str, device: str | None) -> torch.dtype:
     if on_gpu:
         return torch.float16
     on_cpu = device is None or device.startswith("cpu")
-    return torch.bfloat16 if on_cpu and _cpu_has_bfloat16() else torch.float32
+    return torch.bfloat16 if on_cpu and cpu_has_bfloat16() else torch.float32
 
 
-def _cpu_has_bfloat16() -> bool:
+def cpu_has_bfloat16() -> bool:
+    """Return whether this CPU has instructions for bfloat16, AVX512-BF16 or AMX."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("amx"))
 

@@ -17,6 +17,7 @@ from haystack_ce_ranker.cli.options import (
     Split,
     TestQueries,
     Threads,
+    TrainingDtype,
 )
 
 Teachers = Annotated[
@@ -66,6 +67,7 @@ def adapt(
     threads: Threads = None,
     device: Device = None,
     seed: Annotated[int, typer.Option(help="Draws queries and candidates, and orders what is learnt.")] = 0,
+    dtype: TrainingDtype = None,
     fresh: Fresh = False,
 ) -> None:
     """
@@ -87,7 +89,7 @@ def adapt(
 
     with clear_errors():
         is_blended = blend if blend is not None else not teacher
-        how: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
+        how: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "dtype": dtype}
         how |= {"batch": usual_batch(loss) if batch is None else batch, "max_length": max_length}
         learnt = Recipe(loss=loss, learns="labels" if loss == CONTRASTIVE else "teacher", **how)
         settings = Adapting(depth=depth, candidates=candidates, blend=Blend() if is_blended else None, seed=seed)

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from haystack_ce_ranker.cli.errors import clear_errors, needs_torch
-from haystack_ce_ranker.cli.options import Fresh, Log, MaxLength, Recipes, Save, Split, TestQueries, Threads
+from haystack_ce_ranker.cli.options import (
+    Fresh,
+    Log,
+    MaxLength,
+    Recipes,
+    Save,
+    Split,
+    TestQueries,
+    Threads,
+    TrainingDtype,
+)
 
 if TYPE_CHECKING:
     from haystack_ce_ranker.training.commands.distil import DistilRun
@@ -52,6 +62,7 @@ def distil(
     save: Save = "better",
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Draws everything.")] = 0,
+    dtype: TrainingDtype = None,
     fresh: Fresh = False,
 ) -> None:
     """
@@ -82,7 +93,7 @@ def _run_of(given: dict[str, Any]) -> "DistilRun":
     from haystack_ce_ranker.training.losses import usual_batch
     from haystack_ce_ranker.training.made_queries import RECIPES
 
-    steps = {name: given[name] for name in ("epochs", "learning_rate", "seed")}
+    steps = {name: given[name] for name in ("epochs", "learning_rate", "seed", "dtype")}
     learnt = {"loss": given["loss"], "batch": usual_batch(given["loss"]), "max_length": given["max_length"]}
     teacher = ModelOptions(given["teacher"], revision=given["revision"])
     searched = {name: given[name] for name in ("depth", "candidates", "seed")}

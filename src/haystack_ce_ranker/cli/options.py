@@ -12,6 +12,10 @@ Split = Annotated[
 # What train, adapt and distil have in common, or two of them.
 Fresh = Annotated[bool, typer.Option("--fresh", help="Throw away what an interrupted run left.")]
 Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; without it a GPU, if there is one.")]
+TrainingDtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help="float32 or bfloat16: what it multiplies in; bfloat16 without it if the chip has it."),
+]
 Threads = Annotated[int | None, typer.Option(help="Threads of one operation; torch's own number without it.")]
 Batch = Annotated[int | None, typer.Option(help="Pairs of one step; 16 without it, and 96 of contrastive.")]
 MaxLength = Annotated[int | None, typer.Option(help="The most tokens of a pair; 512 without it.")]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from haystack_ce_ranker.cli.errors import clear_errors, needs_torch
-from haystack_ce_ranker.cli.options import Batch, Device, Fresh, MaxLength, Save, Split, Threads
+from haystack_ce_ranker.cli.options import Batch, Device, Fresh, MaxLength, Save, Split, Threads, TrainingDtype
 
 Base = Annotated[str, typer.Option(help="What to begin from: a cross-encoder, or an encoder, which gets a new head.")]
 Groups = Annotated[Path | None, typer.Option(help="A file of `mine` to learn from; the queries are mined without it.")]
@@ -41,6 +41,7 @@ def train(
     threads: Threads = None,
     device: Device = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub base.")] = None,
+    dtype: TrainingDtype = None,
     fresh: Fresh = False,
 ) -> None:
     """
@@ -56,8 +57,8 @@ def train(
     from haystack_ce_ranker.training.losses import usual_batch
     from haystack_ce_ranker.training.mining import Mining
 
-    steps: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
-    ends: dict[str, Any] = {"depth": depth, "save": save, "threads": threads, "fresh": fresh}
+    steps: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "dtype": dtype}
+    ends: dict[str, Any] = {"depth": depth, "queries": queries, "save": save, "threads": threads, "fresh": fresh}
     with clear_errors():
         steps["batch"] = usual_batch(loss) if batch is None else batch
         run = TrainingRun(
@@ -69,7 +70,6 @@ def train(
             groups=groups,
             teacher=None if teacher is None else ModelOptions(teacher, device=device),
             split=split,
-            queries=queries,
             dev_share=dev_share,
             test_share=test_share,
             **ends,

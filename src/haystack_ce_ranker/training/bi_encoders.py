@@ -83,7 +83,7 @@ def teach(
     require_packages()
     recipe = BiEncoderRecipe() if recipe is None else recipe
     options = ModelOptions(student) if isinstance(student, str) else student
-    used = resources(options.device, threads if threads is not None else options.threads)
+    used = resources(options.device, threads if threads is not None else options.threads, recipe.dtype)
     options = replace(options, device=used.device, threads=used.threads, dtype=None)
     taught = taught_rows(groups, ways=recipe.ways, seed=recipe.seed)
     key = key_of(options, asdict(recipe), used.plain(), dev.plain(), taught.rows)

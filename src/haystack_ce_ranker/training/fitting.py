@@ -113,7 +113,7 @@ def fit(
         raise ValueError(f"teacher must be given where states ({recipe.states:g}) are learnt, but is None.")
     policy = ReadingPolicy() if policy is None else policy
     options = base if isinstance(base, ModelOptions) else ModelOptions(base)
-    used = resources(options.device, threads if threads is not None else options.threads)
+    used = resources(options.device, threads if threads is not None else options.threads, recipe.dtype)
     options = replace(options, device=used.device, threads=used.threads, dtype=None)
     rows = rows_for(recipe.loss, groups, learns=recipe.learns)
     max_length = recipe.max_length if recipe.max_length is not None else policy.max_length

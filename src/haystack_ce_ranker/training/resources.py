@@ -8,7 +8,12 @@ from typing import Any
 import torch
 
 from haystack_ce_ranker.backends.devices import allowed_cpus
-from haystack_ce_ranker.checks import whole_number
+from haystack_ce_ranker.backends.torch_backend import cpu_has_bfloat16
+from haystack_ce_ranker.checks import choice, whole_number
+
+BFLOAT16 = "bfloat16"
+DTYPES = ("float32", BFLOAT16)
+"""What training multiplies in."""
 
 _BYTES_PER_WEIGHT = 12
 """A gradient and Adam's two moments, in float32; the weight itself is loaded already."""
@@ -20,7 +25,7 @@ class Resources:
     What training uses.
 
     :ivar device: A torch device.
-    :ivar bf16: Whether it multiplies in bfloat16: on a GPU that can. Weights and gradients stay in float32.
+    :ivar bf16: Whether it multiplies in bfloat16. Weights and gradients stay in float32.
     :ivar threads: Threads of one operation on a CPU.
     """
 
@@ -33,20 +38,26 @@ class Resources:
         return {"device": self.device, "bf16": self.bf16, "threads": self.threads}
 
 
-def resources(device: str | None = None, threads: int | None = None) -> Resources:
+def resources(device: str | None = None, threads: int | None = None, dtype: str | None = None) -> Resources:
     """
     Choose what to use: the GPU if there is one, and as many threads as this process may run at once.
 
+    It multiplies in bfloat16 where the hardware does: on such a GPU, and on a CPU with AVX512-BF16 or AMX.
+
     :param device: A torch device, such as `cpu` or `cuda:0`; None chooses.
     :param threads: None for torch's own number, within the CPUs that this process may use.
-    :raises ValueError: If `threads` is no whole number, or the device is a GPU and there is none.
+    :param dtype: One of `DTYPES`: what it multiplies in; None chooses.
+    :raises ValueError: If `threads` is no whole number, `dtype` is unknown, or the device is a GPU and there is none.
     """
     threads = whole_number("threads", threads, optional=True)
     has_gpu = torch.cuda.is_available()
     if (device or "").startswith("cuda") and not has_gpu:
         raise ValueError(f"device must be one that torch can use here, but got {device!r}, and torch sees no GPU.")
     chosen = device if device is not None else "cuda:0" if has_gpu else "cpu"
-    bf16 = chosen.startswith("cuda") and torch.cuda.is_bf16_supported()
+    if choice("dtype", dtype, DTYPES, optional=True) is not None:
+        bf16 = dtype == BFLOAT16
+    else:
+        bf16 = torch.cuda.is_bf16_supported() if chosen.startswith("cuda") else chosen == "cpu" and cpu_has_bfloat16()
     return Resources(chosen, bf16, threads if threads is not None else min(torch.get_num_threads(), allowed_cpus()))
 
 

@@ -20,10 +20,10 @@ from rich.console import Console
 
 from haystack_ce_ranker.backends.model_files import ModelOptions, locate
 from haystack_ce_ranker.backends.torch_threads import limited_threads
-from haystack_ce_ranker.checks import number, whole_number
+from haystack_ce_ranker.checks import choice, number, whole_number
 from haystack_ce_ranker.machine.energy import meter_for
 from haystack_ce_ranker.machine.memory import process_peak_megabytes
-from haystack_ce_ranker.training.resources import Resources, expected_memory
+from haystack_ce_ranker.training.resources import DTYPES, Resources, expected_memory
 from haystack_ce_ranker.training.run_folder import (
     BEFORE,
     CHECKPOINTS,
@@ -65,6 +65,7 @@ class Schedule:
     :ivar evaluations: How often the model is evaluated and saved in one epoch.
     :ivar patience: After how many evaluations in a row without a better one the run stops.
     :ivar seed: Of the order, of dropout, and of what is drawn.
+    :ivar dtype: What it multiplies in, one of `resources.DTYPES`; None for bfloat16 where the hardware has it.
     """
 
     epochs: int = 2
@@ -76,6 +77,7 @@ class Schedule:
     evaluations: int = 2
     patience: int = 3
     seed: int = 0
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -88,6 +90,7 @@ class Schedule:
             "warmup": number("warmup", self.warmup, least=0, most=1),
             "weight_decay": number("weight_decay", self.weight_decay, least=0),
             "seed": whole_number("seed", self.seed, least=0),
+            "dtype": choice("dtype", self.dtype, DTYPES, optional=True),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -306,7 +309,7 @@ def pairs_at_once(schedule: Schedule, used: Resources, *, on_gpu: int | None = N
 def _trainer(lesson: Lesson, folder: Path, schedule: Schedule, used: Resources, callbacks: list[Any]) -> Any:
     from transformers import EarlyStoppingCallback, PrinterCallback
 
-    from haystack_ce_ranker.training.trainer import LOGGED, LastEvaluation
+    from haystack_ce_ranker.training.trainer import LOGGED, LastEvaluation, multiply_in_bfloat16
 
     pairs_per_row = lesson.pairs / len(lesson.rows)
     if lesson.apart:
@@ -338,7 +341,6 @@ def _trainer(lesson: Lesson, folder: Path, schedule: Schedule, used: Resources, 
         disable_tqdm=True,
         seed=schedule.seed,
         data_seed=schedule.seed,
-        bf16=used.bf16,
         use_cpu=used.device == "cpu",
         dataloader_pin_memory=used.device != "cpu",
         **lesson.more,
@@ -353,6 +355,8 @@ def _trainer(lesson: Lesson, folder: Path, schedule: Schedule, used: Resources, 
         callbacks=[LastEvaluation(), EarlyStoppingCallback(schedule.patience), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
+    if used.bf16:
+        multiply_in_bfloat16(lesson.model, used.device)
     return trainer
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from accelerate.utils import convert_outputs_to_fp32
 from datasets import Dataset
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.base.sampler import DefaultBatchSampler
@@ -134,6 +135,17 @@ class LastEvaluation(TrainerCallback):  # type: ignore[misc]
         """Ask for it."""
         if state.global_step >= state.max_steps:
             control.should_evaluate = True
+
+
+def multiply_in_bfloat16(model: Any, device: str) -> None:
+    """
+    Have a model multiply in bfloat16 while it learns. Its outputs are float32, and so is all of an evaluation.
+
+    The trainer's own `bf16` is not used: it evaluates in bfloat16, too, in which the model will not rank.
+    """
+    forward = model.forward
+    learning = convert_outputs_to_fp32(torch.autocast(torch.device(device).type, torch.bfloat16)(forward))
+    model.forward = lambda *given, **named: (learning if model.training else forward)(*given, **named)
 
 
 class OverRows(BaseTrainer):  # type: ignore[misc]

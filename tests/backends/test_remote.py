@@ -627,3 +627,10 @@ def test_a_tokenizer_that_is_nowhere_is_named():
 def test_telemetry_has_no_address():
     ranker = CrossEncoderRanker(model="https://internal.example", backend="remote")
     assert "internal" not in str(ranker._get_telemetry_data())
+
+
+def test_a_server_shows_no_embeddings_so_windows_are_chosen_by_the_querys_own_tokens(server, tiny_bert, caplog):
+    ranker = ranker_of(server, tiny_bert, passage_matches="soft")
+    report = ranker.run("the hut", [Document(content="snow")])["report"]
+    assert report["passage_matches"] == "exact"
+    assert "passage_matches='soft'" in caplog.text

@@ -11,14 +11,16 @@ import common
 import watts_windows
 from fakes import bert_tokenizer, random_texts
 from haystack_ce_ranker.reading.documents import DocumentEncoder, DocumentText
-from haystack_ce_ranker.reading.passages import evidence, windows
+from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.reading.soft_matches import SoftMatches, soft_matches_of
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 from token_scoring import backend_of
-from watts_window_choices import Asked, SoftMatches, by_evidence
+from watts_window_choices import Asked, apart, by_evidence
 from watts_windows import (
     DEFAULT_RULE,
     FIRST_DEFAULT,
+    OPTION,
     RULES,
     TASKS,
     TRANSCRIPTS,
@@ -26,11 +28,10 @@ from watts_windows import (
     Query,
     Window,
     all_of,
-    by_level,
     first_of,
-    logsumexp,
     mean,
     more_of_the_best,
+    one_more_of_half,
     queries_of,
     ways,
     windows_of,
@@ -62,11 +63,8 @@ def arguments(tmp_path, tiny_bert) -> argparse.Namespace:
     ]
     for name in (TRANSCRIPTS, "covidqa"):
         save(tmp_path / name, [*texts, "brake hut"])
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / watts_windows.WEIGHTS).symlink_to(tiny_bert)
     return argparse.Namespace(
         data=tmp_path,
-        models=tmp_path / "models",
         cache=tmp_path / "cache",
         queries=None,
         model=tiny_bert,
@@ -92,12 +90,23 @@ def test_every_rule_is_shown_for_every_collection_that_is_there(arguments):
     assert f"covidqa: the default not below {FIRST_DEFAULT}" in labels
 
 
-def test_without_the_weights_in_full_the_soft_matches_are_left_out(arguments):
-    (arguments.models / watts_windows.WEIGHTS).unlink()
-    report, shown = run(arguments)
-    assert any(line.startswith("soft matches: ") for line in report.left_out)
-    titles = [title for title in RULES if any(line.startswith(f"| {title} |") for line in shown.lines)]
-    assert titles == [title for title, rule in RULES.items() if rule.way != "soft"]
+def test_without_embeddings_the_soft_matches_are_left_out():
+    assert set(ways(None)) < {rule.way for rule in RULES.values()}
+    assert all("soft" in rule.way for rule in RULES.values() if rule.way not in ways(None))
+
+
+def test_the_option_scores_as_the_ranker_does_with_these_parameters(arguments):
+    backend = backend_of(arguments)
+    [query, *_] = queries_of(arguments, TRANSCRIPTS)
+    rule = RULES[OPTION]
+    [found] = windows_of([query], ways(soft_matches_of(backend.forgetful))[rule.way], backend)
+    collection = watts_windows.load_collection(arguments.data / TRANSCRIPTS)
+    ids = watts_windows.candidates(arguments.data / TRANSCRIPTS, collection)["q"]
+    policy = ReadingPolicy(passage_matches="soft", passage_evidence=0.6, aggregate="level")
+    texts = [collection.documents[one].content for one in ids]
+    expected, _ = CrossEncoderScorer(backend.forgetful, policy).score(collection.queries["q"], texts)
+    assert rule.spend(found).scores == pytest.approx([one.logit for one in expected.documents], abs=1e-4)
+    assert rule.spend(found).tokens == expected.tokens
 
 
 def test_the_default_scores_as_the_ranker_does(arguments):
@@ -133,30 +142,22 @@ def test_more_of_the_best_pays_only_for_what_it_reads():
     assert first_of(1, mean)(found) == ([1.0, 0.0, -1.0], 30)
 
 
-def test_by_level_is_logsumexp_where_the_model_found_something_and_a_mean_where_it_did_not():
-    found, lost = np.array([9.0, 7.0, -8.0]), np.array([-8.0, -9.0, -10.0])
-    assert by_level(found) == pytest.approx(logsumexp(found) - np.log(3), abs=0.02)
-    assert by_level(lost) == pytest.approx(mean(lost), abs=0.05)
-    assert by_level([-2.5]) == pytest.approx(-2.5)
+def test_a_window_more_of_the_better_half_is_all_that_is_paid_for():
+    found = [[Window(1.0, 10), Window(3.0, 10)], [Window(0.0, 10), Window(9.0, 10)], [Window(-1.0, 10)]]
+    assert one_more_of_half(2, mean)(found) == ([2.0, 4.5, -1.0], 50)
+    assert one_more_of_half(2, mean)([*found[:1], found[1][::-1], *found[2:]]) == ([2.0, 4.5, -1.0], 50)
+    assert one_more_of_half(2, mean)([*found, [Window(-5.0, 10), Window(50.0, 10)]]).scores[-1] == -5.0
 
 
-def test_soft_matches_of_tokens_that_are_like_no_other_are_the_engines_evidence():
-    one = asked("the hut brake", "the hut is cold. " * 40 + "a brake in the snow. " * 20)
-    starts = windows(len(one.document.body.ids), size=32, stride=16)
+def test_windows_apart_overlap_less_and_do_not_repeat():
+    one = asked("hut", "snow " * 100 + "hut " + "snow " * 100 + "a hut " + "snow " * 100)
     soft = SoftMatches(np.eye(len(bert_tokenizer()), dtype=np.float32))
-    expected = evidence(one.document.body.ids, one.query, starts, size=32)
-    assert soft.evidence(one.document.body.ids, one.query, starts, 32) == pytest.approx(expected)
-    assert soft.choose(32, 3)(one) == by_evidence(32, 3)(one)
-
-
-def test_soft_matches_find_a_token_that_is_like_one_of_the_query():
-    one = asked("hut", "snow " * 200 + "brake " + "snow " * 200)
-    vectors = np.eye(len(bert_tokenizer()), dtype=np.float32)
-    hut, brake = (int(TOKENIZER.encode([word])[0].ids[0]) for word in ("hut", "brake"))
-    vectors[brake] = 0.9 * vectors[hut] + 0.43 * vectors[brake]
-    [piece] = SoftMatches(vectors).choose(32, 1)(one)
-    assert piece.spans[0].start <= 200 < piece.spans[0].stop
-    assert by_evidence(32, 1)(one)[0].evidence == 0.0
+    together, distant = (apart(soft, 32, 3, counts)(one) for counts in (0.0, 1.0))
+    assert together == by_evidence(32, 3)(one)
+    first, second, *_ = sorted(piece.spans[0].start for piece in distant)
+    assert second - first >= 32
+    assert len(set(together)) == len(together)
+    assert all(piece.evidence > 0.0 for piece in distant)
 
 
 @pytest.mark.parametrize(("gain", "tokens", "holds"), [(0.09, 0.5, True), (0.07, 0.5, False), (0.09, 0.7, False)])

@@ -567,3 +567,14 @@ def test_a_ranker_may_be_closed_while_it_runs(tiny_bert):
     for thread in threads:
         thread.join(timeout=60)
     assert [[document.id for document in one] for one in found] == [[document.id for document in expected]] * 6
+
+
+def test_the_report_says_by_which_matches_windows_were_chosen(tiny_bert):
+    soft = CrossEncoderRanker(model=tiny_bert, passage_tokens=32, passage_stride=16, passage_matches="soft")
+    again = CrossEncoderRanker.from_dict(soft.to_dict())
+    assert again.passage_matches == "soft"
+    assert again.run("the hut", documents([LONG]))["report"]["passage_matches"] == "soft"
+    older = soft.to_dict()
+    del older["init_parameters"]["passage_matches"]  # a pipeline of before
+    loaded = CrossEncoderRanker.from_dict(older)
+    assert loaded.run("the hut", documents([LONG]))["report"]["passage_matches"] == "exact"

@@ -26,6 +26,7 @@ from haystack_ce_ranker.fusion.fuse import METHODS, MISSING_RULES
 from haystack_ce_ranker.fusion.normalizers import Normalization, parse_normalization
 from haystack_ce_ranker.gating.decision import PREDICTORS
 from haystack_ce_ranker.reading.passages import AGGREGATES, STRATEGIES
+from haystack_ce_ranker.reading.policy import MATCHES
 from haystack_ce_ranker.scoring.cache import ScoreCache
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 
@@ -157,6 +158,7 @@ OF_RANKER = {
     "passage_stride": Kind(WHOLE, [*NOT_WHOLE, 0, 65]),
     "passages_per_document": count(),
     "passage_evidence": number(bad=[-0.1, 1.5, -1]),
+    "passage_matches": choice(MATCHES),
     "aggregate": choice(AGGREGATES),
     "on_truncation": choice(["report", "warn", "error"]),
     "return_passages": flag(),

@@ -152,6 +152,7 @@ def test_only_what_is_new_is_scored():
         {"identity": ["revision 2"]},
         {"long_documents": "head"},
         {"passage_evidence": 0.5},
+        {"passage_matches": "soft"},
         {"max_length": 32},
         {"max_query_tokens": 8},
         {"aggregate": "mean_top2"},

@@ -221,3 +221,32 @@ def test_what_is_embedded_stands_in_every_window_and_must_leave_room():
 def test_settings_out_of_range_are_errors(policy, message):
     with pytest.raises(ValueError, match=message):
         scorer(**policy)
+
+
+class Alike(FakeBackend):
+    """A backend that shows one token as like another, and all others at right angles."""
+
+    def __init__(self, token, other):
+        super().__init__()
+        self._pair = [self.tokenizer.encode([text])[0].ids[0] for text in (token, other)]
+
+    def token_embeddings(self):
+        table = np.eye(len(self.tokenizer.vocabulary()))
+        one, other = self._pair
+        table[other] += 2.0 * table[one]
+        return table
+
+
+def test_soft_matches_choose_other_windows_and_a_model_without_embeddings_chooses_as_before(caplog):
+    text = "paris " * 60 + "brake " + "paris " * 60
+    exact = scorer(passages_per_document=1).score("hut", [text])[0].documents
+    soft = scorer(Alike("hut", "brake"), passages_per_document=1, passage_matches="soft")
+    [found] = soft.score("hut", [text])[0].documents
+    assert soft.passage_matches == "soft"
+    assert any("brake" in text[part.start : part.end] for part in found.read)
+    assert not any("brake" in text[part.start : part.end] for part in exact[0].read)
+    assert not caplog.records
+    without = scorer(passages_per_document=1, passage_matches="soft")
+    assert without.passage_matches == "exact"
+    assert without.score("hut", [text])[0].documents == exact
+    assert "passage_matches='soft'" in caplog.text

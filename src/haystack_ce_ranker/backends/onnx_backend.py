@@ -17,6 +17,7 @@ from llvmlite import binding
 from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
+from haystack_ce_ranker.backends import token_embeddings
 from haystack_ce_ranker.backends.configuration import BESIDE, PairsBeside, load_config, pairs_beside, position_limit
 from haystack_ce_ranker.backends.devices import pass_lock, require_process_of
 from haystack_ce_ranker.backends.exported import (
@@ -64,8 +65,10 @@ class OnnxBackend:
         dtype: str,
         threads: int | None,
         flops: Flops | None = None,
+        file: Path | None = None,
     ) -> None:
         self._session = session
+        self._file = file
         self._signature = signature
         self._process = os.getpid()
         self.dtype = dtype
@@ -96,6 +99,10 @@ class OnnxBackend:
     def _run(self, batch: Batch) -> NDArray[np.float32]:
         found = self._session.run([self._signature.output_name], self._signature.arrays(batch))
         return self._signature.logits(found[0], len(batch.pairs))
+
+    def token_embeddings(self) -> token_embeddings.Rows | None:
+        """Read the table from the model's file; see `Embedding`."""
+        return None if self._file is None else token_embeddings.of_onnx(self._file, len(self.tokenizer.vocabulary()))
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Tell whether `error` means that the batch was too large. Only onnxruntime's message says so."""
@@ -138,7 +145,9 @@ def load(options: ModelOptions) -> OnnxBackend:
     )
     pairs = pairs_beside(folder, options)
     flops = flops_of_file(file, config)
-    backend = OnnxBackend(session, signature, pairs, config, dtype=dtype, threads=options.threads, flops=flops)
+    backend = OnnxBackend(
+        session, signature, pairs, config, dtype=dtype, threads=options.threads, flops=flops, file=file
+    )
     run_first_pair(backend)
     return backend
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker import forking
-from haystack_ce_ranker.backends import export, loading, onnx_backend
+from haystack_ce_ranker.backends import export, loading, onnx_backend, token_embeddings
 from haystack_ce_ranker.backends.configuration import BESIDE, PairsBeside, load_config, pairs_beside, position_limit
 from haystack_ce_ranker.backends.exported import (
     BATCH_TOKENS_PER_THREAD,
@@ -88,6 +88,7 @@ class OpenVinoBackend:
     A compiled model has threads of its own, which a forked child lacks. So a child loads the model again.
 
     :param reload: Loads the same model again.
+    :param embeddings: Reads the embeddings of a vocabulary of so many tokens.
     """
 
     name = "openvino"
@@ -106,6 +107,7 @@ class OpenVinoBackend:
         reload: Callable[[], Any],
         max_length: int | None,
         flops: Flops | None,
+        embeddings: Callable[[int], token_embeddings.Rows | None],
     ) -> None:
         self.dtype = _report_dtype(dtype, compiled)
         self.tokenizer = pairs.tokenizer
@@ -116,6 +118,7 @@ class OpenVinoBackend:
         self._signature = signature
         self._one_by_one = one_by_one
         self._reload = reload
+        self._embeddings = embeddings
         self._reloading = threading.Lock()
         self._all_requests = [compiled.create_infer_request() for _ in range(one_by_one.threads)]
         self._compiled: Any | None = compiled
@@ -136,6 +139,10 @@ class OpenVinoBackend:
         if self._compiled is None:
             self._load_again()
         return self._one_by_one.logits(batch, self._run)
+
+    def token_embeddings(self) -> token_embeddings.Rows | None:
+        """Read the table from the model's file; see `Embedding`."""
+        return self._embeddings(len(self.tokenizer.vocabulary()))
 
     def _load_again(self) -> None:
         with self._reloading:
@@ -209,6 +216,7 @@ def load(options: ModelOptions) -> OpenVinoBackend:
         reload=partial(loading.load, OpenVinoBackend.name, options),
         max_length=position_limit(config),
         flops=flops_of_file(file, config),
+        embeddings=lambda tokens: token_embeddings.of_openvino(import_openvino(), _read(core, file), tokens),
     )
     run_first_pair(backend)
     return backend
@@ -308,7 +316,8 @@ def _load_converted(core: Any, options: ModelOptions) -> OpenVinoBackend:
     refuse("model_kwargs", placed, "backend='openvino' computes on the CPU, and the parameter device says it")
     dtype = _resolve_dtype(options.dtype, "float32", core, None)
     kwargs = {key: value for key, value in options.model_kwargs.items() if key not in OWN_KWARGS}
-    exact = torch_backend.load(replace(options, dtype="float32", device="cpu", model_kwargs=kwargs))
+    in_torch = replace(options, dtype="float32", device="cpu", model_kwargs=kwargs)
+    exact = torch_backend.load(in_torch)
     model = convert(exact)
     signature = _signature(model, None, options.model)  # the model was checked when torch loaded it
     one_by_one = OneByOne(options.threads)
@@ -324,6 +333,7 @@ def _load_converted(core: Any, options: ModelOptions) -> OpenVinoBackend:
             reload=partial(loading.load, OpenVinoBackend.name, options),
             max_length=exact.max_length,
             flops=exact.flops,
+            embeddings=lambda _: torch_backend.load(in_torch).token_embeddings(),
         )
 
     in_float32 = loaded("float32", {})

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker.backends.flops import Flops
+from haystack_ce_ranker.backends.token_embeddings import Rows
 from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
@@ -117,6 +118,15 @@ class Counted(Protocol):
     """
 
     flops: Flops | None
+
+
+@runtime_checkable
+class Embedding(Protocol):
+    """A method that a `Backend` can offer beside `logits` if the embeddings of its model's tokens can be read."""
+
+    def token_embeddings(self) -> Rows | None:
+        """Return a row for each token of the vocabulary, shape (tokens, dimensions); None if there are none to find."""
+        ...
 
 
 @runtime_checkable

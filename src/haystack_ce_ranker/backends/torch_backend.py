@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from haystack_ce_ranker import forking
-from haystack_ce_ranker.backends import cross_encoders, labels
+from haystack_ce_ranker.backends import cross_encoders, labels, token_embeddings
 from haystack_ce_ranker.backends.batching import CPU_PASS_TOKENS, plan_batches
 from haystack_ce_ranker.backends.configuration import position_limit, require_useful_tokenizer_kwargs, stores_quantised
 from haystack_ce_ranker.backends.devices import pass_lock, require_process_of
@@ -133,6 +133,10 @@ class TorchBackend:
     def logits(self, batch: Batch) -> NDArray[np.float32]:
         """Return the model's raw output for each pair, shape (pairs,)."""
         return self.start(batch)()
+
+    def token_embeddings(self) -> token_embeddings.Rows | None:
+        """Return the table of the loaded model; see `Embedding`."""
+        return token_embeddings.of_module(self._model, len(self.tokenizer.vocabulary()))
 
     def start(self, batch: Batch) -> Callable[[], NDArray[np.float32]]:
         """Queue a batch on a GPU, and return a function that waits for its logits. On CPU they are there at once."""

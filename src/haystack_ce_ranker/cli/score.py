@@ -29,7 +29,7 @@ Strategy = Annotated[
     str, typer.Option(help="How documents that do not fit are read: best_passages, head, head_tail or windows.")
 ]
 Passages = Annotated[int, typer.Option(help="The most windows of a document.")]
-Aggregate = Annotated[str, typer.Option(help="One logit of its windows: logsumexp, max, mean_top2 or first.")]
+Aggregate = Annotated[str, typer.Option(help="One logit of its windows: logsumexp, level, max, mean_top2 or first.")]
 ShardSize = Annotated[int, typer.Option(min=1, help="Pairs that are scored, and kept, as one.")]
 
 

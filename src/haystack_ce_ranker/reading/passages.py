@@ -9,9 +9,10 @@ passages with a cross-encoder goes back to Dai and Callan, "Deeper text understa
 language modeling" (SIGIR 2019).
 """
 
+import math
 import unicodedata
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from haystack_ce_ranker.tokenizing.tokens import Ids
 
 _K1 = 1.2
 _EVIDENCE_TOLERANCE = 1e-9
+_WARMEST, _FOUND = 16.0, 1.0  # of `_level`; from 8 to 32 and from 0 to 2 rank much the same
+_LARGEST_EXPONENT = 700.0
 
 
 class Span(NamedTuple):
@@ -54,6 +57,8 @@ class WindowSettings(NamedTuple):
     passage_stride: int
     passages_per_document: int
     passage_evidence: float
+    evidence: "Evidence | None" = None
+    """How windows are weighed; None for `evidence`."""
 
 
 def windows(tokens: int, *, size: int, stride: int) -> NDArray[np.intp]:
@@ -104,10 +109,28 @@ def evidence(body: Ids, query: Ids, starts: NDArray[np.intp], *, size: int) -> N
         if not len(positions):
             continue
         frequency = np.searchsorted(positions, stops) - np.searchsorted(positions, starts)
-        holding = np.count_nonzero(frequency)
-        idf = np.log1p((len(starts) - holding + 0.5) / (holding + 0.5))
-        total += idf * frequency * (_K1 + 1) / (frequency + _K1)
+        total += bm25(frequency, holding=int(np.count_nonzero(frequency)))
     return total
+
+
+def bm25(frequency: NDArray[np.number], *, holding: float) -> NDArray[np.float64]:
+    """
+    Return what one token of the query adds to the evidence in each window.
+
+    :param frequency: How often each window holds it; shape (windows,).
+    :param holding: How many windows hold it.
+    """
+    idf = np.log1p((len(frequency) - holding + 0.5) / (holding + 0.5))
+    found: NDArray[np.float64] = idf * frequency * (_K1 + 1) / (frequency + _K1)
+    return found
+
+
+class Evidence(Protocol):
+    """Weighs the windows of one document by a query; see `evidence`."""
+
+    def __call__(self, body: Ids, query: Ids, starts: NDArray[np.intp], *, size: int) -> NDArray[np.float64]:
+        """Return one value per window, not negative; shape (windows,)."""
+        ...
 
 
 def _head(document: EncodedDocument, _query: Ids, room: int, _settings: WindowSettings) -> list[Piece]:
@@ -145,7 +168,8 @@ def _weighed_windows(
     overlap = max(size - settings.passage_stride, 0)
     starts = windows(len(document.body.ids), size=size, stride=settings.passage_stride)
     starts = align(starts, document, slack=overlap // 2)
-    return starts, size, evidence(document.body.ids, query, starts, size=size)
+    weigh = evidence if settings.evidence is None else settings.evidence
+    return starts, size, weigh(document.body.ids, query, starts, size=size)
 
 
 def _piece(document: EncodedDocument, start: np.intp, size: int, value: np.float64) -> Piece:
@@ -170,11 +194,25 @@ def _logsumexp(logits: NDArray[np.float64]) -> float:
     return top + float(np.log(np.exp(logits - top).sum()))
 
 
+def _level(logits: NDArray[np.float64]) -> float:
+    """
+    Return the logarithm of the mean of exponentials, at a temperature that the highest logit decides.
+
+    It is near 1 where the model has found an answer in one window, and the highest logit then counts most. Where it
+    has found none, it is up to `_WARMEST`, and the result is nearly the mean: it takes many windows to tell such
+    documents apart. The result rises with each logit. One logit stays what it is.
+    """
+    top = float(logits.max())
+    temperature = 1.0 + (_WARMEST - 1.0) / (1.0 + math.exp(min(top - _FOUND, _LARGEST_EXPONENT)))
+    return top + temperature * math.log(float(np.exp((logits - top) / temperature).mean()))
+
+
 AGGREGATES: dict[str, Callable[[NDArray[np.float64]], float]] = {
     "max": lambda logits: float(logits.max()),
     "first": lambda logits: float(logits[0]),
     "mean_top2": lambda logits: float(np.sort(logits)[-2:].mean()),
     "logsumexp": _logsumexp,
+    "level": _level,
 }
 """One logit from those of a document's pieces, by name; the pieces stand in the order that the strategy gave them."""
 

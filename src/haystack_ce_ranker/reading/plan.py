@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from haystack_ce_ranker.reading.budget import room_for_texts, split_budget
 from haystack_ce_ranker.reading.documents import DocumentText, EncodedDocument
-from haystack_ce_ranker.reading.passages import STRATEGIES, TRUNCATIONS, Piece, Span, characters
+from haystack_ce_ranker.reading.passages import STRATEGIES, TRUNCATIONS, Evidence, Piece, Span, characters
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.reading.queries import EncodedQuery
 from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
@@ -88,11 +88,15 @@ class Planner:
     :param policy: What may be read.
     :param max_length: Tokens of a pair, special tokens among them.
     :param tokenizer: The model's tokenizer with its pair format.
+    :param evidence: How windows are weighed; None for `passages.evidence`.
     :raises ValueError: If `policy` leaves no room in the model's pairs.
     """
 
-    def __init__(self, policy: ReadingPolicy, max_length: int, tokenizer: PairTokenizer) -> None:
+    def __init__(
+        self, policy: ReadingPolicy, max_length: int, tokenizer: PairTokenizer, evidence: Evidence | None = None
+    ) -> None:
         self.policy = policy
+        self._windows = policy.windows._replace(evidence=evidence)
         self.room = room_for_texts(max_length, tokenizer.format.special_tokens)
         self._tokenizer = tokenizer
         # A document that is cut at its end is cut as other libraries do it: between two of its tokens.
@@ -133,7 +137,7 @@ class Planner:
         if tokens <= room:
             pieces = [Piece((Span(0, tokens),))]
         else:
-            pieces = STRATEGIES[policy.long_documents](document, query.tokens.ids, room, policy.windows)
+            pieces = STRATEGIES[policy.long_documents](document, query.tokens.ids, room, self._windows)
         plan = ReadingPlan(text, document, kept, tuple(pieces), self._tokenizer.format)
         if tokens <= room or self._slices:
             return plan

@@ -7,10 +7,15 @@ from haystack_ce_ranker.checks import choice, number, whole_number
 from haystack_ce_ranker.reading.passages import AGGREGATES, STRATEGIES, WindowSettings
 from haystack_ce_ranker.reading.queries import REDUCTIONS
 
+EXACT, SOFT = "exact", "soft"
+MATCHES = (EXACT, SOFT)
+"""Which tokens of a window count as evidence."""
+
 _LIMITS = ("max_length", "max_query_tokens", "max_tokens_per_query")
 _SIZES = ("passage_tokens", "passage_stride", "passages_per_document")
 _CHOICES: dict[str, Collection[str]] = {
     "long_documents": STRATEGIES,
+    "passage_matches": MATCHES,
     "aggregate": AGGREGATES,
     "query_reduction": REDUCTIONS,
 }
@@ -30,6 +35,8 @@ class ReadingPolicy:
     :ivar passage_stride: Tokens from one window's start to the next one's.
     :ivar passages_per_document: The most windows read of one document.
     :ivar passage_evidence: The share of the best window's evidence that a further window needs, from 0 to 1.
+    :ivar passage_matches: What counts as evidence: `exact`, the query's own tokens, or `soft`, also tokens that are
+        like them by the model's own embeddings; see `soft_matches`. A model that shows none is read with `exact`.
     :ivar aggregate: How the logits of a document's windows become one, by its name in `passages.AGGREGATES`.
     :ivar query_reduction: Which tokens of a query stay when not all do, by its name in `queries.REDUCTIONS`.
     :raises ValueError: If a value is out of range, or a name is not in its table.
@@ -43,6 +50,7 @@ class ReadingPolicy:
     passage_stride: int = 32
     passages_per_document: int = 4
     passage_evidence: float = 0.8
+    passage_matches: str = EXACT
     aggregate: str = "logsumexp"
     query_reduction: str = "rarest"
 

@@ -17,8 +17,9 @@ from haystack_ce_ranker import checks
 from haystack_ce_ranker.backends.protocol import Backend
 from haystack_ce_ranker.reading.documents import DocumentEncoder, DocumentText, content_key
 from haystack_ce_ranker.reading.plan import Planner
-from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.reading.policy import EXACT, SOFT, ReadingPolicy
 from haystack_ce_ranker.reading.queries import EncodedQuery
+from haystack_ce_ranker.reading.soft_matches import soft_matches_of
 from haystack_ce_ranker.scoring.cache import ScoreCache
 from haystack_ce_ranker.scoring.depth import Depth, DepthRule, DepthSearch
 from haystack_ce_ranker.scoring.requests import (
@@ -75,6 +76,7 @@ class CrossEncoderScorer:
     :param identity: What tells the model from others in `scores` beside its name: the revision, loading options.
     :ivar max_length: The most tokens of a pair.
     :ivar model_limit: The most that the model could read; None if it names no limit.
+    :ivar passage_matches: What counts as evidence; `exact` where the policy says `soft` and the model cannot.
     :raises ValueError: If a value is out of range, or `policy` leaves no room in the model's pairs.
     """
 
@@ -107,7 +109,11 @@ class CrossEncoderScorer:
                 batch_sizes=batch_sizes,
             )
         )
-        self._planner = Planner(self.policy, self.max_length, backend.tokenizer)
+        soft = soft_matches_of(backend) if self.policy.passage_matches == SOFT else None
+        self.passage_matches = EXACT if soft is None else SOFT
+        self._planner = Planner(
+            self.policy, self.max_length, backend.tokenizer, None if soft is None else soft.evidence
+        )
         self._documents = DocumentEncoder(backend.tokenizer, cache_tokens=cache_tokens)
         self._scores = scores
         self._identity = content_key(

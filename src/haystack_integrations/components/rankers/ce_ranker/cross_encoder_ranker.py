@@ -128,11 +128,11 @@ class CrossEncoderRanker:
         which no window worth reading is left are not scored. They stand below the others, in their order.
     :param long_documents: How a document that does not fit is read: its `best_passages`, all `windows`, its
         `head`, or its `head_tail`.
-    :param passage_tokens: Tokens of a window. Short windows measured better than long ones, and cost less; longer
-        ones make longer `passages` for a prompt.
+    :param passage_tokens: Tokens of a window. Short ones measured best and cost less; long ones suit a prompt better.
     :param passage_stride: Tokens from the start of one window to the start of the next.
     :param passages_per_document: The most windows read of one document.
-    :param passage_evidence: The share of the best window's lexical evidence that a further window needs, from 0 to 1.
+    :param passage_evidence: The share of the best window's evidence that a further window needs, from 0 to 1.
+    :param passage_matches: What is evidence: the query's own tokens (`exact`), or also those like them (`soft`).
     :param aggregate: How the logits of a document's windows become one. The default, `logsumexp`, is the maximum and a
         little more for each further window that agrees with it: at most log(`passages_per_document`).
     :param on_truncation: When a query or a document is not read whole: `report` it, `warn` in the log once a run,
@@ -201,6 +201,7 @@ class CrossEncoderRanker:
     passage_stride: int
     passages_per_document: int
     passage_evidence: float
+    passage_matches: Literal["exact", "soft"]
     aggregate: str
     on_truncation: Literal["report", "warn", "error"]
     return_passages: bool
@@ -250,6 +251,7 @@ class CrossEncoderRanker:
         passage_stride: int = ReadingPolicy.passage_stride,
         passages_per_document: int = ReadingPolicy.passages_per_document,
         passage_evidence: float = ReadingPolicy.passage_evidence,
+        passage_matches: Literal["exact", "soft"] = "exact",
         aggregate: str = ReadingPolicy.aggregate,
         on_truncation: Literal["report", "warn", "error"] = "report",
         return_passages: bool = False,

@@ -46,6 +46,7 @@ def what_ran(
         "max_length": None if scorer is None else scorer.max_length,
         "model_max_length": None if scorer is None else scorer.model_limit,
         "strategy": policy.long_documents,
+        "passage_matches": None if scorer is None else scorer.passage_matches,
     }
 
 

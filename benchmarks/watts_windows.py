@@ -89,6 +89,23 @@ def one_more_of_half(most: int, join: Join) -> Spend:
     return spend
 
 
+def within(tokens: int, join: Join) -> Spend:
+    """Spend so many tokens a candidate as the ranker spends `max_tokens_per_query`: where first logits are highest."""
+
+    def spend(windows: Sequence[Sequence[Window]]) -> Ranking:
+        left = tokens * len(windows) - sum(of[0].tokens for of in windows)
+        read = [[of[0]] for of in windows]
+        best = sorted(range(len(windows)), key=lambda place: -windows[place][0].logit)
+        for nth in range(1, max(map(len, windows))):
+            for place in best:
+                if nth < len(windows[place]) and windows[place][nth].tokens <= left:
+                    left -= windows[place][nth].tokens
+                    read[place].append(windows[place][nth])
+        return all_of(join)(read)
+
+    return spend
+
+
 def more_of_the_best(first: int, documents: int, join: Join) -> Spend:
     """Read the first windows of all candidates, and the others of the best by then, which stay before the rest."""
 
@@ -129,6 +146,8 @@ class Rule(NamedTuple):
 DEFAULT_RULE = "the ranker's default"
 FIRST_DEFAULT = "4 of 64, evidence 0.8, logsumexp"
 OPTION = "4 of 64 by soft matches, evidence 0.6, by level"
+BUDGET = "4 of 64 by soft matches, 300 tokens a candidate, by level"
+BY_BUDGET = within(300, by_level)
 RULES: Mapping[str, Rule] = {
     DEFAULT_RULE: Rule("default", all_of(lambda logits: AGGREGATES[DEFAULT.aggregate](np.asarray(logits)))),
     FIRST_DEFAULT: Rule("64, evidence 0.8", all_of(logsumexp)),
@@ -154,6 +173,8 @@ RULES: Mapping[str, Rule] = {
     "4 of 64 by soft matches, by level": Rule("soft", all_of(by_level)),
     OPTION: Rule("soft, evidence 0.6", all_of(by_level)),
     "4 of 64 by soft matches, evidence 0.6, logsumexp": Rule("soft, evidence 0.6", all_of(logsumexp)),
+    "4 of 64, 300 tokens a candidate, by level": Rule("64", lambda windows: BY_BUDGET([of[:4] for of in windows])),
+    BUDGET: Rule("soft", BY_BUDGET),
     "3 of 64 by soft matches, a fourth of the better half, by level": Rule("soft", one_more_of_half(4, by_level)),
     "3 of 64 by soft matches that overlap less, by level": Rule("soft, apart", all_of(by_level)),
     "4 of 56 by soft matches, by level": Rule("soft, 56", all_of(by_level)),

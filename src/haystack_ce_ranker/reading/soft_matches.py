@@ -2,7 +2,7 @@
 Evidence of all tokens that are like a token of the query, by the model's own token embeddings.
 
 `passages.evidence` counts the query's own tokens. Here a token like one of them counts in part, by its cosine. So
-"microphone" is found where the query says "recording". Token ids in, evidence out.
+"recorded" is found where the query says "recording". Token ids in, evidence out.
 """
 
 import logging
@@ -22,7 +22,7 @@ from haystack_ce_ranker.reading.passages import bm25
 from haystack_ce_ranker.tokenizing.tokens import Ids
 
 LEAST_COSINE = 0.4
-"""The least cosine at which a token is like another one; benchmarks/watts.md measures others beside it."""
+"""The least cosine at which a token is like another one; chosen on the transcripts of benchmarks/watts.md."""
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,7 @@
 """
 What a depth that each query chooses truly spends: joules where the machine has a meter of them, else CPU seconds.
 
-    python benchmarks/watts.py energy --threads 1        # three quarters of an hour
-    python benchmarks/watts.py energy --queries 7        # the first query of each collection only warms up
+    python benchmarks/watts.py energy --threads 1 --queries 31    # the first of each collection only warms up
 
 A part of `watts.py`, which prints and keeps it. Nothing is taken from kept scores: a scorer with its defaults ranks
 each query, with all that belongs to it, from the texts to the scores. Each way has a scorer of its own, so that none
@@ -29,7 +28,7 @@ from token_scoring import backend_of
 from watts_tasks import DEPTH, SHARE, Query, queries_of
 
 WHOLE, CHOSEN = f"depth {DEPTH}", "auto, screened"
-OTHERS = {f"{CHOSEN}, steps of {step}": DepthRule(step=step) for step in (3, 2)}
+OTHERS = {f"{CHOSEN}, steps of {step}": DepthRule(step=step) for step in (5,)}
 """What else is measured beside the default rule, whose steps are `depth.CPU_STEP`."""
 
 WAYS: Mapping[str, Mapping[str, Any]] = {

@@ -25,8 +25,12 @@ Of how many of the first candidates prospects are told, unless a number above it
 Each is compared with each: ten thousand would take gigabytes.
 """
 
-CPU_STEP, DEVICE_STEP = 5, 20
-"""Candidates between two decisions, on a CPU and on another device, which needs larger batches."""
+CPU_STEP, DEVICE_STEP = 3, 20
+"""
+Candidates between two decisions, on a CPU and on another device, which needs larger batches.
+
+The fewer they are, the fewer are scored after the logits have said enough, and the more passes it takes.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,7 @@ class DepthRule:
     :ivar risk: Documents. The lower, the deeper; `depth_fitting` finds it for judged queries.
     :ivar top: How many of the best documents count.
     :ivar first: Candidates scored before the first decision; never fewer than `top`.
-    :ivar step: Candidates scored between two decisions; None for 5 on a CPU and 20 on another device, which needs
+    :ivar step: Candidates scored between two decisions; None for 3 on a CPU and 20 on another device, which needs
         larger batches.
     :raises ValueError: If a value is out of range.
     """

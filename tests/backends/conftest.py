@@ -77,3 +77,13 @@ def connect(server, tiny_bert):
         return loading.load("remote", ModelOptions(server.url, model_kwargs=kwargs, api_key=key))
 
     return connected
+
+
+@pytest.fixture
+def own_number():
+    """A number of threads of torch for this process that no backend of the test asks for."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield 3
+    torch.set_num_threads(before)

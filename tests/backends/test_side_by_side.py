@@ -147,15 +147,6 @@ def test_when_the_process_ends_whoever_still_asks_runs_the_parts(monkeypatch):
 torch = pytest.importorskip("torch")
 
 
-@pytest.fixture
-def own_number():
-    """A number of threads for this process that none of the backends below has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield 3
-    torch.set_num_threads(before)
-
-
 def pairs_of(*lengths):
     rng = np.random.default_rng(0)
     return [PackedPair(rng.integers(5, 20, length).astype(np.int32), np.zeros(length, np.int32)) for length in lengths]

@@ -215,15 +215,6 @@ def in_a_new_thread(call):
         return pool.submit(call).result()
 
 
-@pytest.fixture
-def own_number():
-    """A number of threads for this process that none of the backends below has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield 3
-    torch.set_num_threads(before)
-
-
 def test_backends_with_other_numbers_of_threads_never_meet_and_leave_no_trace(tiny_bert, own_number):
     seen, running, most = {}, [], []
     lock = threading.Lock()

@@ -1,5 +1,6 @@
 """
-What fine-tuning is worth: which loss to use, and what it gains on each collection over the untouched model.
+What fine-tuning is worth: which loss to use, what it gains on each collection over the untouched model, and in which
+numbers to multiply.
 
     python benchmarks/training.py                                    # a day on two cores; goes on where it was stopped
     python benchmarks/training.py losses --only stackfaq --seeds 0
@@ -261,18 +262,16 @@ def plain_encoder(arguments: argparse.Namespace, report: Report) -> None:
 
 def dtypes(arguments: argparse.Namespace, report: Report) -> None:
     """Compare what training multiplies in: what a model is worth then, and what a step costs."""
-    names = [arguments.only or next(iter(HALVES))]
-    report.table("Trained in bfloat16 and in float32", "collection", "seed", *DTYPES, "difference", "p")
-    for name in names:
-        for seed in arguments.seeds:
-            setting = setting_of(name, seed, arguments, loss=arguments.loss, base=arguments.base)
-            single, half = (
-                values_of(replace(setting, recipe=replace(setting.recipe, dtype=dtype)), arguments, report)[TRAINED]
-                for dtype in DTYPES
-            )
-            found = compare(single, half)
-            cells = f"{mean(single):.4f}", f"{mean(half):.4f}", f"{found.difference:+.4f}", f"{found.p:.4f}"
-            report.row(name, seed, *cells)
+    name = arguments.only or next(iter(HALVES))
+    report.table(f"{name}, trained in float32 and in bfloat16", "seed", *DTYPES, "difference", "p")
+    for seed in arguments.seeds:
+        setting = setting_of(name, seed, arguments, loss=arguments.loss, base=arguments.base)
+        single, half = (
+            values_of(replace(setting, recipe=replace(setting.recipe, dtype=dtype)), arguments, report)[TRAINED]
+            for dtype in DTYPES
+        )
+        found = compare(single, half)
+        report.row(seed, f"{mean(single):.4f}", f"{mean(half):.4f}", f"{found.difference:+.4f}", f"{found.p:.4f}")
     if arguments.device == "cpu":
         seconds = {dtype: step_seconds(arguments, dtype) for dtype in DTYPES}
         told = ", ".join(f"{each:.2f} in {dtype}" for dtype, each in seconds.items())

@@ -52,6 +52,12 @@ def test_a_contrast_is_learnt_from_where_queries_come_from_in_larger_batches(mon
     assert (run.recipe.batch, run.settings.blend) == (24, None)
 
 
+@pytest.mark.parametrize(("options", "dtype"), [((), None), (("--dtype", "float32"), "float32")])
+def test_what_it_multiplies_in_can_be_said(monkeypatch, options, dtype):
+    run, _ = asked_for(monkeypatch, "--base", "model", *options)
+    assert run.recipe.dtype == dtype
+
+
 def test_another_loss_is_an_error(monkeypatch):
     _, result = asked_for(monkeypatch, "--base", "model", "--loss", "hinge")
     assert result.exit_code == 2

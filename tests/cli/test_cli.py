@@ -191,6 +191,8 @@ def test_evaluate_writes_the_page_and_fits_a_gate_and_a_depth(collection, tiny_b
         (["quantize", "MODEL", "OUTPUT", "--min-overlap", "1.5"], "min_overlap must be a finite number >= 0 and <= 1"),
         (["tune", "COLLECTION", "--pipeline", "PIPELINE", "--queries", "0"], "queries must be a whole number >= 1"),
         (["profile", "MODEL", "--dtype", "int4"], "dtype must be one of 'auto',"),
+        (["train", "COLLECTION", "OUTPUT", "--base", "MODEL", "--dtype", "float16"], "dtype must be one of 'float32',"),
+        (["distil", "COLLECTION", "OUTPUT", "--teacher", "MODEL", "--layers", "1", "--dtype", "auto"], "dtype must be"),
         (["profile", "MODEL", "--backend", "jax"], "backend must be one of 'torch',"),
     ],
 )

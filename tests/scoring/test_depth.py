@@ -1,8 +1,11 @@
 """How deep a search goes: the rule's values, the order of the steps, and where it stops."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from haystack_ce_ranker.reading.passages import Span
 from haystack_ce_ranker.scoring.depth import Depth, DepthRule, DepthSearch
 from haystack_ce_ranker.scoring.prospects import Prospects
 
@@ -37,6 +40,15 @@ def test_a_rule_stops_when_the_rest_cannot_reach_the_top():
     assert found.missing < 0.3
     assert len(steps[0]) == 10
     assert {len(step) for step in steps[1:]} == {5}
+
+
+@pytest.mark.parametrize(("on_cpu", "step", "expected"), [(True, None, 3), (False, None, 20), (True, 7, 7)])
+def test_between_two_decisions_are_as_many_candidates_as_suit_the_device(on_cpu, step, expected):
+    tokens = np.arange(5, dtype=np.int32)
+    document = SimpleNamespace(header=tokens[:0], body=SimpleNamespace(ids=tokens))
+    plans = [SimpleNamespace(document=document, pieces=[SimpleNamespace(spans=[Span(0, 5)])])] * 100
+    found = Depth(rule=DepthRule(step=step)).search(plans, tokens, on_cpu=on_cpu)
+    assert [len(one) for one in walk(found, FALLING)][:2] == [10, expected]
 
 
 def test_less_risk_goes_deeper_and_logits_that_rise_are_followed_to_the_end():

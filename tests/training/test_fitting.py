@@ -128,6 +128,18 @@ def test_it_multiplies_in_what_is_asked_for_and_the_weights_stay_in_float32(
     assert {one.dtype for one in tensors(fitted.model).values() if one.is_floating_point()} == {torch.float32}
 
 
+def test_a_model_that_learns_in_bfloat16_is_evaluated_in_float32():
+    from haystack_ce_ranker.training.trainer import multiply_in_bfloat16
+
+    layer, inputs = torch.nn.Linear(64, 8), torch.randn(4, 64)
+    exact = layer(inputs)
+    rounded = torch.nn.functional.linear(*(one.bfloat16() for one in (inputs, layer.weight, layer.bias)))
+    multiply_in_bfloat16(layer, "cpu")
+    assert torch.equal(layer.train()(inputs), rounded.float())
+    assert torch.equal(layer.eval()(inputs), exact)
+    assert not torch.equal(rounded.float(), exact)
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(unbroken, learner, task, tmp_path):
     again = fit(on_cpu(learner), task.groups, task.dev, tmp_path / "again", RECIPE, threads=1)
     assert weights(again.model) == weights(unbroken.model)

@@ -216,7 +216,7 @@ def test_any_text_gives_queries_that_hold_words_and_come_from_their_document(giv
 @pytest.mark.parametrize(
     ("mix", "count", "told"),
     [
-        ([], 5, "mix must name at least one recipe of title, first_sentence, inverse_cloze, rare_terms, but is empty"),
+        ([], 5, "mix must name at least one recipe of title, .* question_terms, but is empty"),
         (["titles"], 5, "mix must name recipes of title, .* but got 'titles'"),
         ({"title": 0}, 5, r"mix\['title'\] must be"),
         (["title"], 0, "count must be"),
@@ -264,3 +264,38 @@ def test_rare_terms_of_a_long_document_are_those_of_one_part():
         content = documents[query.document_id].content
         places = [content.index(f" {word}") for word in query.text.split() if word[0] in "wxyz"]
         assert max(places, default=0) - min(places, default=0) <= PART
+
+
+ASKING = documents_of(
+    "How much does the hut cost? It costs ten francs. Guests pay by card.",
+    'The ropeway is slow. How much does a ticket cost? Tickets are sold by the driver ("Who sells them?").',
+    "How much does the driver earn? Nobody knows that. See https://huts.example/?",
+    "Snow lies on the ropeway in winter. Guests pay by card. Where do the guests wait?",
+)
+
+
+def test_questions_are_the_sentences_that_end_in_a_question_mark():
+    asked = {query.text for seed in range(20) for query in made_of(ASKING, "question", seed=seed).queries}
+    assert asked == {
+        "How much does the hut cost?",
+        "How much does a ticket cost?",
+        "How much does the driver earn?",
+        "Where do the guests wait?",
+    }
+    other = documents_of("冬の間は山に雪がありますか？山の上です。", "He asks “Is there a hut?” and waits. It snows.")
+    assert set(texts_of(made_of(other, "question")).values()) == {
+        "冬の間は山に雪がありますか？",
+        "He asks “Is there a hut?”",
+    }
+
+
+def test_terms_are_asked_for_as_the_collections_questions_open():
+    for seed in range(10):
+        for query in made_of(ASKING, "question_terms", seed=seed).queries:
+            opening, terms = query.text[:13], query.text[14:].split()
+            assert opening == "how much does"  # what three of them share; nothing opens as "where do" does
+            assert set(terms) <= set(BM25Index.build([]).analysis.words(ASKING[query.document_id].content))
+            assert query.copied == ""
+    few = {name: ASKING[name] for name in ("d0", "d1", "d3")}
+    assert made_of(few, "question_terms").queries == ()
+    assert made_of(few, "question_terms").left_out == {"question_terms: documents without one": 3}

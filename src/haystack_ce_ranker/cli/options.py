@@ -27,6 +27,8 @@ Log = Annotated[
 Recipes = Annotated[
     list[str] | None,
     typer.Option(
-        "--recipe", help="title, first_sentence, inverse_cloze or rare_terms; may be repeated. Without it all."
+        "--recipe",
+        help="title, first_sentence, inverse_cloze, rare_terms, question or question_terms; may be repeated. Without "
+        "it all.",
     ),
 ]

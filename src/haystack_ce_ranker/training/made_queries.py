@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from haystack_ce_ranker.bm25.index import BM25Index
@@ -51,6 +52,14 @@ A document is drawn again for each further `PART` that it holds: people ask for 
 COMMON_SHARE = 0.2
 """A term that more than this share of the documents have is not rare."""
 
+LONGEST_OPENING = 4
+"""The most words that a question is taken to open with, as in "how long does it"."""
+
+ASKED_ALIKE = 3
+"""How many of the collection's questions must open alike, so that other questions are made to open so."""
+
+_QUESTION_MARKS = ("?", "？", "؟")
+_CLOSING = "\"'”’)]"
 _BLANKS = re.compile(r"\s+")
 _PIECE = re.compile(rf"\S(?:.{{0,{LONGEST - 1}}}(?!\S)|.{{0,{LONGEST - 1}}})", re.DOTALL)
 
@@ -103,7 +112,39 @@ class _Draft(NamedTuple):
     copied: str = ""
 
 
-_Recipe = Callable[[Text, random.Random, BM25Index], _Draft | None]
+@dataclass(frozen=True)
+class _Corpus:
+    """
+    What a recipe may know of all documents.
+
+    :ivar documents: By id.
+    :ivar index: Of their contents, in their order.
+    """
+
+    documents: Mapping[str, Text]
+    index: BM25Index
+
+    @cached_property
+    def openings(self) -> Sequence[str]:
+        """
+        How the collection's questions open, an entry for each question: "how much does" of "How much does it cost?".
+
+        It is the longest beginning that `ASKED_ALIKE` of them share, and so depends on no language. Questions that open
+        like no others have no entry.
+        """
+        questions = dict.fromkeys(
+            tuple(self.index.analysis.words(one)) for text in self.documents.values() for one in _questions(text)
+        )
+        beginnings = {
+            question: [question[:length] for length in range(1, min(LONGEST_OPENING + 1, len(question)))]
+            for question in questions
+        }
+        counts = Counter(one for of_question in beginnings.values() for one in of_question)
+        shared = ([one for one in some if counts[one] >= ASKED_ALIKE] for some in beginnings.values())
+        return [" ".join(some[-1]) for some in shared if some]
+
+
+_Recipe = Callable[[Text, random.Random, _Corpus], _Draft | None]
 """Makes a query of a document; None if the document has nothing for it."""
 
 
@@ -134,17 +175,17 @@ def title_of(document: Text) -> tuple[str, str]:
     return (first, rest) if is_title else ("", document.text)
 
 
-def _title(document: Text, _draw: random.Random, _index: BM25Index) -> _Draft | None:
+def _title(document: Text, _draw: random.Random, _corpus: _Corpus) -> _Draft | None:
     title, _ = title_of(document)
     return _Draft(title, title) if title else None
 
 
-def _first_sentence(document: Text, draw: random.Random, _index: BM25Index) -> _Draft | None:
+def _first_sentence(document: Text, draw: random.Random, _corpus: _Corpus) -> _Draft | None:
     first = next(_asked(document), None)
     return None if first is None else _Draft(first, "" if draw.random() < KEPT else first)
 
 
-def _inverse_cloze(document: Text, draw: random.Random, _index: BM25Index) -> _Draft | None:
+def _inverse_cloze(document: Text, draw: random.Random, _corpus: _Corpus) -> _Draft | None:
     found = list(_asked(document))[1:]  # the first one is a recipe of its own
     if not found:
         return None
@@ -158,13 +199,34 @@ def _asked(document: Text) -> Iterator[str]:
     return (one for one in sentences(text) if "://" not in one)
 
 
-def _rare_terms(document: Text, draw: random.Random, index: BM25Index) -> _Draft | None:
+def _question(document: Text, draw: random.Random, _corpus: _Corpus) -> _Draft | None:
+    found = list(_questions(document))
+    if not found:
+        return None
+    drawn = draw.choice(found)
+    return _Draft(drawn, "" if draw.random() < KEPT else drawn)
+
+
+def _questions(document: Text) -> Iterator[str]:
+    """Yield the sentences below the title that end in a question mark."""
+    return (one for one in _asked(document) if one.rstrip(_CLOSING).endswith(_QUESTION_MARKS))
+
+
+def _question_terms(document: Text, draw: random.Random, corpus: _Corpus) -> _Draft | None:
+    """Put rare terms of a document behind the opening of one of the collection's questions."""
+    terms = _rare_terms(document, draw, corpus)
+    if terms is None or not corpus.openings:
+        return None
+    return _Draft(f"{draw.choice(corpus.openings)} {terms.text}")
+
+
+def _rare_terms(document: Text, draw: random.Random, corpus: _Corpus) -> _Draft | None:
     """
     Draw terms that tell documents apart, by the squares of their weights in BM25, in the order of the text.
 
     A term that this document alone has finds nothing else, so none of them is drawn.
     """
-    analysis = index.analysis
+    index, analysis = corpus.index, corpus.index.analysis
     words = analysis.words(_part(document.content, draw))
     term = analysis.term_function()
     places: dict[str, int] = {}
@@ -206,10 +268,12 @@ RECIPES: Mapping[str, _Recipe] = {
     "first_sentence": _first_sentence,
     "inverse_cloze": _inverse_cloze,
     "rare_terms": _rare_terms,
+    "question": _question,
+    "question_terms": _question_terms,
 }
 """The recipes by name."""
 
-DRAWN = ("inverse_cloze", "rare_terms")
+DRAWN = ("inverse_cloze", "rare_terms", "question", "question_terms")
 """Those that make another query of a document when it is drawn again."""
 
 
@@ -240,7 +304,8 @@ def make_queries(
         index = BM25Index.build([document.content for document in documents.values()])
     met: set[str] = set()
     left_out: Counter[str] = Counter()
-    makers = {name: _made(name, documents, index, seed, met, left_out) for name in shares}
+    corpus = _Corpus(documents, index)
+    makers = {name: _made(name, corpus, seed, met, left_out) for name in shares}
     made: dict[str, list[MadeQuery]] = {name: [] for name in shares}
     while makers and sum(map(len, made.values())) < count:
         name = min(makers, key=lambda one: (len(made[one]) + 1) / shares[one])  # the one that lacks most
@@ -252,27 +317,21 @@ def make_queries(
     return Made(tuple(query for of_recipe in made.values() for query in of_recipe), dict(left_out))
 
 
-def _made(
-    recipe: str,
-    documents: Mapping[str, Text],
-    index: BM25Index,
-    seed: int,
-    met: set[str],
-    left_out: Counter[str],
-) -> Iterator[MadeQuery]:
+def _made(recipe: str, corpus: _Corpus, seed: int, met: set[str], left_out: Counter[str]) -> Iterator[MadeQuery]:
     """Yield queries of one recipe, document by document in a random order, and count what gives none."""
-    for nth, document_id in _draws(recipe, documents, seed):
+    analysis = corpus.index.analysis
+    for nth, document_id in _draws(recipe, corpus.documents, seed):
         name = recipe if nth == 0 else f"{recipe}.{nth + 1}"
-        draft = RECIPES[recipe](documents[document_id], random.Random(f"{seed} {name} {document_id}"), index)
+        draft = RECIPES[recipe](corpus.documents[document_id], random.Random(f"{seed} {name} {document_id}"), corpus)
         if draft is None:
             left_out[f"{recipe}: documents without one"] += 1
             continue
         query = _BLANKS.sub(" ", draft.text).strip()
-        terms = index.analysis.terms(query)
+        terms = analysis.terms(query)
         if len(set(terms)) < FEWEST_TERMS:
             left_out[f"{recipe}: fewer than {FEWEST_TERMS} different words"] += 1
             continue
-        plain = " ".join(index.analysis.words(query))
+        plain = " ".join(analysis.words(query))
         if plain in met:
             left_out[f"{recipe}: the same as another query"] += 1
             continue

@@ -33,14 +33,15 @@ def runs(monkeypatch):
     return asked
 
 
-def made(folders, *options):
-    return training_distil._of_passages(BENCHMARK.parse(["passages", *folders, *options]))
+def made(folders, *options, seed=0):
+    return training_distil._of_passages(BENCHMARK.parse(["passages", *folders, *options]), seed)
 
 
 def test_options_change_what_they_name_and_nothing_else():
     assert making(BENCHMARK.parse(["passages"])) == MAKING
-    smaller = making(BENCHMARK.parse(["passages", "--made", "7", "--epochs", "1", "--batch", "32"]))
-    recipe = {**MAKING["recipe"], "epochs": 1, "batch": 32}
+    options = ["--made", "7", "--epochs", "1", "--batch", "32", "--learning-rate", "1e-3"]
+    smaller = making(BENCHMARK.parse(["passages", *options]))
+    recipe = {**MAKING["recipe"], "epochs": 1, "batch": 32, "learning_rate": 1e-3}
     assert smaller == {"made": 7, "settings": MAKING["settings"], "recipe": recipe}
 
 
@@ -50,6 +51,11 @@ def test_a_smaller_student_is_another_one_and_none_is_made_twice(folders, runs):
     assert made(folders, "--made", "7", "--epochs", "1")["number"] == smaller["number"] == 2
     assert [one.lessons.queries for one in runs] == [MAKING["made"], 7]
     assert [one.lessons.recipe.epochs for one in runs] == [MAKING["recipe"]["epochs"], 1]
+
+
+def test_each_seed_has_a_student_of_its_own(folders, runs):
+    assert made(folders, seed=1)["folder"] != made(folders, seed=2)["folder"]
+    assert [one.lessons.settings.seed for one in runs] == [one.lessons.recipe.seed for one in runs] == [1, 2]
 
 
 def test_a_judge_in_int8_gives_the_logits_and_the_student_is_cut_from_the_teacher(folders, runs):

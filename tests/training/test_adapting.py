@@ -124,6 +124,40 @@ def test_targets_are_the_teachers_logits_moved_by_the_evidence():
         assert {(candidate.label, candidate.source) for candidate in group.candidates} == {(None, BM25)}
 
 
+class InSentences:
+    """A reader of which each sentence is a window, the last one first."""
+
+    def shown(self, _query, documents):
+        return [[f"{one.strip()}." for one in reversed(text.rstrip(".").split("."))] for text in documents]
+
+
+def test_with_a_reader_each_window_is_a_candidate_and_a_document_that_fits_is_itself():
+    asked = found_for(ASKED_FOR, blend=None)
+    [group] = lessons(asked, by_length, Adapting(blend=None), reader=InSentences())
+    candidates = {one.document_id: (one.text, one.teacher) for one in group.candidates}
+    windows = {"hut": ["The warden heats the stove.", "Beds in the hut."], "copy": ["Beds in the hut."]}
+    windows["train"] = ["Beds are booked there.", "The train to the hut is slow."]
+    windows["stove"] = [DOCUMENTS["stove"].text]
+    expected = {
+        name if len(texts) == 1 else f"{name}#{number}": (text, len(text) - 100.0)
+        for name, texts in windows.items()
+        for number, text in enumerate(texts)
+    }
+    assert candidates == expected
+
+
+def test_all_windows_of_a_document_are_moved_by_its_evidence():
+    asked = found_for(ASKED_FOR)
+    [group] = lessons(asked, by_length, Adapting(blend=Blend(bm25_alone=3.0)), reader=InSentences())
+    moved = {one.document_id: one.teacher - (len(one.text) - 100.0) for one in group.candidates}
+    assert moved["hut#0"] == pytest.approx(moved["hut#1"])
+    assert moved["hut#0"] != pytest.approx(moved["copy"])
+
+
+def test_evidence_is_looked_for_only_where_targets_are_blended():
+    assert found_for(ASKED_FOR, bi_encoder=BiEncoder(None), blend=None)[0].evidence == {}
+
+
 def test_what_the_teacher_cannot_read_is_left_out():
     snow = MadeQuery("s", "snow train", "given", "")
     [asked] = found_for(snow)

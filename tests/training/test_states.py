@@ -60,6 +60,18 @@ def test_who_is_the_teacher_is_no_distance_away(teacher):
     )
 
 
+def test_the_teacher_multiplies_in_bfloat16_if_asked_to(student, teacher):
+    exact = loss_of(student.eval(), teacher, 1.0)
+    rounded = AlsoStates(
+        MSELoss(student), student, ModelOptions(teacher, device="cpu", dtype="float32"), 1.0, bf16=True
+    )
+    found, near = (one([QUERIES, TEXTS], LABELS).item() for one in (exact, rounded))
+    assert found != near
+    assert near == pytest.approx(found, rel=0.02)
+    [read] = rounded._teacher
+    assert {one.dtype for one in read.transformer.parameters()} == {torch.float32}
+
+
 def test_only_the_student_learns(student, teacher):
     loss = loss_of(student.eval(), teacher, 1.0)
     [read] = loss._teacher

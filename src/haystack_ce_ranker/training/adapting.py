@@ -7,6 +7,7 @@ A target is a teacher's logit, moved by the evidence of `blending` where the tea
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from haystack_ce_ranker.training.candidates import BiEncoder, Progress
 from haystack_ce_ranker.training.groups import Candidate, Group
 from haystack_ce_ranker.training.held_out import HeldOut, graded_by_order
 from haystack_ce_ranker.training.made_queries import MadeQuery
+from haystack_ce_ranker.training.passages import PassageReader
 from haystack_ce_ranker.training.splits import near_to
 from haystack_ce_ranker.training.teachers import Judge
 
@@ -61,7 +63,7 @@ class Asked:
 
     :ivar document_ids: In BM25's order.
     :ivar texts: The documents' texts as they are shown: without what the query copies.
-    :ivar evidence: For each first stage, by name, a score of each text.
+    :ivar evidence: For each first stage, by name, a score of each text; empty where no blend asks for it.
     """
 
     query: MadeQuery
@@ -115,10 +117,11 @@ def find_documents(
         if len(kept) >= 2:
             found.append((query, kept))
     requests = [(query.text, list(kept.values())) for query, kept in found]
-    evidence = {
-        BM25: _bm25(index, requests, [list(kept) for _, kept in found], [documents[one].content for one in ids])
-    }
-    if bi_encoder is not None:
+    evidence = {}
+    if settings.blend is not None:
+        contents = [documents[one].content for one in ids]
+        evidence[BM25] = _bm25(index, requests, [list(kept) for _, kept in found], contents)
+    if settings.blend is not None and bi_encoder is not None:
         similar = bi_encoder.similarities(requests, progress=progress)
         evidence[DENSE] = [np.array(of_query, np.float64) for of_query in similar]
     return [
@@ -127,7 +130,22 @@ def find_documents(
     ]
 
 
-def lessons(asked: Sequence[Asked], judge: Judge, settings: Adapting, *, origins: bool = False) -> list[Group]:
+class _Piece(NamedTuple):
+    """A text to be judged: a document, or one of its windows, by the document's place."""
+
+    place: int
+    document_id: str
+    text: str
+
+
+def lessons(
+    asked: Sequence[Asked],
+    judge: Judge,
+    settings: Adapting,
+    *,
+    origins: bool = False,
+    reader: PassageReader | None = None,
+) -> list[Group]:
     """
     Return for each query its candidates, each with its target as `teacher`, in BM25's order.
 
@@ -135,25 +153,40 @@ def lessons(asked: Sequence[Asked], judge: Judge, settings: Adapting, *, origins
 
     :param judge: The teacher.
     :param origins: Whether the document that a query was made of is among its candidates in any case.
+    :param reader: Cuts documents to the windows that are read in serving, each of which is then a candidate of its own.
+        None takes of each document the window that the teacher scores highest. A ranker scores all of them: who has
+        learnt the best ones alone does not know that the others are worse.
     """
-    chosen = [_chosen(one, settings, origins=origins) for one in asked]
-    requests = [
-        (one.query.text, [one.texts[place] for place in places]) for one, places in zip(asked, chosen, strict=True)
-    ]
+    pieces = [_pieces(one, _chosen(one, settings, origins=origins), reader) for one in asked]
+    requests = [(one.query.text, [piece.text for piece in some]) for one, some in zip(asked, pieces, strict=True)]
     groups = []
-    for one, places, shown in zip(asked, chosen, judge(requests), strict=True):
-        read = [(place, text, logit) for place, (text, logit) in zip(places, shown, strict=True) if logit is not None]
+    for one, some, shown in zip(asked, pieces, judge(requests), strict=True):
+        read = [(piece, text, logit) for piece, (text, logit) in zip(some, shown, strict=True) if logit is not None]
         if len(read) < 2:
             continue
         targets = np.array([logit for _, _, logit in read], np.float64)
         if settings.blend is not None:
-            targets = settings.blend(targets, one.evidence, [place for place, _, _ in read])
+            targets = settings.blend(targets, one.evidence, [piece.place for piece, _, _ in read])
         candidates = tuple(
-            Candidate(one.document_ids[place], text, teacher=float(target), source=BM25)
-            for (place, text, _), target in zip(read, targets, strict=True)
+            Candidate(piece.document_id, text, teacher=float(target), source=BM25)
+            for (piece, text, _), target in zip(read, targets, strict=True)
         )
         groups.append(Group(one.query.id, one.query.text, candidates))
     return groups
+
+
+def _pieces(asked: Asked, places: Sequence[int], reader: PassageReader | None) -> list[_Piece]:
+    """Return the documents of some places, or with a reader the windows of those that do not fit."""
+    texts = [asked.texts[place] for place in places]
+    windows = [[one] for one in texts] if reader is None else reader.shown(asked.query.text, texts)
+    pieces = []
+    for place, text, cut in zip(places, texts, windows, strict=True):
+        name = asked.document_ids[place]
+        if len(cut) < 2:
+            pieces.append(_Piece(place, name, text))
+        else:
+            pieces += [_Piece(place, f"{name}#{number}", one) for number, one in enumerate(cut)]
+    return pieces
 
 
 def in_pairs(groups: Iterable[Group], *, seed: int) -> list[Group]:

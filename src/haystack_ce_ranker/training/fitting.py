@@ -165,7 +165,7 @@ def _with_states(lesson: Lesson, teacher: ModelOptions, weight: float, used: Res
     from haystack_ce_ranker.training.states import AlsoStates
 
     options = replace(teacher, device=used.device, threads=used.threads, dtype="float32")
-    return replace(lesson, loss=AlsoStates(lesson.loss, lesson.model, options, weight))
+    return replace(lesson, loss=AlsoStates(lesson.loss, lesson.model, options, weight, bf16=used.bf16))
 
 
 def _announced(rows: Rows, recipe: Recipe, used: Resources, fresh_head: Sequence[str]) -> list[str]:

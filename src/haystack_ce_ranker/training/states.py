@@ -70,13 +70,17 @@ class AlsoStates(torch.nn.Module):  # type: ignore[misc]
     :param student: The cross-encoder that learns.
     :param teacher: Its teacher.
     :param weight: Of the distance beside the loss.
+    :param bf16: Whether the teacher multiplies in bfloat16. Its weights, and the distances, stay in float32.
     :raises ValueError: If student and teacher cannot be compared so.
     """
 
-    def __init__(self, loss: torch.nn.Module, student: Any, teacher: ModelOptions, weight: float) -> None:
+    def __init__(
+        self, loss: torch.nn.Module, student: Any, teacher: ModelOptions, weight: float, *, bf16: bool = False
+    ) -> None:
         super().__init__()
         self.loss = loss
         self.weight = weight
+        self._bf16 = bf16
         self._student = LayerStates(student, "the student")
         loaded: Any = loading.load("torch", teacher)
         loaded.cross_encoder.requires_grad_(requires_grad=False)
@@ -96,11 +100,12 @@ class AlsoStates(torch.nn.Module):  # type: ignore[misc]
 
     def _distance(self, features: dict[str, Any], states: Sequence[torch.Tensor]) -> torch.Tensor:
         [teacher] = self._teacher
-        with teacher.read(), torch.no_grad():
+        ids = features["input_ids"]
+        faster = torch.autocast(ids.device.type, torch.bfloat16, enabled=self._bf16)
+        with teacher.read(), torch.no_grad(), faster:
             teacher.transformer(dict(features))
         [aims] = teacher.found
         teacher.forget()
-        ids = features["input_ids"]
         mask = features.get("attention_mask", torch.ones_like(ids)).unsqueeze(-1).float()  # some models have none
         found = []
         for own, place in zip(states, self._places, strict=True):

@@ -137,7 +137,8 @@ def _run(run: AdaptRun, work: Path, console: Console) -> GateResult:
     policy = ReadingPolicy(max_length=run.recipe.max_length)
     index = BM25Index.build([document.content for document in collection.documents.values()])
     queries = gather_queries(run, collection, index, console)
-    groups = gather_lessons(run, collection, index, queries, policy, work, console)
+    asked = gather_asked(run, collection, index, queries, console)
+    groups = gather_lessons(run, asked, policy, work, console)
     if run.by_origin:
         groups = _by_origin(run, groups, queries, console)
     unseen = origins_sought if run.by_origin else taught_order
@@ -178,15 +179,13 @@ def gather_queries(run: AdaptRun, collection: Collection, index: BM25Index, cons
 
 
 def gather_lessons(
-    run: AdaptRun,
-    collection: Collection,
-    index: BM25Index,
-    queries: Sequence[MadeQuery],
-    policy: ReadingPolicy,
-    work: Path,
-    console: Console,
+    run: AdaptRun, asked: Sequence[Asked], policy: ReadingPolicy, work: Path, console: Console, *, windows: bool = False
 ) -> list[Group]:
-    asked = _asked(run, collection, index, queries, console)
+    """
+    Ask the teachers for what some queries found.
+
+    :param windows: Whether each window that they read of a document is learnt, and not the best one alone.
+    """
     options = run.teachers if run.teachers else (run.base,)
     names = ", ".join(one.model for one in options)
     with Journal(work / "teachers") as journal, bar_on(console) as (bars, bar):
@@ -198,12 +197,14 @@ def gather_lessons(
             )
             for one in options
         ]
-        groups = lessons(asked, several(judges), run.settings, origins=run.by_origin)
+        reader = judges[0].teacher.reader if windows else None
+        groups = lessons(asked, several(judges), run.settings, origins=run.by_origin, reader=reader)
     pairs = sum(len(group.candidates) for group in groups)
     evidence = "" if run.settings.blend is None else f", moved by {' and '.join(asked[0].evidence)}" if asked else ""
-    say(console, f"{pairs:,} documents of {len(groups):,} queries judged by {names}{evidence}")
-    if len(groups) < len(queries):
-        say(console, f"left out: {len(queries) - len(groups)} queries that find fewer than two documents")
+    what = "passages" if windows else "documents"
+    say(console, f"{pairs:,} {what} of {len(groups):,} queries judged by {names}{evidence}")
+    if len(groups) < len(asked):
+        say(console, f"left out: {len(asked) - len(groups)} queries of which the teacher reads fewer than two {what}")
     return groups
 
 
@@ -220,9 +221,10 @@ def _by_origin(run: AdaptRun, groups: Sequence[Group], queries: Sequence[MadeQue
     return list(found.groups)
 
 
-def _asked(
+def gather_asked(
     run: AdaptRun, collection: Collection, index: BM25Index, queries: Sequence[MadeQuery], console: Console
 ) -> list[Asked]:
+    """Find documents for queries, and what the first stages say of them where the targets are blended."""
     bi_encoder = None if run.bi_encoder is None or run.settings.blend is None else BiEncoder.load(run.bi_encoder)
     with bar_on(console) as (bars, bar):
         show = shown_by(bars, bar, "embedding documents")
@@ -233,6 +235,8 @@ def _asked(
         texts = list(dict.fromkeys(text for one in found for text in one.texts))
         if cut := bi_encoder.cut(texts):
             say(console, f"note: the bi-encoder reads only the beginning of {cut} of {len(texts)} texts")
+    if len(found) < len(queries):
+        say(console, f"left out: {len(queries) - len(found)} queries that find fewer than two documents")
     return found
 
 

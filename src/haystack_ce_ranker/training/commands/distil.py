@@ -17,7 +17,6 @@ from haystack_ce_ranker.evaluation.judging.comparison import Versus
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.training.adapting import (
     TEACHERS_ORDER,
-    find_documents,
     given_queries,
     in_pairs,
     taught_order,
@@ -26,6 +25,7 @@ from haystack_ce_ranker.training.bases import load_base
 from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe, load_bi_encoder, rank_by_similarity, teach
 from haystack_ce_ranker.training.commands.adapt import (
     AdaptRun,
+    gather_asked,
     gather_lessons,
     gather_queries,
     judged_queries,
@@ -175,8 +175,9 @@ def _lessons(run: DistilRun, policy: ReadingPolicy, work: Path, console: Console
         say(console, f"{len(own)} of {len(whole.queries)} judged queries are learnt from, without their judgments")
     index = BM25Index.build([document.content for document in collection.documents.values()])
     queries = [*given_queries(own), *gather_queries(asking, collection, index, console)]
-    groups = gather_lessons(asking, collection, index, queries, policy, work, console)
-    asked = {one.query.id: one for one in find_documents(queries, collection.documents, index, asking.settings)}
+    found = gather_asked(asking, collection, index, queries, console)
+    groups = gather_lessons(asking, found, policy, work, console, windows=run.into == CROSS_ENCODER)
+    asked = {one.query.id: one for one in found}
     texts = {name: dict(zip(one.document_ids, one.texts, strict=True)) for name, one in asked.items()}
     if run.into == BI_ENCODER:
         groups = as_served(groups, texts)
@@ -185,8 +186,8 @@ def _lessons(run: DistilRun, policy: ReadingPolicy, work: Path, console: Console
         test = judged_queries(collection, asking.settings.depth)
     else:
         names = [group.query_id for group in parts["test"]]
-        found = {name: texts[name] for name in names}
-        test = HeldOut({name: asked[name].query.text for name in names}, found, {name: {} for name in names})
+        of_test = {name: texts[name] for name in names}
+        test = HeldOut({name: asked[name].query.text for name in names}, of_test, {name: {} for name in names})
     return _Lessons(collection, queries, parts, test)
 
 

@@ -46,7 +46,7 @@ MAKING = {
 SERVING = {
     "made": 6000,
     "settings": {"depth": 30, "candidates": 8},
-    "recipe": {"loss": "margin_mse", "epochs": 5, "learning_rate": 2e-4, "batch": 128, "patience": 4},
+    "recipe": {"loss": "margin_mse", "epochs": 4, "learning_rate": 2e-4, "batch": 128, "patience": 4},
 }
 """How a student is fitted to the collection that it serves."""
 

@@ -13,8 +13,9 @@ from sentence_transformers import CrossEncoder
 from fakes import CASES, batch_of, bert_tokenizer, padded_logits, tiny_model
 from haystack_ce_ranker.backends import loading, packed
 from haystack_ce_ranker.backends import torch_backend as torch_backend
+from haystack_ce_ranker.backends.float32_head import keep_head_in_float32
 from haystack_ce_ranker.backends.model_files import ModelOptions
-from haystack_ce_ranker.backends.packed import ARCHITECTURES, ATTENTION, PackedForm, why_not
+from haystack_ce_ranker.backends.packed import ARCHITECTURES, ATTENTION, PackedForm, weights_of_body, why_not
 from haystack_ce_ranker.backends.protocol import Asynchronous, Batch
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 
@@ -66,12 +67,22 @@ def test_other_architectures_stay_padded_and_say_why():
 )
 def test_devices_and_precisions_without_a_kernel_stay_padded(monkeypatch, device, dtype, reason):
     weights = SimpleNamespace(device=SimpleNamespace(type=device), dtype=dtype)
-    model = SimpleNamespace(config=SimpleNamespace(model_type="bert"), parameters=lambda: iter([weights]))
+    body = SimpleNamespace(parameters=lambda: iter([weights]))
+    model = SimpleNamespace(config=SimpleNamespace(model_type="bert"), base_model=body)
     found = why_not(model)
     assert found is None if reason is None else reason in found
     if device == "cuda" and reason is None:
         monkeypatch.setattr(packed, "_kernel", lambda: None)
         assert "install a newer torch" in why_not(model)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_head_in_float32_is_not_taken_for_the_body_wherever_it_stands(case):
+    family, values = CASES[case]
+    model = tiny_model(family, **values).half()
+    keep_head_in_float32(model)
+    assert torch.float32 in {one.dtype for one in model.parameters()}
+    assert weights_of_body(model).dtype == torch.float16
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ class PackedForm:
 
 def why_not(model: Any) -> str | None:
     """Return why a model cannot read packed batches, or None if it can."""
-    config, weights = model.config, next(model.parameters())
+    config, weights = model.config, weights_of_body(model)
     if config.model_type not in ARCHITECTURES:
         return f"model type {config.model_type!r} is none of {', '.join(ARCHITECTURES)}"
     if getattr(config, "is_decoder", False) or getattr(config, "position_embedding_type", "absolute") != "absolute":
@@ -113,6 +113,12 @@ def why_not(model: Any) -> str | None:
     if _kernel() is None:
         return "neither torch.nn.attention.varlen nor flash_attn is there; install a newer torch"
     return None
+
+
+def weights_of_body(model: Any) -> torch.Tensor:
+    """Return weights of what computes the attention: a head may stand before it, and stays in float32."""
+    found: torch.Tensor = next(model.base_model.parameters())
+    return found
 
 
 @cache

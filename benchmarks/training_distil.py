@@ -199,19 +199,27 @@ def student(arguments: argparse.Namespace, report: Report) -> None:
 
 def passages(arguments: argparse.Namespace, report: Report) -> None:
     """A student from dl19's passages alone, and how fast it is."""
-    made = [_of_passages(arguments, seed) for seed in arguments.seeds]
-    report.table("A student from passages alone, dl19", *_HEADINGS)
-    for seed, one in zip(arguments.seeds, made, strict=True):
-        _row(report, f"dl19, seed {seed}", one)
-    _at_least(report, "dl19", made, 0.95)
+    if arguments.student is None:
+        made = [_of_passages(arguments, seed) for seed in arguments.seeds]
+        report.table("A student from passages alone, dl19", *_HEADINGS)
+        for seed, one in zip(arguments.seeds, made, strict=True):
+            _row(report, f"dl19, seed {seed}", one)
+        _at_least(report, "dl19", made, 0.95)
     if arguments.device != "cpu":  # the speeds are those of a CPU
         return
-    speeds = _speeds(arguments, Path(made[0]["folder"]))
+    speeds = _speeds(arguments, _first_student(arguments))
     report.table("Pairs a second, dl19", "", "pairs/s")
     for label, speed in speeds.items():
         report.row(label, speed)
     report.at_least("2.5 times the teacher's pairs/s", speeds["student"] / speeds["teacher"], 2.5)
     report.at_least("int8: 10 times Haystack's ranker", speeds["student, int8"] / speeds["Haystack, teacher"], 10.0)
+
+
+def _first_student(arguments: argparse.Namespace) -> Path:
+    """Return the folder of the student that was named, or of the first seed's."""
+    if arguments.student is not None:
+        return Path(arguments.student)
+    return Path(_of_passages(arguments, arguments.seeds[0])["folder"])
 
 
 def _speeds(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -255,8 +263,7 @@ def cascade(arguments: argparse.Namespace, report: Report) -> None:
     from haystack_ce_ranker.evaluation.running.journal import Journal
     from haystack_ce_ranker.evaluation.running.sweep import plan
 
-    facts = _of_passages(arguments, arguments.seeds[0])
-    models = [facts["folder"], str(common.weights_folder(arguments, TEACHER))]
+    models = [str(_first_student(arguments)), str(common.weights_folder(arguments, TEACHER))]
     collection = load_collection(common.collection_folder(arguments, "dl19")).sample(arguments.queries)
     planned = plan(collection, models=models, backends=["torch"], depths=(DEPTH,))
     with Journal(arguments.cache / "distilled" / "cascade") as journal:
@@ -264,10 +271,12 @@ def cascade(arguments: argparse.Namespace, report: Report) -> None:
     found = {one.name: one for one in results(measured).systems}
     alone = next(one for name, one in found.items() if name == f"cross-encoder {TEACHER}@{DEPTH}")
     both = next(one for name, one in found.items() if name.startswith("cascade"))
+    student = next(one for name, one in found.items() if name == f"cross-encoder {Path(models[0]).name}@{DEPTH}")
     report.table(f"A cascade on dl19, depth {DEPTH}", "", "nDCG@10", "ms, median", "J a query", "tokens a query")
     for one in found.values():
         costs = (one.latency_ms.p50, one.joules_per_query, one.tokens_per_query)
         report.row(one.name, f"{one.quality:.4f}", *map(float, costs))
+    report.say(f"\nThe student alone has {student.quality / alone.quality:.1%} of the teacher's nDCG@10.")
     report.at_least("cascade less the teacher alone", both.quality - alone.quality, -0.005, "{:+.4f}")
     report.at_most("its time", both.latency_ms.p50 / alone.latency_ms.p50, 0.45, "{:.0%}")
     report.at_most("its joules", both.joules_per_query / alone.joules_per_query, 0.45, "{:.0%}")
@@ -319,6 +328,7 @@ def options(made: argparse.ArgumentParser) -> None:
     """Add the script's own options."""
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one student for each")
     made.add_argument("--collections", nargs="+", default=list(SERVED), help="for `layers`, `states` and `student`")
+    made.add_argument("--student", help="a folder with a student, for `cascade` and the speeds of `passages`")
     made.add_argument("--device", default="cpu", help="a torch device to train on")
     made.add_argument("--made", type=int, help="for the student of the passages: the most queries to make of them")
     made.add_argument("--epochs", type=int, help="for the same: the most passes over these queries")

@@ -58,6 +58,14 @@ def test_each_seed_has_a_student_of_its_own(folders, runs):
     assert [one.lessons.settings.seed for one in runs] == [one.lessons.recipe.seed for one in runs] == [1, 2]
 
 
+def test_a_student_that_is_named_is_taken_and_none_is_made(folders, runs):
+    named = training_distil._first_student(BENCHMARK.parse(["cascade", *folders, "--student", "mine"]))
+    assert (str(named), runs) == ("mine", [])
+    made_here = training_distil._first_student(BENCHMARK.parse(["cascade", *folders, "--seeds", "5", "6"]))
+    assert str(made_here) == made(folders, seed=5)["folder"]
+    assert [one.lessons.settings.seed for one in runs] == [5]
+
+
 def test_a_judge_in_int8_gives_the_logits_and_the_student_is_cut_from_the_teacher(folders, runs):
     usual, judged = made(folders), made(folders, "--judge", "ce-minilm-l12-int8")
     assert usual["folder"] != judged["folder"]

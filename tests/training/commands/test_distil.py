@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -121,6 +122,29 @@ def test_a_student_learns_its_teachers_best_by_contrast(corpus, tiny_bert, tmp_p
     assert "by contrastive" in told
     with pytest.raises(ValueError, match="states must be 0 with the loss 'contrastive'"):
         distilling(corpus, tmp_path, tiny_bert, layers=1, states=1.0, lessons={"recipe": recipe})
+
+
+@pytest.fixture(scope="module")
+def lengthy(tmp_path_factory):
+    """Documents of which a pair of 48 tokens shows a part."""
+    folder, draw = tmp_path_factory.mktemp("collections") / "lengthy", random.Random(2)
+    folder.mkdir()
+    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
+        for number in range(60):
+            text = " ".join(" ".join(draw.choices(WORDS, k=8)) + f" {number}." for _ in range(12))
+            file.write(json.dumps({"_id": f"d{number}", "title": f"hut {number}", "text": text}) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(("loss", "what"), [("margin_mse", "passages"), ("contrastive", "documents")])
+def test_a_student_learns_all_windows_that_its_teacher_reads(loss, what, lengthy, tiny_bert, tmp_path):
+    recipe = Recipe(loss=loss, learns="teacher", batch=48, epochs=1, evaluations=1, max_length=48)
+    lessons = {"recipe": recipe, "settings": Adapting(depth=8, candidates=4, blend=None), "save": "always"}
+    _, told = run(lengthy, tmp_path / "student", tiny_bert, layers=1, lessons=lessons)
+    found = re.search(rf"([\d,]+) {what} of ([\d,]+) queries judged", told)
+    judged_texts, queries = (int(one.replace(",", "")) for one in found.groups())
+    documents = 4 * queries
+    assert judged_texts > 2 * documents if what == "passages" else judged_texts == documents
 
 
 def test_a_student_that_cannot_be_trained_is_told_before_anything_is_made(corpus, tiny_bert, two_label_bert, tmp_path):

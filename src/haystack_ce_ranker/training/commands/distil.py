@@ -37,6 +37,7 @@ from haystack_ce_ranker.training.fitting import fit
 from haystack_ce_ranker.training.gate import BASE, TEACHER, TRAINED, Better, Decision, GateResult, Rule, ShareOf
 from haystack_ce_ranker.training.groups import Group
 from haystack_ce_ranker.training.held_out import HeldOut, Run, graded_by_order, rank
+from haystack_ce_ranker.training.losses import LOSSES
 from haystack_ce_ranker.training.made_queries import MadeQuery
 from haystack_ce_ranker.training.runs import Fitted, require_packages
 from haystack_ce_ranker.training.saving import work_folder
@@ -176,7 +177,9 @@ def _lessons(run: DistilRun, policy: ReadingPolicy, work: Path, console: Console
     index = BM25Index.build([document.content for document in collection.documents.values()])
     queries = [*given_queries(own), *gather_queries(asking, collection, index, console)]
     found = gather_asked(asking, collection, index, queries, console)
-    groups = gather_lessons(asking, found, policy, work, console, windows=run.into == CROSS_ENCODER)
+    # a contrast with the batch tells documents apart, and two windows of one document would count as two of them
+    windows = run.into == CROSS_ENCODER and not LOSSES[asking.recipe.loss].in_batch
+    groups = gather_lessons(asking, found, policy, work, console, windows=windows)
     asked = {one.query.id: one for one in found}
     texts = {name: dict(zip(one.document_ids, one.texts, strict=True)) for name, one in asked.items()}
     if run.into == BI_ENCODER:

@@ -22,6 +22,7 @@ from watts_history import HISTORY_PARTS
 from watts_probabilities import probabilities
 from watts_screening import screening
 from watts_tasks import DEPTH, LOSS, SHARE, Outcome, fixed_of_cost, outcome_of, queries_of, shown
+from watts_window_models import MODEL_PARTS
 from watts_windows import WINDOW_PARTS
 
 RISKS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0)
@@ -100,7 +101,7 @@ def show_risk(arguments: argparse.Namespace, report: Report) -> None:
 
 
 PARTS = {"adaptive_depth": show_adaptive_depth, "energy": energy, "screening": screening, "risk": show_risk}
-PARTS |= {"probabilities": probabilities} | BLEND_PARTS | HISTORY_PARTS | WINDOW_PARTS
+PARTS |= {"probabilities": probabilities} | BLEND_PARTS | HISTORY_PARTS | WINDOW_PARTS | MODEL_PARTS
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -136,6 +136,10 @@ def by_level(logits: Sequence[float]) -> float:
     return AGGREGATES["level"](np.asarray(logits))
 
 
+def by_default(logits: Sequence[float]) -> float:
+    return AGGREGATES[DEFAULT.aggregate](np.asarray(logits))
+
+
 class Rule(NamedTuple):
     """Which windows are read, by a name in `ways`, and what is made of their logits."""
 
@@ -149,7 +153,7 @@ OPTION = "4 of 64 by soft matches, evidence 0.6, by level"
 BUDGET = "4 of 64 by soft matches, 300 tokens a candidate, by level"
 BY_BUDGET = within(300, by_level)
 RULES: Mapping[str, Rule] = {
-    DEFAULT_RULE: Rule("default", all_of(lambda logits: AGGREGATES[DEFAULT.aggregate](np.asarray(logits)))),
+    DEFAULT_RULE: Rule("default", all_of(by_default)),
     FIRST_DEFAULT: Rule("64, evidence 0.8", all_of(logsumexp)),
     "2 of 64, logsumexp": Rule("64", first_of(2, logsumexp)),
     "3 of 64, mean": Rule("64", first_of(3, mean)),
@@ -231,6 +235,10 @@ class Query:
         self._room = room_for_texts(most, self._format.special_tokens) - len(self._tokens)
         self._asked = [Asked(self._tokens, document, self._room) for document in documents]
 
+    def __len__(self) -> int:
+        """Return how many candidates it has."""
+        return len(self._ids)
+
     @property
     def head(self) -> int:
         """Tokens of the pairs that show the beginning of each candidate."""
@@ -257,19 +265,32 @@ def _pieces(choose: Choose, one: Asked) -> list[Piece]:
     return [Piece((Span(0, tokens),))] if tokens <= one.room else choose(one)
 
 
-def queries_of(arguments: argparse.Namespace, name: str) -> list[Query]:
-    """Return the queries of a collection that have candidates."""
+def queries_of(
+    arguments: argparse.Namespace,
+    name: str,
+    *,
+    limit: int | None,
+    backend: Remembering | None = None,
+    text_of: Callable[[str, str], str] = lambda _, content: content,
+) -> list[Query]:
+    """
+    Return the queries of a collection that have candidates.
+
+    :param limit: How many at most, beside those of `--queries`; None: all.
+    :param backend: Whose tokens they are; None for the model that was asked for.
+    :param text_of: What is read of a document, by its id and its content.
+    """
     folder = collection_folder(arguments, name)
-    limits = [limit for limit in (TASKS[name], arguments.queries) if limit is not None]
+    limits = [one for one in (limit, arguments.queries) if one is not None]
     collection = load_collection(folder).sample(min(limits, default=None))
-    backend = backend_of(arguments)
+    backend = backend_of(arguments) if backend is None else backend
     encoder = DocumentEncoder(backend.tokenizer, cache_tokens=50_000_000)
     return [
         Query(
             backend,
             encoder,
             collection.queries[query_id],
-            {one: collection.documents[one].content for one in ids},
+            {one: text_of(one, collection.documents[one].content) for one in ids},
             collection.judgments[query_id],
             half=hashlib.sha256(query_id.encode()).digest()[-1] % 2,
         )
@@ -352,8 +373,8 @@ def windows(arguments: argparse.Namespace, report: Report) -> None:
     found = {}
     for name in TASKS:
         with report.or_left_out(name):
-            queries = queries_of(arguments, name)
-            bm25 = np.asarray([query.quality(np.zeros(len(query.pairs(choose["default"])))) for query in queries])
+            queries = queries_of(arguments, name, limit=TASKS[name])
+            bm25 = np.asarray([query.quality(np.zeros(len(query))) for query in queries])
             found[name] = outcomes(queries, choose, backend)
             show(name, bm25, found[name], report, np.asarray([query.half for query in queries]))
             targets(name, bm25, found[name], report)

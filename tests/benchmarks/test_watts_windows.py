@@ -99,7 +99,7 @@ def test_without_embeddings_the_soft_matches_are_left_out():
 
 def test_the_option_scores_as_the_ranker_does_with_these_parameters(arguments):
     backend = backend_of(arguments)
-    [query, *_] = queries_of(arguments, TRANSCRIPTS)
+    [query, *_] = queries_of(arguments, TRANSCRIPTS, limit=None)
     rule = RULES[OPTION]
     [found] = windows_of([query], ways(soft_matches_of(backend.forgetful))[rule.way], backend)
     collection = watts_windows.load_collection(arguments.data / TRANSCRIPTS)
@@ -113,7 +113,7 @@ def test_the_option_scores_as_the_ranker_does_with_these_parameters(arguments):
 
 def test_the_default_scores_as_the_ranker_does(arguments):
     backend = backend_of(arguments)
-    [query, *_] = queries_of(arguments, TRANSCRIPTS)
+    [query, *_] = queries_of(arguments, TRANSCRIPTS, limit=None)
     [found] = windows_of([query], ways(None)["default"], backend)
     collection = watts_windows.load_collection(arguments.data / TRANSCRIPTS)
     ids = watts_windows.candidates(arguments.data / TRANSCRIPTS, collection)["q"]
@@ -128,7 +128,7 @@ def test_the_default_scores_as_the_ranker_does(arguments):
 @pytest.mark.parametrize("tokens", [80, 120, 300])
 def test_a_budget_is_spent_as_the_ranker_does(arguments, tokens):
     backend = backend_of(arguments)
-    [query, *_] = queries_of(arguments, TRANSCRIPTS)
+    [query, *_] = queries_of(arguments, TRANSCRIPTS, limit=None)
     [found] = windows_of([query], ways(soft_matches_of(backend.forgetful))["soft"], backend)
     collection = watts_windows.load_collection(arguments.data / TRANSCRIPTS)
     ids = watts_windows.candidates(arguments.data / TRANSCRIPTS, collection)["q"]

@@ -157,20 +157,28 @@ def test_aggregates():
     assert values["first"] == 1.0
     assert values["mean_top2"] == 2.5
     assert values["logsumexp"] == pytest.approx(np.log(np.exp(logits).sum()))
-    assert 2.0 < values["level"] < 3.0
+    assert values["level"] == pytest.approx(values["logsumexp"], abs=0.05)
 
 
-def test_level_is_nearly_the_maximum_where_an_answer_is_found_and_nearly_the_mean_where_none_is():
+def test_level_is_logsumexp_where_an_answer_is_found_and_nearly_the_mean_where_none_is():
     level = AGGREGATES["level"]
     found, lost = np.array([12.0, 3.0, -8.0]), np.array([-8.0, -9.0, -10.0])
-    assert level(found) == pytest.approx(AGGREGATES["logsumexp"](found) - np.log(3), abs=0.01)
-    assert level(lost) == pytest.approx(lost.mean(), abs=0.05)
+    assert level(found) == pytest.approx(AGGREGATES["logsumexp"](found), abs=1e-6)
+    assert level(lost) == pytest.approx(lost.mean() + np.log(3), abs=0.05)
+
+
+@pytest.mark.parametrize("logit", [-9.0, -1.0, 0.0, 1.0, 9.0])
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_level_puts_windows_that_say_the_same_where_logsumexp_puts_them(logit, number):
+    logits = np.full(number, logit)
+    assert AGGREGATES["level"](logits) == pytest.approx(AGGREGATES["logsumexp"](logits))
 
 
 @given(st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=6), st.integers(0, 5), st.floats(0.01, 100))
-def test_level_lies_between_mean_and_maximum_and_rises_with_each_logit(values, place, more):
+def test_level_lies_between_mean_and_logsumexp_and_rises_with_each_logit(values, place, more):
     level, logits = AGGREGATES["level"], np.array(values)
-    assert logits.mean() - 1e-6 <= level(logits) <= logits.max()
+    assert logits.mean() - 1e-6 <= level(logits) - np.log(len(logits)) <= logits.max() + 1e-6
+    assert level(logits) <= AGGREGATES["logsumexp"](logits) + 1e-6
     higher = logits.copy()
     higher[place % len(values)] += more
     assert level(higher) >= level(logits) - 1e-6

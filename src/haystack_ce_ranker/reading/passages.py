@@ -22,7 +22,7 @@ from haystack_ce_ranker.tokenizing.tokens import Ids
 
 _K1 = 1.2
 _EVIDENCE_TOLERANCE = 1e-9
-_WARMEST, _FOUND = 16.0, 1.0  # of `_level`; from 8 to 32 and from 0 to 2 rank much the same
+_WARMEST, _STEEPNESS = 16.0, 2.0  # of `_level`
 _LARGEST_EXPONENT = 700.0
 
 
@@ -196,15 +196,17 @@ def _logsumexp(logits: NDArray[np.float64]) -> float:
 
 def _level(logits: NDArray[np.float64]) -> float:
     """
-    Return the logarithm of the mean of exponentials, at a temperature that the highest logit decides.
+    Return `logsumexp` at a temperature that the highest logit decides, less what the temperature adds for the number.
 
-    It is near 1 where the model has found an answer in one window, and the highest logit then counts most. Where it
-    has found none, it is up to `_WARMEST`, and the result is nearly the mean: it takes many windows to tell such
-    documents apart. The result rises with each logit. One logit stays what it is.
+    The temperature is 1 where the model has found an answer in one window: where a logit, taken for log-odds, is well
+    above 0. The result is `logsumexp` then. Where it has found none, the temperature is up to `_WARMEST`, and the
+    result is nearly the mean, plus log(number of logits): it takes many windows to tell such documents apart. That
+    number counts for as much as in `logsumexp` at any temperature. Or else a document read by windows would fall behind
+    one read whole. The result rises with each logit. One logit stays what it is.
     """
     top = float(logits.max())
-    temperature = 1.0 + (_WARMEST - 1.0) / (1.0 + math.exp(min(top - _FOUND, _LARGEST_EXPONENT)))
-    return top + temperature * math.log(float(np.exp((logits - top) / temperature).mean()))
+    temperature = 1.0 + (_WARMEST - 1.0) / (1.0 + math.exp(min(_STEEPNESS * top, _LARGEST_EXPONENT)))
+    return top + temperature * math.log(float(np.exp((logits - top) / temperature).mean())) + math.log(len(logits))
 
 
 AGGREGATES: dict[str, Callable[[NDArray[np.float64]], float]] = {

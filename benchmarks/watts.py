@@ -107,8 +107,10 @@ PARTS |= {"probabilities": probabilities} | BLEND_PARTS | HISTORY_PARTS | WINDOW
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     common.add_model(parser, OFFLINE_MODEL)
-    parser.add_argument("--second", help="another cross-encoder, for second_model, or a student, for screening")
-    parser.add_argument("--second-backend", default="torch", help="what runs the student")
+    parser.add_argument(
+        "--second", help="another cross-encoder, for second_model and window_models, or a student, for screening"
+    )
+    parser.add_argument("--second-backend", default="torch", help="what runs it")
 
 
 BENCHMARK = common.Benchmark(__file__, __doc__, PARTS, QUICK, options)

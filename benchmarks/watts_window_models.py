@@ -4,15 +4,17 @@ Whether the best rules for windows hold with another model, other scales of logi
     python benchmarks/watts.py window_models window_sizes
 
 Two parts of `watts.py`, which prints and keeps them. `watts_windows.py` has the rules. The second model is
-ms-marco-MiniLM-L12 without two of its layers, as int8: it ranks nearly as well, and its logits are other ones. Scales
-are tried by multiplying logits, and by adding to them. In the mixed collection, half of each query's candidates of dl19
-are short passages that are read whole. The other half are the same passages hidden in long documents.
+ms-marco-MiniLM-L12 without two of its layers, as int8: it ranks nearly as well, and its logits are other ones. A third
+one is the model of `--second`, if it is given. Scales are tried by multiplying logits, and by adding to them. In the
+mixed collection, half of each query's candidates of dl19 are short passages that are read whole. The other half are the
+same passages hidden in long documents.
 """
 
 import argparse
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -107,6 +109,11 @@ def second_of(arguments: argparse.Namespace) -> Remembering:
     return loaded("onnx", str(int8), arguments.threads, arguments.cache)
 
 
+def third_of(arguments: argparse.Namespace) -> Remembering:
+    """Return the model of `--second`."""
+    return loaded(arguments.second_backend, arguments.second, arguments.threads, arguments.cache)
+
+
 def queries_for(arguments: argparse.Namespace, backend: Remembering, name: str) -> list[Query]:
     """Return the queries of a collection, or of the mixed one."""
     if name != MIXED:
@@ -170,6 +177,8 @@ def window_models(arguments: argparse.Namespace, report: Report) -> None:
         "the model": backend_of,
         f"{len(KEPT_LAYERS)} of its layers": second_of,
     }
+    if arguments.second is not None:
+        models[Path(arguments.second).name] = third_of
     there = False
     for model, load in models.items():
         with report.or_left_out(model):

@@ -38,6 +38,8 @@ def arguments(tmp_path, tiny_bert) -> argparse.Namespace:
         queries=None,
         model=tiny_bert,
         backend="torch",
+        second=None,
+        second_backend="torch",
         threads=1,
     )
 
@@ -56,6 +58,15 @@ def test_each_rule_is_shown_for_what_is_there_and_the_rest_is_left_out_with_its_
     assert "10 of its layers: there is no" in left_out
     [target] = shown.targets
     assert models.LEVEL in target.label
+
+
+def test_another_model_is_measured_beside_them(arguments, tmp_path):
+    arguments.second = save_bert(tmp_path / "another")
+    report = common.Report(Path(models.__file__))
+    with report.part("window_models"):
+        models.window_models(arguments, report)
+    titles = [line for line in report.parts["window_models"].lines if line.startswith("## ")]
+    assert [title.partition(",")[0] for title in titles] == ["## the model", "## another"]
 
 
 def test_the_second_model_has_the_layers_that_are_named(arguments, monkeypatch):

@@ -35,7 +35,7 @@ from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.training.commands.train import DEV, TEST, TRAIN, TrainingRun, learn, with_candidates
 from haystack_ce_ranker.training.fitting import Recipe
 from haystack_ce_ranker.training.gate import BASE, FIRST_STAGE, TRAINED
-from haystack_ce_ranker.training.losses import LOSSES, usual_batch
+from haystack_ce_ranker.training.losses import LOSSES, usual_batch, usual_loss
 from haystack_ce_ranker.training.mining import Mining
 from haystack_ce_ranker.training.resources import BFLOAT16, DTYPES
 from haystack_ce_ranker.training.splits import split_queries
@@ -177,6 +177,15 @@ def setting_of(name: str, seed: int, arguments: argparse.Namespace, *, loss: str
     return Setting(name, base, recipe, mining, arguments.depth, *limits)
 
 
+def loss_of(name: str, arguments: argparse.Namespace) -> str:
+    """Return the loss that was asked for, or the one that `train` takes for as many queries."""
+    if arguments.loss is not None:
+        return str(arguments.loss)
+    share = 0.5 - DEV_SHARE / 2 if name in HALVES else (1 - 1 / FOLDS) * (1 - DEV_SHARE)
+    learnt = round(share * len(collection_of(collection_folder(arguments, name)).queries))
+    return usual_loss(learnt if arguments.train_queries is None else min(learnt, arguments.train_queries))
+
+
 class Figures(NamedTuple):
     """Of one seed: mean nDCG@10 of each system, and the p of the trained model against the one to beat."""
 
@@ -217,7 +226,9 @@ def fine_tuning(arguments: argparse.Namespace, report: Report) -> None:
         name: [
             figures(
                 values_of(
-                    setting_of(name, seed, arguments, loss=arguments.loss, base=arguments.base), arguments, report
+                    setting_of(name, seed, arguments, loss=loss_of(name, arguments), base=arguments.base),
+                    arguments,
+                    report,
                 )
             )
             for seed in arguments.seeds
@@ -251,7 +262,9 @@ def fine_tuning(arguments: argparse.Namespace, report: Report) -> None:
 
 def plain_encoder(arguments: argparse.Namespace, report: Report) -> None:
     """Say what a plain encoder learns on stackfaq."""
-    settings = [setting_of("stackfaq", seed, arguments, loss=arguments.loss, base=PLAIN) for seed in arguments.seeds]
+    settings = [
+        setting_of("stackfaq", seed, arguments, loss=arguments.loss or "bce", base=PLAIN) for seed in arguments.seeds
+    ]
     found = [figures(values_of(one, arguments, report)) for one in settings]
     report.table(f"stackfaq from {PLAIN}", "seed", "BM25", "trained", "p")
     for seed, one in zip(arguments.seeds, found, strict=True):
@@ -265,7 +278,7 @@ def dtypes(arguments: argparse.Namespace, report: Report) -> None:
     name = arguments.only or next(iter(HALVES))
     report.table(f"{name}, trained in float32 and in bfloat16", "seed", *DTYPES, "difference", "p")
     for seed in arguments.seeds:
-        setting = setting_of(name, seed, arguments, loss=arguments.loss, base=arguments.base)
+        setting = setting_of(name, seed, arguments, loss=loss_of(name, arguments), base=arguments.base)
         single, half = (
             values_of(replace(setting, recipe=replace(setting.recipe, dtype=dtype)), arguments, report)[TRAINED]
             for dtype in DTYPES
@@ -304,7 +317,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument("--base", default="ce-minilm-l12", help="a folder below --models")
     parser.add_argument("--only", choices=(*HALVES, *FOLDED), default=None, help="one collection")
-    parser.add_argument("--loss", choices=tuple(LOSSES), default="bce", help="of `fine_tuning` and `plain_encoder`")
+    parser.add_argument("--loss", choices=tuple(LOSSES), help="of all but `losses`; without it what `train` takes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run for each")
     parser.add_argument("--device", default="cpu", help="a torch device")
     parser.add_argument("--epochs", type=int, default=2)

@@ -11,6 +11,7 @@ from haystack_ce_ranker.training.losses import (
     pairs_of,
     rows_for,
     usual_batch,
+    usual_loss,
 )
 
 pytest.importorskip("datasets")
@@ -135,6 +136,10 @@ def test_what_is_or_may_be_relevant_for_a_query_must_not_come_into_its_batch():
 def test_relevant_documents_alone_teach_no_contrast():
     with pytest.raises(ValueError, match="none of the 1 has two documents with different labels"):
         rows_for("contrastive", [labelled("a", 1.0, 0.5)])
+
+
+def test_a_hundred_queries_are_no_longer_few():
+    assert [usual_loss(queries) for queries in (1, 99, 100, 5000)] == ["lambda", "lambda", "bce", "bce"]
 
 
 def test_the_usual_batch_is_that_of_a_recipe_and_larger_where_its_rows_are_told_apart():

@@ -9,6 +9,12 @@ from haystack_ce_ranker.cli.errors import clear_errors, needs_torch
 from haystack_ce_ranker.cli.options import Batch, Device, Fresh, MaxLength, Save, Split, Threads, TrainingDtype
 
 Base = Annotated[str, typer.Option(help="What to begin from: a cross-encoder, or an encoder, which gets a new head.")]
+Loss = Annotated[
+    str | None,
+    typer.Option(
+        help="bce, margin_mse, lambda, ranknet or contrastive. Without it bce, and lambda for fewer than 100 queries."
+    ),
+]
 Groups = Annotated[Path | None, typer.Option(help="A file of `mine` to learn from; the queries are mined without it.")]
 Teacher = Annotated[str | None, typer.Option(help="A cross-encoder whose logits stand beside each pair.")]
 LearnFrom = Annotated[str, typer.Option(help="labels, or the teacher's logits: teacher.")]
@@ -21,7 +27,7 @@ def train(
     collection: Annotated[Path, typer.Argument(help="A folder in BEIR format, with judgments.")],
     output: Annotated[Path, typer.Argument(help="The folder to write.")],
     base: Base,
-    loss: Annotated[str, typer.Option(help="bce, margin_mse, lambda, ranknet or contrastive.")] = "bce",
+    loss: Loss = None,
     learn_from: LearnFrom = "labels",
     groups: Groups = None,
     teacher: Teacher = None,
@@ -60,12 +66,14 @@ def train(
     steps: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "dtype": dtype}
     ends: dict[str, Any] = {"depth": depth, "queries": queries, "save": save, "threads": threads, "fresh": fresh}
     with clear_errors():
-        steps["batch"] = usual_batch(loss) if batch is None else batch
+        named_loss = "bce" if loss is None else loss
+        steps["batch"] = usual_batch(named_loss) if batch is None else batch
         run = TrainingRun(
             collection,
             output,
             ModelOptions(base, revision=revision, device=device),
-            recipe=Recipe(loss=loss, learns=learn_from, max_length=max_length, **steps),
+            recipe=Recipe(loss=named_loss, learns=learn_from, max_length=max_length, **steps),
+            usual_loss=loss is None and learn_from == "labels",
             mining=Mining(negatives=negatives, positives=positives, last_rank=50),
             groups=groups,
             teacher=None if teacher is None else ModelOptions(teacher, device=device),

@@ -151,6 +151,20 @@ LOSSES = {
 """The losses by the names that a recipe has."""
 
 
+FEW_QUERIES = 100
+"""How many queries to learn from are few; see `usual_loss`."""
+
+
+def usual_loss(queries: int) -> str:
+    """
+    Return the loss that learns labels best, by how many queries there are to learn from.
+
+    With hundreds of queries `bce` gains most. With a few dozen it moves the model too far, and what only looks at the
+    order of a query's documents does less harm; benchmarks/training.md has the figures.
+    """
+    return "lambda" if queries < FEW_QUERIES else "bce"
+
+
 def usual_batch(loss: str) -> int:
     """
     Return how many pairs a step has, if nothing else is asked for.

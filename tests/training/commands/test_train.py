@@ -52,6 +52,17 @@ def test_a_model_learns_by_contrast(huts, learner, tmp_path):
     assert systems["trained"]["nDCG@10"] >= systems["untouched base"]["nDCG@10"] + 0.1
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"), [((), "lambda"), (("--loss", "bce"), "bce"), (("--learn-from", "teacher"), "bce")]
+)
+def test_few_queries_are_learnt_by_lambda_unless_a_loss_is_named(given, expected, huts, learner, tmp_path):
+    teacher = ("--teacher", learner) if "teacher" in given else ()
+    how = ("--base", learner, "--queries", "30", "--epochs", "1", "--save", "always", "--threads", "1")
+    done = train(huts, tmp_path / "model", *given, *teacher, *how)
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "model" / "training.json").read_text())["settings"]["loss"] == expected
+
+
 def test_a_stack_of_modules_is_written_with_all_its_modules(huts, tmp_path):
     base = ZOO["bert, modular"].save(tmp_path / "base")
     done = train(huts, tmp_path / "model", "--base", base, "--epochs", 1, "--save", "always", "--threads", 1)
@@ -122,7 +133,7 @@ def test_shuffled_labels_write_no_model_and_the_message_says_why(trained, huts, 
     assert [file.name for file in (tmp_path / "output").rglob("*")] == ["report.json"]
     assert "No model is written: the trained model is" in said(done)
     assert "against" in said(done)
-    assert "Tried: loss bce, learning rate 0.003" in said(done)
+    assert "Tried: loss lambda, learning rate 0.003" in said(done)
     assert "36 of 60 queries are far enough" in said(done)  # held-out queries of the file are not learnt from
     report = json.loads((tmp_path / "output" / "report.json").read_text())
     assert report["gate"]["decision"]["met"] is False
@@ -146,6 +157,7 @@ def test_an_encoder_has_to_beat_the_first_stage(huts, encoder, tmp_path):
     assert set(facts["gate"]["systems"]) == {"first stage", "trained"}
     assert "of the first stage" in facts["gate"]["decision"]["reason"]
     assert "no trained head" in said(done)
+    assert facts["settings"]["loss"] == "bce"  # however few queries there are
 
 
 def test_a_teachers_logits_can_be_learnt(trained, huts, learner, tmp_path):

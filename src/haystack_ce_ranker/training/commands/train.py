@@ -25,6 +25,7 @@ from haystack_ce_ranker.training.fitting import Fitted, Recipe, fit, require_pac
 from haystack_ce_ranker.training.gate import SAVE, GateResult
 from haystack_ce_ranker.training.groups import Group, read_groups
 from haystack_ce_ranker.training.held_out import HeldOut, Run
+from haystack_ce_ranker.training.losses import usual_loss
 from haystack_ce_ranker.training.mining import KEEP, Mining, mine
 from haystack_ce_ranker.training.saving import work_folder
 from haystack_ce_ranker.training.showing import bar_on, say
@@ -45,6 +46,8 @@ class TrainingRun:
     :ivar output: The folder to write.
     :ivar base: The model to begin from.
     :ivar recipe: How to train; its seed parts the queries, too.
+    :ivar usual_loss: Whether a trained base learns by the usual loss for as many queries as there are, and not by the
+        recipe's.
     :ivar mining: How negatives are chosen, where no `groups` are given.
     :ivar groups: A file of groups to learn from; None to mine the training queries.
     :ivar teacher: A cross-encoder whose logits stand beside each pair; None for the base itself, which then only
@@ -63,6 +66,7 @@ class TrainingRun:
     output: Path
     base: ModelOptions
     recipe: Recipe = field(default_factory=Recipe)
+    usual_loss: bool = False
     mining: Mining = field(default_factory=lambda: Mining(negatives=4, positives=2, last_rank=50))
     groups: Path | None = None
     teacher: ModelOptions | None = None
@@ -105,6 +109,7 @@ class Learnt:
 
     parts: Parts
     groups: Sequence[Group]
+    recipe: Recipe
     fitted: Fitted
     found: GateResult
 
@@ -140,11 +145,13 @@ def learn(
     """
     fresh_head = load_base(run.base, seed=run.recipe.seed).fresh_head
     groups = _groups(run, parts, work, has_head=not fresh_head, console=console)
-    fitted = fit(run.base, groups, parts.dev, work / "run", run.recipe, threads=run.threads, console=console)
+    chooses = run.usual_loss and not fresh_head  # what knows nothing yet is to be moved far
+    recipe = replace(run.recipe, loss=usual_loss(len(groups))) if chooses else run.recipe
+    fitted = fit(run.base, groups, parts.dev, work / "run", recipe, threads=run.threads, console=console)
     options = replace(run.base, dtype="float32", threads=run.threads)
     trained = ModelOptions(str(fitted.model), device=run.base.device, dtype="float32", threads=run.threads)
     found = judged(None if fresh_head else options, trained, parts.test, console, known=known)
-    return Learnt(parts, groups, fitted, found)
+    return Learnt(parts, groups, recipe, fitted, found)
 
 
 def part(run: TrainingRun, console: Console) -> Parts:
@@ -232,7 +239,7 @@ def _facts(run: TrainingRun, learnt: Learnt) -> dict[str, Any]:
         "test_queries": len(parts.test.queries),
         "candidates": f"BM25's first {run.depth}",
     }
-    settings = {**asdict(run.recipe), "save": run.save}
+    settings = {**asdict(learnt.recipe), "save": run.save}
     title = f"{base}, fine-tuned on {parts.train.name}"
     return {"title": title, "base": base, "data": data, "settings": settings} | {
         "fitted": learnt.fitted.plain(),

@@ -260,6 +260,32 @@ def fine_tuning(arguments: argparse.Namespace, report: Report) -> None:
             report.target("cacm: at least BM25", over >= 0, f"{over:+.4f}")
 
 
+def few_queries(arguments: argparse.Namespace, report: Report) -> None:
+    """Compare the losses that `train` takes for few and for many queries, where there are few."""
+    names = [name for name in FOLDED if arguments.only in (None, name)]
+    of_loss: dict[str, list[float]] = {loss: [] for loss in (usual_loss(0), usual_loss(10**6))}
+    rows: list[list[Any]] = []
+    for name in names:
+        for seed in arguments.seeds:
+            found = {
+                loss: figures(
+                    values_of(setting_of(name, seed, arguments, loss=loss, base=arguments.base), arguments, report)
+                )
+                for loss in of_loss
+            }
+            for loss, one in found.items():
+                of_loss[loss].append(one.trained - (one.base or 0.0))
+            one = next(iter(found.values()))
+            cells = (f"{each.trained:.4f} (p {each.p:.2f})" for each in found.values())
+            rows.append([name, seed, f"{one.first_stage:.4f}", f"{one.base:.4f}", *cells])
+    headings = ("collection", "seed", "BM25", "untouched", *of_loss)
+    report.table("nDCG@10 where there are few queries to learn from; p against the untouched model", *headings)
+    for row in rows:
+        report.row(*row)
+    told = ", ".join(f"{statistics.fmean(gains):+.4f} by {loss}" for loss, gains in of_loss.items())
+    report.say(f"\nMean gain: {told}.")
+
+
 def plain_encoder(arguments: argparse.Namespace, report: Report) -> None:
     """Say what a plain encoder learns on stackfaq."""
     settings = [
@@ -310,14 +336,20 @@ def step_seconds(arguments: argparse.Namespace, dtype: str) -> float:
     return statistics.median(seconds)
 
 
-PARTS = {"losses": losses, "fine_tuning": fine_tuning, "plain_encoder": plain_encoder, "dtypes": dtypes}
+PARTS = {
+    "losses": losses,
+    "fine_tuning": fine_tuning,
+    "few_queries": few_queries,
+    "plain_encoder": plain_encoder,
+    "dtypes": dtypes,
+}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument("--base", default="ce-minilm-l12", help="a folder below --models")
     parser.add_argument("--only", choices=(*HALVES, *FOLDED), default=None, help="one collection")
-    parser.add_argument("--loss", choices=tuple(LOSSES), help="of all but `losses`; without it what `train` takes")
+    parser.add_argument("--loss", choices=tuple(LOSSES), help="of parts that compare none; else what `train` takes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run for each")
     parser.add_argument("--device", default="cpu", help="a torch device")
     parser.add_argument("--epochs", type=int, default=2)

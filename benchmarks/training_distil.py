@@ -50,6 +50,9 @@ SERVING = {
 }
 """How a student is fitted to the collection that it serves."""
 
+LEARNT = "windows"
+"""What a student learns of a document. It is changed with the code, so that no student of other lessons is taken."""
+
 STATES = 10.0
 WEIGHTS = (0.0, 1.0, 10.0, 100.0)
 """Of the hidden states beside the loss: what `states` tries."""
@@ -87,6 +90,7 @@ def distilled(
     from haystack_ce_ranker.training.commands.adapt import AdaptRun
     from haystack_ce_ranker.training.commands.distil import DistilRun, run_distilling
     from haystack_ce_ranker.training.fitting import Recipe
+    from haystack_ce_ranker.training.made_queries import RECIPES
 
     if arguments.quick:
         how, changed = TINY, {**changed, "own": 0.0}
@@ -96,7 +100,7 @@ def distilled(
     settings, recipe = ({**how[part], "seed": seed} for part in ("settings", "recipe"))
     told = {key: Path(one.model).name if isinstance(one, ModelOptions) else one for key, one in changed.items()}
     told |= {} if arguments.judge == TEACHER else {"judge": arguments.judge}
-    folder = arguments.cache / "distilled" / f"{collection}-{name}-{_key(how, told, seed)}"
+    folder = arguments.cache / "distilled" / f"{collection}-{name}-{_key(how, told, seed, tuple(RECIPES), LEARNT)}"
     if not (folder / "training.json").is_file():
         run = AdaptRun(
             source,

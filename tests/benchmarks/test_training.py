@@ -59,3 +59,15 @@ def test_figures_are_against_the_untouched_model_or_the_first_stage_without_one(
     without = training.figures({FIRST_STAGE: low, TRAINED: high})
     assert (without.base, without.worse) == (None, False)
     assert without.p < 0.001
+
+
+def test_a_loss_that_is_not_named_is_the_one_that_train_takes_for_as_many_queries(tmp_path):
+    for name, queries in (("stackfaq", 300), ("covidqa", 200), ("cacm", 120), ("med", 150)):
+        write_small_collection(tmp_path / name, queries=queries)
+    arguments = training.BENCHMARK.parse(["--data", str(tmp_path)])
+    found = {name: training.loss_of(name, arguments) for name in ("stackfaq", "covidqa", "cacm", "med")}
+    assert found == {"stackfaq": "bce", "covidqa": "lambda", "cacm": "lambda", "med": "bce"}  # 132, 88, 84, 106
+    arguments.train_queries = 99
+    assert training.loss_of("stackfaq", arguments) == "lambda"
+    arguments.loss = "ranknet"
+    assert training.loss_of("stackfaq", arguments) == "ranknet"

@@ -9,9 +9,11 @@ from haystack_ce_ranker.data.collections import Text
 from haystack_ce_ranker.training.adapting import (
     TEACHERS_ORDER,
     Adapting,
+    Asked,
     find_documents,
     given_queries,
     in_pairs,
+    learnt_documents,
     lessons,
     taught_order,
     unlike,
@@ -144,6 +146,18 @@ def test_with_a_reader_each_window_is_a_candidate_and_a_document_that_fits_is_it
         for number, text in enumerate(texts)
     }
     assert candidates == expected
+
+
+def test_the_id_of_a_window_is_no_other_documents():
+    names = ("hut", "hut#1", "hut##0", "train")
+    texts = ("Beds. A stove.", "Snow.", "A hut.", "A train. A hut.")
+    asked = Asked(ASKED_FOR, names, texts, {})
+    judge = lambda requests: [[Shown(text, 1.0) for text in texts] for _, texts in requests]  # noqa: E731
+    [group] = lessons([asked], judge, Adapting(blend=None), reader=InSentences())
+    ids = [one.document_id for one in group.candidates]
+    assert len(ids) == len(set(ids)) == 6
+    assert {"hut#1", "hut##0"} < set(ids)
+    assert learnt_documents(asked, Adapting(candidates=2, depth=4)).keys() < set(names)
 
 
 def test_all_windows_of_a_document_are_moved_by_its_evidence():

@@ -298,4 +298,25 @@ def test_terms_are_asked_for_as_the_collections_questions_open():
             assert query.copied == ""
     few = {name: ASKING[name] for name in ("d0", "d1", "d3")}
     assert made_of(few, "question_terms").queries == ()
-    assert made_of(few, "question_terms").left_out == {"question_terms: documents without one": 3}
+    assert made_of(few, "question_terms").left_out == {"question_terms: no questions that open alike": 3}
+
+
+def test_an_opening_has_two_words_to_four_and_may_be_that_of_titles():
+    texts = [f"The hut number{n} has beds. Guests wait there." for n in range(3)]
+    texts += [f"Text{n} stands here{n}." for n in range(20)]
+    for titles, expected in (
+        ([f"Why hut{n}?" for n in range(3)], set()),
+        ([f"How long does it take to hut{n}?" for n in range(3)], {"how long does it"}),
+        ([f"Who pays hut{n}?" for n in range(3)], {"who pays"}),
+    ):
+        made = made_of(documents_of(*texts, titles=titles), "question_terms", count=9)
+        words = [query.text.split() for query in made.queries]
+        assert all(any(" ".join(some).startswith(f"{one} ") for one in expected) for some in words)
+        assert bool(words) == bool(expected)
+
+
+@pytest.mark.parametrize("recipe", ["inverse_cloze", "rare_terms", "question", "question_terms"])
+def test_what_is_drawn_is_drawn_again_of_a_document_with_further_parts(recipe):
+    long = documents_of(*(" ".join(f"How much does hut {n} {m} cost in snow?" for m in range(140)) for n in range(2)))
+    assert min(len(one.content) for one in long.values()) > 2 * PART
+    assert max(Counter(query.document_id for query in made_of(long, recipe).queries).values()) > 1

@@ -8,9 +8,12 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.losses import MSELoss
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.training import fitting
 from haystack_ce_ranker.training.cutting import cut
 from haystack_ce_ranker.training.fitting import Recipe, fit
 from haystack_ce_ranker.training.held_out import HeldOut
+from haystack_ce_ranker.training.resources import Resources
+from haystack_ce_ranker.training.runs import Lesson
 from haystack_ce_ranker.training.states import AlsoStates
 from zoo import ZOO, deeper
 
@@ -70,6 +73,13 @@ def test_the_teacher_multiplies_in_bfloat16_if_asked_to(student, teacher):
     assert near == pytest.approx(found, rel=0.02)
     [read] = rounded._teacher
     assert {one.dtype for one in read.transformer.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_teacher_multiplies_as_the_run_does(bf16, student, teacher):
+    lesson = Lesson(student, None, None, MSELoss(student), None, [], 0, 0, 0)
+    used = Resources("cpu", bf16=bf16, threads=1)
+    assert fitting._with_states(lesson, ModelOptions(teacher), 1.0, used).loss._bf16 is bf16
 
 
 def test_only_the_student_learns(student, teacher):

@@ -102,6 +102,7 @@ class TorchBackend:
         self._model = cross_encoder.model
         self._device = next(self._model.parameters()).device
         self.device = str(self._device)
+        # before the head becomes float32, which may stand before the body
         self.dtype = str(next(self._model.parameters()).dtype).removeprefix("torch.")
         if not learns and cross_encoders.is_classifier(cross_encoder):
             keep_head_in_float32(self._model)

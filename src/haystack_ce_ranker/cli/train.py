@@ -12,7 +12,8 @@ Base = Annotated[str, typer.Option(help="What to begin from: a cross-encoder, or
 Loss = Annotated[
     str | None,
     typer.Option(
-        help="bce, margin_mse, lambda, ranknet or contrastive. Without it bce, and lambda for fewer than 100 queries."
+        help="bce, margin_mse, lambda, ranknet or contrastive. Without it bce, but lambda where a trained base learns "
+        "labels of fewer than 100 queries."
     ),
 ]
 Groups = Annotated[Path | None, typer.Option(help="A file of `mine` to learn from; the queries are mined without it.")]
@@ -65,21 +66,19 @@ def train(
 
     steps: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "dtype": dtype}
     ends: dict[str, Any] = {"depth": depth, "queries": queries, "save": save, "threads": threads, "fresh": fresh}
+    ends |= {"split": split, "dev_share": dev_share, "test_share": test_share}
     with clear_errors():
-        named_loss = "bce" if loss is None else loss
-        steps["batch"] = usual_batch(named_loss) if batch is None else batch
+        steps["loss"] = "bce" if loss is None else loss
+        steps["batch"] = usual_batch(steps["loss"]) if batch is None else batch
         run = TrainingRun(
             collection,
             output,
             ModelOptions(base, revision=revision, device=device),
-            recipe=Recipe(loss=named_loss, learns=learn_from, max_length=max_length, **steps),
+            recipe=Recipe(learns=learn_from, max_length=max_length, **steps),
             usual_loss=loss is None and learn_from == "labels",
             mining=Mining(negatives=negatives, positives=positives, last_rank=50),
             groups=groups,
             teacher=None if teacher is None else ModelOptions(teacher, device=device),
-            split=split,
-            dev_share=dev_share,
-            test_share=test_share,
             **ends,
         )
         written = run_training(run, Console())

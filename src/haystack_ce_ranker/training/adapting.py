@@ -30,7 +30,8 @@ GIVEN = "given"
 TEACHERS_ORDER = "the order of the teacher whom it learnt from, as there are no judgments"
 """What a test without judgments is, in words."""
 
-_GRADES = 3
+GRADES = 3
+"""The highest grade of such a test: that of the teacher's best document."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def lessons(
     """
     Return for each query its candidates, each with its target as `teacher`, in BM25's order.
 
-    Documents that the teacher cannot read are left out, and queries of which fewer than two are left.
+    Texts that the teacher cannot read are left out, and queries of which fewer than two are left.
 
     :param judge: The teacher.
     :param origins: Whether the document that a query was made of is among its candidates in any case.
@@ -178,15 +179,23 @@ def lessons(
 def _pieces(asked: Asked, places: Sequence[int], reader: PassageReader | None) -> list[_Piece]:
     """Return the documents of some places, or with a reader the windows of those that do not fit."""
     texts = [asked.texts[place] for place in places]
-    windows = [[one] for one in texts] if reader is None else reader.shown(asked.query.text, texts)
+    if reader is None:
+        return [_Piece(place, asked.document_ids[place], text) for place, text in zip(places, texts, strict=True)]
+    taken = set(asked.document_ids)
     pieces = []
-    for place, text, cut in zip(places, texts, windows, strict=True):
-        name = asked.document_ids[place]
-        if len(cut) < 2:
-            pieces.append(_Piece(place, name, text))
-        else:
-            pieces += [_Piece(place, f"{name}#{number}", one) for number, one in enumerate(cut)]
+    for place, text, cut in zip(places, texts, reader.shown(asked.query.text, texts), strict=True):
+        name, several = asked.document_ids[place], len(cut) > 1
+        while several and any(f"{name}#{number}" in taken for number in range(len(cut))):
+            name += "#"  # the id of a window is no other document's
+        named = [(f"{name}#{number}", one) for number, one in enumerate(cut)] if several else [(name, text)]
+        taken |= {one for one, _ in named}
+        pieces += [_Piece(place, *one) for one in named]
     return pieces
+
+
+def learnt_documents(asked: Asked, settings: Adapting) -> dict[str, str]:
+    """Return the whole texts of the documents that `lessons` takes for a query, by id, in their order."""
+    return {asked.document_ids[place]: asked.texts[place] for place in _chosen(asked, settings, origins=False)}
 
 
 def in_pairs(groups: Iterable[Group], *, seed: int) -> list[Group]:
@@ -223,7 +232,7 @@ def taught_order(groups: Sequence[Group]) -> HeldOut:
     return HeldOut(
         queries={group.query_id: group.query for group in groups},
         documents={group.query_id: {one.document_id: one.text for one in group.candidates} for group in groups},
-        judgments=graded_by_order(run, top=_GRADES),
+        judgments=graded_by_order(run, top=GRADES),
         judged_by=TEACHERS_ORDER,
     )
 

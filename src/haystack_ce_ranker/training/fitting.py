@@ -93,7 +93,7 @@ def fit(
     A run that is done already, with the same settings and the same data, is not done again.
 
     :param base: A cross-encoder with one label, or an encoder, which gets a fresh head.
-    :param groups: What to learn from. The texts are what the model reads: a long document's best window.
+    :param groups: What to learn from. The texts are what the model reads: of a long document its best window, or more.
     :param dev: Held-out queries. The model reads their documents by `policy`.
     :param folder: Where checkpoints and the model are written; `folder/model` is the result.
     :param policy: What the model may read of a dev document; as the ranker's defaults if None.

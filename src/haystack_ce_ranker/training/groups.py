@@ -49,7 +49,7 @@ class Candidate:
     """
     A document to learn from, for one query.
 
-    :ivar document_id: Its id in the collection.
+    :ivar document_id: Its id in the collection; with `#` and a number for a window that is learnt as a text of its own.
     :ivar text: What the model reads: the document, or its best window for this query.
     :ivar label: Relevance from 0 to 1: the judged grade by the collection's highest one, or 0 where a document is
         assumed not to be relevant; None if it is neither judged nor assumed.

@@ -58,8 +58,11 @@ LONGEST_OPENING = 4
 ASKED_ALIKE = 3
 """How many of the collection's questions must open alike, so that other questions are made to open so."""
 
+SHORTEST_OPENING = 2
+"""The fewest words of it: "why" alone says little, and headings begin with single words as well."""
+
 _QUESTION_MARKS = ("?", "？", "؟")
-_CLOSING = "\"'”’)]"
+_CLOSING = "\"'“”’»」』)]）"
 _BLANKS = re.compile(r"\s+")
 _PIECE = re.compile(rf"\S(?:.{{0,{LONGEST - 1}}}(?!\S)|.{{0,{LONGEST - 1}}})", re.DOTALL)
 
@@ -130,15 +133,12 @@ class _Corpus:
         How the collection's questions open, an entry for each question: "how much does" of "How much does it cost?".
 
         It is the longest beginning that `ASKED_ALIKE` of them share, and so depends on no language. Questions that open
-        like no others have no entry.
+        like no others have no entry. Titles are questions, too.
         """
-        questions = dict.fromkeys(
-            tuple(self.index.analysis.words(one)) for text in self.documents.values() for one in _questions(text)
-        )
-        beginnings = {
-            question: [question[:length] for length in range(1, min(LONGEST_OPENING + 1, len(question)))]
-            for question in questions
-        }
+        asked = (one for text in self.documents.values() for one in (*_questions(text), title_of(text)[0]))
+        questions = dict.fromkeys(tuple(self.index.analysis.words(one)) for one in asked if _is_question(one))
+        lengths = range(SHORTEST_OPENING, LONGEST_OPENING + 1)
+        beginnings = {one: [one[:length] for length in lengths if length < len(one)] for one in questions}
         counts = Counter(one for of_question in beginnings.values() for one in of_question)
         shared = ([one for one in some if counts[one] >= ASKED_ALIKE] for some in beginnings.values())
         return [" ".join(some[-1]) for some in shared if some]
@@ -155,9 +155,14 @@ def sentences(text: str) -> Iterator[str]:
     Of a sentence, or a text without full stops, that has more than `LONGEST` characters, pieces of at most so many are
     yielded, cut between words where there are blanks.
     """
+    for one in _whole_sentences(text):
+        yield from _pieces(one)
+
+
+def _whole_sentences(text: str) -> Iterator[str]:
     start = 0
     for end in (*(found.end() for found in SENTENCE_END.finditer(text)), len(text)):
-        yield from _pieces(text[start:end].strip())
+        yield text[start:end].strip()
         start = end
 
 
@@ -196,7 +201,11 @@ def _inverse_cloze(document: Text, draw: random.Random, _corpus: _Corpus) -> _Dr
 def _asked(document: Text) -> Iterator[str]:
     """Yield the sentences below the title that somebody could ask for: not those that are addresses of the web."""
     _, text = title_of(document)
-    return (one for one in sentences(text) if "://" not in one)
+    return filter(_can_be_asked, sentences(text))
+
+
+def _can_be_asked(sentence: str) -> bool:
+    return "://" not in sentence
 
 
 def _question(document: Text, draw: random.Random, _corpus: _Corpus) -> _Draft | None:
@@ -208,16 +217,23 @@ def _question(document: Text, draw: random.Random, _corpus: _Corpus) -> _Draft |
 
 
 def _questions(document: Text) -> Iterator[str]:
-    """Yield the sentences below the title that end in a question mark."""
-    return (one for one in _asked(document) if one.rstrip(_CLOSING).endswith(_QUESTION_MARKS))
+    """Yield the sentences below the title that end in a question mark, but not the ends of longer ones."""
+    if not any(mark in document.text for mark in _QUESTION_MARKS):  # nearly all texts of most collections
+        return
+    _, text = title_of(document)
+    for one in _whole_sentences(text):
+        if len(one) <= LONGEST and _is_question(one) and _can_be_asked(one):
+            yield one
+
+
+def _is_question(sentence: str) -> bool:
+    return sentence.rstrip(_CLOSING).endswith(_QUESTION_MARKS)
 
 
 def _question_terms(document: Text, draw: random.Random, corpus: _Corpus) -> _Draft | None:
     """Put rare terms of a document behind the opening of one of the collection's questions."""
-    terms = _rare_terms(document, draw, corpus)
-    if terms is None or not corpus.openings:
-        return None
-    return _Draft(f"{draw.choice(corpus.openings)} {terms.text}")
+    terms = _rare_terms(document, draw, corpus) if corpus.openings else None
+    return None if terms is None else _Draft(f"{draw.choice(corpus.openings)} {terms.text}")
 
 
 def _rare_terms(document: Text, draw: random.Random, corpus: _Corpus) -> _Draft | None:
@@ -324,7 +340,8 @@ def _made(recipe: str, corpus: _Corpus, seed: int, met: set[str], left_out: Coun
         name = recipe if nth == 0 else f"{recipe}.{nth + 1}"
         draft = RECIPES[recipe](corpus.documents[document_id], random.Random(f"{seed} {name} {document_id}"), corpus)
         if draft is None:
-            left_out[f"{recipe}: documents without one"] += 1
+            has_none = recipe == "question_terms" and not corpus.openings
+            left_out[f"{recipe}: {'no questions that open alike' if has_none else 'documents without one'}"] += 1
             continue
         query = _BLANKS.sub(" ", draft.text).strip()
         terms = analysis.terms(query)

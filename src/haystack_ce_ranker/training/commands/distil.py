@@ -16,9 +16,12 @@ from haystack_ce_ranker.data.left_out import lines
 from haystack_ce_ranker.evaluation.judging.comparison import Versus
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.training.adapting import (
+    GRADES,
     TEACHERS_ORDER,
+    Asked,
     given_queries,
     in_pairs,
+    learnt_documents,
     taught_order,
 )
 from haystack_ce_ranker.training.bases import load_base
@@ -116,11 +119,16 @@ class _All:
 
 @dataclass(frozen=True)
 class _Lessons:
-    """What there is to learn and to test on; without judgments the test has none yet."""
+    """
+    What there is to learn, to stop by, and to test on; without judgments the test has none yet.
+
+    :ivar dev: Where windows are learnt, their documents: a ranker ranks documents, whichever windows decide.
+    """
 
     collection: Collection
     queries: Sequence[MadeQuery]
     parts: Mapping[str, Sequence[Group]]
+    dev: HeldOut
     test: HeldOut
 
 
@@ -191,7 +199,19 @@ def _lessons(run: DistilRun, policy: ReadingPolicy, work: Path, console: Console
         names = [group.query_id for group in parts["test"]]
         of_test = {name: texts[name] for name in names}
         test = HeldOut({name: asked[name].query.text for name in names}, of_test, {name: {} for name in names})
-    return _Lessons(collection, queries, parts, test)
+    dev = taught_order(parts["dev"])
+    if windows:
+        dev = _in_teachers_order(run, [asked[name] for name in dev.queries], policy)
+    return _Lessons(collection, queries, parts, dev, test)
+
+
+def _in_teachers_order(run: DistilRun, asked: Sequence[Asked], policy: ReadingPolicy) -> HeldOut:
+    """Return the documents of some queries, judged by the order in which the teacher ranks them."""
+    documents = {one.query.id: learnt_documents(one, run.lessons.settings) for one in asked}
+    unjudged = HeldOut({one.query.id: one.query.text for one in asked}, documents, {name: {} for name in documents})
+    teacher = replace(run.lessons.teachers[0], threads=run.lessons.threads)
+    scorer = Teacher.load(teacher, policy, backend=run.lessons.backend).reader.scorer
+    return replace(unjudged, judgments=graded_by_order(rank(scorer, unjudged), top=GRADES), judged_by=TEACHERS_ORDER)
 
 
 def _parted_queries(run: DistilRun, collection: Collection) -> tuple[dict[str, str], Collection]:
@@ -210,7 +230,7 @@ def _sampled(run: DistilRun, collection: Collection) -> Collection:
 def _taught(
     run: DistilRun, student: ModelOptions, lessons: _Lessons, policy: ReadingPolicy, work: Path, console: Console
 ) -> Fitted:
-    train, dev = lessons.parts["train"], taught_order(lessons.parts["dev"])
+    train, dev = lessons.parts["train"], lessons.dev
     recipe = replace(run.lessons.recipe, states=run.states)
     how: dict[str, Any] = {"threads": run.lessons.threads, "console": console}
     if run.into == BI_ENCODER:

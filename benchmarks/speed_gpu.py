@@ -87,9 +87,10 @@ def batches(arguments: argparse.Namespace, setup: Setup, report: Report) -> None
         (form, size): CrossEncoderScorer(backend, batch_tokens=size)
         for (form, backend), size in product(backends.items(), BATCHES)
     }
-    seconds: dict[tuple[str, tuple[str, int]], list[float]] = {}
-    joules: dict[tuple[str, tuple[str, int]], float] = {}
-    for name, tasks in sets.items():
+    report.say(f"\nEnergy {meter.source}.")
+    for name, tasks in sets.items():  # each table as soon as it is there: a lent GPU may be taken away
+        seconds: dict[tuple[str, int], list[float]] = {system: [] for system in systems}
+        joules = dict.fromkeys(systems, 0.0)
         for scorer in systems.values():  # the first passes choose kernels, and fill the cache of tokens
             _score(scorer, tasks)
         for turn in range(arguments.rounds):
@@ -97,19 +98,16 @@ def batches(arguments: argparse.Namespace, setup: Setup, report: Report) -> None
             for system in order[turn % len(order) :] + order[: turn % len(order)]:
                 with meter.measure() as spent:
                     _score(systems[system], tasks)
-                seconds.setdefault((name, system), []).append(spent.seconds)
-                joules[name, system] = joules.get((name, system), 0.0) + spent.joules
-    report.say(f"\nEnergy {meter.source}.")
-    for name, tasks in sets.items():
+                seconds[system].append(spent.seconds)
+                joules[system] += spent.joules
         pairs = sum(len(task.documents) for task in tasks)
         headings = (f"{form}, {what}" for form in FORMS for what in ("documents/s", "J per 1,000"))
         report.table(f"GPU: {name}, float16, by tokens of a batch, median of {arguments.rounds}", "tokens", *headings)
         for size in BATCHES:
             cells = []
-            for form in FORMS:
-                key = (name, (form, size))
-                each = 1000 * joules[key] / (pairs * len(seconds[key]))
-                cells += [f"{pairs / statistics.median(seconds[key]):,.0f}", f"{each:.2f}"]
+            for system in ((form, size) for form in FORMS):
+                each = 1000 * joules[system] / (pairs * len(seconds[system]))
+                cells += [f"{pairs / statistics.median(seconds[system]):,.0f}", f"{each:.2f}"]
             report.row(f"{size:,}", *cells)
 
 

@@ -282,11 +282,29 @@ def test_questions_are_the_sentences_that_end_in_a_question_mark():
         "How much does the driver earn?",
         "Where do the guests wait?",
     }
-    other = documents_of("冬の間は山に雪がありますか？山の上です。", "He asks “Is there a hut?” and waits. It snows.")
+    other = documents_of(
+        "冬の間は山に雪がありますか？山の上です。",
+        "He asks “Is there a hut?” and waits.",
+        "هل يوجد كوخ في الجبل؟ نعم.",
+        "It snows. Er fragt nur: „Gibt es eine Hütte?“",
+        "It snows. " + " ".join(f"word{n}" for n in range(60)) + "? Only the end of a longer sentence is short.",
+        "It snows. Is there a hut at https://huts.example? Yes.",
+        titles=("", "", "", "", "", "Where is the hut?"),
+    )
     assert set(texts_of(made_of(other, "question")).values()) == {
         "冬の間は山に雪がありますか？",
         "He asks “Is there a hut?”",
+        "هل يوجد كوخ في الجبل؟",
+        "Er fragt nur: „Gibt es eine Hütte?“",
     }
+
+
+def test_documents_are_shown_without_a_copied_question_in_nine_of_ten_queries():
+    many = documents_of(*(f"Hut number{n} stands there. Who waits at bridge number{n}?" for n in range(300)))
+    queries = made_of(many, "question", count=300).queries
+    kept = [query for query in queries if query.text in query.shown(many[query.document_id].content)]
+    assert len(queries) == 300
+    assert 5 <= len(kept) <= 60
 
 
 def test_terms_are_asked_for_as_the_collections_questions_open():

@@ -122,9 +122,9 @@ def find_documents(
     if settings.blend is not None:
         contents = [documents[one].content for one in ids]
         evidence[BM25] = _bm25(index, requests, [list(kept) for _, kept in found], contents)
-    if settings.blend is not None and bi_encoder is not None:
-        similar = bi_encoder.similarities(requests, progress=progress)
-        evidence[DENSE] = [np.array(of_query, np.float64) for of_query in similar]
+        if bi_encoder is not None:
+            similar = bi_encoder.similarities(requests, progress=progress)
+            evidence[DENSE] = [np.array(of_query, np.float64) for of_query in similar]
     return [
         Asked(query, tuple(ids[place] for place in kept), tuple(kept.values()), {k: v[n] for k, v in evidence.items()})
         for n, (query, kept) in enumerate(found)

@@ -50,7 +50,7 @@ class Candidate:
     A document to learn from, for one query.
 
     :ivar document_id: Its id in the collection; with `#` and a number for a window that is learnt as a text of its own.
-    :ivar text: What the model reads: the document, or its best window for this query.
+    :ivar text: What the model reads: the document, or one of its windows for this query.
     :ivar label: Relevance from 0 to 1: the judged grade by the collection's highest one, or 0 where a document is
         assumed not to be relevant; None if it is neither judged nor assumed.
     :ivar teacher: The teacher's raw logit for query and text; None if no teacher was asked.

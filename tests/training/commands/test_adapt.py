@@ -5,12 +5,13 @@ import json
 import random
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
-from haystack_ce_ranker.training.adapting import TEACHERS_ORDER, Adapting
+from haystack_ce_ranker.training.adapting import TEACHERS_ORDER, Adapting, given_queries
 from haystack_ce_ranker.training.commands import adapt
 from haystack_ce_ranker.training.commands.adapt import RECIPE, AdaptRun, run_adapting
 from haystack_ce_ranker.training.fitting import Evaluation, Fitted, Interrupted
@@ -372,3 +373,11 @@ def test_a_corpus_that_gives_no_queries_is_told(folder, learner):
     (folder / "corpus.jsonl").write_text('{"_id": "a", "text": ""}\n{"_id": "b", "text": "hut"}\n', encoding="utf-8")
     with pytest.raises(ValueError, match="there is nothing to learn from"):
         adapted(run_of(folder, learner))
+
+
+def test_queries_that_find_too_little_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(adapt, "find_documents", lambda queries, *_given, **_named: queries[1:])
+    run = AdaptRun(tmp_path, tmp_path / "output", ModelOptions("model"))
+    queries, console = given_queries({"1": "hut", "2": "snow", "3": "car"}), Console(record=True, width=100)
+    assert adapt.gather_asked(run, SimpleNamespace(documents={}), None, queries, console) == queries[1:]
+    assert "left out: 1 queries that find fewer than two documents" in console.export_text()

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.cli import app
+from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.training.adapting import TEACHERS_ORDER, Adapting
 from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe
 from haystack_ce_ranker.training.commands import distil
@@ -22,23 +23,32 @@ from haystack_ce_ranker.training.commands.adapt import AdaptRun
 from haystack_ce_ranker.training.commands.distil import DistilRun, run_distilling
 from haystack_ce_ranker.training.fitting import Recipe
 from haystack_ce_ranker.training.passages import PassageReader
+from haystack_ce_ranker.training.runs import Interrupted
+from haystack_ce_ranker.training.teachers import Teacher
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 from zoo import ZOO, deeper
 
 WORDS = ("brake", "hut", "snow", "car", "berlin", "paris", "city", "germany", "france")
 
 
+def write_corpus(folder, documents):
+    """Write titles with texts as an unjudged collection of the documents d0, d1, ..."""
+    folder.mkdir()
+    rows = [{"_id": f"d{number}", "title": title, "text": text} for number, (title, text) in enumerate(documents)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """Titles of two places, and texts that say something of them. Nothing is judged."""
-    folder, draw = tmp_path_factory.mktemp("collections") / "places", random.Random(0)
-    folder.mkdir()
-    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
-        for number in range(80):
-            title = " ".join(draw.sample(WORDS, 2)) + f" {number}"
-            text = " ".join(draw.choices(WORDS, k=6)) + ". The " + " ".join(draw.choices(WORDS, k=5)) + "."
-            file.write(json.dumps({"_id": f"d{number}", "title": title, "text": text}) + "\n")
-    return folder
+    draw = random.Random(0)
+    documents = []
+    for number in range(80):
+        title = " ".join(draw.sample(WORDS, 2)) + f" {number}"
+        text = " ".join(draw.choices(WORDS, k=6)) + ". The " + " ".join(draw.choices(WORDS, k=5)) + "."
+        documents.append((title, text))
+    return write_corpus(tmp_path_factory.mktemp("collections") / "places", documents)
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +137,10 @@ def test_a_student_learns_its_teachers_best_by_contrast(corpus, tiny_bert, tmp_p
 @pytest.fixture(scope="module")
 def lengthy(tmp_path_factory):
     """Documents of which a pair of 48 tokens shows a part."""
-    folder, draw = tmp_path_factory.mktemp("collections") / "lengthy", random.Random(2)
-    folder.mkdir()
-    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
-        for number in range(60):
-            text = " ".join(" ".join(draw.choices(WORDS, k=8)) + f" {number}." for _ in range(12))
-            file.write(json.dumps({"_id": f"d{number}", "title": f"hut {number}", "text": text}) + "\n")
-    return folder
+    draw = random.Random(2)
+    texts = [" ".join(" ".join(draw.choices(WORDS, k=8)) + f" {n}." for _ in range(12)) for n in range(60)]
+    titled = [(f"hut {number}", text) for number, text in enumerate(texts)]
+    return write_corpus(tmp_path_factory.mktemp("collections") / "lengthy", titled)
 
 
 @pytest.mark.parametrize(("loss", "what"), [("margin_mse", "passages"), ("contrastive", "documents")])
@@ -145,6 +152,35 @@ def test_a_student_learns_all_windows_that_its_teacher_reads(loss, what, lengthy
     judged_texts, queries = (int(one.replace(",", "")) for one in found.groups())
     documents = 4 * queries
     assert judged_texts > 2 * documents if what == "passages" else judged_texts == documents
+
+
+def test_a_student_of_windows_stops_by_whole_documents_in_an_order_that_is_kept(
+    lengthy, tiny_bert, tmp_path, monkeypatch
+):
+    learnt, ranked = [], []
+
+    def stops(_base, groups, dev, *_given, **_named):
+        learnt.append((groups, dev))
+        raise Interrupted("enough")
+
+    monkeypatch.setattr(distil, "fit", stops)
+    real = distil.rank
+    monkeypatch.setattr(distil, "rank", lambda scorer, held: ranked.append(held) or real(scorer, held))
+    recipe = Recipe(loss="margin_mse", learns="teacher", epochs=1, max_length=48)
+    lessons = {"recipe": recipe, "settings": Adapting(depth=8, candidates=4, blend=None)}
+    for _ in range(2):
+        assert run(lengthy, tmp_path / "student", tiny_bert, layers=1, lessons=lessons)[0] is None
+    (groups, dev), (_, again) = learnt
+    assert any("#" in one.document_id for group in groups for one in group.candidates)
+    texts = [text for of_query in dev.documents.values() for text in of_query.values()]
+    assert min(len(text.split()) for text in texts) > 80  # of 108 words, without a sentence that the query copies
+    assert not any("#" in name for of_query in dev.documents.values() for name in of_query)
+    scorer = Teacher.load(ModelOptions(tiny_bert), ReadingPolicy(max_length=48)).reader.scorer
+    best = {query_id: next(iter(run)) for query_id, run in real(scorer, dev).items()}
+    assert {query_id: max(grades, key=grades.get) for query_id, grades in dev.judgments.items()} == best
+    assert {max(grades.values()) for grades in dev.judgments.values()} == {3}
+    assert again == dev
+    assert len(ranked) == 1  # the second run takes the order from its folder
 
 
 def test_a_student_that_cannot_be_trained_is_told_before_anything_is_made(corpus, tiny_bert, two_label_bert, tmp_path):

@@ -1,5 +1,6 @@
 """The workflow of `haystack-ce-ranker distil`: cut or take a student, teach it the teacher's logits, and test it."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +15,8 @@ from haystack_ce_ranker.checks import choice, number
 from haystack_ce_ranker.data.collections import Collection, load_unjudged
 from haystack_ce_ranker.data.left_out import lines
 from haystack_ce_ranker.evaluation.judging.comparison import Versus
+from haystack_ce_ranker.evaluation.running.journal import Journal
+from haystack_ce_ranker.reading.documents import content_key
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.training.adapting import (
     GRADES,
@@ -201,17 +204,27 @@ def _lessons(run: DistilRun, policy: ReadingPolicy, work: Path, console: Console
         test = HeldOut({name: asked[name].query.text for name in names}, of_test, {name: {} for name in names})
     dev = taught_order(parts["dev"])
     if windows:
-        dev = _in_teachers_order(run, [asked[name] for name in dev.queries], policy)
+        dev = _in_teachers_order(run, [asked[name] for name in dev.queries], policy, work)
     return _Lessons(collection, queries, parts, dev, test)
 
 
-def _in_teachers_order(run: DistilRun, asked: Sequence[Asked], policy: ReadingPolicy) -> HeldOut:
-    """Return the documents of some queries, judged by the order in which the teacher ranks them."""
+def _in_teachers_order(run: DistilRun, asked: Sequence[Asked], policy: ReadingPolicy, work: Path) -> HeldOut:
+    """
+    Return the documents of some queries, judged by the order in which the teacher ranks them.
+
+    The order is kept: a run that goes on must find the same one, and near-equal scores may change places on a GPU.
+    """
     documents = {one.query.id: learnt_documents(one, run.lessons.settings) for one in asked}
     unjudged = HeldOut({one.query.id: one.query.text for one in asked}, documents, {name: {} for name in documents})
     teacher = replace(run.lessons.teachers[0], threads=run.lessons.threads)
-    scorer = Teacher.load(teacher, policy, backend=run.lessons.backend).reader.scorer
-    return replace(unjudged, judgments=graded_by_order(rank(scorer, unjudged), top=GRADES), judged_by=TEACHERS_ORDER)
+    loaded = Teacher.load(teacher, policy, backend=run.lessons.backend)
+    key, name = f"{loaded.key} order", content_key(json.dumps(unjudged.plain())).hex()
+    with Journal(work / "teachers") as journal:
+        judgments = journal.get(key, name)
+        if judgments is None:
+            judgments = graded_by_order(rank(loaded.reader.scorer, unjudged), top=GRADES)
+            journal.note(key, name, judgments)
+    return replace(unjudged, judgments=judgments, judged_by=TEACHERS_ORDER)
 
 
 def _parted_queries(run: DistilRun, collection: Collection) -> tuple[dict[str, str], Collection]:

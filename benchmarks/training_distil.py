@@ -12,8 +12,8 @@ int8 whose logits are learnt and whose ranking is the one to match.
 
 The students lie in the folder of kept scores (`--cache`), and none is made twice. Queries and judgments of dl19, and
 the test half of the other collections, are not looked at in training. The student of a collection begins as the one of
-dl19's passages, as a team would begin with a small model that it has. Needs the extras `train`, `evaluate` and
-`embedders`.
+dl19's passages, or as the one named (`--student`), as a team would begin with a small model that it has. Needs the
+extras `train`, `evaluate` and `embedders`.
 """
 
 import argparse
@@ -41,14 +41,21 @@ MAKING = {
     "settings": {"depth": 30, "candidates": 8},
     "recipe": {"loss": "margin_mse", "epochs": 4, "learning_rate": 3e-4, "batch": 128, "patience": 4},
 }
-"""How the student of the passages is made, if no option says otherwise; `layers` and `states` make smaller ones."""
+"""How the student of the passages is made; the options change it. `layers` and `states` make smaller ones."""
 
 SERVING = {
     "made": 6000,
     "settings": {"depth": 30, "candidates": 8},
     "recipe": {"loss": "margin_mse", "epochs": 4, "learning_rate": 2e-4, "batch": 128, "patience": 4},
 }
-"""How a student is fitted to the collection that it serves."""
+"""How a student is fitted to the collection that it serves; the options change it."""
+
+TAUGHT = {
+    "made": 6000,
+    "settings": {"depth": 30, "candidates": 8},
+    "recipe": {"epochs": 2, "learning_rate": 2e-5, "batch": 64},
+}
+"""How a bi-encoder is taught; the options change it. Its batch is a number of texts."""
 
 LEARNT = "windows"
 """What a student learns of a document. It is changed with the code, so that no student of other lessons is taken."""
@@ -171,29 +178,31 @@ def states(arguments: argparse.Namespace, report: Report) -> None:
                 _row(report, f"{weight:g}", made)
 
 
-def making(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return how the student of the passages is made, with what the options say."""
+def changed(how: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return how a student is made, with what the options say."""
     steps = {name: getattr(arguments, name) for name in ("epochs", "batch", "learning_rate")}
     asked = {name: value for name, value in steps.items() if value is not None}
-    made = MAKING["made"] if arguments.made is None else arguments.made
-    return {**MAKING, "made": made, "recipe": {**MAKING["recipe"], **asked}}
+    made = how["made"] if arguments.made is None else arguments.made
+    return {**how, "made": made, "recipe": {**how["recipe"], **asked}}
 
 
-def _of_passages(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
-    return distilled(arguments, "dl19", "passages", making(arguments), seed, layers=LAYERS, own=0.0, states=STATES)
+def _of_passages(arguments: argparse.Namespace, seed: int, how: Mapping[str, Any]) -> dict[str, Any]:
+    return distilled(arguments, "dl19", "passages", how, seed, layers=LAYERS, own=0.0, states=STATES)
 
 
 def student(arguments: argparse.Namespace, report: Report) -> None:
     """A student on the collection that it serves."""
     from haystack_ce_ranker.backends.model_files import ModelOptions
 
+    how = changed(SERVING, arguments)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.collections}
     report.table(f"A student of {LAYERS} layers on the collection that it serves", *_HEADINGS)
     for seed in arguments.seeds:
-        begin = ModelOptions(_of_passages(arguments, seed)["folder"], device=arguments.device)
+        begun = arguments.student or _of_passages(arguments, seed, MAKING)["folder"]
+        begin = ModelOptions(begun, device=arguments.device)
         for collection in arguments.collections:
             with report.or_left_out(collection):
-                made = distilled(arguments, collection, "student", SERVING, seed, student=begin, states=STATES)
+                made = distilled(arguments, collection, "student", how, seed, student=begin, states=STATES)
                 found[collection].append(made)
                 _row(report, f"{collection}, seed {seed}", made)
     for collection, of_seeds in found.items():
@@ -204,7 +213,7 @@ def student(arguments: argparse.Namespace, report: Report) -> None:
 def passages(arguments: argparse.Namespace, report: Report) -> None:
     """A student from dl19's passages alone, and how fast it is."""
     if arguments.student is None:
-        made = [_of_passages(arguments, seed) for seed in arguments.seeds]
+        made = [_of_passages(arguments, seed, changed(MAKING, arguments)) for seed in arguments.seeds]
         report.table("A student from passages alone, dl19", *_HEADINGS)
         for seed, one in zip(arguments.seeds, made, strict=True):
             _row(report, f"dl19, seed {seed}", one)
@@ -223,7 +232,7 @@ def _first_student(arguments: argparse.Namespace) -> Path:
     """Return the folder of the student that was named, or of the first seed's."""
     if arguments.student is not None:
         return Path(arguments.student)
-    return Path(_of_passages(arguments, arguments.seeds[0])["folder"])
+    return Path(_of_passages(arguments, arguments.seeds[0], changed(MAKING, arguments))["folder"])
 
 
 def _speeds(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -292,15 +301,18 @@ def bi_encoder(arguments: argparse.Namespace, report: Report) -> None:
     from haystack_ce_ranker.data.collections import load_collection
     from haystack_ce_ranker.evaluation.judging.comparison import compare
     from haystack_ce_ranker.evaluation.judging.measures import mean
+    from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe
 
     base = str(common.weights_folder(arguments, BI_ENCODER))
-    how = {"into": "bi-encoder", "student": ModelOptions(base, device=arguments.device), "own": 0.0}
+    how = changed(TAUGHT, arguments)
+    given = {"into": "bi-encoder", "student": ModelOptions(base, device=arguments.device), "own": 0.0}
+    given["similar"] = BiEncoderRecipe(**how["recipe"])
     collection = load_collection(common.collection_folder(arguments, "vaswani"))
     before = _retrieval(collection, base)
     report.table("A bi-encoder as the first stage, vaswani", "seed", "undistilled", "distilled", "better", "worse", "p")
     gains = []
     for seed in arguments.seeds:
-        after = _retrieval(collection, distilled(arguments, "vaswani", "bi-encoder", SERVING, seed, **how)["folder"])
+        after = _retrieval(collection, distilled(arguments, "vaswani", "bi-encoder", how, seed, **given)["folder"])
         found = compare(before, after)
         gains.append(found.difference)
         report.row(seed, f"{mean(before):.4f}", f"{mean(after):.4f}", found.wins, found.losses, f"{found.p:.4f}")
@@ -332,11 +344,14 @@ def options(made: argparse.ArgumentParser) -> None:
     """Add the script's own options."""
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one student for each")
     made.add_argument("--collections", nargs="+", default=list(SERVED), help="for `layers`, `states` and `student`")
-    made.add_argument("--student", help="a folder with a student, for `cascade` and the speeds of `passages`")
+    made.add_argument(
+        "--student",
+        help="a folder with a student: for `cascade`, the speeds of `passages`, and to begin `student` with",
+    )
     made.add_argument("--device", default="cpu", help="a torch device to train on")
-    made.add_argument("--made", type=int, help="for the student of the passages: the most queries to make of them")
+    made.add_argument("--made", type=int, help="for `passages`, `student`, `bi_encoder`: the most queries to make")
     made.add_argument("--epochs", type=int, help="for the same: the most passes over these queries")
-    made.add_argument("--batch", type=int, help="for the same: pairs of a step")
+    made.add_argument("--batch", type=int, help="for the same: pairs of a step, or texts of a bi-encoder's")
     made.add_argument("--learning-rate", type=float, help="for the same: the highest one")
     made.add_argument(
         "--judge", choices=tuple(JUDGES), default=TEACHER, help="the teacher in the form that gives logits"

@@ -1,19 +1,22 @@
 """benchmarks/training_distil.py: what a smaller student is made of, and who is asked for its lessons."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 import training_distil
+from haystack_ce_ranker.data import collections
 from haystack_ce_ranker.training.commands import distil
-from training_distil import BENCHMARK, MAKING, making
+from training_distil import BENCHMARK, MAKING, SERVING, TAUGHT, changed
 
 
 @pytest.fixture
 def folders(tmp_path):
     """Empty folders of a collection and of the weights, as options."""
-    (tmp_path / "data" / "dl19").mkdir(parents=True)
-    for name in training_distil.JUDGES:
+    for name in ("dl19", "vaswani"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for name in (*training_distil.JUDGES, training_distil.BI_ENCODER):
         (tmp_path / "models" / name).mkdir(parents=True)
     return ["--data", str(tmp_path / "data"), "--models", str(tmp_path / "models"), "--cache", str(tmp_path / "kept")]
 
@@ -34,13 +37,14 @@ def runs(monkeypatch):
 
 
 def made(folders, *options, seed=0):
-    return training_distil._of_passages(BENCHMARK.parse(["passages", *folders, *options]), seed)
+    arguments = BENCHMARK.parse(["passages", *folders, *options])
+    return training_distil._of_passages(arguments, seed, changed(MAKING, arguments))
 
 
 def test_options_change_what_they_name_and_nothing_else():
-    assert making(BENCHMARK.parse(["passages"])) == MAKING
+    assert changed(MAKING, BENCHMARK.parse(["passages"])) == MAKING
     options = ["--made", "7", "--epochs", "1", "--batch", "32", "--learning-rate", "1e-3"]
-    smaller = making(BENCHMARK.parse(["passages", *options]))
+    smaller = changed(MAKING, BENCHMARK.parse(["passages", *options]))
     recipe = {**MAKING["recipe"], "epochs": 1, "batch": 32, "learning_rate": 1e-3}
     assert smaller == {"made": 7, "settings": MAKING["settings"], "recipe": recipe}
 
@@ -64,6 +68,37 @@ def test_a_student_that_is_named_is_taken_and_none_is_made(folders, runs):
     made_here = training_distil._first_student(BENCHMARK.parse(["cascade", *folders, "--seeds", "5", "6"]))
     assert str(made_here) == made(folders, seed=5)["folder"]
     assert [one.lessons.settings.seed for one in runs] == [5]
+
+
+def ran(runs, monkeypatch, *options):
+    """Run a part with results that are as good as they need be, and return the last run that it asked for."""
+    systems = {name: {"nDCG@10": 1.0} for name in ("first stage", "untouched base", "trained", "teacher")}
+    facts = {"gate": {"systems": systems, "queries": 3}, "fitted": {"seconds": 1.0, "joules": 1.0}}
+    real = training_distil.distilled
+    monkeypatch.setattr(training_distil, "distilled", lambda *given, **named: {**real(*given, **named), **facts})
+    arguments = BENCHMARK.parse([*options, "--seeds", "0"])
+    training_distil.PARTS[options[0]](arguments, training_distil.Report(Path(training_distil.__file__)))
+    return runs[-1]
+
+
+def test_a_student_that_serves_begins_as_the_one_of_the_passages_unless_another_is_named(folders, runs, monkeypatch):
+    named = ["--collections", "vaswani", "--student", "mine", "--made", "7", "--epochs", "1"]
+    begun = ran(runs, monkeypatch, "student", *folders, *named)
+    assert (len(runs), begun.student.model, begun.lessons.queries, begun.lessons.recipe.epochs) == (1, "mine", 7, 1)
+    usual = ran(runs, monkeypatch, "student", *folders, "--collections", "vaswani")
+    assert [one.lessons.queries for one in runs[1:]] == [MAKING["made"], SERVING["made"]]
+    assert usual.student.model == str(runs[1].lessons.output)
+
+
+def test_options_say_how_a_bi_encoder_is_taught(folders, runs, monkeypatch):
+    monkeypatch.setattr(training_distil, "_retrieval", lambda *_: {"q1": 1.0, "q2": 0.5})
+    monkeypatch.setattr(collections, "load_collection", lambda _: None)
+    usual = ran(runs, monkeypatch, "bi_encoder", *folders)
+    assert {name: getattr(usual.similar, name) for name in TAUGHT["recipe"]} == TAUGHT["recipe"]
+    steps = ["--made", "7", "--epochs", "3", "--batch", "32", "--learning-rate", "1e-3"]
+    other = ran(runs, monkeypatch, "bi_encoder", *folders, *steps)
+    similar = other.similar
+    assert (other.lessons.queries, similar.epochs, similar.batch, similar.learning_rate) == (7, 3, 32, 1e-3)
 
 
 def test_a_judge_in_int8_gives_the_logits_and_the_student_is_cut_from_the_teacher(folders, runs):

@@ -94,13 +94,16 @@ def distilled(
 
     from haystack_ce_ranker.backends.model_files import ModelOptions
     from haystack_ce_ranker.training.adapting import Adapting
+    from haystack_ce_ranker.training.blending import Blend
     from haystack_ce_ranker.training.commands.adapt import AdaptRun
+    from haystack_ce_ranker.training.commands.distil import BI_ENCODER as BI_ENCODER_KIND
     from haystack_ce_ranker.training.commands.distil import DistilRun, run_distilling
     from haystack_ce_ranker.training.fitting import Recipe
     from haystack_ce_ranker.training.made_queries import RECIPES
 
     if arguments.quick:
         how, changed = TINY, {**changed, "own": 0.0}
+    blend = Blend() if changed.get("into") == BI_ENCODER_KIND else None
     source = common.collection_folder(arguments, collection)
     teacher = ModelOptions(str(common.weights_folder(arguments, TEACHER)), device=arguments.device)
     judge = ModelOptions(str(common.weights_folder(arguments, arguments.judge)), device=arguments.device)
@@ -116,7 +119,7 @@ def distilled(
             teachers=(judge,),
             backend=JUDGES[arguments.judge],
             queries=how["made"],
-            settings=Adapting(blend=None, **settings),
+            settings=Adapting(blend=blend, **settings),
             recipe=Recipe(learns="teacher", **recipe),
             test_queries=arguments.queries,
             save="always",

@@ -15,6 +15,7 @@ from haystack_ce_ranker.training.adapting import (
     in_pairs,
     learnt_documents,
     lessons,
+    moved,
     taught_order,
     unlike,
 )
@@ -98,16 +99,49 @@ def test_a_document_without_the_copied_words_has_the_evidence_of_what_is_left():
     assert scores["stove"] > 0.3
 
 
+def test_bm25_and_a_bi_encoder_find_documents_in_turns():
+    bi_encoder = BiEncoder(ByLetters())
+    [by_words] = found_for(ASKED_FOR, depth=3)
+    [by_both] = found_for(ASKED_FOR, depth=3, bi_encoder=bi_encoder, first_stage="both")
+    texts = [document.content for document in DOCUMENTS.values()]
+    [similar] = bi_encoder.search([ASKED_FOR.text], texts, 3)
+    dense = [list(DOCUMENTS)[place] for place, _ in similar]
+    assert dense != list(by_words.document_ids)
+    turns = [name for pair in zip(by_words.document_ids, dense, strict=True) for name in pair]
+    assert list(by_both.document_ids) == list(dict.fromkeys(turns))[:3]
+    assert by_both.texts == tuple(DOCUMENTS[name].content for name in by_both.document_ids)
+    with pytest.raises(ValueError, match="'both' needs a bi-encoder"):
+        found_for(ASKED_FOR, first_stage="both")
+    with pytest.raises(ValueError, match="first_stage must be"):
+        Adapting(first_stage="dense")
+
+
+def test_a_teachers_ranking_is_moved_as_its_logits_are_in_lessons():
+    [asked] = found_for(ASKED_FOR, bi_encoder=BiEncoder(ByLetters()))
+    logits = {name: -float(place) for place, name in enumerate(asked.document_ids)}
+    found = moved({asked.query.id: logits}, [asked], Blend())
+    targets = Blend()(np.array(list(logits.values())), asked.evidence)
+    assert found[asked.query.id] == pytest.approx(dict(zip(asked.document_ids, targets, strict=True)))
+    ranked = list(found[asked.query.id].values())
+    assert ranked == sorted(ranked, reverse=True)
+    assert list(found[asked.query.id]) != list(asked.document_ids)
+
+
 def test_the_bi_encoder_reads_each_shown_text_once():
     import_torch()
     model = ByLetters()
-    first, second = found_for(COPIED, ASKED_FOR, bi_encoder=BiEncoder(model))
+    bi_encoder = BiEncoder(model)
+    first, second = found_for(COPIED, ASKED_FOR, bi_encoder=bi_encoder)
     texts = model.embedded[:-2]  # the last two are the queries
     assert sorted(texts) == sorted({*first.texts, *second.texts})
     for asked in (first, second):
         own = model.encode_document([asked.query.text])
         expected = [float(model.similarity(own, model.encode_document([text]))[0, 0]) for text in asked.texts]
         assert asked.evidence[DENSE] == pytest.approx(expected)
+    model.embedded.clear()
+    found_for(COPIED, depth=10, bi_encoder=bi_encoder, first_stage="both")
+    whole = {document.content for document in DOCUMENTS.values()}
+    assert sorted(model.embedded) == sorted([*(whole - set(texts)), COPIED.text, COPIED.text])
 
 
 def test_queries_that_find_fewer_than_two_documents_are_left_out():

@@ -31,6 +31,13 @@ Share = Annotated[
 ]
 States = Annotated[float, typer.Option(help="How much the teacher's hidden states count beside the loss.")]
 Loss = Annotated[str, typer.Option(help="Of a cross-encoder: margin_mse, ranknet, lambda, bce or contrastive.")]
+IsBlended = Annotated[
+    bool | None,
+    typer.Option(
+        "--blend/--no-blend",
+        help="Into a bi-encoder: move logits by BM25 and the bi-encoder where the teacher is unsure; on if omitted.",
+    ),
+]
 Contrast = Annotated[str, typer.Option(help="Of a bi-encoder's contrastive loss: teacher or in_batch.")]
 
 
@@ -54,6 +61,7 @@ def distil(
     loss: Loss = "margin_mse",
     states: States = 0.0,
     contrast: Contrast = "teacher",
+    blend: IsBlended = None,
     epochs: Annotated[int, typer.Option(help="The most passes over the queries.")] = 2,
     learning_rate: Annotated[float, typer.Option(help="The highest rate.")] = 5e-5,
     max_length: MaxLength = None,
@@ -87,8 +95,9 @@ def _run_of(given: dict[str, Any]) -> "DistilRun":
     from haystack_ce_ranker.backends.model_files import ModelOptions
     from haystack_ce_ranker.training.adapting import Adapting
     from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe
+    from haystack_ce_ranker.training.blending import Blend
     from haystack_ce_ranker.training.commands.adapt import AdaptRun
-    from haystack_ce_ranker.training.commands.distil import DistilRun
+    from haystack_ce_ranker.training.commands.distil import BI_ENCODER, DistilRun
     from haystack_ce_ranker.training.fitting import Recipe
     from haystack_ce_ranker.training.losses import usual_batch
     from haystack_ce_ranker.training.made_queries import RECIPES
@@ -97,6 +106,7 @@ def _run_of(given: dict[str, Any]) -> "DistilRun":
     learnt = {"loss": given["loss"], "batch": usual_batch(given["loss"]), "max_length": given["max_length"]}
     teacher = ModelOptions(given["teacher"], revision=given["revision"])
     searched = {name: given[name] for name in ("depth", "candidates", "seed")}
+    is_blended = given["into"] == BI_ENCODER if given["blend"] is None else given["blend"]
     lessons = AdaptRun(
         given["collection"],
         given["output"],
@@ -105,7 +115,7 @@ def _run_of(given: dict[str, Any]) -> "DistilRun":
         mix=given["recipe"] or tuple(RECIPES),
         queries=given["made"],
         log=given["queries"],
-        settings=Adapting(blend=None, **searched),
+        settings=Adapting(blend=Blend() if is_blended else None, **searched),
         recipe=Recipe(learns="teacher", **learnt, **steps),
         **{name: given[name] for name in ("split", "test_queries", "save", "threads", "fresh")},
     )

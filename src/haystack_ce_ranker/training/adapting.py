@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from haystack_ce_ranker.bm25.index import BM25Index
-from haystack_ce_ranker.checks import whole_number
+from haystack_ce_ranker.checks import choice, whole_number
 from haystack_ce_ranker.data.collections import Text
 from haystack_ce_ranker.reading.blank import is_blank
 from haystack_ce_ranker.training.blending import BM25, DENSE, Blend, FloatArray
-from haystack_ce_ranker.training.candidates import BiEncoder, Progress
+from haystack_ce_ranker.training.candidates import BOTH, BiEncoder, Progress, taking_turns
 from haystack_ce_ranker.training.groups import Candidate, Group
-from haystack_ce_ranker.training.held_out import HeldOut, graded_by_order
+from haystack_ce_ranker.training.held_out import HeldOut, Run, graded_by_order
 from haystack_ce_ranker.training.made_queries import MadeQuery
 from haystack_ce_ranker.training.passages import PassageReader
 from haystack_ce_ranker.training.splits import near_to
@@ -39,14 +39,16 @@ class Adapting:
     """
     How lessons are made.
 
-    :ivar depth: How many documents BM25 finds for a query.
+    :ivar depth: How many documents are found for a query.
     :ivar candidates: How many of them are learnt from: the first half from the top, the others drawn from the rest.
+    :ivar first_stage: What finds them: BM25, or `both` for BM25 and a bi-encoder in turns.
     :ivar blend: What the evidence adds to a logit; None for nothing.
     :ivar seed: Draws the candidates.
     """
 
     depth: int = 30
     candidates: int = 8
+    first_stage: str = BM25
     blend: Blend | None = field(default_factory=Blend)
     seed: int = 0
 
@@ -54,15 +56,16 @@ class Adapting:
         """Check the numbers."""
         object.__setattr__(self, "depth", whole_number("depth", self.depth, least=2))
         object.__setattr__(self, "candidates", whole_number("candidates", self.candidates, least=2))
+        object.__setattr__(self, "first_stage", choice("first_stage", self.first_stage, (BM25, BOTH)))
         object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0))
 
 
 @dataclass(frozen=True)
 class Asked:
     """
-    A query with what BM25 found for it.
+    A query with what the first stage found for it.
 
-    :ivar document_ids: In BM25's order.
+    :ivar document_ids: In its order.
     :ivar texts: The documents' texts as they are shown: without what the query copies.
     :ivar evidence: For each first stage, by name, a score of each text; empty where no blend asks for it.
     """
@@ -98,37 +101,79 @@ def find_documents(
     """
     Find documents for each query, and what each first stage says of them.
 
-    Queries are left out for which BM25 finds fewer than two documents that hold more than what the query copies.
+    Queries are left out that find fewer than two documents that hold more than what the query copies.
 
     :param index: Of the documents' contents, in their order.
-    :param bi_encoder: Gives the evidence `DENSE`, if there is one.
-    :param origins: Whether the document that a query was made of joins in where BM25 does not find it, as the last.
+    :param bi_encoder: Finds documents, too, for the first stage `both`, and gives the evidence `DENSE`.
+    :param origins: Whether the document that a query was made of joins in where it is not found, as the last.
     :param progress: Called with the number of texts that the bi-encoder embedded so far, and of all.
+    :raises ValueError: If the first stage needs a bi-encoder, and there is none.
     """
     ids = list(documents)
     place_of = {document_id: place for place, document_id in enumerate(ids)} if origins else {}
+    texts = [document.content for document in documents.values()]
     found = []
-    for query in queries:
-        places = index.search(query.text, settings.depth).positions.tolist()
+    for query, places in zip(queries, _searched(queries, texts, index, settings, bi_encoder, progress), strict=True):
         origin = place_of.get(query.document_id)
         if origin is not None and origin not in places:
             places.append(origin)
-        shown = {place: query.shown(documents[ids[place]].content) for place in places}
-        kept = {place: text for place, text in shown.items() if not is_blank(text)}
+        shown = {ids[place]: query.shown(texts[place]) for place in places}
+        kept = {document_id: text for document_id, text in shown.items() if not is_blank(text)}
         if len(kept) >= 2:
             found.append((query, kept))
-    requests = [(query.text, list(kept.values())) for query, kept in found]
+    return with_evidence(found, documents, index, settings, bi_encoder, progress=progress)
+
+
+def with_evidence(
+    found: Sequence[tuple[MadeQuery, Mapping[str, str]]],
+    documents: Mapping[str, Text],
+    index: BM25Index,
+    settings: Adapting,
+    bi_encoder: BiEncoder | None = None,
+    *,
+    progress: Progress | None = None,
+) -> list[Asked]:
+    """
+    Say what each first stage says of the documents of each query; nothing where no blend asks for it.
+
+    :param found: Queries with the texts of their documents as they are shown, by id.
+    :param documents: All of them; `index` is of their contents, in their order.
+    :param bi_encoder: Gives the evidence `DENSE`, if there is one.
+    :param progress: Called with the number of texts that the bi-encoder embedded so far, and of all.
+    """
     evidence = {}
     if settings.blend is not None:
-        contents = [documents[one].content for one in ids]
-        evidence[BM25] = _bm25(index, requests, [list(kept) for _, kept in found], contents)
+        requests = [(query.text, list(shown.values())) for query, shown in found]
+        places = {document_id: place for place, document_id in enumerate(documents)}
+        contents = [document.content for document in documents.values()]
+        evidence[BM25] = _bm25(index, requests, [[places[name] for name in shown] for _, shown in found], contents)
         if bi_encoder is not None:
             similar = bi_encoder.similarities(requests, progress=progress)
             evidence[DENSE] = [np.array(of_query, np.float64) for of_query in similar]
     return [
-        Asked(query, tuple(ids[place] for place in kept), tuple(kept.values()), {k: v[n] for k, v in evidence.items()})
-        for n, (query, kept) in enumerate(found)
+        Asked(query, tuple(shown), tuple(shown.values()), {name: some[number] for name, some in evidence.items()})
+        for number, (query, shown) in enumerate(found)
     ]
+
+
+def _searched(
+    queries: Sequence[MadeQuery],
+    texts: Sequence[str],
+    index: BM25Index,
+    settings: Adapting,
+    bi_encoder: BiEncoder | None,
+    progress: Progress | None,
+) -> list[list[int]]:
+    """Return the places of the texts that the first stage finds for each query, best first."""
+    hits = [index.search(query.text, settings.depth) for query in queries]
+    lists = [list(zip(one.positions.tolist(), one.scores.tolist(), strict=True)) for one in hits]
+    if settings.first_stage == BM25:
+        return [[place for place, _ in one] for one in lists]
+    if bi_encoder is None:
+        raise ValueError(f"the first stage {settings.first_stage!r} needs a bi-encoder: name one, or use {BM25!r}.")
+    similar = bi_encoder.search([query.text for query in queries], texts, settings.depth, progress=progress)
+    merged = [taking_turns({BM25: one, DENSE: other}) for one, other in zip(lists, similar, strict=True)]
+    return [[place for place, _, _ in one][: settings.depth] for one in merged]
 
 
 class _Piece(NamedTuple):
@@ -148,7 +193,7 @@ def lessons(
     reader: PassageReader | None = None,
 ) -> list[Group]:
     """
-    Return for each query its candidates, each with its target as `teacher`, in BM25's order.
+    Return for each query its candidates, each with its target as `teacher`, in the first stage's order.
 
     Texts that the teacher cannot read are left out, and queries of which fewer than two are left.
 
@@ -169,7 +214,7 @@ def lessons(
         if settings.blend is not None:
             targets = settings.blend(targets, one.evidence, [piece.place for piece, _, _ in read])
         candidates = tuple(
-            Candidate(piece.document_id, text, teacher=float(target), source=BM25)
+            Candidate(piece.document_id, text, teacher=float(target), source=settings.first_stage)
             for (piece, text, _), target in zip(read, targets, strict=True)
         )
         groups.append(Group(one.query.id, one.query.text, candidates))
@@ -235,6 +280,21 @@ def taught_order(groups: Sequence[Group]) -> HeldOut:
         judgments=graded_by_order(run, top=GRADES),
         judged_by=TEACHERS_ORDER,
     )
+
+
+def moved(ranked: Run, asked: Sequence[Asked], blend: Blend) -> Run:
+    """
+    Return a teacher's ranking of some queries' documents, moved by the evidence as its logits are in lessons.
+
+    :param ranked: Scores of all documents of these queries.
+    """
+    found = {}
+    for one in asked:
+        logits = np.array([ranked[one.query.id][name] for name in one.document_ids], np.float64)
+        scores = blend(logits, one.evidence).tolist()
+        order = sorted(range(len(scores)), key=lambda place: -scores[place])
+        found[one.query.id] = {one.document_ids[place]: scores[place] for place in order}
+    return found
 
 
 def _chosen(asked: Asked, settings: Adapting, *, origins: bool) -> list[int]:

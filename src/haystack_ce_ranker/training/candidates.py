@@ -40,13 +40,14 @@ class Found(NamedTuple):
 
 class BiEncoder:
     """
-    A bi-encoder as a first stage.
+    A bi-encoder as a first stage. It embeds each document once, and keeps the vector: 1.5 kB for one of 384 numbers.
 
     :param model: A loaded `sentence_transformers.SentenceTransformer`.
     """
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self._vectors: dict[str, Any] = {}
 
     @classmethod
     def load(cls, model: str, *, revision: str | None = None) -> "BiEncoder":
@@ -73,8 +74,7 @@ class BiEncoder:
 
         if not queries or not texts:
             return [[] for _ in queries]
-        asked = self._embedded(self.model.encode_query, queries, None)
-        embedded = self._embedded(self.model.encode_document, texts, progress)
+        asked, embedded = self._asked(queries), self._embedded(texts, progress)
         found = semantic_search(asked, embedded, top_k=depth, score_function=self.model.similarity)
         ranked = [sorted((-one["score"], one["corpus_id"]) for one in of_query) for of_query in found]
         return [[(int(place), float(-score)) for score, place in of_query] for of_query in ranked]
@@ -83,7 +83,7 @@ class BiEncoder:
         self, requests: Sequence[tuple[str, Sequence[str]]], *, progress: Progress | None = None
     ) -> list[list[float]]:
         """
-        Return for each query how similar each of its texts is. Each different text is embedded once.
+        Return for each query how similar each of its texts is.
 
         :param progress: Called with the number of texts embedded so far, and of all.
         """
@@ -91,8 +91,8 @@ class BiEncoder:
         if not texts:
             return [[] for _ in requests]
         places = {text: place for place, text in enumerate(texts)}
-        embedded = self._embedded(self.model.encode_document, texts, progress)
-        asked = self._embedded(self.model.encode_query, [query for query, _ in requests], None)
+        embedded = self._embedded(texts, progress)
+        asked = self._asked([query for query, _ in requests])
         return [
             self.model.similarity(asked[number : number + 1], embedded[[places[text] for text in of_query]])[0].tolist()
             for number, (_, of_query) in enumerate(requests)
@@ -106,16 +106,20 @@ class BiEncoder:
         encoded = self.model.tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
         return sum(len(ids) > most for ids in encoded)
 
-    def _embedded(self, encode: Callable[..., Any], texts: Sequence[str], progress: Progress | None) -> Any:
+    def _asked(self, queries: Sequence[str]) -> Any:
+        return self.model.encode_query(list(queries), convert_to_tensor=True, show_progress_bar=False)
+
+    def _embedded(self, texts: Sequence[str], progress: Progress | None) -> Any:
         import torch
 
-        parts = []
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            part = list(texts[start : start + _TEXTS_AT_ONCE])
-            parts.append(encode(part, convert_to_tensor=True, show_progress_bar=False))
+        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
+        for start in range(0, len(new), _TEXTS_AT_ONCE):
+            part = new[start : start + _TEXTS_AT_ONCE]
+            vectors = self.model.encode_document(part, convert_to_tensor=True, show_progress_bar=False)
+            self._vectors |= zip(part, vectors, strict=True)
             if progress is not None:
-                progress(start + len(part), len(texts))
-        return torch.cat(parts)
+                progress(start + len(part), len(new))
+        return torch.stack([self._vectors[text] for text in texts])
 
 
 def first_stage(
@@ -160,14 +164,19 @@ def first_stage(
     found = {}
     for query_id, *of_query in zip(queries, *lists.values(), strict=True):
         own = collection.own(query_id) if query_id in collection.queries else None
-        merged = _taking_turns(dict(zip(lists, of_query, strict=True)))
+        merged = taking_turns(dict(zip(lists, of_query, strict=True)))
         named = (Found(ids[place], score, source) for place, score, source in merged)
         found[query_id] = [one for one in named if one.document_id != own][:depth]
     return found
 
 
-def _taking_turns(lists: Mapping[str, Sequence[tuple[int, float]]]) -> list[tuple[int, float, str]]:
-    """Merge lists rank by rank; what several hold is named so, and keeps its better rank and that score."""
+def taking_turns(lists: Mapping[str, Sequence[tuple[int, float]]]) -> list[tuple[int, float, str]]:
+    """
+    Merge lists rank by rank; what several hold is named so, and keeps its better rank and that score.
+
+    :param lists: By the name of a first stage, places with scores, best first.
+    :returns: Each place once, with its score and its source.
+    """
     held = [{place for place, _ in one} for one in lists.values()]
     merged: dict[int, tuple[float, str]] = {}
     for rank in zip_longest(*lists.values()):

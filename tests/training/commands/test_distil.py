@@ -16,12 +16,15 @@ from typer.testing import CliRunner
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.cli import app
 from haystack_ce_ranker.reading.policy import ReadingPolicy
-from haystack_ce_ranker.training.adapting import TEACHERS_ORDER, Adapting
+from haystack_ce_ranker.training.adapting import TEACHERS_ORDER, Adapting, moved
 from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe
+from haystack_ce_ranker.training.blending import Blend
+from haystack_ce_ranker.training.candidates import BiEncoder
 from haystack_ce_ranker.training.commands import distil
 from haystack_ce_ranker.training.commands.adapt import AdaptRun
 from haystack_ce_ranker.training.commands.distil import DistilRun, run_distilling
 from haystack_ce_ranker.training.fitting import Recipe
+from haystack_ce_ranker.training.held_out import HeldOut, rank
 from haystack_ce_ranker.training.passages import PassageReader
 from haystack_ce_ranker.training.runs import Interrupted
 from haystack_ce_ranker.training.teachers import Teacher
@@ -227,6 +230,41 @@ def test_a_bi_encoder_learns_from_the_teacher_and_is_an_ordinary_one(corpus, tin
     assert "CrossEncoderRanker(" not in card
 
 
+@pytest.mark.parametrize("folder", ["corpus", "judged"])
+def test_a_bi_encoder_learns_from_a_teacher_that_bm25_and_it_move(
+    folder, tiny_bert, tiny_bi_encoder, tmp_path, monkeypatch, request
+):
+    collection, seen = request.getfixturevalue(folder), {}
+    real = distil.with_evidence if folder == "judged" else distil.gather_asked
+
+    def kept(*given, **named):
+        seen["asked"] = real(*given, **named)
+        return seen["asked"]
+
+    monkeypatch.setattr(distil, real.__name__, kept)
+    steps = {"epochs": 1, "learning_rate": 1e-4, "batch": 24, "ways": 3, "evaluations": 1}
+    student = ModelOptions(tiny_bi_encoder)
+    lessons = {"save": "always", "settings": Adapting(depth=8, candidates=6)}
+    how = {"into": "bi-encoder", "student": student, "similar": BiEncoderRecipe(**steps), "lessons": lessons}
+    found, told = run(collection, tmp_path / "student", tiny_bert, **how)
+    assert "moved by bm25 and dense" in told
+    settings = json.loads((tmp_path / "student" / "training.json").read_text(encoding="utf-8"))["settings"]
+    assert (settings["first stage"], settings["blend_dense"]) == ("both", Blend().dense)
+    asked = {one.query.id: one for one in seen["asked"] if one.query.id in found.runs["teacher"]}
+    assert len(asked) == len(found.runs["teacher"]) == found.queries
+    held = {name: dict(zip(one.document_ids, one.texts, strict=True)) for name, one in asked.items()}
+    queries = {name: one.query.text for name, one in asked.items()}
+    scorer = Teacher.load(ModelOptions(tiny_bert), ReadingPolicy()).reader.scorer
+    alone = rank(scorer, HeldOut(queries, held, {name: {} for name in held}))
+    expected = moved(alone, list(asked.values()), Blend())
+    assert expected != alone
+    for name, scores in expected.items():
+        assert dict(found.runs["teacher"][name]) == pytest.approx(scores, abs=1e-3)
+    before = BiEncoder.load(tiny_bi_encoder)
+    [similar] = before.similarities([(queries[name], list(held[name].values()))])
+    assert asked[name].evidence["dense"] == pytest.approx(similar, abs=1e-4)  # the student's own, untaught
+
+
 @pytest.mark.parametrize("into", ["cross-encoder", "bi-encoder"])
 def test_a_bi_encoder_learns_on_whole_documents_and_a_cross_encoder_on_windows(
     into, tiny_bert, tiny_bi_encoder, tmp_path, monkeypatch
@@ -295,11 +333,30 @@ def test_a_run_that_was_stopped_cuts_and_asks_nothing_again(corpus, tiny_bert, t
         ({"layers": 1, "share": 1.5}, "share must be"),
         ({"layers": 1, "states": -1.0}, "states must be"),
         ({"student": ModelOptions("a"), "into": "bi-encoder", "states": 1.0}, "states are learnt by a cross-encoder"),
+        ({"layers": 1, "lessons": {"settings": Adapting()}}, "a blend is for a bi-encoder"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_any_work(changed, problem, corpus, tmp_path):
     with pytest.raises(ValueError, match=problem):
         distilling(corpus, tmp_path / "student", "some/teacher", **changed)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_blended"),
+    [
+        (["--layers", "1"], False),
+        (["--student", "small"], False),
+        (["--student", "small", "--into", "bi-encoder"], True),
+        (["--student", "small", "--into", "bi-encoder", "--no-blend"], False),
+    ],
+)
+def test_the_command_moves_logits_for_a_bi_encoder_alone(words, is_blended, corpus, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(distil, "run_distilling", lambda run, _console: asked.append(run))
+    CliRunner().invoke(app, ["distil", str(corpus), str(tmp_path / "out"), "--teacher", "some/teacher", *words])
+    [run] = asked
+    assert (run.lessons.settings.blend is not None) == is_blended
+    assert run.lessons.settings.first_stage == ("both" if "bi-encoder" in words else "bm25")
 
 
 def test_the_command_writes_a_model_or_ends_with_1(corpus, tiny_bert, tmp_path):

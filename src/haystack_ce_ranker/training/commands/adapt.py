@@ -31,7 +31,7 @@ from haystack_ce_ranker.training.adapting import (
     unlike,
 )
 from haystack_ce_ranker.training.bases import load_base
-from haystack_ce_ranker.training.candidates import BM25, BiEncoder, first_stage
+from haystack_ce_ranker.training.candidates import BM25, BOTH, BiEncoder, Progress, first_stage
 from haystack_ce_ranker.training.commands.ending import conclude, judged, or_stopped
 from haystack_ce_ranker.training.fitting import Fitted, Recipe, fit, require_packages
 from haystack_ce_ranker.training.gate import SAVE, GateResult
@@ -137,7 +137,8 @@ def _run(run: AdaptRun, work: Path, console: Console) -> GateResult:
     policy = ReadingPolicy(max_length=run.recipe.max_length)
     index = BM25Index.build([document.content for document in collection.documents.values()])
     queries = gather_queries(run, collection, index, console)
-    asked = gather_asked(run, collection, index, queries, console)
+    bi_encoder = None if run.bi_encoder is None or run.settings.blend is None else BiEncoder.load(run.bi_encoder)
+    asked = gather_asked(run, collection, index, queries, console, bi_encoder)
     groups = gather_lessons(run, asked, policy, work, console)
     if run.by_origin:
         groups = _by_origin(run, groups, queries, console)
@@ -222,10 +223,14 @@ def _by_origin(run: AdaptRun, groups: Sequence[Group], queries: Sequence[MadeQue
 
 
 def gather_asked(
-    run: AdaptRun, collection: Collection, index: BM25Index, queries: Sequence[MadeQuery], console: Console
+    run: AdaptRun,
+    collection: Collection,
+    index: BM25Index,
+    queries: Sequence[MadeQuery],
+    console: Console,
+    bi_encoder: BiEncoder | None = None,
 ) -> list[Asked]:
     """Find documents for queries, and what the first stages say of them where the targets are blended."""
-    bi_encoder = None if run.bi_encoder is None or run.settings.blend is None else BiEncoder.load(run.bi_encoder)
     with bar_on(console) as (bars, bar):
         show = shown_by(bars, bar, "embedding documents")
         found = find_documents(
@@ -254,9 +259,12 @@ def parted(groups: Sequence[Group], run: AdaptRun, *, is_judged: bool) -> dict[s
     return {name: [by_id[query_id] for query_id in ids] for name, ids in parted.items()}
 
 
-def judged_queries(collection: Collection, depth: int) -> HeldOut:
-    """Return the judged queries with what BM25 finds for them."""
-    found = first_stage(collection, collection.queries, BM25, depth)
+def judged_queries(
+    collection: Collection, depth: int, bi_encoder: BiEncoder | None = None, *, progress: Progress | None = None
+) -> HeldOut:
+    """Return the judged queries with what BM25 finds for them, or BM25 and a bi-encoder in turns."""
+    kind = BM25 if bi_encoder is None else BOTH
+    found = first_stage(collection, collection.queries, kind, depth, bi_encoder, progress=progress)
     documents = {
         query_id: {one.document_id: collection.documents[one.document_id].content for one in of_query}
         for query_id, of_query in found.items()

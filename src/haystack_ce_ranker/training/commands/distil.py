@@ -19,16 +19,20 @@ from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.reading.documents import content_key
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.training.adapting import (
+    GIVEN,
     GRADES,
     TEACHERS_ORDER,
     Asked,
     given_queries,
     in_pairs,
     learnt_documents,
+    moved,
     taught_order,
+    with_evidence,
 )
 from haystack_ce_ranker.training.bases import load_base
 from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe, load_bi_encoder, rank_by_similarity, teach
+from haystack_ce_ranker.training.candidates import BM25, BOTH, BiEncoder, Progress
 from haystack_ce_ranker.training.commands.adapt import (
     AdaptRun,
     gather_asked,
@@ -66,7 +70,8 @@ class DistilRun:
     What is to be distilled, and how.
 
     :ivar lessons: The collection, the output folder, how queries are made, and the teacher. Its `base` is what a
-        student is cut from: the teacher, in a form that torch loads.
+        student is cut from: the teacher, in a form that torch loads. A bi-encoder's documents are found by BM25 and the
+        student in turns, and a blend moves the teacher's logits by both.
     :ivar into: One of `INTO`.
     :ivar student: A model to teach; None cuts one from the teacher.
     :ivar layers: How many of the teacher's layers the cut student has.
@@ -101,6 +106,10 @@ class DistilRun:
             raise ValueError("layers cannot make a bi-encoder of a cross-encoder: name one (--student).")
         if self.into == BI_ENCODER and self.states:
             raise ValueError(f"states are learnt by a cross-encoder alone: leave them out, but got {self.states:g}.")
+        if self.into == CROSS_ENCODER and self.lessons.settings.blend is not None:
+            raise ValueError("a blend is for a bi-encoder, which learns what it finds: leave it out (--no-blend).")
+        settings = replace(self.lessons.settings, first_stage=BM25 if self.into == CROSS_ENCODER else BOTH)
+        object.__setattr__(self, "lessons", replace(self.lessons, settings=settings))
 
     @property
     def teacher(self) -> ModelOptions:
@@ -126,6 +135,7 @@ class _Lessons:
     What there is to learn, to stop by, and to test on; without judgments the test has none yet.
 
     :ivar dev: Where windows are learnt, their documents: a ranker ranks documents, whichever windows decide.
+    :ivar evidence: Of the test's documents, what the first stages say; empty where no blend asks for it.
     """
 
     collection: Collection
@@ -133,6 +143,7 @@ class _Lessons:
     parts: Mapping[str, Sequence[Group]]
     dev: HeldOut
     test: HeldOut
+    evidence: Sequence[Asked]
 
 
 def run_distilling(run: DistilRun, console: Console) -> GateResult | None:
@@ -187,7 +198,8 @@ def _lessons(run: DistilRun, policy: ReadingPolicy, work: Path, console: Console
         say(console, f"{len(own)} of {len(whole.queries)} judged queries are learnt from, without their judgments")
     index = BM25Index.build([document.content for document in collection.documents.values()])
     queries = [*given_queries(own), *gather_queries(asking, collection, index, console)]
-    found = gather_asked(asking, collection, index, queries, console)
+    bi_encoder = BiEncoder(load_bi_encoder(run.student)) if run.into == BI_ENCODER and run.student is not None else None
+    found = gather_asked(asking, collection, index, queries, console, bi_encoder)
     # a contrast with the batch tells documents apart, and two windows of one document would count as two of them
     windows = run.into == CROSS_ENCODER and not LOSSES[asking.recipe.loss].in_batch
     groups = gather_lessons(asking, found, policy, work, console, windows=windows)
@@ -197,15 +209,28 @@ def _lessons(run: DistilRun, policy: ReadingPolicy, work: Path, console: Console
         groups = as_served(groups, texts)
     parts = parted(groups, asking, is_judged=bool(collection.queries))
     if collection.queries:
-        test = judged_queries(collection, asking.settings.depth)
+        with bar_on(console) as (bars, bar):
+            show = shown_by(bars, bar, "embedding documents for the test")
+            test, evidence = _judged_test(run, collection, index, bi_encoder, show)
     else:
         names = [group.query_id for group in parts["test"]]
         of_test = {name: texts[name] for name in names}
         test = HeldOut({name: asked[name].query.text for name in names}, of_test, {name: {} for name in names})
+        evidence = [asked[name] for name in names]
     dev = taught_order(parts["dev"])
     if windows:
         dev = _in_teachers_order(run, [asked[name] for name in dev.queries], policy, work)
-    return _Lessons(collection, queries, parts, dev, test)
+    return _Lessons(collection, queries, parts, dev, test, evidence if asking.settings.blend is not None else ())
+
+
+def _judged_test(
+    run: DistilRun, collection: Collection, index: BM25Index, bi_encoder: BiEncoder | None, progress: Progress
+) -> tuple[HeldOut, list[Asked]]:
+    """Return the judged queries with what the first stages find for them, and with what these say of it."""
+    settings = run.lessons.settings
+    test = judged_queries(collection, settings.depth, bi_encoder, progress=progress)
+    found = [(MadeQuery(name, text, GIVEN, ""), test.documents[name]) for name, text in test.queries.items()]
+    return test, with_evidence(found, collection.documents, index, settings, bi_encoder, progress=progress)
 
 
 def _in_teachers_order(run: DistilRun, asked: Sequence[Asked], policy: ReadingPolicy, work: Path) -> HeldOut:
@@ -253,11 +278,17 @@ def _taught(
 
 
 def _teachers_test(run: DistilRun, lessons: _Lessons, policy: ReadingPolicy, console: Console) -> tuple[HeldOut, Run]:
-    """Return the test with how the teacher ranks it, which is what judges it if nothing else does."""
+    """
+    Return the test with how the teacher ranks it, which is what judges it if nothing else does.
+
+    Where its logits were moved by the evidence in the lessons, they are moved here, too.
+    """
     teacher = replace(run.lessons.teachers[0], threads=run.lessons.threads)
     with bar_on(console) as (bars, bar):
         scorer = Teacher.load(teacher, policy, backend=run.lessons.backend).reader.scorer
         ranked = rank(scorer, lessons.test, progress=shown_by(bars, bar, "asking the teacher for the test"))
+    if run.lessons.settings.blend is not None:
+        ranked = moved(ranked, lessons.evidence, run.lessons.settings.blend)
     if lessons.collection.queries:
         return lessons.test, ranked
     return replace(lessons.test, judgments=graded_by_order(ranked), judged_by=TEACHERS_ORDER), ranked
@@ -295,6 +326,7 @@ def _facts(
     title = (
         f"{name} with {run.layers} layers" if run.student is None else f"{Path(student.model).name} taught by {name}"
     )
+    blend = asking.settings.blend
     recipe = asdict(run.similar) if run.into == BI_ENCODER else {**asdict(asking.recipe), "states": run.states}
     return {
         "title": f"{title}, on {collection.name}",
@@ -313,8 +345,10 @@ def _facts(
             "keep": None if run.layers is None else run.keep,
             "share of the teacher": run.share,
             **{key: value for key, value in recipe.items() if value is not None},
+            "first stage": asking.settings.first_stage,
             "depth": asking.settings.depth,
             "candidates": asking.settings.candidates,
+            **({} if blend is None else {f"blend_{name}": value for name, value in asdict(blend).items()}),
         },
         "fitted": fitted.plain(),
         "gate": found.plain(),

@@ -94,16 +94,14 @@ def distilled(
 
     from haystack_ce_ranker.backends.model_files import ModelOptions
     from haystack_ce_ranker.training.adapting import Adapting
-    from haystack_ce_ranker.training.blending import Blend
     from haystack_ce_ranker.training.commands.adapt import AdaptRun
-    from haystack_ce_ranker.training.commands.distil import BI_ENCODER as BI_ENCODER_KIND
     from haystack_ce_ranker.training.commands.distil import DistilRun, run_distilling
     from haystack_ce_ranker.training.fitting import Recipe
     from haystack_ce_ranker.training.made_queries import RECIPES
 
     if arguments.quick:
-        how, changed = TINY, {**changed, "own": 0.0}
-    blend = Blend() if changed.get("into") == BI_ENCODER_KIND else None
+        how = {**TINY, "settings": {**how["settings"], **TINY["settings"]}}
+        changed = {**changed, "own": 0.0}
     source = common.collection_folder(arguments, collection)
     teacher = ModelOptions(str(common.weights_folder(arguments, TEACHER)), device=arguments.device)
     judge = ModelOptions(str(common.weights_folder(arguments, arguments.judge)), device=arguments.device)
@@ -119,7 +117,7 @@ def distilled(
             teachers=(judge,),
             backend=JUDGES[arguments.judge],
             queries=how["made"],
-            settings=Adapting(blend=blend, **settings),
+            settings=Adapting(**{"blend": None, **settings}),
             recipe=Recipe(learns="teacher", **recipe),
             test_queries=arguments.queries,
             save="always",
@@ -305,9 +303,11 @@ def bi_encoder(arguments: argparse.Namespace, report: Report) -> None:
     from haystack_ce_ranker.evaluation.judging.comparison import compare
     from haystack_ce_ranker.evaluation.judging.measures import mean
     from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe
+    from haystack_ce_ranker.training.blending import Blend
 
     base = str(common.weights_folder(arguments, BI_ENCODER))
     how = changed(TAUGHT, arguments)
+    how["settings"] = {**how["settings"], "blend": Blend()}
     given = {"into": "bi-encoder", "student": ModelOptions(base, device=arguments.device), "own": 0.0}
     given["similar"] = BiEncoderRecipe(**how["recipe"])
     collection = load_collection(common.collection_folder(arguments, "vaswani"))

@@ -7,6 +7,8 @@ import pytest
 
 import training_distil
 from haystack_ce_ranker.data import collections
+from haystack_ce_ranker.training import blending
+from haystack_ce_ranker.training.blending import Blend
 from haystack_ce_ranker.training.commands import distil
 from training_distil import BENCHMARK, MAKING, SERVING, TAUGHT, changed
 
@@ -95,6 +97,11 @@ def test_options_say_how_a_bi_encoder_is_taught(folders, runs, monkeypatch):
     monkeypatch.setattr(collections, "load_collection", lambda _: None)
     usual = ran(runs, monkeypatch, "bi_encoder", *folders)
     assert {name: getattr(usual.similar, name) for name in TAUGHT["recipe"]} == TAUGHT["recipe"]
+    assert usual.lessons.settings.blend == Blend()
+    assert ran(runs, monkeypatch, "bi_encoder", *folders, "--quick").lessons.settings.blend == Blend()
+    with monkeypatch.context() as patched:  # a student of other lessons is another one
+        patched.setattr(blending, "Blend", lambda: Blend(dense=1.0))
+        assert ran(runs, monkeypatch, "bi_encoder", *folders).lessons.settings.blend.dense == 1.0
     steps = ["--made", "7", "--epochs", "3", "--batch", "32", "--learning-rate", "1e-3"]
     other = ran(runs, monkeypatch, "bi_encoder", *folders, *steps)
     similar = other.similar

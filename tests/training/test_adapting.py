@@ -65,8 +65,8 @@ class ByLetters:
         return one @ other.T
 
 
-def found_for(*queries, bi_encoder=None, **settings):
-    return find_documents(queries, DOCUMENTS, INDEX, Adapting(**settings), bi_encoder)
+def found_for(*queries, bi_encoder=None, searches=False, **settings):
+    return find_documents(queries, DOCUMENTS, INDEX, Adapting(**settings), bi_encoder, searches=searches)
 
 
 def test_documents_are_shown_without_what_the_query_copies_and_left_out_if_that_is_all():
@@ -102,7 +102,7 @@ def test_a_document_without_the_copied_words_has_the_evidence_of_what_is_left():
 def test_bm25_and_a_bi_encoder_find_documents_in_turns():
     bi_encoder = BiEncoder(ByLetters())
     [by_words] = found_for(ASKED_FOR, depth=3)
-    [by_both] = found_for(ASKED_FOR, depth=3, bi_encoder=bi_encoder, first_stage="both")
+    [by_both] = found_for(ASKED_FOR, depth=3, bi_encoder=bi_encoder, searches=True)
     texts = [document.content for document in DOCUMENTS.values()]
     [similar] = bi_encoder.search([ASKED_FOR.text], texts, 3)
     dense = [list(DOCUMENTS)[place] for place, _ in similar]
@@ -110,10 +110,11 @@ def test_bm25_and_a_bi_encoder_find_documents_in_turns():
     turns = [name for pair in zip(by_words.document_ids, dense, strict=True) for name in pair]
     assert list(by_both.document_ids) == list(dict.fromkeys(turns))[:3]
     assert by_both.texts == tuple(DOCUMENTS[name].content for name in by_both.document_ids)
-    with pytest.raises(ValueError, match="'both' needs a bi-encoder"):
-        found_for(ASKED_FOR, first_stage="both")
-    with pytest.raises(ValueError, match="first_stage must be"):
-        Adapting(first_stage="dense")
+    for asked, source in ((by_words, "bm25"), (by_both, "both")):
+        [group] = lessons([asked], by_length, Adapting(candidates=2))
+        assert {one.source for one in group.candidates} == {source}
+    with pytest.raises(ValueError, match="searches needs a bi-encoder"):
+        found_for(ASKED_FOR, searches=True)
 
 
 def test_a_teachers_ranking_is_moved_as_its_logits_are_in_lessons():
@@ -139,7 +140,7 @@ def test_the_bi_encoder_reads_each_shown_text_once():
         expected = [float(model.similarity(own, model.encode_document([text]))[0, 0]) for text in asked.texts]
         assert asked.evidence[DENSE] == pytest.approx(expected)
     model.embedded.clear()
-    found_for(COPIED, depth=10, bi_encoder=bi_encoder, first_stage="both")
+    found_for(COPIED, depth=10, bi_encoder=bi_encoder, searches=True)
     whole = {document.content for document in DOCUMENTS.values()}
     assert sorted(model.embedded) == sorted([*(whole - set(texts)), COPIED.text, COPIED.text])
 

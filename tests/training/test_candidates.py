@@ -90,7 +90,7 @@ def test_both_take_turns_and_say_who_found_what():
 def test_documents_are_embedded_in_parts_with_their_progress():
     model, told = FakeModel(), []
     texts = [f"text {number}" for number in range(2500)]
-    BiEncoder(model).search(["snow"], texts, 5, progress=lambda done, total: told.append((done, total)))
+    BiEncoder(model).search(["snow"], [*texts, *texts], 5, progress=lambda done, total: told.append((done, total)))
     assert model.embedded == [1, 1024, 1024, 452]
     assert told == [(1024, 2500), (2048, 2500), (2500, 2500)]
     assert BiEncoder(model).search([], texts, 5) == []

@@ -56,7 +56,7 @@ def distil(
     queries: Log = None,
     recipe: Recipes = None,
     made: Annotated[int, typer.Option(help="The most queries to make of the documents.")] = 1000,
-    depth: Annotated[int, typer.Option(help="How many documents BM25 finds for a query.")] = 30,
+    depth: Annotated[int, typer.Option(help="How many documents are found for a query.")] = 30,
     candidates: Annotated[int, typer.Option(help="How many of them are learnt from.")] = 8,
     loss: Loss = "margin_mse",
     states: States = 0.0,

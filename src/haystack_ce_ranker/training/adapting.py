@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from haystack_ce_ranker.bm25.index import BM25Index
-from haystack_ce_ranker.checks import choice, whole_number
+from haystack_ce_ranker.checks import whole_number
 from haystack_ce_ranker.data.collections import Text
 from haystack_ce_ranker.reading.blank import is_blank
 from haystack_ce_ranker.training.blending import BM25, DENSE, Blend, FloatArray
@@ -41,14 +41,12 @@ class Adapting:
 
     :ivar depth: How many documents are found for a query.
     :ivar candidates: How many of them are learnt from: the first half from the top, the others drawn from the rest.
-    :ivar first_stage: What finds them: BM25, or `both` for BM25 and a bi-encoder in turns.
     :ivar blend: What the evidence adds to a logit; None for nothing.
     :ivar seed: Draws the candidates.
     """
 
     depth: int = 30
     candidates: int = 8
-    first_stage: str = BM25
     blend: Blend | None = field(default_factory=Blend)
     seed: int = 0
 
@@ -56,7 +54,6 @@ class Adapting:
         """Check the numbers."""
         object.__setattr__(self, "depth", whole_number("depth", self.depth, least=2))
         object.__setattr__(self, "candidates", whole_number("candidates", self.candidates, least=2))
-        object.__setattr__(self, "first_stage", choice("first_stage", self.first_stage, (BM25, BOTH)))
         object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0))
 
 
@@ -68,12 +65,14 @@ class Asked:
     :ivar document_ids: In its order.
     :ivar texts: The documents' texts as they are shown: without what the query copies.
     :ivar evidence: For each first stage, by name, a score of each text; empty where no blend asks for it.
+    :ivar found_by: The first stage: `BM25`, or `BOTH` for BM25 and a bi-encoder in turns.
     """
 
     query: MadeQuery
     document_ids: tuple[str, ...]
     texts: tuple[str, ...]
     evidence: Mapping[str, FloatArray]
+    found_by: str = BM25
 
 
 def given_queries(queries: Mapping[str, str]) -> list[MadeQuery]:
@@ -95,6 +94,7 @@ def find_documents(
     settings: Adapting,
     bi_encoder: BiEncoder | None = None,
     *,
+    searches: bool = False,
     origins: bool = False,
     progress: Progress | None = None,
 ) -> list[Asked]:
@@ -104,16 +104,22 @@ def find_documents(
     Queries are left out that find fewer than two documents that hold more than what the query copies.
 
     :param index: Of the documents' contents, in their order.
-    :param bi_encoder: Finds documents, too, for the first stage `both`, and gives the evidence `DENSE`.
+    :param bi_encoder: Gives the evidence `DENSE`, if there is one.
+    :param searches: Whether the bi-encoder finds documents, too: it and BM25 take turns.
     :param origins: Whether the document that a query was made of joins in where it is not found, as the last.
     :param progress: Called with the number of texts that the bi-encoder embedded so far, and of all.
-    :raises ValueError: If the first stage needs a bi-encoder, and there is none.
+    :raises ValueError: If a bi-encoder is to search, and there is none.
     """
+    if searches and bi_encoder is None:
+        raise ValueError("searches needs a bi-encoder, but bi_encoder is None: name one, or leave searches out.")
     ids = list(documents)
     place_of = {document_id: place for place, document_id in enumerate(ids)} if origins else {}
     texts = [document.content for document in documents.values()]
     found = []
-    for query, places in zip(queries, _searched(queries, texts, index, settings, bi_encoder, progress), strict=True):
+    searching = bi_encoder if searches else None
+    for query, places in zip(
+        queries, _searched(queries, texts, index, settings.depth, searching, progress), strict=True
+    ):
         origin = place_of.get(query.document_id)
         if origin is not None and origin not in places:
             places.append(origin)
@@ -121,7 +127,8 @@ def find_documents(
         kept = {document_id: text for document_id, text in shown.items() if not is_blank(text)}
         if len(kept) >= 2:
             found.append((query, kept))
-    return with_evidence(found, documents, index, settings, bi_encoder, progress=progress)
+    asked = with_evidence(found, documents, index, settings, bi_encoder, progress=progress)
+    return [replace(one, found_by=BOTH) for one in asked] if searches else asked
 
 
 def with_evidence(
@@ -160,20 +167,18 @@ def _searched(
     queries: Sequence[MadeQuery],
     texts: Sequence[str],
     index: BM25Index,
-    settings: Adapting,
+    depth: int,
     bi_encoder: BiEncoder | None,
     progress: Progress | None,
 ) -> list[list[int]]:
-    """Return the places of the texts that the first stage finds for each query, best first."""
-    hits = [index.search(query.text, settings.depth) for query in queries]
-    lists = [list(zip(one.positions.tolist(), one.scores.tolist(), strict=True)) for one in hits]
-    if settings.first_stage == BM25:
-        return [[place for place, _ in one] for one in lists]
+    """Return the places of the texts that BM25, or BM25 and a bi-encoder in turns, find for each query, best first."""
+    hits = [index.search(query.text, depth) for query in queries]
     if bi_encoder is None:
-        raise ValueError(f"the first stage {settings.first_stage!r} needs a bi-encoder: name one, or use {BM25!r}.")
-    similar = bi_encoder.search([query.text for query in queries], texts, settings.depth, progress=progress)
+        return [one.positions.tolist() for one in hits]
+    lists = [list(zip(one.positions.tolist(), one.scores.tolist(), strict=True)) for one in hits]
+    similar = bi_encoder.search([query.text for query in queries], texts, depth, progress=progress)
     merged = [taking_turns({BM25: one, DENSE: other}) for one, other in zip(lists, similar, strict=True)]
-    return [[place for place, _, _ in one][: settings.depth] for one in merged]
+    return [[place for place, _, _ in one][:depth] for one in merged]
 
 
 class _Piece(NamedTuple):
@@ -214,7 +219,7 @@ def lessons(
         if settings.blend is not None:
             targets = settings.blend(targets, one.evidence, [piece.place for piece, _, _ in read])
         candidates = tuple(
-            Candidate(piece.document_id, text, teacher=float(target), source=settings.first_stage)
+            Candidate(piece.document_id, text, teacher=float(target), source=one.found_by)
             for (piece, text, _), target in zip(read, targets, strict=True)
         )
         groups.append(Group(one.query.id, one.query.text, candidates))

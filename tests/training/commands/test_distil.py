@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.cli import app
+from haystack_ce_ranker.data.collections import load_unjudged
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.training.adapting import TEACHERS_ORDER, Adapting, moved
 from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe
 from haystack_ce_ranker.training.blending import Blend
-from haystack_ce_ranker.training.candidates import BiEncoder
+from haystack_ce_ranker.training.candidates import BiEncoder, first_stage
 from haystack_ce_ranker.training.commands import distil
 from haystack_ce_ranker.training.commands.adapt import AdaptRun
 from haystack_ce_ranker.training.commands.distil import DistilRun, run_distilling
@@ -234,7 +235,14 @@ def test_a_bi_encoder_learns_from_the_teacher_and_is_an_ordinary_one(corpus, tin
 def test_a_bi_encoder_learns_from_a_teacher_that_bm25_and_it_move(
     folder, tiny_bert, tiny_bi_encoder, tmp_path, monkeypatch, request
 ):
-    collection, seen = request.getfixturevalue(folder), {}
+    collection, seen, found_by = request.getfixturevalue(folder), {}, set()
+    gather = distil.gather_lessons
+
+    def gathered(run, some, *given, **named):
+        found_by.update(one.found_by for one in some)
+        return gather(run, some, *given, **named)
+
+    monkeypatch.setattr(distil, "gather_lessons", gathered)
     real = distil.with_evidence if folder == "judged" else distil.gather_asked
 
     def kept(*given, **named):
@@ -252,6 +260,7 @@ def test_a_bi_encoder_learns_from_a_teacher_that_bm25_and_it_move(
     assert (settings["first stage"], settings["blend_dense"]) == ("both", Blend().dense)
     asked = {one.query.id: one for one in seen["asked"] if one.query.id in found.runs["teacher"]}
     assert len(asked) == len(found.runs["teacher"]) == found.queries
+    assert found_by == {"both"}
     held = {name: dict(zip(one.document_ids, one.texts, strict=True)) for name, one in asked.items()}
     queries = {name: one.query.text for name, one in asked.items()}
     scorer = Teacher.load(ModelOptions(tiny_bert), ReadingPolicy()).reader.scorer
@@ -261,6 +270,11 @@ def test_a_bi_encoder_learns_from_a_teacher_that_bm25_and_it_move(
     for name, scores in expected.items():
         assert dict(found.runs["teacher"][name]) == pytest.approx(scores, abs=1e-3)
     before = BiEncoder.load(tiny_bi_encoder)
+    if folder == "judged":
+        both = first_stage(load_unjudged(collection), queries, "both", 8, before)
+        assert {name: [one.document_id for one in some] for name, some in both.items()} == {
+            name: list(some) for name, some in held.items()
+        }
     [similar] = before.similarities([(queries[name], list(held[name].values()))])
     assert asked[name].evidence["dense"] == pytest.approx(similar, abs=1e-4)  # the student's own, untaught
 
@@ -356,7 +370,6 @@ def test_the_command_moves_logits_for_a_bi_encoder_alone(words, is_blended, corp
     CliRunner().invoke(app, ["distil", str(corpus), str(tmp_path / "out"), "--teacher", "some/teacher", *words])
     [run] = asked
     assert (run.lessons.settings.blend is not None) == is_blended
-    assert run.lessons.settings.first_stage == ("both" if "bi-encoder" in words else "bm25")
 
 
 def test_the_command_writes_a_model_or_ends_with_1(corpus, tiny_bert, tmp_path):

@@ -229,12 +229,25 @@ def gather_asked(
     queries: Sequence[MadeQuery],
     console: Console,
     bi_encoder: BiEncoder | None = None,
+    *,
+    searches: bool = False,
 ) -> list[Asked]:
-    """Find documents for queries, and what the first stages say of them where the targets are blended."""
+    """
+    Find documents for queries, and what the first stages say of them where the targets are blended.
+
+    :param searches: Whether the bi-encoder finds documents, too.
+    """
     with bar_on(console) as (bars, bar):
         show = shown_by(bars, bar, "embedding documents")
         found = find_documents(
-            queries, collection.documents, index, run.settings, bi_encoder, origins=run.by_origin, progress=show
+            queries,
+            collection.documents,
+            index,
+            run.settings,
+            bi_encoder,
+            searches=searches,
+            origins=run.by_origin,
+            progress=show,
         )
     if bi_encoder is not None:
         texts = list(dict.fromkeys(text for one in found for text in one.texts))

@@ -108,8 +108,6 @@ class DistilRun:
             raise ValueError(f"states are learnt by a cross-encoder alone: leave them out, but got {self.states:g}.")
         if self.into == CROSS_ENCODER and self.lessons.settings.blend is not None:
             raise ValueError("a blend is for a bi-encoder, which learns what it finds: leave it out (--no-blend).")
-        settings = replace(self.lessons.settings, first_stage=BM25 if self.into == CROSS_ENCODER else BOTH)
-        object.__setattr__(self, "lessons", replace(self.lessons, settings=settings))
 
     @property
     def teacher(self) -> ModelOptions:
@@ -199,7 +197,7 @@ def _lessons(run: DistilRun, policy: ReadingPolicy, work: Path, console: Console
     index = BM25Index.build([document.content for document in collection.documents.values()])
     queries = [*given_queries(own), *gather_queries(asking, collection, index, console)]
     bi_encoder = BiEncoder(load_bi_encoder(run.student)) if run.into == BI_ENCODER and run.student is not None else None
-    found = gather_asked(asking, collection, index, queries, console, bi_encoder)
+    found = gather_asked(asking, collection, index, queries, console, bi_encoder, searches=bi_encoder is not None)
     # a contrast with the batch tells documents apart, and two windows of one document would count as two of them
     windows = run.into == CROSS_ENCODER and not LOSSES[asking.recipe.loss].in_batch
     groups = gather_lessons(asking, found, policy, work, console, windows=windows)
@@ -345,7 +343,7 @@ def _facts(
             "keep": None if run.layers is None else run.keep,
             "share of the teacher": run.share,
             **{key: value for key, value in recipe.items() if value is not None},
-            "first stage": asking.settings.first_stage,
+            "first stage": BOTH if run.into == BI_ENCODER else BM25,
             "depth": asking.settings.depth,
             "candidates": asking.settings.candidates,
             **({} if blend is None else {f"blend_{name}": value for name, value in asdict(blend).items()}),

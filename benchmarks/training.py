@@ -117,6 +117,7 @@ def values_of(setting: Setting, arguments: argparse.Namespace, report: Report) -
     collection = collection_of(collection_folder(arguments, setting.collection))
     folder = arguments.cache / "training"
     together: dict[str, dict[str, float]] = {}
+    way = "" if setting.recipe.interpolate == 1 else f" {setting.recipe.interpolate:g} of the way,"
     with Journal(folder) as journal:
         for split in splits_of(collection, setting):
             found = journal.get("run", setting.key(split))
@@ -125,7 +126,7 @@ def values_of(setting: Setting, arguments: argparse.Namespace, report: Report) -
                 journal.note("run", setting.key(split), found)
             for system, values in found["ndcg"].items():
                 together.setdefault(system, {}).update(values)
-            label = f"{setting.collection}, {setting.recipe.loss}, seed {setting.recipe.seed}, {split.name}"
+            label = f"{setting.collection}, {setting.recipe.loss},{way} seed {setting.recipe.seed}, {split.name}"
             report.say(f"{label}: {told(found)}  ")
     return together
 
@@ -170,8 +171,8 @@ def _run(
 
 def setting_of(name: str, seed: int, arguments: argparse.Namespace, *, loss: str, base: str) -> Setting:
     """Return what the arguments ask for on a collection."""
-    steps = {"batch": usual_batch(loss), "epochs": arguments.epochs, "learning_rate": arguments.learning_rate}
-    recipe = Recipe(loss=loss, seed=seed, **steps)
+    steps = {name: getattr(arguments, name) for name in ("epochs", "learning_rate", "interpolate")}
+    recipe = Recipe(loss=loss, seed=seed, batch=usual_batch(loss), **steps)
     mining = Mining(negatives=arguments.negatives, positives=arguments.positives, last_rank=50, seed=seed)
     limits = arguments.train_queries, arguments.test_queries
     return Setting(name, base, recipe, mining, arguments.depth, *limits)
@@ -354,6 +355,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="a torch device")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=2e-5)
+    parser.add_argument("--interpolate", type=float, default=1.0, help="how far from the base's weights to go")
     parser.add_argument("--negatives", type=int, default=4, help="the most for each query")
     parser.add_argument("--positives", type=int, default=2, help="the most for each query")
     parser.add_argument("--depth", type=int, default=20, help="candidates of a held-out query")

@@ -183,7 +183,8 @@ def recipe_of(arguments: argparse.Namespace, seed: int) -> Recipe:
     """Return how a model learns, by this script's options."""
     is_contrastive = arguments.loss == CONTRASTIVE
     loss = {"loss": arguments.loss, "learns": "labels" if is_contrastive else "teacher"}
-    steps = {"epochs": arguments.epochs, "max_length": arguments.tokens, "learning_rate": arguments.learning_rate}
+    steps = {name: getattr(arguments, name) for name in ("epochs", "learning_rate", "interpolate")}
+    steps["max_length"] = arguments.tokens
     return replace(RECIPE, seed=seed, batch=usual_batch(arguments.loss), **loss, **steps)
 
 
@@ -223,6 +224,7 @@ def options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--epochs", type=int, default=1, help="passes over the queries")
     made.add_argument("--loss", choices=tuple(LOSSES), default=RECIPE.loss, help="what the model learns by")
     made.add_argument("--learning-rate", type=float, default=RECIPE.learning_rate)
+    made.add_argument("--interpolate", type=float, default=1.0, help="how far from the base's weights to go")
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run for each")
     made.add_argument("--device", default="cpu", help="a torch device")
 

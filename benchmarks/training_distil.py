@@ -53,7 +53,7 @@ SERVING = {
 TAUGHT = {
     "made": 6000,
     "settings": {"depth": 30, "candidates": 8},
-    "recipe": {"epochs": 2, "learning_rate": 2e-5, "batch": 64},
+    "recipe": {"epochs": 2, "learning_rate": 2e-5, "batch": 64, "interpolate": 0.5},
 }
 """How a bi-encoder is taught; the options change it. Its batch is a number of texts."""
 
@@ -181,7 +181,7 @@ def states(arguments: argparse.Namespace, report: Report) -> None:
 
 def changed(how: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     """Return how a student is made, with what the options say."""
-    steps = {name: getattr(arguments, name) for name in ("epochs", "batch", "learning_rate")}
+    steps = {name: getattr(arguments, name) for name in ("epochs", "batch", "learning_rate", "interpolate")}
     asked = {name: value for name, value in steps.items() if value is not None}
     made = how["made"] if arguments.made is None else arguments.made
     return {**how, "made": made, "recipe": {**how["recipe"], **asked}}
@@ -356,6 +356,9 @@ def options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--epochs", type=int, help="for the same: the most passes over these queries")
     made.add_argument("--batch", type=int, help="for the same: pairs of a step, or texts of a bi-encoder's")
     made.add_argument("--learning-rate", type=float, help="for the same: the highest one")
+    made.add_argument(
+        "--interpolate", type=float, help="for `student`, `bi_encoder`: how far from the weights before it goes"
+    )
     made.add_argument(
         "--judge", choices=tuple(JUDGES), default=TEACHER, help="the teacher in the form that gives logits"
     )

@@ -106,6 +106,8 @@ def test_options_say_how_a_bi_encoder_is_taught(folders, runs, monkeypatch):
     other = ran(runs, monkeypatch, "bi_encoder", *folders, *steps)
     similar = other.similar
     assert (other.lessons.queries, similar.epochs, similar.batch, similar.learning_rate) == (7, 3, 32, 1e-3)
+    assert usual.similar.interpolate == other.similar.interpolate == 0.5
+    assert ran(runs, monkeypatch, "bi_encoder", *folders, "--interpolate", "1").similar.interpolate == 1
 
 
 def test_a_judge_in_int8_gives_the_logits_and_the_student_is_cut_from_the_teacher(folders, runs):

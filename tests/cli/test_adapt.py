@@ -60,6 +60,12 @@ def test_what_it_multiplies_in_can_be_said(monkeypatch, options, dtype):
     assert run.recipe.dtype == dtype
 
 
+@pytest.mark.parametrize(("options", "share"), [((), 1.0), (("--interpolate", "0.5"), 0.5)])
+def test_how_far_it_goes_from_the_base_can_be_said(monkeypatch, options, share):
+    run, _ = asked_for(monkeypatch, "--base", "model", *options)
+    assert run.recipe.interpolate == share
+
+
 def test_another_loss_is_an_error(monkeypatch):
     _, result = asked_for(monkeypatch, "--base", "model", "--loss", "hinge")
     assert result.exit_code == 2

@@ -365,11 +365,68 @@ def test_without_the_extra_the_error_names_it(learner, task, tmp_path, monkeypat
         ({"learning_rate": 0}, "learning_rate must be"),
         ({"warmup": 2}, "warmup must be"),
         ({"seed": -1}, "seed must be"),
+        ({"interpolate": 0}, "interpolate must be"),
+        ({"interpolate": 1.5}, "interpolate must be"),
+        ({"interpolate": float("nan")}, "interpolate must be"),
     ],
 )
 def test_a_recipe_is_checked(given, error):
     with pytest.raises(ValueError, match=error):
         Recipe(**given)
+
+
+PART = replace(RECIPE, interpolate=0.25)
+
+
+def test_part_of_the_way_lies_between_the_base_and_the_best_checkpoint(unbroken, learner, task, tmp_path):
+    from haystack_ce_ranker.evaluation.judging.measures import mean, ndcg_at_10
+    from haystack_ce_ranker.training.gate import rank_with
+
+    console = Console(file=io.StringIO(), width=200)
+    found = fit(on_cpu(learner), task.groups, task.dev, tmp_path, PART, threads=1, console=console)
+    assert (found.evaluations, found.best) == (unbroken.evaluations, unbroken.best)
+    base, learnt, written = map(tensors, (Path(learner), unbroken.model, found.model))
+    assert written.keys() == learnt.keys() == base.keys()
+    for key, value in written.items():
+        assert torch.allclose(value, base[key] + 0.25 * (learnt[key] - base[key]), atol=1e-6), key
+    assert any(not torch.equal(written[key], base[key]) for key in written)
+    ranked = rank_with(str(found.model), task.dev)
+    assert found.written == pytest.approx(mean(ndcg_at_10(ranked, task.dev.grades)))
+    assert found.written != pytest.approx(found.best.ndcg)
+    told = f"0.25 of the way from the base to step {found.best.step}: dev nDCG@10 {found.written:.4f}"
+    assert told in console.file.getvalue()
+
+
+def test_all_the_way_the_written_weights_are_those_of_the_checkpoint(unbroken):
+    assert unbroken.written == unbroken.best.ndcg
+
+
+@pytest.mark.parametrize("interrupt", [lambda patch: stopped_at(21, patch), lambda patch: torn_at(16, patch)])
+def test_part_of_the_way_is_the_same_after_a_kill(interrupt, learner, task, tmp_path):
+    whole = fit(on_cpu(learner), task.groups, task.dev, tmp_path / "whole", PART, threads=1)
+    resumed = cut_off_and_resumed(interrupt, on_cpu(learner), task, tmp_path / "cut", PART)
+    assert weights(resumed.model) == weights(whole.model)
+    assert resumed.written == whole.written
+
+
+def test_a_kill_while_the_weights_are_written_does_no_harm(learner, task, tmp_path, monkeypatch):
+    whole = fit(on_cpu(learner), task.groups, task.dev, tmp_path / "whole", PART, threads=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "move_back", kill_at_once)
+        with pytest.raises(Killed):
+            fit(on_cpu(learner), task.groups, task.dev, tmp_path / "cut", PART, threads=1)
+    resumed = fit(on_cpu(learner), task.groups, task.dev, tmp_path / "cut", PART, threads=1)
+    assert weights(resumed.model) == weights(whole.model)
+    assert resumed.evaluations == whole.evaluations
+
+
+def kill_at_once(*_):
+    raise Killed
+
+
+def test_there_is_no_way_from_a_head_that_was_drawn_at_random(encoder, task, tmp_path):
+    with pytest.raises(ValueError, match=r"interpolate must be 1 where the base has no trained head, but got 0\.25"):
+        fit(on_cpu(encoder), task.groups, task.dev, tmp_path, PART, threads=1)
 
 
 CONTRASTIVE = replace(RECIPE, loss="contrastive", batch=32)  # 4 rows of 8 pairs a step: 8 steps an epoch

@@ -84,6 +84,17 @@ def test_the_card_says_data_settings_measures_and_cost(model, tmp_path):
     assert "max length" not in body  # None is left out
 
 
+def test_the_card_says_where_the_weights_lie(model, tmp_path):
+    settings, fitted = {**FACTS["settings"], "interpolate": 0.5}, {**FACTS["fitted"], "written": 0.75}
+    save_model(tmp_path / "output", model, {**FACTS, "settings": settings, "fitted": fitted})
+    text = (tmp_path / "output" / "README.md").read_text()
+    assert (
+        "and 0.6250 after step 24, and 0.7500 with these weights, which lie 0.5 of the way from the base's to those of "
+        "that step."
+    ) in text
+    assert "- interpolate: 0.5" in text
+
+
 def test_a_refusal_leaves_a_report_and_no_model(model, tmp_path):
     report = save_refusal(tmp_path / "output", FACTS)
     assert [file.name for file in (tmp_path / "output").rglob("*")] == ["report.json"]

@@ -10,6 +10,7 @@ from haystack_ce_ranker.cli.options import (
     Batch,
     Device,
     Fresh,
+    Interpolate,
     Log,
     MaxLength,
     Recipes,
@@ -40,6 +41,9 @@ Loss = Annotated[
     ),
 ]
 
+_STEPS = ("epochs", "learning_rate", "interpolate", "max_length", "seed", "dtype")
+_AS_GIVEN = ("backend", "bi_encoder", "split", "test_queries", "save", "threads", "fresh")
+
 
 @needs_torch
 def adapt(
@@ -59,6 +63,7 @@ def adapt(
     loss: Loss = "margin_mse",
     epochs: Annotated[int, typer.Option(help="The most passes over the queries.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="The highest rate; it falls to 0.")] = 2e-5,
+    interpolate: Interpolate = 1.0,
     batch: Batch = None,
     max_length: MaxLength = None,
     split: Split = None,
@@ -77,6 +82,7 @@ def adapt(
     result is written if it is better on the judged queries; without any, if it follows the teacher better, or with
     the loss contrastive finds the documents better that queries were made of.
     """
+    given = dict(locals())
     from rich.console import Console
 
     from haystack_ce_ranker.backends.model_files import ModelOptions
@@ -89,15 +95,14 @@ def adapt(
 
     with clear_errors():
         is_blended = blend if blend is not None else not teacher
-        how: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "dtype": dtype}
-        how |= {"batch": usual_batch(loss) if batch is None else batch, "max_length": max_length}
+        how: dict[str, Any] = {name: given[name] for name in _STEPS}
+        how["batch"] = usual_batch(loss) if batch is None else batch
         learnt = Recipe(loss=loss, learns="labels" if loss == CONTRASTIVE else "teacher", **how)
         settings = Adapting(depth=depth, candidates=candidates, blend=Blend() if is_blended else None, seed=seed)
         begin = ModelOptions(base, revision=revision, device=device)
         teachers = tuple(ModelOptions(one, device=device) for one in teacher or ())
-        given: dict[str, Any] = {"mix": recipe or tuple(RECIPES), "queries": made, "log": queries}
-        given |= {"teachers": teachers, "backend": backend, "bi_encoder": bi_encoder, "settings": settings}
-        given |= {"split": split, "test_queries": test_queries, "save": save, "threads": threads, "fresh": fresh}
-        found = run_adapting(AdaptRun(collection, output, begin, recipe=learnt, **given), Console())
+        asked: dict[str, Any] = {name: given[name] for name in _AS_GIVEN}
+        asked |= {"mix": recipe or tuple(RECIPES), "queries": made, "log": queries, "teachers": teachers}
+        found = run_adapting(AdaptRun(collection, output, begin, settings=settings, recipe=learnt, **asked), Console())
     if found is None or not found.saves(save):
         raise typer.Exit(130 if found is None else 1)

@@ -38,6 +38,13 @@ IsBlended = Annotated[
         help="Into a bi-encoder: move logits by BM25 and the bi-encoder where the teacher is unsure; on if omitted.",
     ),
 ]
+Interpolate = Annotated[
+    float | None,
+    typer.Option(
+        help="How far the weights go from the student's to the taught ones: 1 all the way; less forgets less. "
+        "Into a bi-encoder 0.5 if omitted, else 1."
+    ),
+]
 Contrast = Annotated[str, typer.Option(help="Of a bi-encoder's contrastive loss: teacher or in_batch.")]
 
 
@@ -64,6 +71,7 @@ def distil(
     blend: IsBlended = None,
     epochs: Annotated[int, typer.Option(help="The most passes over the queries.")] = 2,
     learning_rate: Annotated[float, typer.Option(help="The highest rate.")] = 5e-5,
+    interpolate: Interpolate = None,
     max_length: MaxLength = None,
     split: Split = None,
     test_queries: TestQueries = None,
@@ -103,6 +111,8 @@ def _run_of(given: dict[str, Any]) -> "DistilRun":
     from haystack_ce_ranker.training.made_queries import RECIPES
 
     steps = {name: given[name] for name in ("epochs", "learning_rate", "seed", "dtype")}
+    if given["interpolate"] is not None:
+        steps["interpolate"] = given["interpolate"]
     learnt = {"loss": given["loss"], "batch": usual_batch(given["loss"]), "max_length": given["max_length"]}
     teacher = ModelOptions(given["teacher"], revision=given["revision"])
     searched = {name: given[name] for name in ("depth", "candidates", "seed")}

@@ -19,6 +19,10 @@ TrainingDtype = Annotated[
 Threads = Annotated[int | None, typer.Option(help="Threads of one operation; torch's own number without it.")]
 Batch = Annotated[int | None, typer.Option(help="Pairs of one step; 16 without it, and 96 of contrastive.")]
 MaxLength = Annotated[int | None, typer.Option(help="The most tokens of a pair; 512 without it.")]
+Interpolate = Annotated[
+    float,
+    typer.Option(help="How far the weights go from the base's to the trained ones: 1 all the way; less forgets less."),
+]
 Save = Annotated[str, typer.Option(help="better: write a model only if unseen queries say it is better; or always.")]
 TestQueries = Annotated[int | None, typer.Option(min=1, help="At most this many judged queries in the test.")]
 Log = Annotated[

@@ -6,7 +6,17 @@ from typing import Annotated, Any
 import typer
 
 from haystack_ce_ranker.cli.errors import clear_errors, needs_torch
-from haystack_ce_ranker.cli.options import Batch, Device, Fresh, MaxLength, Save, Split, Threads, TrainingDtype
+from haystack_ce_ranker.cli.options import (
+    Batch,
+    Device,
+    Fresh,
+    Interpolate,
+    MaxLength,
+    Save,
+    Split,
+    Threads,
+    TrainingDtype,
+)
 
 Base = Annotated[str, typer.Option(help="What to begin from: a cross-encoder, or an encoder, which gets a new head.")]
 Loss = Annotated[
@@ -22,6 +32,9 @@ LearnFrom = Annotated[str, typer.Option(help="labels, or the teacher's logits: t
 DevShare = Annotated[float, typer.Option(help="The share of the queries that training stops by.")]
 TestShare = Annotated[float, typer.Option(help="The share of the queries that decides whether the model is kept.")]
 
+_STEPS = ("epochs", "learning_rate", "interpolate", "max_length", "seed", "dtype")
+_AS_GIVEN = ("groups", "depth", "queries", "split", "dev_share", "test_share", "save", "threads", "fresh")
+
 
 @needs_torch
 def train(
@@ -34,6 +47,7 @@ def train(
     teacher: Teacher = None,
     epochs: Annotated[int, typer.Option(help="The most passes over the data.")] = 2,
     learning_rate: Annotated[float, typer.Option(help="The highest rate; it falls to 0.")] = 2e-5,
+    interpolate: Interpolate = 1.0,
     batch: Batch = None,
     max_length: MaxLength = None,
     negatives: Annotated[int, typer.Option(help="The most negatives for each query.")] = 4,
@@ -56,6 +70,7 @@ def train(
 
     A run that was stopped goes on when the same command is started again, and ends with the same weights.
     """
+    given = dict(locals())
     from rich.console import Console
 
     from haystack_ce_ranker.backends.model_files import ModelOptions
@@ -64,9 +79,7 @@ def train(
     from haystack_ce_ranker.training.losses import usual_batch
     from haystack_ce_ranker.training.mining import Mining
 
-    steps: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "dtype": dtype}
-    ends: dict[str, Any] = {"depth": depth, "queries": queries, "save": save, "threads": threads, "fresh": fresh}
-    ends |= {"split": split, "dev_share": dev_share, "test_share": test_share}
+    steps: dict[str, Any] = {name: given[name] for name in _STEPS}
     with clear_errors():
         steps["loss"] = "bce" if loss is None else loss
         steps["batch"] = usual_batch(steps["loss"]) if batch is None else batch
@@ -74,12 +87,11 @@ def train(
             collection,
             output,
             ModelOptions(base, revision=revision, device=device),
-            recipe=Recipe(learns=learn_from, max_length=max_length, **steps),
+            recipe=Recipe(learns=learn_from, **steps),
             usual_loss=loss is None and learn_from == "labels",
             mining=Mining(negatives=negatives, positives=positives, last_rank=50),
-            groups=groups,
             teacher=None if teacher is None else ModelOptions(teacher, device=device),
-            **ends,
+            **{name: given[name] for name in _AS_GIVEN},
         )
         written = run_training(run, Console())
     if written is not True:

@@ -28,6 +28,8 @@ class BiEncoderRecipe(Schedule):
     """
     How to teach a bi-encoder. `Schedule` has the steps; a batch is a number of texts.
 
+    Half of what it learns is taken back, as it forgets much; benchmarks/training_distil.md has what that is worth.
+
     :ivar contrast: One of `taught.CONTRASTS`: what the contrastive loss tells a text apart from.
     :ivar weight: Of the contrastive loss beside MarginMSE; 0 leaves it out.
     :ivar temperature: Of the contrast `teacher`, in standard deviations of the teacher's logits.
@@ -36,6 +38,7 @@ class BiEncoderRecipe(Schedule):
 
     batch: int = 64
     at_once: int | None = 64
+    interpolate: float = 0.5
     contrast: str = "teacher"
     weight: float = 1.0
     temperature: float = 0.5

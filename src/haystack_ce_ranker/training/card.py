@@ -89,13 +89,24 @@ def card(facts: Mapping[str, Any]) -> str:
             *_measures(gate),
             "",
             f"On the dev queries, nDCG@10 was {fitted['before']:.4f} before the first step,",
-            f"and {fitted['best']['ndcg']:.4f} after step {fitted['best']['step']}, whose weights these are.",
+            f"and {fitted['best']['ndcg']:.4f} after step {fitted['best']['step']}, {_whose(facts)}.",
             "",
             "## Cost",
             "",
             *_listed(_cost(fitted)),
             "",
         ]
+    )
+
+
+def _whose(facts: Mapping[str, Any]) -> str:
+    """Say what the written weights have to do with those of the best checkpoint."""
+    share = facts["settings"].get("interpolate", 1)
+    if share == 1:
+        return "whose weights these are"
+    return (
+        f"and {facts['fitted']['written']:.4f} with these weights, which lie {share:g} of the way from the base's to "
+        "those of that step"
     )
 
 

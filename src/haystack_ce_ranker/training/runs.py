@@ -23,6 +23,7 @@ from haystack_ce_ranker.backends.torch_threads import limited_threads
 from haystack_ce_ranker.checks import choice, number, whole_number
 from haystack_ce_ranker.machine.energy import meter_for
 from haystack_ce_ranker.machine.memory import process_peak_megabytes
+from haystack_ce_ranker.training.interpolating import Weights, copied, move_back
 from haystack_ce_ranker.training.resources import DTYPES, Resources, expected_memory
 from haystack_ce_ranker.training.run_folder import (
     BEFORE,
@@ -66,6 +67,8 @@ class Schedule:
     :ivar patience: After how many evaluations in a row without a better one the run stops.
     :ivar seed: Of the order, of dropout, and of what is drawn.
     :ivar dtype: What it multiplies in, one of `resources.DTYPES`; None for bfloat16 where the hardware has it.
+    :ivar interpolate: How far the written weights lie from the base's towards those of the best checkpoint: 1 writes
+        the checkpoint's. Part of the way forgets less of what the base knew, see `interpolating`.
     """
 
     epochs: int = 2
@@ -78,6 +81,7 @@ class Schedule:
     patience: int = 3
     seed: int = 0
     dtype: str | None = None
+    interpolate: float = 1.0
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -91,6 +95,7 @@ class Schedule:
             "weight_decay": number("weight_decay", self.weight_decay, least=0),
             "seed": whole_number("seed", self.seed, least=0),
             "dtype": choice("dtype", self.dtype, DTYPES, optional=True),
+            "interpolate": number("interpolate", self.interpolate, above=0, most=1),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -113,6 +118,7 @@ class Fitted:
     :ivar before: nDCG@10 on the dev queries before the first step.
     :ivar evaluations: The same after some steps, in their order.
     :ivar best: The best of the evaluations.
+    :ivar written: The same of the written weights, which may lie between the base's and those of `best`.
     :ivar queries: Queries that were learnt from.
     :ivar pairs: Pairs of one epoch.
     :ivar unused_queries: Queries that had nothing to learn from.
@@ -131,6 +137,7 @@ class Fitted:
     before: float
     evaluations: tuple[Evaluation, ...]
     best: Evaluation
+    written: float
     queries: int
     pairs: int
     unused_queries: int
@@ -250,6 +257,7 @@ def _train(lesson: Lesson, folder: Path, schedule: Schedule, used: Resources, co
     from haystack_ce_ranker.training.callbacks import Bar, SpentSoFar, WayOut, ctrl_c_ends
     from haystack_ce_ranker.training.trainer import LOGGED
 
+    base = _base(lesson, schedule)
     before = _before(folder, lesson.evaluator)
     meter = meter_for(used.device)
     spent, way_out, bar = SpentSoFar(meter, folder / SPENT), WayOut(), Bar(console, LOGGED)
@@ -272,12 +280,22 @@ def _train(lesson: Lesson, folder: Path, schedule: Schedule, used: Resources, co
     state = state_of(last_checkpoint(folder / CHECKPOINTS))
     evaluations = [Evaluation(one["step"], one[LOGGED]) for one in state["log_history"] if LOGGED in one]
     best = max(evaluations, key=lambda one: (one.ndcg, -one.step))
-    keep(folder / CHECKPOINTS / f"checkpoint-{best.step}", folder / MODEL)
+    checkpoint = folder / CHECKPOINTS / f"checkpoint-{best.step}"
+    keep(checkpoint, folder / MODEL)
+    written = best.ndcg
+    if base is not None:
+        trainer.load(checkpoint)
+        move_back(lesson.model, base, schedule.interpolate)
+        trainer.write(folder / MODEL)
+        written = lesson.evaluator.ndcg()
+        told = f"{schedule.interpolate:g} of the way from the base to step {best.step}: dev nDCG@10 {written:.4f}"
+        console.print(told, markup=False, highlight=False)
     return Fitted(
         model=folder / MODEL,
         before=before,
         evaluations=tuple(evaluations),
         best=best,
+        written=written,
         queries=lesson.queries,
         pairs=lesson.pairs,
         unused_queries=lesson.unused_queries,
@@ -291,6 +309,18 @@ def _train(lesson: Lesson, folder: Path, schedule: Schedule, used: Resources, co
         peak_memory_mb=process_peak_megabytes(),
         used=used,
     )
+
+
+def _base(lesson: Lesson, schedule: Schedule) -> Weights | None:
+    """Return the base's weights where some of them are to come back in the end."""
+    if schedule.interpolate == 1:
+        return None
+    if lesson.fresh_head:
+        raise ValueError(
+            f"interpolate must be 1 where the base has no trained head, but got {schedule.interpolate:g}: between a "
+            "head that was drawn at random and a trained one lies none that ranks."
+        )
+    return copied(lesson.model)
 
 
 def pairs_at_once(schedule: Schedule, used: Resources, *, on_gpu: int | None = None) -> int:

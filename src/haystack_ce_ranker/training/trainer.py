@@ -8,6 +8,7 @@ that reads as rankers do, and checkpoints without a model card, which the librar
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -188,6 +189,14 @@ class OverRows(BaseTrainer):  # type: ignore[misc]
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Add none: the library's card asks the hub about the base."""
+
+    def load(self, checkpoint: Path) -> None:
+        """Give the model the weights of a checkpoint."""
+        self._load_from_checkpoint(str(checkpoint))
+
+    def write(self, folder: Path) -> None:
+        """Write the model, over one that is there."""
+        self._save(str(folder))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
         """Save the model as safetensors, and neither a card nor the pickled arguments."""

@@ -348,6 +348,10 @@ def test_a_run_that_was_stopped_cuts_and_asks_nothing_again(corpus, tiny_bert, t
         ({"layers": 1, "states": -1.0}, "states must be"),
         ({"student": ModelOptions("a"), "into": "bi-encoder", "states": 1.0}, "states are learnt by a cross-encoder"),
         ({"layers": 1, "lessons": {"settings": Adapting()}}, "a blend is for a bi-encoder"),
+        (
+            {"layers": 1, "lessons": {"recipe": Recipe(learns="teacher", interpolate=0.5)}},
+            "interpolate must be 1 where a student is cut, which ranks nothing before it learns, but got 0\\.5",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_any_work(changed, problem, corpus, tmp_path):
@@ -370,6 +374,22 @@ def test_the_command_moves_logits_for_a_bi_encoder_alone(words, is_blended, corp
     CliRunner().invoke(app, ["distil", str(corpus), str(tmp_path / "out"), "--teacher", "some/teacher", *words])
     [run] = asked
     assert (run.lessons.settings.blend is not None) == is_blended
+
+
+@pytest.mark.parametrize(
+    ("words", "shares"),
+    [
+        (["--student", "small"], (1.0, 0.5)),
+        (["--student", "small", "--interpolate", "0.25"], (0.25, 0.25)),
+        (["--student", "small", "--into", "bi-encoder", "--interpolate", "1"], (1.0, 1.0)),
+    ],
+)
+def test_a_bi_encoder_goes_half_of_the_way_unless_asked(words, shares, corpus, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(distil, "run_distilling", lambda run, _console: asked.append(run))
+    CliRunner().invoke(app, ["distil", str(corpus), str(tmp_path / "out"), "--teacher", "some/teacher", *words])
+    [run] = asked
+    assert (run.lessons.recipe.interpolate, run.similar.interpolate) == shares
 
 
 def test_the_command_writes_a_model_or_ends_with_1(corpus, tiny_bert, tmp_path):

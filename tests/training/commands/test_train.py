@@ -97,6 +97,17 @@ def test_a_model_that_learns_is_written_with_card_and_facts(trained):
         assert line.lower() in said(done).lower()
 
 
+def test_part_of_the_way_is_written_and_the_card_says_so(huts, learner, tmp_path):
+    done = train(huts, tmp_path / "model", "--base", learner, *HOW, "--interpolate", "0.75", "--save", "always")
+    assert done.exit_code == 0, done.output
+    facts = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert facts["settings"]["interpolate"] == 0.75
+    assert facts["fitted"]["written"] > facts["fitted"]["before"]
+    told = f"0.75 of the way from the base to step {facts['fitted']['best']['step']}"
+    assert f"{told}: dev nDCG@10 {facts['fitted']['written']:.4f}" in said(done)
+    assert "which lie 0.75 of the way from the base's" in (tmp_path / "model" / "README.md").read_text()
+
+
 def test_the_ranker_uses_it_by_its_folder(trained, huts):
     from haystack import Document
 

@@ -106,6 +106,11 @@ class DistilRun:
             raise ValueError("layers cannot make a bi-encoder of a cross-encoder: name one (--student).")
         if self.into == BI_ENCODER and self.states:
             raise ValueError(f"states are learnt by a cross-encoder alone: leave them out, but got {self.states:g}.")
+        if self.layers is not None and self.lessons.recipe.interpolate != 1:
+            raise ValueError(
+                f"interpolate must be 1 where a student is cut, which ranks nothing before it learns, but got "
+                f"{self.lessons.recipe.interpolate:g}: leave it out."
+            )
         if self.into == CROSS_ENCODER and self.lessons.settings.blend is not None:
             raise ValueError("a blend is for a bi-encoder, which learns what it finds: leave it out (--no-blend).")
 

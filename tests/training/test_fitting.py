@@ -204,8 +204,9 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(interrupt, step, unbr
     )
 
 
-def test_a_run_that_had_stopped_early_takes_no_further_step(learner, task, tmp_path):
-    recipe = replace(RECIPE, epochs=9, patience=1)
+@pytest.mark.parametrize("interpolate", [1.0, 0.25])
+def test_a_run_that_had_stopped_early_takes_no_further_step(interpolate, learner, task, tmp_path):
+    recipe = replace(RECIPE, epochs=9, patience=1, interpolate=interpolate)
     whole = fit(on_cpu(learner), task.groups, task.dev, tmp_path / "whole", recipe, threads=1)
     assert whole.steps < 9 * 16
     assert whole.evaluations[-1].ndcg <= whole.evaluations[-2].ndcg
@@ -221,6 +222,7 @@ def test_a_run_that_had_stopped_early_takes_no_further_step(learner, task, tmp_p
             fit(on_cpu(learner), task.groups, task.dev, tmp_path / "cut", recipe, threads=1)
     resumed = fit(on_cpu(learner), task.groups, task.dev, tmp_path / "cut", recipe, threads=1)
     assert (resumed.steps, weights(resumed.model)) == (whole.steps, weights(whole.model))
+    assert resumed.written == whole.written
 
 
 RUN = """

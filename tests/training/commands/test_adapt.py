@@ -92,6 +92,7 @@ def fits(monkeypatch):
             before=0.5,
             evaluations=(Evaluation(1, 0.5),),
             best=Evaluation(1, 0.5),
+            written=0.5,
             queries=len(groups),
             pairs=2 * len(groups),
             unused_queries=0,

@@ -46,6 +46,7 @@ def test_parts_can_be_made_smaller(collection):
 def test_runs_with_other_settings_or_splits_have_other_keys():
     one = setting("stackfaq")
     others = [replace(one, depth=7), replace(one, base="other"), setting("stackfaq", epochs=3), setting("covidqa")]
+    others += [setting("stackfaq", learning_rate=1e-3), setting("stackfaq", interpolate=0.5)]
     half, fold = training.Split("half", {}), training.Split("fold 0", {})
     keys = [one.key(half), one.key(fold), *(other.key(half) for other in others)]
     assert len(set(keys)) == len(keys)

@@ -89,3 +89,9 @@ def test_a_contrast_is_learnt_from_where_queries_come_from_and_other_losses_as_b
     contrastive = training_adapt.recipe_of(BENCHMARK.parse(["adapt", "--loss", "contrastive"]), 2)
     assert (plain.loss, plain.learns, plain.batch, plain.seed) == ("margin_mse", "teacher", 16, 2)
     assert (contrastive.loss, contrastive.learns, contrastive.batch) == ("contrastive", "labels", 96)
+
+
+def test_options_say_how_the_model_learns():
+    steps = ["--epochs", "3", "--tokens", "96", "--learning-rate", "1e-3", "--interpolate", "0.25"]
+    asked = training_adapt.recipe_of(BENCHMARK.parse(["adapt", *steps]), 0)
+    assert (asked.epochs, asked.max_length, asked.learning_rate, asked.interpolate) == (3, 96, 1e-3, 0.25)

@@ -20,11 +20,12 @@ FACTS = {
     "title": "learner on a collection",
     "base": "learner",
     "data": {"collection": "huts", "training_queries": 1024, "notes": ["one", "two"]},
-    "settings": {"loss": "bce", "learning_rate": 2e-05, "max_length": None},
+    "settings": {"loss": "bce", "learning_rate": 2e-05, "max_length": None, "interpolate": 1.0},
     "fitted": {
         "fresh_head": True,
         "before": 0.5,
         "best": {"step": 24, "ndcg": 0.625},
+        "written": 0.625,
         "seconds": 61.2,
         "joules": 244.4,
         "energy": "estimated: 4.0 W for each busy CPU",

@@ -29,18 +29,24 @@ class Base:
     fresh_head: tuple[str, ...]
 
 
-def load_base(options: ModelOptions, *, seed: int, max_length: int | None = None) -> Base:
+def load_base(options: ModelOptions, *, seed: int, max_length: int | None = None, interpolate: float = 1.0) -> Base:
     """
     Load a model to train.
 
     :param seed: What a fresh head is drawn by.
     :param max_length: The most tokens of a pair that training reads; None for 512, or the model's limit if that is
         less.
+    :param interpolate: How far the written weights are to lie from these, see `runs.Schedule`.
     :raises ModelNotFoundError: If the model is nowhere, or its weights are no safetensors.
     :raises ValueError: If it does not give one score that weights of transformers can learn, or cannot read
-        `max_length` tokens.
+        `max_length` tokens, or if nothing that ranks lies between it and what it will be.
     """
     base = load_whole(options, seed=seed)
+    if base.fresh_head and interpolate != 1:
+        raise ValueError(
+            f"interpolate must be 1 where the base has no trained head, but got {interpolate:g}: between a head that "
+            "is drawn at random and a trained one lies none that ranks."
+        )
     _set_max_length(base.cross_encoder, options.model, max_length)
     return base
 

@@ -101,7 +101,7 @@ def card(facts: Mapping[str, Any]) -> str:
 
 def _whose(facts: Mapping[str, Any]) -> str:
     """Say what the written weights have to do with those of the best checkpoint."""
-    share = facts["settings"].get("interpolate", 1)
+    share = facts["settings"]["interpolate"]
     if share == 1:
         return "whose weights these are"
     return (

@@ -121,7 +121,7 @@ def fit(
     key = key_of(options, *settings, dev.plain(), *map(row_of, groups))
 
     def lesson() -> Lesson:
-        loaded = load_base(options, seed=recipe.seed, max_length=max_length)
+        loaded = load_base(options, seed=recipe.seed, max_length=max_length, interpolate=recipe.interpolate)
         whole = _lesson(loaded, options, rows, dev, recipe, policy, used)
         return whole if teacher is None or not recipe.states else _with_states(whole, teacher, recipe.states, used)
 

@@ -23,7 +23,7 @@ from haystack_ce_ranker.backends.torch_threads import limited_threads
 from haystack_ce_ranker.checks import choice, number, whole_number
 from haystack_ce_ranker.machine.energy import meter_for
 from haystack_ce_ranker.machine.memory import process_peak_megabytes
-from haystack_ce_ranker.training.interpolating import Weights, copied, move_back
+from haystack_ce_ranker.training.interpolating import copied, move_back
 from haystack_ce_ranker.training.resources import DTYPES, Resources, expected_memory
 from haystack_ce_ranker.training.run_folder import (
     BEFORE,
@@ -257,7 +257,7 @@ def _train(lesson: Lesson, folder: Path, schedule: Schedule, used: Resources, co
     from haystack_ce_ranker.training.callbacks import Bar, SpentSoFar, WayOut, ctrl_c_ends
     from haystack_ce_ranker.training.trainer import LOGGED
 
-    base = _base(lesson, schedule)
+    base = copied(lesson.model) if schedule.interpolate < 1 else None
     before = _before(folder, lesson.evaluator)
     meter = meter_for(used.device)
     spent, way_out, bar = SpentSoFar(meter, folder / SPENT), WayOut(), Bar(console, LOGGED)
@@ -309,18 +309,6 @@ def _train(lesson: Lesson, folder: Path, schedule: Schedule, used: Resources, co
         peak_memory_mb=process_peak_megabytes(),
         used=used,
     )
-
-
-def _base(lesson: Lesson, schedule: Schedule) -> Weights | None:
-    """Return the base's weights where some of them are to come back in the end."""
-    if schedule.interpolate == 1:
-        return None
-    if lesson.fresh_head:
-        raise ValueError(
-            f"interpolate must be 1 where the base has no trained head, but got {schedule.interpolate:g}: between a "
-            "head that was drawn at random and a trained one lies none that ranks."
-        )
-    return copied(lesson.model)
 
 
 def pairs_at_once(schedule: Schedule, used: Resources, *, on_gpu: int | None = None) -> int:

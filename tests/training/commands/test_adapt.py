@@ -128,6 +128,12 @@ def test_a_model_learns_its_teachers_order_where_nothing_is_judged(folder, learn
     assert "queries made of 60 documents" in told
 
 
+def test_there_is_no_part_of_the_way_for_a_new_head_and_it_is_told_before_anything_is_read(tmp_path, encoder, learner):
+    recipe, teachers = replace(RECIPE, interpolate=0.5), (ModelOptions(learner),)
+    with pytest.raises(ValueError, match=r"interpolate must be 1 .*, but got 0\.5"):
+        adapted(run_of(tmp_path / "nowhere", encoder, recipe=recipe, teachers=teachers))
+
+
 def contrastive(**changes):
     return replace(RECIPE, loss="contrastive", learns="labels", batch=48, **changes)
 

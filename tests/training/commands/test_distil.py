@@ -392,6 +392,14 @@ def test_a_bi_encoder_goes_half_of_the_way_unless_asked(words, shares, corpus, t
     assert (run.lessons.recipe.interpolate, run.similar.interpolate) == shares
 
 
+def test_there_is_no_part_of_the_way_for_a_new_head_and_it_is_told_before_anything_is_read(
+    encoder, tiny_bert, tmp_path
+):
+    how = {"student": ModelOptions(encoder), "lessons": {"recipe": Recipe(learns="teacher", interpolate=0.5)}}
+    with pytest.raises(ValueError, match=r"interpolate must be 1 .*, but got 0\.5"):
+        run(tmp_path / "nowhere", tmp_path / "student", tiny_bert, **how)
+
+
 def test_the_command_writes_a_model_or_ends_with_1(corpus, tiny_bert, tmp_path):
     def call(output, *more):
         words = ["distil", str(corpus), str(tmp_path / output), "--teacher", tiny_bert, "--made", "40", "--depth", "6"]

@@ -108,6 +108,12 @@ def test_part_of_the_way_is_written_and_the_card_says_so(huts, learner, tmp_path
     assert "which lie 0.75 of the way from the base's" in (tmp_path / "model" / "README.md").read_text()
 
 
+def test_there_is_no_part_of_the_way_for_a_new_head_and_it_is_told_before_anything_is_read(encoder, tmp_path):
+    done = train(tmp_path / "nowhere", tmp_path / "model", "--base", encoder, "--interpolate", "0.5")
+    assert done.exit_code == 2
+    assert "interpolate must be 1 where the base has no trained head, but got 0.5" in said(done)
+
+
 def test_the_ranker_uses_it_by_its_folder(trained, huts):
     from haystack import Document
 

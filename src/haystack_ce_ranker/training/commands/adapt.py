@@ -130,7 +130,8 @@ def run_adapting(run: AdaptRun, console: Console) -> GateResult | None:
 
 
 def _run(run: AdaptRun, work: Path, console: Console) -> GateResult:
-    load_base(run.base, seed=run.recipe.seed, max_length=run.recipe.max_length)  # what cannot be trained is told first
+    how = {name: getattr(run.recipe, name) for name in ("seed", "max_length", "interpolate")}
+    load_base(run.base, **how)  # what cannot be trained is told first
     collection = load_unjudged(run.collection, split=run.split).sample(run.test_queries, seed=run.settings.seed)
     for line in (*lines(collection.all_left_out, "test"), *(f"note: {note}" for note in collection.notes)):
         say(console, line)

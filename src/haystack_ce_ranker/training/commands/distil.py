@@ -180,7 +180,8 @@ def _student(run: DistilRun, work: Path, console: Console) -> ModelOptions:
     """Return the student that was named, or cut one, unless an interrupted run has."""
     if run.student is not None:
         if run.into == CROSS_ENCODER:  # what cannot be trained is told first
-            load_base(run.student, seed=run.lessons.recipe.seed, max_length=run.lessons.recipe.max_length)
+            how = {name: getattr(run.lessons.recipe, name) for name in ("seed", "max_length", "interpolate")}
+            load_base(run.student, **how)
         return run.student
     folder, unfinished = work / "student", work / "student.part"
     if not folder.is_dir():

@@ -129,7 +129,8 @@ def run_training(run: TrainingRun, console: Console) -> bool | None:
 
 
 def _run(run: TrainingRun, work: Path, console: Console) -> bool:
-    load_base(run.base, seed=run.recipe.seed, max_length=run.recipe.max_length)  # what cannot be trained is told first
+    how = {name: getattr(run.recipe, name) for name in ("seed", "max_length", "interpolate")}
+    load_base(run.base, **how)  # what cannot be trained is told first
     learnt = learn(run, part(run, console), work, console)
     return conclude(run.output, run.save, learnt.fitted.model, learnt.found, _facts(run, learnt), console)
 

@@ -64,6 +64,13 @@ def test_the_model_learns_and_the_best_checkpoint_is_kept(unbroken, task):
     assert (unbroken.queries, unbroken.pairs, unbroken.steps, unbroken.fresh_head) == (32, 128, 32, False)
 
 
+@pytest.mark.parametrize(("evaluations", "steps"), [(3, [6, 12, 16]), (5, [4, 8, 12, 16]), (99, list(range(1, 17)))])
+def test_no_epoch_has_more_evaluations_than_are_asked_for(evaluations, steps, learner, task, tmp_path):
+    recipe = replace(RECIPE, epochs=1, evaluations=evaluations, patience=99)
+    found = fit(on_cpu(learner), task.groups, task.dev, tmp_path, recipe, threads=1)
+    assert [one.step for one in found.evaluations] == steps
+
+
 def test_the_folder_holds_safetensors_and_nothing_that_is_pickled(unbroken):
     held = {file.name for file in unbroken.model.rglob("*")}
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= held

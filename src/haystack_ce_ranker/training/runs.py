@@ -336,7 +336,7 @@ def _trainer(lesson: Lesson, folder: Path, schedule: Schedule, used: Resources, 
         rows_at_once = max(1, round(min(pairs_at_once(schedule, used), schedule.batch) / pairs_per_row))
     parts = 1 if lesson.apart else max(1, round(schedule.batch / (rows_at_once * pairs_per_row)))
     steps = -(-len(lesson.rows) // (rows_at_once * parts))
-    every = max(1, steps // schedule.evaluations)
+    every = -(-steps // schedule.evaluations)  # rounded down, the last but one would come a step or two before the end
     arguments = lesson.arguments(
         output_dir=str(folder),
         num_train_epochs=schedule.epochs,

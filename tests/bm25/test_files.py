@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 
 import numpy as np
 import pytest
@@ -198,6 +199,46 @@ def test_a_failed_save_raises_and_keeps_the_old_index(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         BM25Index.build(["other"]).save(tmp_path)
     assert len(BM25Index.open(tmp_path)) == len(TEXTS)
+
+
+def test_a_file_that_another_process_removed_meanwhile_is_written_again(tmp_path):
+    saved(tmp_path)
+    ours, theirs = (BM25Index.open(tmp_path) for _ in range(2))
+    theirs.update([-1], ["another collection"]).save(tmp_path)  # removes all files that ours has open
+    changed = ours.update([*range(len(TEXTS)), -1], ["a new car"])
+    changed.save(tmp_path)
+    assert_finds_alike(BM25Index.open(tmp_path), [*TEXTS, "a new car"], ["car", "new"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no lock of a folder")
+def test_of_two_that_save_at_once_one_waits_for_the_other(tmp_path, monkeypatch):
+    saved(tmp_path)
+    inside, go_on, order = threading.Event(), threading.Event(), []
+    require = files._require
+
+    def slowly(needed):
+        order.append(threading.current_thread().name)
+        if threading.current_thread().name == "first":
+            inside.set()
+            assert go_on.wait(60)
+        require(needed)
+
+    monkeypatch.setattr(files, "_require", slowly)
+    indexes = [BM25Index.open(tmp_path).update([*range(len(TEXTS)), -1], [text]) for text in ("one", "two")]
+    first, second = (
+        threading.Thread(target=one.save, args=(tmp_path,), name=name)
+        for one, name in zip(indexes, ("first", "second"), strict=True)
+    )
+    first.start()
+    assert inside.wait(60)
+    second.start()
+    second.join(0.5)
+    assert order == ["first"]
+    go_on.set()
+    first.join(60)
+    second.join(60)
+    assert order == ["first", "second"]
+    assert BM25Index.open(tmp_path).search("two").positions.tolist() == [len(TEXTS)]
 
 
 def test_nothing_on_disk_is_pickled_and_a_copy_shares_the_postings(tmp_path):

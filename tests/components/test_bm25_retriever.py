@@ -5,6 +5,7 @@ import copy
 import itertools
 import logging
 import math
+import os
 import shutil
 import threading
 import unicodedata
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from haystack import Document, Pipeline, SuperComponent
 from haystack.components.retrievers.in_memory import InMemoryBM25Retriever
+from haystack.dataclasses import ByteStream, SparseEmbedding
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 from haystack.document_stores.types import DuplicatePolicy, FilterPolicy
 from haystack.errors import FilterError
@@ -27,7 +29,7 @@ from fake_stores import PlainStore
 from haystack_ce_ranker.bm25.analysis import DEFAULT_TOKENIZATION_REGEX
 from haystack_ce_ranker.bm25.index import BM25Index
 from haystack_ce_ranker.bm25.scoring import Scoring
-from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever, freshness
+from haystack_integrations.components.retrievers.ce_ranker import BM25Retriever, bm25_retriever, freshness
 
 OVERWRITE = DuplicatePolicy.OVERWRITE
 CONTENTS = {
@@ -881,7 +883,7 @@ def test_a_write_while_a_filter_is_evaluated_does_not_disturb_it():
 
     retriever = BM25Retriever(store)
     assert ids(retriever.run("hut car", filters=comparison("meta.place", "==", Meddling()))) == ["car"]
-    assert len(ids(retriever.run("new"))) == len(CONTENTS)
+    assert len(ids(retriever.run("new"))) == len(CONTENTS) - 1  # one has no text, and is not asked about
 
 
 def test_a_store_class_with_filters_of_its_own_is_asked_for_them():
@@ -893,6 +895,83 @@ def test_a_store_class_with_filters_of_its_own_is_asked_for_them():
     store = Shouting()
     store.write_documents([Document(id="a", content="CAR"), Document(id="b", content="car")])
     assert ids(BM25Retriever(store).run("car", filters=comparison("content", "!=", ""))) == ["a"]
+
+
+def test_a_filter_of_one_request_is_in_no_later_one():
+    own = {"operator": "AND", "conditions": [comparison("meta.place", "==", "city")]}
+    store = store_of(car={"place": "city", "who": 1}, brakes={"place": "city", "who": 2})
+    merged = BM25Retriever(store, filters=own, filter_policy=FilterPolicy.MERGE)
+    before = copy.deepcopy(merged.to_dict())
+    expected = ids(merged.run("car"))
+    who = comparison("meta.who", "==", 1)
+    assert ids(merged.run("car", filters=who)) == ["car"]
+    assert [[one.id for one in found] for found in merged.run_batch(["car"], who)["documents"]] == [["car"]]
+    assert ids(merged.run("car")) == expected == ["car", "brakes"]
+    assert merged.to_dict() == before
+
+
+def test_filters_before_haystack_3_write_into_what_they_are_given(monkeypatch):
+    """Haystack 2 merges into the component's own filters."""
+
+    def merging(policy, init, given):
+        if init and given:
+            init["conditions"].append(given)
+        return init or given
+
+    monkeypatch.setattr(bm25_retriever, "apply_filter_policy", merging)
+    test_a_filter_of_one_request_is_in_no_later_one()
+
+
+def test_what_is_not_searched_is_not_filtered():
+    store = store_of(car={"year": 2024}, none={"year": "unknown"})
+    assert ids(BM25Retriever(store).run("car", filters=comparison("meta.year", ">", 2000))) == ["car"]
+
+
+def test_results_share_nothing_that_can_change_with_the_store():
+    store = InMemoryDocumentStore()
+    store.write_documents(
+        [
+            Document(
+                id="a",
+                content="car",
+                meta={"tags": ["x"], "n": {"p": 1}},
+                embedding=[1.0],
+                sparse_embedding=SparseEmbedding([1], [1.0]),
+                blob=ByteStream(b"x", meta={"y": [1]}),
+            )
+        ]
+    )
+    before = copy.deepcopy(store.filter_documents())
+    (found,) = BM25Retriever(store).run("car")["documents"]
+    found.meta["tags"].append("y")
+    found.meta["n"]["p"] = 2
+    found.embedding[0] = 2.0
+    found.sparse_embedding.values[0] = 2.0
+    found.blob.meta["y"].append(2)
+    assert store.filter_documents() == before
+
+
+def test_many_queries_are_no_text():
+    with pytest.raises(ValueError, match="queries must be a list of texts, but got 'car'"):
+        BM25Retriever(store_of()).run_batch("car")
+
+
+@pytest.mark.parametrize("top_k", [2**31, 2**63, 2**80])
+def test_top_k_may_be_any_number(top_k):
+    assert sorted(ids(BM25Retriever(store_of(), top_k=top_k).run("car"))) == ["brakes", "car"]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may search every folder")
+def test_a_folder_that_is_closed_to_us_is_told_and_the_index_is_built_anew(tmp_path, caplog):
+    (tmp_path / "closed").mkdir(mode=0)
+    assert "car" in ids(BM25Retriever(store_of(), index_path=str(tmp_path / "closed" / "index")).run("car"))
+    assert "cannot be used and is built again" in caplog.text
+
+
+def test_half_of_a_surrogate_pair_is_a_word_as_it_stands():
+    store = store_of({"a": "caf\ud800 brake", "b": "hut"})
+    retriever = BM25Retriever(store, tokenization_regex=r"\S+")
+    assert ids(retriever.run("brakes")) == ids(retriever.run("caf\ud800")) == ["a"]
 
 
 def test_filters_of_init_are_replaced_or_merged():

@@ -161,7 +161,8 @@ class Analysis:
     def words(self, text: str) -> list[str]:
         """Return the words of `text` in order, before stop words and stems; some may be empty if the pattern is."""
         if (reader := self.reader) is not None:
-            return reader.words(reading.fold(text))
+            dotless = text.replace("I", "\u0131") if self.language == "turkish" else text  # the small letter is no i
+            return reader.words(reading.fold(dotless))
         text = reading.normalize(text)
         if self.tokenization_regex == DEFAULT_TOKENIZATION_REGEX:
             return reading.plain_words(text)
@@ -182,7 +183,10 @@ class Analysis:
             core = word if core_of is None or word in stopped else core_of(word)
             if not core or core in stopped:
                 return STOPPED + (core or word) if word else ""
-            return stem(core) or core  # some stemmers leave nothing of some words
+            try:
+                return stem(core) or core  # some stemmers leave nothing of some words
+            except UnicodeEncodeError:  # half of a surrogate pair
+                return core
 
         return term
 

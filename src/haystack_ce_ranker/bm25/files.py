@@ -14,7 +14,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haystack_ce_ranker.data_files import read_json
+
+if sys.platform != "win32":
+    import fcntl
 
 FORMAT = "haystack-ce-ranker-bm25"
 VERSION = 2
@@ -70,6 +73,17 @@ def write(
     :returns: The files of all arrays.
     :raises OSError: If the folder cannot be written.
     """
+    try:
+        return _write(folder, arrays, values, known)
+    except FileNotFoundError:
+        if not known:
+            raise
+        return _write(folder, arrays, values, {})  # another process saved meanwhile, and removed a file of `known`
+
+
+def _write(
+    folder: Path, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any], known: Mapping[str, Entry]
+) -> dict[str, Entry]:
     folder.mkdir(parents=True, exist_ok=True)
     entries: dict[str, Entry] = {}
     written: list[Path] = []
@@ -82,17 +96,32 @@ def write(
                 entries[name] = _write_array(written[-1], name, array)
         written.append(folder / f"{MANIFEST}.{uuid.uuid4().hex}")
         _write_synced(written[-1], _manifest_of(entries, values))
-        _require(written)
-        previous = _files_in_force(folder)
-        written[-1].replace(folder / MANIFEST)
+        with _alone(folder):
+            _require([*written, *(folder / entry.file for entry in entries.values())])
+            previous = _files_in_force(folder)
+            written[-1].replace(folder / MANIFEST)
+            written.clear()  # they are in force now
+            _sync_folder(folder)
+            _remove_others(folder, {entry.file for entry in entries.values()}, previous)
     except BaseException:  # on a full disk, what is left of each try would take the room of the next
         for path in written:
             with suppress(OSError):
                 path.unlink()
         raise
-    _sync_folder(folder)
-    _remove_others(folder, {entry.file for entry in entries.values()}, previous)
     return entries
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from saving here meanwhile, as far as the system can lock a folder."""
+    with ExitStack() as held:
+        if sys.platform != "win32":
+            with suppress(OSError):
+                descriptor = os.open(folder, os.O_RDONLY)
+                held.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                held.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)  # a process forked meanwhile has it open, too
+        yield
 
 
 def _manifest_of(entries: Mapping[str, Entry], values: Mapping[str, Any]) -> bytes:
@@ -106,11 +135,16 @@ def _manifest_of(entries: Mapping[str, Entry], values: Mapping[str, Any]) -> byt
     return json.dumps({**body, "crc32": zlib.crc32(_canonical(body))}, indent=1).encode("utf-8")
 
 
-def _require(written: Sequence[Path]) -> None:
-    """Check that no other process has taken these files for old ones, as it does where its clock is ahead by hours."""
-    gone = [path.name for path in written if not path.exists()]
+def _require(needed: Sequence[Path]) -> None:
+    """
+    Check that no other process has removed these files.
+
+    One that saves removes what only the last manifest names, and what it takes for old, as it does where its clock is
+    ahead by hours.
+    """
+    gone = [path.name for path in needed if not path.exists()]
     if gone:
-        raise FileNotFoundError(f"{', '.join(gone)} in {written[0].parent} was removed before the index was saved")
+        raise FileNotFoundError(f"{', '.join(gone)} in {needed[0].parent} was removed before the index was saved")
 
 
 def read(folder: Path) -> Contents:

@@ -393,7 +393,7 @@ class BM25Index:
 
     def search_terms(self, terms: Iterable[str], top_k: int = 50, *, allowed: Allowed | None = None) -> Hits:
         """Return the best documents of a query that is analysed already; see `search`."""
-        top_k = checks.whole_number("top_k", top_k)
+        top_k = min(checks.whole_number("top_k", top_k), max(1, self._n_documents))
         if allowed is not None and allowed.owner is not self:
             raise ValueError("allowed was made for another index: make it again with this index's allow()")
         weights: list[float] = []

@@ -111,14 +111,18 @@ def _analysis(analysis: Analysis) -> dict[str, Any]:
         "without_words": _replaced(longer, ""),
         "words_alike": _replaced(longer, "__"),
     }
-    terms = ["lowercase", "kept", "stopped", "stems"]
+    lowercase = "lowercase"
+    if language == "turkish" and reader is not None:
+        lowercase = "lowercase_turkish"
+        filters[lowercase] = {"type": "lowercase", "language": "turkish"}
+    terms = [lowercase, "kept", "stopped", "stems"]
     parts: dict[str, Any] = {"tokenizer": {"words": tokenizer}, "filter": filters}
     first: list[str] = []
     if reader is not None:
         either = f"[{reader.letters}]"
         filters["contractions"] = _replaced(f"^{either}'{either}$|^{either}'|'{either}$", "")
         filters["dots"] = _replaced(r"\.", "")
-        terms = ["lowercase", "stopped", "contractions", "dots", *terms[1:]]
+        terms = [lowercase, "stopped", "contractions", "dots", *terms[1:]]
         parts["char_filter"] = {"signs": {"type": "mapping", "mappings": _signs()}}
         first = ["signs"]
     parts["analyzer"] = {

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-RULES = 2
+RULES = 3
 """Which rules a text is read by. Raise it when a text could become other words or terms: saved indexes are then made
 again."""
 
@@ -53,11 +53,11 @@ def fold(text: str) -> str:
 
     That is `normalize`, but letters and digits that differ only in how they are drawn are one: ligatures, full-width
     and mathematical letters, small digits as in CO₂. Accents stay. Typographic apostrophes become plain ones. Soft
-    hyphens go: texts from PDF files hold them inside words.
+    hyphens go: texts from PDF files hold them inside words. A capital I with a dot becomes an i, not an i and a mark.
     """
     if text.isascii():
         return text.lower()
-    text = text.replace("\u2019", "'").replace("\xad", "")
+    text = text.replace("\u2019", "'").replace("\xad", "").replace("\u0130", "i")
     for sub in _drawn_otherwise():
         text = sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
     return normalize(text)
@@ -153,7 +153,11 @@ def word_pattern(letters: str, characters: Characters) -> str:
     character, letter, more = characters
     before = rf"(?:[{letters}]'(?={character}))?" if letters else ""
     behind = rf"(?:'[{letters}](?!{more}))?" if letters else ""
-    return rf"{before}(?:(?:{letter}\.)+{letter}(?!\.?{more})|{letter}#|{character}{more}*(?:\+\+)?){behind}"
+    # no abbreviation begins behind a letter of the same row: what fails from its first letter fails from all others,
+    # and a long row would be read again from each
+    first = rf"(?<!(?<!{more}|'){letter}\.)"
+    abbreviation = rf"{first}(?:{letter}\.)+{letter}(?!\.?{more})"
+    return rf"{before}(?:{abbreviation}|{letter}#|{character}{more}*(?:\+\+)?){behind}"
 
 
 @lru_cache(maxsize=64)

@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import NoneType
 from typing import Any, Literal, NamedTuple
 
 from haystack import Document, component, default_from_dict, default_to_dict
@@ -334,22 +335,29 @@ class BM25Retriever:
         :param top_k: As in `run`.
         :param scale_score: As in `run`.
         :returns: `documents`, one list per query in their order.
+        :raises ValueError: If a value is not what its parameter takes.
         """
+        if isinstance(queries, str):
+            raise ValueError(f"queries must be a list of texts, but got {queries!r:.100}: use run for one query.")
         if self._native is not None:
             return {"documents": [self.run(query, filters, top_k, scale_score)["documents"] for query in queries]}
         searches = [self._asked(query, filters, top_k, scale_score) for query in queries]
         indexed = self._index.current()
-        given = checks.options("filters", filters)
-        allowed = self._index.allowed(indexed, apply_filter_policy(self.filter_policy, self.filters, given))
+        allowed = self._index.allowed(indexed, self._filters(filters))
         return {"documents": [self._search(indexed, asked, allowed) for asked in searches]}
 
     def _asked(self, query: str, filters: dict[str, Any] | None, top_k: int | None, scale_score: bool | None) -> _Asked:
         return _Asked(
             checks.text("query", query),
-            apply_filter_policy(self.filter_policy, self.filters, checks.options("filters", filters)),
+            self._filters(filters),
             self.top_k if top_k is None else checks.whole_number("top_k", top_k),
             self.scale_score if scale_score is None else checks.flag("scale_score", scale_score),
         )
+
+    def _filters(self, given: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return the filters of a search. Haystack before 3 writes the given ones into its own when it merges them."""
+        own = copy.deepcopy(self.filters)
+        return apply_filter_policy(self.filter_policy, own, checks.options("filters", given))
 
     def _search(self, indexed: Indexed, asked: _Asked, allowed: Allowed | None) -> list[Document]:
         hits = self._index.search(indexed, asked.query, asked.top_k, allowed)
@@ -357,6 +365,9 @@ class BM25Retriever:
         failure = self._index.failure
         record = {} if failure is None else {"refresh_error": failure}
         return _noted(hits, asked.scale_score, provenance.BM25, record, without_embedding=without_embedding)
+
+
+_FIXED = (str, int, float, NoneType)
 
 
 def _store(name: str, value: Any) -> Any:
@@ -369,23 +380,37 @@ def _noted(
     hits: Iterable[Hit], scale_score: bool, stage: str, record: dict[str, Any], *, without_embedding: bool = False
 ) -> list[Document]:
     """
-    Return copies of the documents with their scores and their records; the store's documents stay as they are.
+    Return copies of the documents with their scores and their records.
+
+    They share nothing that can be changed with the store's documents, as those of Haystack's own retrievers do not.
 
     :param stage: The name of the records.
     :param record: What every record holds beside the score and the rank.
     """
     noted = []
     for rank, (document, score) in enumerate(hits, start=1):
-        changes: dict[str, Any] = {"embedding": None} if without_embedding else {}
+        own = {key: _own(value) for key, value in document.meta.items()}
         noted.append(
             replace(
                 document,
                 score=1.0 / (1.0 + math.exp(-score / provenance.BM25_SCALING)) if scale_score else score,
-                meta=provenance.with_record(document.meta, stage, {"score": score, "rank": rank, **record}),
-                **changes,
+                meta=provenance.with_record(own, stage, {"score": score, "rank": rank, **record}),
+                embedding=None if without_embedding else copy.copy(document.embedding),
+                sparse_embedding=copy.deepcopy(document.sparse_embedding),
+                blob=copy.deepcopy(document.blob),
             )
         )
     return noted
+
+
+def _own(value: Any) -> Any:
+    """Return a copy of a value of a document's meta; the value itself if it has none, as a lock has not."""
+    if isinstance(value, _FIXED):
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:
+        return value
 
 
 def _noted_native(answer: native.Answer, scale_score: bool) -> list[Document]:

@@ -196,7 +196,7 @@ class StoreIndex:
         values: list[FieldValues] = []
         if probe.shares and key is not None and self._refresh != "manual":
             values = [FieldValues.of(snapshot.documents or (), name) for name in sorted(filtering.fields_of(filters))]
-        store = self._store if probe.view is None else probe.view(self._store, snapshot.state)
+        store = self._store if probe.view is None else probe.view(self._store, snapshot.documents)
         passing = set(probe.passing(store, filters))
         mask = np.fromiter((name in passing for name in snapshot.names()), np.bool_, len(snapshot.fingerprints))
         allowed = indexed.bm25.allow(mask)
@@ -384,15 +384,17 @@ class StoreIndex:
 
     def _open(self) -> BM25Index | None:
         """Return the index in `path` if it can be used."""
-        if self._path is None or not Path(self._path).exists():
+        if self._path is None:
             return None
         try:
+            if not Path(self._path).exists():
+                return None
             index = BM25Index.open(self._path, analysis=self._analysis, scoring=self._scoring)
             prints = index.extra.get(_FINGERPRINTS)
             fit = prints is not None and prints.dtype == np.uint64 and len(prints) == len(index)
             if index.labels != self._labels or not fit:
                 raise IndexFilesError(f"it was made with {index.labels}, but {self._labels} is needed")
-        except IndexFilesError as error:
+        except (IndexFilesError, OSError) as error:  # a folder around it may be closed to this user
             self._say("opened", f"The BM25 index in {self._path} cannot be used and is built again: {error}")
             return None
         return index

@@ -250,10 +250,16 @@ def require_plain(parameters: Mapping[str, Any], *, but: Collection[str] = ()) -
         kind = value.get("type") if isinstance(value, Mapping) else None
         if name not in but and isinstance(kind, str) and "." in kind:
             raise ValueError(f"{name} must hold plain values, but names the class {kind!r:.100}: remove its type.")
-        _require_size(name, value)
+        require_size(name, value)
 
 
-def _require_size(name: str, value: Any) -> None:
+def require_size(name: str, value: Any) -> None:
+    """
+    Check that a value out of a YAML has an end, as one that holds itself by an alias has not.
+
+    :param name: The parameter, for the error.
+    :raises ValueError: If it holds too many values, or too many levels of them.
+    """
     left, count = [(value, 0)], 0
     while left:
         one, depth = left.pop()

@@ -90,6 +90,9 @@ def test_line_ends_and_a_mark_at_the_start_of_a_file_are_taken(old, tmp_path, lo
 
 ALIASED = PLAIN.replace("connections", "  other: *it\nconnections").replace("retriever: #", "retriever: &it #")
 SHARED = PLAIN.replace("init_parameters:\n      doc", "init_parameters: &it\n      doc") + "metadata: *it\n"
+ONE = "components: {a: {type: a}}"
+DOUBLED = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)) + ONE
+STORE = "components: {{retriever: {{type: a, {}}}}}"
 HAYSTACK_1 = "version: 1.20\ncomponents:\n- name: Retriever\n  type: BM25Retriever\npipelines: []\n"
 
 
@@ -102,6 +105,16 @@ HAYSTACK_1 = "version: 1.20\ncomponents:\n- name: Retriever\n  type: BM25Retriev
         (HAYSTACK_1, (), "it is a pipeline of Haystack 1"),
         ("components: 3", (), "its components are no mapping"),
         ("components: {a: {init_parameters: {}}}", (), "its component 'a' has no type"),
+        ("components: {no: {type: a}}", (), "the name of its component False is no text"),
+        ("components: {'': {type: a}}", (), "the name of its component '' is no text"),
+        ("components: {a: {type: a, init_parameters: [1]}}", (), "the init_parameters of its component 'a' are no map"),
+        ("components: {a: {type: a}}\nconnections: 5", (), "its connections are no list, but 5"),
+        (f"{ONE}\nconnections: [{{sender: .documents, receiver: a.b}}]", (), "names the component '', which is not"),
+        (f"{ONE}\nconnections: [{{sender: a.b, receiver: ghost.c}}]", ("--insert",), "names the component 'ghost'"),
+        ("&a\ncomponents: {x: {type: a, init_parameters: {p: *a}}}\nconnections: []", (), "an alias hold itself"),
+        (DOUBLED, (), "an alias hold itself"),
+        ("components: " + "[" * 3000 + "]" * 3000, (), "it has too many levels"),
+        (STORE.format("init_parameters: [1]"), (), "'retriever' are no mapping"),
         (ALIASED, (), "components.other.type shares its lines"),
         (SHARED, (), "lines of it stand for two components"),
         (PLAIN, ("--model", "./not/there"), "model './not/there' was not found"),
@@ -141,6 +154,32 @@ def test_what_does_not_load_is_not_written(fault, told, before, old, monkeypatch
     assert told in str(raised.value)
     assert ("neither before nor after" in str(raised.value)) is before
     assert ("please report" in str(raised.value)) is not before
+
+
+def test_what_a_store_cannot_be_given_keeps_its_retriever():
+    assert not adopt_text(PLAIN).changes[0].left
+    for given, told in (("[1]", "document_store.init_parameters"), ("{bm25_parameters: abc}", "bm25_parameters")):
+        found = adopt_text(PLAIN.replace("init_parameters: {}", f"init_parameters: {given}"))
+        assert found.changes[0].left
+        assert f"{told} must be a mapping" in found.changes[0].text
+
+
+def test_nothing_of_the_current_folder_runs_and_no_file_lifts_haystacks_distrust(tmp_path, monkeypatch):
+    (tmp_path / "haystack.py").write_text("open('it-ran', 'w').close()", encoding="utf-8")
+    (tmp_path / "placeholder.py").write_text("open('it-ran', 'w').close()", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert loading_fault(PLAIN) is None
+    secret = "{type: env_var, env_vars: [HAYSTACK_DESERIALIZATION_ALLOWLIST], strict: true}"
+    asked = f"components: {{a: {{type: placeholder.Thing, init_parameters: {{key: {secret}}}}}}}\nconnections: []\n"
+    assert loading_fault(asked) is not None
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_a_name_cannot_write_to_the_terminal(tmp_path, loads):
+    old = tmp_path / "old.yaml"
+    old.write_text(PLAIN.replace("retriever:", '"r\\e[31m":'), encoding="utf-8")
+    code, output = run(old, "--output", tmp_path / "new.yaml")
+    assert (code, "\x1b" in output, "r\\x1b[31m" in output) == (0, False, True)
 
 
 def test_a_fresh_process_says_in_one_line_what_does_not_load(monkeypatch):

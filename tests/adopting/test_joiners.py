@@ -97,6 +97,8 @@ RETRIEVERS = {"a": "x.ARetriever", "b": "x.BRetriever"}
     ("given", "told"),
     [
         (described(RETRIEVERS, sort_by_score=False), "sort_by_score: false"),
+        (described(RETRIEVERS, weights=[0.0, 1.0]), "a weight of 0 keeps"),
+        (described(RETRIEVERS, weights=[-1.0, -1.0]), "a weight of -1 keeps"),
         (described(RETRIEVERS, weights=[1.0]), "1 weights for 2 connections"),
         (described(RETRIEVERS, weights="${WEIGHTS}"), "weights must be a list of numbers"),
         (described(RETRIEVERS, mode="${MODE}"), "join_mode must be one of"),
@@ -115,6 +117,15 @@ def test_what_ours_would_join_otherwise_is_left(given, told):
     assert (joiner, connections) == (given["components"]["joiner"], given["connections"])
     assert len(left) == 1
     assert told in left[0]
+
+
+def test_behind_a_joiner_that_sorts_nothing_ranks_would_be_others():
+    given = described({**RETRIEVERS, "c": "x.OurDocumentJoiner"})
+    assert outcome(given)[0]["type"] == JOINER
+    given["components"]["c"]["init_parameters"] = {"sort_by_score": False}
+    joiner, _, (left,) = outcome(given)
+    assert joiner["type"] == DOCUMENT_JOINER.types[0]
+    assert "the list of c comes in the order of arrival" in left
 
 
 def test_a_ranker_that_reads_only_some_candidates_minds_their_order():

@@ -20,7 +20,7 @@ from haystack_ce_ranker.adopting.joiners import joiner_changes
 from haystack_ce_ranker.adopting.parameters import CannotMove, Equivalence
 from haystack_ce_ranker.adopting.scopes import Nested, Scope, nested_in, scopes_of
 from haystack_ce_ranker.backends.model_files import locate
-from haystack_ce_ranker.checks import choice, flag, text
+from haystack_ce_ranker.checks import choice, flag, require_size, text
 
 
 def changes_of(
@@ -65,9 +65,31 @@ def check_description(described: Any) -> None:
         raise ValueError("it is a pipeline of Haystack 1: write it anew for Haystack 2 or 3 first")
     if not isinstance(described["components"], Mapping):
         raise ValueError("its components are no mapping of names to components")
-    for name, component in described["components"].items():
+    require_size("a pipeline", described)
+    for scope in scopes_of(described):
+        _check_components(scope.components)
+        _check_connections(scope)
+
+
+def _check_components(components: Mapping[Any, Any]) -> None:
+    for name, component in components.items():
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"the name of its component {name!r} is no text: put it in quotes, or give it another one")
         if not isinstance(component, Mapping) or not isinstance(component.get("type"), str):
             raise ValueError(f"its component {name!r} has no type")
+        given = component.get("init_parameters")
+        if given is not None and not isinstance(given, Mapping):
+            raise ValueError(f"the init_parameters of its component {name!r} are no mapping, but {given!r:.100}")
+
+
+def _check_connections(scope: Scope) -> None:
+    given = scope.pipeline.get("connections")
+    if given is not None and not isinstance(given, list):
+        raise ValueError(f"its connections are no list, but {given!r:.100}")
+    for one in scope.connections:
+        for end in (one.sender, one.receiver):
+            if end.component not in scope.components:
+                raise ValueError(f"one of its connections names the component {end.component!r}, which is not there")
 
 
 def _tried(label: str, work: Callable[[], list[Change]]) -> list[Change]:

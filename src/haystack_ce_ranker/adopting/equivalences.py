@@ -17,6 +17,7 @@ from haystack_ce_ranker.adopting.parameters import (
     Parameter,
     all_or,
     is_open,
+    needs,
     negated,
     retries,
     same,
@@ -266,6 +267,8 @@ def _bm25_of_the_store(given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(store, Mapping) or store.get("type") != _IN_MEMORY:
         raise CannotMove("its document_store is not an InMemoryDocumentStore that is written out here")
     of_store = store.get("init_parameters") or {}
+    if not isinstance(of_store, Mapping):
+        raise needs("a mapping", of_store, "document_store.init_parameters")
     algorithm = of_store.get("bm25_algorithm", "BM25L")
     if algorithm != "BM25L":
         raise CannotMove(
@@ -273,7 +276,10 @@ def _bm25_of_the_store(given: Mapping[str, Any]) -> dict[str, Any]:
             "it, replace the type by hand and choose a method"
         )
     found: dict[str, Any] = {"method": "bm25l", "k1": 1.5, "language": None}
-    for name, value in (of_store.get("bm25_parameters") or {}).items():
+    of_bm25 = of_store.get("bm25_parameters") or {}
+    if not isinstance(of_bm25, Mapping):
+        raise needs("a mapping", of_bm25, "the store's bm25_parameters")
+    for name, value in of_bm25.items():
         if name not in ("k1", "b", "delta"):
             continue  # a parameter of another algorithm, which BM25L does not read
         if is_open(value):
@@ -348,8 +354,9 @@ DOCUMENT_JOINER = Equivalence(
             "join_mode",
             "concatenate",
             "method",
-            "`reciprocal_rank_fusion`: `reciprocal_rank`, with the same order. `merge`: `weighted_sum` of the scores "
-            "as they are, with 0 for a document that a list lacks. `concatenate` and `distribution_based_rank_fusion` "
+            "`reciprocal_rank_fusion`: `reciprocal_rank`, with the same order, but for documents with equal sums. "
+            "`merge`: `weighted_sum` of the scores as they are, with 0 for a document that a list lacks. "
+            "`concatenate` and `distribution_based_rank_fusion` "
             "take the best score of each document, which ours does not: they become `reciprocal_rank` where only "
             "rankers read all documents and order them anew, and are left as they are elsewhere",
         ),

@@ -28,6 +28,7 @@ except Exception as error:
     sys.exit(3)
 """
 _OPEN = re.compile(r"\$\{(\w+)\}")
+_OF_CODE = ("HAYSTACK_", "PYTHON", "LD_", "DYLD_")
 _TOLD = 400  # characters of another library's error
 
 
@@ -133,7 +134,7 @@ def loading_fault(text: str) -> str | None:
     """
     whole = filled(text)
     done = subprocess.run(
-        [sys.executable, "-c", _LOAD],
+        [sys.executable, "-P", "-c", _LOAD],  # -P: no module is taken from the current folder
         input=whole,
         env={**dict.fromkeys(_secrets(parsed(whole)), "placeholder"), **os.environ},
         capture_output=True,
@@ -149,10 +150,15 @@ def loading_fault(text: str) -> str | None:
 
 
 def _secrets(described: Any) -> set[str]:
-    """Return the environment variables that a description names, and that must be set."""
+    """
+    Return the environment variables that a description names, and that must be set.
+
+    None of those that say what code runs, Haystack's own list of modules to trust among them.
+    """
     if isinstance(described, Mapping):
         if described.get("type") == "env_var" and described.get("strict", True):
-            return {str(name) for name in described.get("env_vars") or ()}
+            named = map(str, described.get("env_vars") or ())
+            return {name for name in named if not name.upper().startswith(_OF_CODE)}
         return set().union(*map(_secrets, described.values()))
     return set().union(*map(_secrets, described)) if isinstance(described, list) else set()
 

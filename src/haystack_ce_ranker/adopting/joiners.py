@@ -109,6 +109,8 @@ def _weights(scope: Scope, joined: list[Connection], inputs: list[str], given: A
         return dict.fromkeys(inputs, 1.0)
     if not isinstance(given, list) or is_open(given) or not all(map(is_number, given)):
         raise needs("a list of numbers", given, "weights")
+    if min(given) <= 0:
+        raise CannotMove(f"a weight of {min(given):g} keeps a list's documents there, and leaves them out in ours")
     if len(given) != len(inputs):
         raise CannotMove(f"it has {len(given)} weights for {len(inputs)} connections: each run is an error today")
     if len(set(given)) == 1:
@@ -180,6 +182,9 @@ def _reads_all(name: str, after: Mapping[str, Any]) -> bool:
 def _check_sorted(sender: str, after: Mapping[str, Any]) -> None:
     """Check that a list comes in the order of its scores: by these, ours ranks it."""
     kind = _kind(sender, after)
+    given = after[sender].get("init_parameters") or {} if isinstance(after.get(sender), Mapping) else {}
+    if kind.endswith("DocumentJoiner") and given.get("sort_by_score", True) is not True:
+        raise CannotMove(f"the list of {sender} comes in the order of arrival; ours ranks it by its scores")
     if kind in (RANKER, RETRIEVER, JOINER) or kind.endswith(("Retriever", "SimilarityRanker", "DocumentJoiner")):
         return
     raise CannotMove(f"the list of {sender} may come in another order than that of its scores, by which ours ranks it")

@@ -1,9 +1,11 @@
 """`adopt`: moves a pipeline that was built in Python."""
 
 import inspect
+from functools import partial
 from typing import Any, NamedTuple
 
 from haystack import Pipeline
+from haystack.core.serialization import DeserializationCallbacks
 
 from haystack_ce_ranker.adopting.converting import changes_of
 from haystack_ce_ranker.adopting.edits import Change, edited, edits_of
@@ -25,7 +27,7 @@ def adopt(pipeline: Pipeline, *, model: str | None = None, backend: str | None =
     """
     Return a new pipeline in which our components stand where they can do what the present ones do.
 
-    Both pipelines are built from the same description, so they share what an in-memory store holds under its index.
+    The new pipeline has the same document stores, the objects themselves. All else is built anew from its description.
     What cannot be moved safely stays as it is, and the changes say why.
 
     ```python
@@ -53,4 +55,14 @@ def adopt(pipeline: Pipeline, *, model: str | None = None, backend: str | None =
     # Haystack 3 asks for trust in every module by name; these are the modules that the caller's own objects came from.
     trusts = "unsafe" in inspect.signature(type(pipeline).from_dict).parameters
     options: dict[str, Any] = {"unsafe": True} if trusts else {}
-    return Adopted(type(pipeline).from_dict(edited(described, edits_of(changes)), **options), changes)
+    callbacks = DeserializationCallbacks(component_pre_init=partial(_keep_store, pipeline))
+    new = type(pipeline).from_dict(edited(described, edits_of(changes)), callbacks=callbacks, **options)
+    return Adopted(new, changes)
+
+
+def _keep_store(pipeline: Pipeline, name: str, _: type, parameters: dict[str, Any]) -> None:
+    """Give a component that is being made the store of its namesake in a pipeline, which may hold documents itself."""
+    if name in pipeline.graph.nodes:
+        store = getattr(pipeline.get_component(name), "document_store", None)
+        if store is not None and type(parameters.get("document_store")) is type(store):
+            parameters["document_store"] = store

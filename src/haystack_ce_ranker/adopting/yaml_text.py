@@ -32,9 +32,12 @@ def parsed(text: str) -> Any:
     """
     Return what a text describes, read as Haystack reads it.
 
-    :raises yaml.YAMLError: If it is no YAML.
+    :raises yaml.YAMLError: If it is no YAML, or one without an end to its levels.
     """
-    return yaml.load(text, Loader=YamlLoader)
+    try:
+        return yaml.load(text, Loader=YamlLoader)
+    except RecursionError as error:
+        raise yaml.YAMLError("it has too many levels") from error
 
 
 def edited_text(text: str, edits: Sequence[Edit]) -> str:

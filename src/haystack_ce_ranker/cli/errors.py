@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import typer
 
 from haystack_ce_ranker.backends.needs_torch import require_torch
-from haystack_ce_ranker.data.sources import visible
+from haystack_ce_ranker.data.sources import visible_lines
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -19,7 +19,7 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        told = "\n".join(map(visible, str(error).split("\n")))  # it may quote a file that somebody else made
+        told = visible_lines(str(error))  # it may quote a file that somebody else made
         typer.secho(f"error: {told}", fg="red", err=True)
         raise typer.Exit(2) from error
 

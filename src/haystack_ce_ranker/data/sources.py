@@ -334,6 +334,11 @@ def visible(text: str) -> str:
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
+def visible_lines(text: str) -> str:
+    """Return a text with escapes for what would break a terminal; its lines stay."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
 def short(text: str, most: int = _SHOWN) -> str:
     """Return what an error shows of a text: one line, and of a long text the beginning."""
     text = visible(text)

@@ -13,6 +13,7 @@ from rich.progress import track
 from haystack_ce_ranker.adopting.files import AdoptError, read
 from haystack_ce_ranker.adopting.retrieval import Retrieval, retrieval_of
 from haystack_ce_ranker.data.collections import Collection, load_queries, load_unjudged
+from haystack_ce_ranker.data.sources import visible_lines
 from haystack_ce_ranker.data_files import write_text
 from haystack_ce_ranker.evaluation.running.graphs import one_line
 from haystack_ce_ranker.evaluation.running.parts import document_stores
@@ -59,7 +60,7 @@ def run_inspection(settings: Inspection, console: Console) -> Findings:
     )
     told = sentences(found)
     for line in told:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(visible_lines(line), markup=False, highlight=False, soft_wrap=True)
     for table in tables(found):
         console.print(table)
     if settings.output is not None:

@@ -6,6 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from haystack_ce_ranker.data.sources import visible
 from haystack_ce_ranker.inspecting.findings import AtRanker, Findings, Ranker
 from haystack_ce_ranker.inspecting.mixing import MixedScores
 
@@ -106,13 +107,13 @@ def _table(name: str, ranker: Ranker, found: Findings) -> Table:
     title = f"{name}: {_count(len(rows), 'query', 'queries')}"
     if len(worst) < len(rows):
         title += f"; the {len(worst)} of whose candidates most is unread"
-    table = Table(title=escape(title), box=SIMPLE_HEAD, padding=0)
+    table = Table(title=escape(visible(title)), box=SIMPLE_HEAD, padding=0)
     table.add_column("query", overflow="fold")
     for label in ("candidates", "cut", "unread", "query\ncut", "dropped\nbefore", "without\ntext", "pairs", "padding"):
         table.add_column(label, justify="right", no_wrap=True)
     table.add_column("ms", justify="right", no_wrap=True)
     for query_id in worst:
-        table.add_row(escape(query_id), *_cells(rows[query_id].rankers[name]))
+        table.add_row(escape(visible(query_id)), *_cells(rows[query_id].rankers[name]))
     table.add_section()
     table.add_row("all (ms: mean)", *_cells(ranker.total, queries=len(rows)))
     return table

@@ -36,7 +36,7 @@ def peak_megabytes(model: str, backend: str, batch_tokens: int | None = None) ->
     :raises RuntimeError: If the process failed. The error holds the last line of its output.
     """
     asked = json.dumps({"model": model, "backend": backend, "batch_tokens": batch_tokens})
-    command = [sys.executable, "-m", "haystack_ce_ranker.machine.memory", asked]
+    command = [sys.executable, "-P", "-m", "haystack_ce_ranker.machine.memory", asked]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines()

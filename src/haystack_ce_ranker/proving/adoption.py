@@ -10,6 +10,7 @@ from rich.progress import track
 from haystack_ce_ranker.adopting.files import AdoptedFile, adopt_file, write
 from haystack_ce_ranker.checks import choice
 from haystack_ce_ranker.data.collections import Collection, load_collection
+from haystack_ce_ranker.data.sources import visible_lines
 from haystack_ce_ranker.evaluation.showing import tables
 from haystack_ce_ranker.proving.comparing import compare_texts
 from haystack_ce_ranker.proving.trial import trial
@@ -78,7 +79,7 @@ def run_adoption(settings: Adoption, console: Console) -> bool:
 
 
 def _print(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(visible_lines(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _checked(settings: Adoption) -> Collection | None:

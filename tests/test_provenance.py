@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from haystack_ce_ranker.provenance import noted_scores, raw_score, records, with_record
+from haystack_ce_ranker.provenance import noted_scores, raw_score, records, stage_of, with_record
 
 
 def sigmoid(value: float) -> float:
@@ -78,3 +78,11 @@ def test_records_are_written_beside_the_others_and_the_logit_is_the_raw_score() 
     assert raw_score(meta, "ce") == 1.0
     assert raw_score(meta, "bm25") == 3.0
     assert raw_score(meta, "other") is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "stage"), [([], "bm25"), ([0.0, 1.0], "dense"), ([0.2, 1.1], "bm25"), ([-0.1, 30.0], "dense")]
+)
+def test_scores_out_of_a_file_are_bm25s_unless_they_cannot_be(scores: list[float], stage: str) -> None:
+    run = {"q": {str(place): score for place, score in enumerate(scores)}, "none": {}}
+    assert stage_of(run) == stage

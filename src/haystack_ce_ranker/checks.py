@@ -253,6 +253,18 @@ def require_plain(parameters: Mapping[str, Any], *, but: Collection[str] = ()) -
         require_size(name, value)
 
 
+def require_queries(what: str, count: int, least: int = 10) -> None:
+    """
+    Check that there are enough judged queries.
+
+    :param what: What they are for.
+    :param least: For what is chosen on one half of them and tried on the other, halves of fewer than ten say nothing.
+    :raises ValueError: If there are fewer than `least`.
+    """
+    if count < least:
+        raise ValueError(f"{what} needs at least {least} judged queries, but got {count}.")
+
+
 def require_size(name: str, value: Any) -> None:
     """
     Check that a value out of a YAML has an end, as one that holds itself by an alias has not.

@@ -24,12 +24,27 @@ KEY = "ce_ranker"
 BM25, KEYWORD = "bm25", "keyword"
 """The stages of a retriever: one whose scores are BM25, and one whose scores are another function of the words."""
 
+DENSE = "dense"
+"""The stage of scores out of a file that cannot be BM25's."""
+
 BM25_SCALING = 8.0
 """A scaled BM25 score is the sigmoid of the score over this, as in Haystack's in-memory, Elasticsearch and OpenSearch
 stores."""
 
 _SAME = 1e-6  # relative: some components hand scores on in float32
 _TINY = 1e-12  # absolute: the sigmoid of a very low logit
+
+
+def stage_of(run: Mapping[str, Mapping[str, float]]) -> str:
+    """
+    Return the stage by which to note the scores of a first stage that are read from a file.
+
+    They are taken for BM25's, unless these cannot be so: scores below 0, or none above 1.
+
+    :param run: Scores by document, by query.
+    """
+    scores = [score for ranking in run.values() for score in ranking.values()]
+    return DENSE if scores and (min(scores) < 0.0 or max(scores) <= 1.0) else BM25
 
 
 def with_record(meta: Mapping[str, Any], name: str, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,13 @@ class Interval(NamedTuple):
     high: float
 
 
+def differences_of(values: FloatArray, base: FloatArray) -> FloatArray:
+    """Return by how much each value is above its base. What only rounding can tell apart is the same."""
+    found = values - base
+    found[np.abs(found) < SAME] = 0.0
+    return found
+
+
 def bootstrap(differences: FloatArray, *, samples: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
     """
     Return the mean of per-query values with its percentile bootstrap interval over queries.

@@ -171,6 +171,11 @@ def test_evaluate_writes_the_page_and_fits_a_gate_and_a_depth(collection, tiny_b
     done = runner.invoke(app, [*arguments[:-1], "-0.1"])
     assert done.exit_code == 2
     assert "Invalid value for '--fit-gate'" in done.output
+    monkeypatch.setattr("haystack_ce_ranker.evaluation.running.sweep.plan", None)
+    for option, what in (("--fit-gate", "a gate"), ("--fit-depth", "a depth")):
+        done = runner.invoke(app, [*arguments[:-4], option, "0.01", "--queries", "9"])
+        assert done.exit_code == 2
+        assert f"{what} needs at least 10 judged queries, but got 9" in done.output
 
 
 @pytest.mark.parametrize(

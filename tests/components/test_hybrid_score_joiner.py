@@ -224,6 +224,14 @@ def test_of_two_documents_with_one_id_in_a_list_the_higher_counts_and_its_conten
     assert result["report"]["inputs"]["bm25"]["duplicates"] == 1
 
 
+def test_copies_are_counted_where_the_scores_come_from_a_report() -> None:
+    twice = [Document(id=name, content=name, score=0.5) for name in "aba"]
+    report = {"scored": {"a": 2.0, "b": 1.0, "c": -3.0}}
+    result = HybridScoreJoiner(WEIGHTS).run(cross_encoder=twice, cross_encoder_report=report)
+    entry = result["report"]["inputs"]["cross_encoder"]
+    assert (entry["documents"], entry["known"], entry["duplicates"]) == (3, 3, 1)
+
+
 def test_two_joiners_in_a_row_keep_both_records() -> None:
     first = HybridScoreJoiner({"bm25": 0.5, "embedding": 0.5}, normalize="none", name="first_stage")
     second = HybridScoreJoiner({"cross_encoder": 0.5, "first_stage": 0.5})

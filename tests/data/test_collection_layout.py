@@ -93,6 +93,13 @@ def test_splits_are_chosen_by_name_in_every_form(tmp_path):
         load_collection(folder)
 
 
+def test_files_that_a_system_leaves_beside_them_are_none_of_a_collection(tmp_path):
+    more = {"qrels/._dev.tsv": b"\0", "qrels/.hidden/x.tsv": b"\0", "qrels/dev.tsv": tsv(QRELS[:1])}
+    folder = put(tmp_path, BEIR | more)
+    (folder / "qrels" / "test.tsv").unlink()
+    assert load_collection(folder).judgments == {"q1": {"d1": 1}}
+
+
 def test_what_lies_beside_the_files_that_are_read_is_named(tmp_path):
     more = {"corpus.jsonl.gz": b"", "corpus/part.parquet": b"", "qrels/test.tsv.gz": b""}
     notes = load_collection(put(tmp_path, BEIR | more)).notes

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from haystack_ce_ranker.fusion.adaptive import Adaptation, Decision, parse_adaptation
@@ -101,6 +101,7 @@ def test_more_than_two_others_share_what_two_have() -> None:
 )
 def test_a_model_whose_logits_are_scaled_and_shifted_ranks_the_same_once_that_is_known(rows, factor, shift) -> None:
     logits, cosines, bm25 = np.round(np.array(rows), 3).T
+    assume(np.ptp(logits) > 0.0)
     others = {"dense": listed(cosines, "own"), "bm25": listed(bm25, "bm25")}
     plain = adapted(ce=listed(logits, "logits"), **others)
     moved = adapted(
@@ -173,6 +174,33 @@ def test_a_named_list_whose_scores_hardly_differ_is_counted_in_logits() -> None:
     found = adapted(Adaptation(by="ce"), ce=[0.5, 0.9, -0.3, 0.1], dense=[0.7, 0.6, 0.5, 0.4])
     assert decided(found).by == "ce"
     assert (found.assumed["ce"].scale, found.assumed["ce"].normalization.name) == ("logits", "none")
+
+
+@pytest.mark.parametrize(
+    "ce", [listed([0.0] * 6, "logits"), listed([3.0, -2.0], "logits"), listed([1.0], "logits")], ids=["flat", "2", "1"]
+)
+def test_a_list_that_says_next_to_nothing_decides_nothing(ce) -> None:
+    found = adapted(ce=ce, dense=COSINES)
+    decision = found.decision
+    assert decision is not None
+    assert (decision.by, decision.doubt) == (None, None)
+    assert decision.kept_because is not None
+    total = WEIGHTS["ce"] + WEIGHTS["dense"]
+    assert found.weights == pytest.approx({name: WEIGHTS[name] / total for name in ("ce", "dense")})
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0, 0.5, 7.0])
+def test_equal_scores_are_no_probabilities_and_decide_nothing(score: float) -> None:
+    found = adapted(graph=listed([score] * 5), dense=COSINES, weights={"graph": 1.0, "dense": 1.0})
+    assert found.weights == {"graph": 0.5, "dense": 0.5}
+    assert found.assumed["graph"].scale == "own"
+
+
+def test_the_lowest_logit_of_a_cut_list_is_not_one_of_the_best() -> None:
+    whole = ScoredList(list("abc"), [3.0, 2.0, 1.0], scale="logits")
+    cut = ScoredList(list("abc"), [3.0, 2.0, 1.0], floor=-11.0, scale="logits")
+    dense = ScoredList(list("abcd"), [0.9, 0.7, 0.8, 0.1])
+    assert decided(adapted(ce=cut, dense=dense)).doubt == decided(adapted(ce=whole, dense=dense)).doubt
 
 
 def test_lists_that_share_nothing_with_the_cross_encoder_do_not_count() -> None:

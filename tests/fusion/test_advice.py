@@ -59,6 +59,14 @@ def test_advice_tells_what_is_worse_from_what_is_no_different() -> None:
     assert rest.startswith("bm25 alone: -0.5000 nDCG@10")
 
 
+def test_what_only_rounding_tells_apart_is_the_same() -> None:
+    values = np.linspace(0.1, 0.9, 8)
+    systems = {"ce": values, "default": values + 1e-12, "adaptive": values * (1 + 1e-15)}
+    found = advise(systems, {"ce": "ce"}, heaviest="ce")
+    assert found.use == "ce"
+    assert found.reason.count("the same") == 2
+
+
 def test_advice_says_of_every_single_input_whether_it_would_do() -> None:
     noise = np.random.default_rng(1).normal(0, 0.2, 60)
     systems = {"bm25": 0.5 + noise, "e": 0.55 - noise, "ce": np.full(60, 0.3), "tuned": np.full(60, 0.56) + noise / 20}

@@ -1,10 +1,13 @@
 """What tuning found, as plain values: all of it goes into JSON, and what it measures has the name of the evaluation."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
+from haystack_ce_ranker.fusion.adaptive import Adaptation
 from haystack_ce_ranker.fusion.advice import tune_on
 from haystack_ce_ranker.fusion.fuse import ScoredList
 from haystack_ce_ranker.fusion.judged import MEASURE, Frame, JudgedQuery, Setting
@@ -25,6 +28,15 @@ def queries(count=12):
 
 def test_the_measure_is_that_of_the_evaluation():
     assert MEASURE == NDCG_AT_10
+
+
+@pytest.mark.parametrize("method", ["weighted_sum", "reciprocal_rank"])
+def test_fixed_weights_switch_off_those_that_follow_the_query(method):
+    """A file that had `adapt_weights` would else ignore them."""
+    setting = Setting(Frame("x", parse_normalizations(None, ["a"]), method=method), {"a": 1.0})
+    assert parameters_of(setting)["adapt_weights"] is False
+    adaptive = Setting(replace(setting.frame, method="weighted_sum", adaptation=Adaptation()), {"a": 1.0})
+    assert parameters_of(adaptive)["adapt_weights"] is True
 
 
 def test_a_tuning_is_told_whole_and_without_objects():

@@ -149,7 +149,7 @@ def test_caution_gives_up_less_and_the_same_seed_gives_the_same():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"queries": telling_gate_queries(9)}, "at least 10 judged queries .* but got 9"),
+        ({"queries": telling_gate_queries(9)}, "at least 10 judged queries, but got 9"),
         ({"draws": 0}, "draws must be a whole number >= 1"),
         ({"tolerance": -0.1}, "tolerance must be a finite number >= 0"),
         ({"caution": math.nan}, "caution must be a finite number >= 0"),

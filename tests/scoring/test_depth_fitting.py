@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from haystack_ce_ranker.evaluation.judging.measures import ndcg_at_10, ranked_scores
-from haystack_ce_ranker.scoring.depth_fitting import FEWEST, RISKS, DepthQuery, depth_queries, fit_depth
+from haystack_ce_ranker.scoring.depth_fitting import RISKS, DepthQuery, depth_queries, fit_depth
 
 
 def query(seed, *, relevant=range(3), count=60, noise=1.0):
@@ -77,7 +77,7 @@ def test_a_query_without_candidates_counts_as_nothing_lost():
 
 
 def test_too_few_queries_and_a_wrong_tolerance_are_errors():
-    with pytest.raises(ValueError, match="at least 10 judged queries to be fitted, but got 9"):
-        fit_depth([query(seed) for seed in range(FEWEST - 1)], tolerance=0.005)
+    with pytest.raises(ValueError, match="at least 10 judged queries, but got 9"):
+        fit_depth([query(seed) for seed in range(9)], tolerance=0.005)
     with pytest.raises(ValueError, match="tolerance must be a finite number >= 0"):
-        fit_depth([query(seed) for seed in range(FEWEST)], tolerance=-1.0)
+        fit_depth([query(seed) for seed in range(10)], tolerance=-1.0)

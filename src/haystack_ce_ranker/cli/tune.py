@@ -28,13 +28,18 @@ def tune(
     """Find a joiner's weights, normalizer and missing rule from judged queries, and say whether to use them."""
     from rich.console import Console
 
+    from haystack_ce_ranker.checks import require_queries
     from haystack_ce_ranker.data import collections
     from haystack_ce_ranker.evaluation.commands.tune_joiner import run_tuning
+    from haystack_ce_ranker.fusion.tuning import FEWEST
 
     with clear_errors():
         if depth is not None and run is None:
             raise ValueError(f"depth {depth} is of the fixed candidates: name them with --run, or omit it.")
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"output must be a folder, but {str(output)!r} is a file")
         loaded = collections.load_collection(collection, split=split).sample(queries)
+        require_queries("tuning", len(loaded.queries), FEWEST)
         path = None if run is None else run if run.exists() else collection / run
         most = 50 if depth is None else depth
         candidates = None if path is None else collections.read_run(path, collection=loaded, depth=most)

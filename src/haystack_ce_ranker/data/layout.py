@@ -103,7 +103,7 @@ def _way_out(path: Path) -> str:
 def _parts(folder: Path, name: str, suffixes: Sequence[str], unread: list[Path]) -> list[Path]:
     """Return the files under a name: one file, or all of a folder."""
     found = [path for suffix in suffixes if (path := folder / f"{name}{suffix}").is_file()]
-    inside = sorted(path for path in (folder / name).glob("*") if path.name.lower().endswith(tuple(suffixes)))
+    inside = sorted(path for path in (folder / name).glob("[!.]*") if path.name.lower().endswith(tuple(suffixes)))
     if found:
         unread += [*found[1:], *inside]
         return found[:1]
@@ -111,9 +111,9 @@ def _parts(folder: Path, name: str, suffixes: Sequence[str], unread: list[Path])
 
 
 def _splits(qrels: Path, unread: list[Path]) -> dict[str, list[Path]]:
-    files = sorted(path for path in qrels.glob("*") if path.is_file() and path.name.lower().endswith(_TABLES))
+    files = sorted(path for path in qrels.glob("[!.]*") if path.is_file() and path.name.lower().endswith(_TABLES))
     found = _stems(files, _TABLES, unread)
-    for folder in sorted(path for path in qrels.glob("*") if path.is_dir() and path.name not in found):
+    for folder in sorted(path for path in qrels.glob("[!.]*") if path.is_dir() and path.name not in found):
         if inside := _parts(qrels, folder.name, _TABLES, unread):
             found[folder.name] = inside
     return found

@@ -169,11 +169,13 @@ def decide(
         return Decision(dict(shares), dict(assumed), kept_because=reason)
     counted = undone(known[by]) if found[by] == "probabilities" else NONE
     rows = dict(zip(known, raw, strict=True))
-    doubt = _doubt(adaptation, counted.apply(known[by], known[by]))
     held = ~np.isnan(rows[by])
+    if (reason := _too_little(by, rows[by][held])) is not None:
+        return Decision(dict(shares), dict(assumed), kept_because=reason)
     logits = np.full(held.shape, np.nan)
     logits[held] = counted.apply(known[by], rows[by][held])
     agreement = {name: _agreement(logits, rows[name]) for name in others}
+    doubt = _doubt(adaptation, logits[held])
     worth = {by: adaptation.slope}
     for name in others:
         worth[name] = worth_of(found[name], doubt, agreement[name], others=len(others), logits=adaptation.logits)
@@ -206,6 +208,13 @@ def _judge(
         None,
         f"more than one input has logits ({', '.join(sorted(judges))}); name one by adapt_weights={{'by': ...}}",
     )
+
+
+def _too_little(by: str, scores: FloatArray) -> str | None:
+    """Return why a list cannot decide; None if it can."""
+    if scores.size < _AGREE_AT_LEAST:
+        return f"{by} has scores of fewer than {_AGREE_AT_LEAST} documents"
+    return f"{by} gives all documents the same score" if float(np.ptp(scores)) == 0.0 else None
 
 
 def _doubt(adaptation: Adaptation, logits: FloatArray) -> float:

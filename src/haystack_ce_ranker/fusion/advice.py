@@ -8,7 +8,7 @@ from haystack_ce_ranker.fusion.calibration import Calibrated, calibrate
 from haystack_ce_ranker.fusion.judged import Frame, JudgedQuery, Setting, fused, measure
 from haystack_ce_ranker.fusion.normalizers import AUTO, FloatArray
 from haystack_ce_ranker.fusion.tuning import Tuned, learning_curve, tune
-from haystack_ce_ranker.significance import Interval, bootstrap
+from haystack_ce_ranker.significance import Interval, bootstrap, differences_of
 
 _ALONE = " alone"  # ends the name of a system that is one input alone
 _CURVE_SIZES = (5, 10, 20, 30, 50, 100, 200)
@@ -71,7 +71,9 @@ class TuningResult:
     def intervals(self) -> dict[str, tuple[Interval, Interval]]:
         """Return, by system, nDCG@10 and its difference to `base`, with their intervals."""
         base = self.systems[self.base]
-        return {key: (bootstrap(values), bootstrap(values - base)) for key, values in self.systems.items()}
+        return {
+            key: (bootstrap(values), bootstrap(differences_of(values, base))) for key, values in self.systems.items()
+        }
 
 
 def adaptive(default: Setting) -> Setting:
@@ -148,18 +150,20 @@ def advise(systems: Mapping[str, FloatArray], alone: Mapping[str, str], *, heavi
     :param alone: By the key of each system that is one input alone, the input's name.
     :param heaviest: The one of those keys whose input the default trusts most (the cross-encoder).
     """
-    over = {key: bootstrap(values - systems[heaviest]) for key, values in systems.items() if key != heaviest}
+    over = {
+        key: bootstrap(differences_of(values, systems[heaviest])) for key, values in systems.items() if key != heaviest
+    }
     better = [key for key, gain in over.items() if gain.low > 0.0]
     name = alone[heaviest]
     if not better:
         return Advice(heaviest, _nothing_better(over, alone, name), False)
     top = max(better, key=lambda key: float(systems[key].mean()))
-    lost = {key: bootstrap(systems[key] - systems[top]) for key in better[: better.index(top)]}
+    lost = {key: bootstrap(differences_of(systems[key], systems[top])) for key in better[: better.index(top)]}
     use = next((key for key, loss in lost.items() if loss.high >= 0.0), top)
     reason = f"use {_named(use, alone)}: significantly better than {name} alone ({_signed(over[use])})"
     for key in alone:  # the other inputs are worth their time only if no input would do alone
         if key not in (heaviest, use):
-            reason += _beside(alone[key], bootstrap(systems[use] - systems[key]))
+            reason += _beside(alone[key], bootstrap(differences_of(systems[use], systems[key])))
     if use != top:
         reason += f", and {_named(top, alone)} is not significantly better still ({_signed(lost[use], turned=True)})"
     return Advice(use, reason, True)

@@ -23,15 +23,16 @@ def parameters_of(setting: Setting) -> dict[str, Any]:
     """Return a setting as the joiner's init parameters: plain values, and all that a file may have had otherwise."""
     frame, weights = setting.frame, {name: round(weight, 6) for name, weight in setting.weights.items()}
     if frame.method == "reciprocal_rank":
-        by_rank = {"method": frame.method, "normalize": "none", "missing": frame.missing}
+        by_rank = {"method": frame.method, "normalize": "none", "missing": frame.missing, "adapt_weights": False}
         return {"weights": weights, **by_rank, "rank_constant": frame.rank_constant}
     specs = {name: frame.normalizations[name].spec() for name in weights if name in frame.normalizations}
     normalize: Any = _rounded(specs) if specs else "none"
     same = next(iter(specs.values()), None)
     if isinstance(same, str) and all(specs.get(name) == same for name in weights):
         normalize = same
-    adapted = {} if frame.adaptation is None else {"adapt_weights": frame.adaptation.spec()}
-    return {"weights": weights, "method": frame.method, "normalize": normalize, "missing": frame.missing, **adapted}
+    adapts = False if frame.adaptation is None else frame.adaptation.spec()
+    how = {"method": frame.method, "normalize": normalize, "missing": frame.missing}
+    return {"weights": weights, **how, "adapt_weights": adapts}
 
 
 def as_plain(result: TuningResult) -> dict[str, Any]:

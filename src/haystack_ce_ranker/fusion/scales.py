@@ -109,6 +109,8 @@ def scale_of(name: str, scores: FloatArray, known: Scale | None = None) -> Scale
     if known is not None:
         return known
     low, high = float(scores.min()), float(scores.max())
+    if low == high:
+        return "bm25" if name == "bm25" and high > 1.0 else "own"  # equal scores say nothing, whatever they are
     if low >= 0.0 and high <= 1.0:  # also of bm25: other retrievers scale it
         saturated = np.minimum(scores, 1.0 - scores) <= _SATURATED
         logits = undone(scores).apply(scores, scores)

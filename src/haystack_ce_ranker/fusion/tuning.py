@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from haystack_ce_ranker.checks import require_queries
 from haystack_ce_ranker.fusion.calibration import logistic_frame
 from haystack_ce_ranker.fusion.fuse import IntArray, align
 from haystack_ce_ranker.fusion.judged import (
@@ -32,10 +33,13 @@ from haystack_ce_ranker.fusion.normalizers import (
     Normalization,
     parse_normalization,
 )
-from haystack_ce_ranker.significance import Interval, bootstrap
+from haystack_ce_ranker.significance import Interval, bootstrap, differences_of
 
 _FRAME_MARGIN = 1.64  # standard errors by which another frame must be better; see `tune`
 _BLEND_MARGIN = 1.0
+
+
+FEWEST = 2  # queries: one to choose by and one to try the choice on
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def weight_curve(
     for weight in sorted(set(grid[:, column].tolist())):
         rows = np.flatnonzero(grid[:, column] == weight)
         best = rows[int(np.argmax(values[rows].mean(axis=1)))]
-        curve.append(CurvePoint(weight, bootstrap(values[best]), bootstrap(values[best] - alone)))
+        curve.append(CurvePoint(weight, bootstrap(values[best]), bootstrap(differences_of(values[best], alone))))
     return curve
 
 
@@ -190,8 +194,7 @@ class _Search:
     def over(
         cls, queries: Sequence[JudgedQuery], default: Setting, frames: Sequence[Frame] | None, steps: int | None
     ) -> "_Search":
-        if len(queries) < 2:
-            raise ValueError(f"tuning needs at least 2 judged queries, but got {len(queries)}")
+        require_queries("tuning", len(queries), FEWEST)
         grid = WeightGrid.around(default.weights, steps)
         untuned = Frame(AUTO.name, dict.fromkeys(grid.names, AUTO))
         given = [untuned, *standard_frames(queries, grid.names)] if frames is None else list(frames)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from haystack_ce_ranker.checks import number, whole_number
+from haystack_ce_ranker.checks import number, require_queries, whole_number
 from haystack_ce_ranker.gating.decision import PREDICTORS, FloatArray, predict
 
 TOLERANCE = 0.005
@@ -23,7 +23,6 @@ the tolerance is the luckiest of many, and gives up twice as much on other queri
 """
 
 DRAWS = 100
-_FEWEST = 10  # queries; the halves of fewer say nothing
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,7 @@ def fit_gate(
     :param draws: How many times the queries are halved at random.
     :raises ValueError: If there are fewer than ten queries, or a value is out of range.
     """
-    if len(queries) < _FEWEST:
-        raise ValueError(f"a gate needs at least {_FEWEST} judged queries to be fitted, but got {len(queries)}.")
+    require_queries("a gate", len(queries))
     draws = whole_number("draws", draws)
     tolerance, caution = number("tolerance", tolerance, least=0.0), number("caution", caution, least=0.0)
     losses = np.asarray([query.reranked - query.kept for query in queries], dtype=np.float64)

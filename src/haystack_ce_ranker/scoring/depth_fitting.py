@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from haystack_ce_ranker.checks import number
+from haystack_ce_ranker.checks import number, require_queries
 from haystack_ce_ranker.scoring.depth import CPU_STEP, Depth, DepthRule, DepthSearch
 from haystack_ce_ranker.scoring.prospects import Prospects, similarity
 
@@ -20,9 +20,6 @@ RISKS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0, 
 
 CAUTION = 1.645
 """Standard errors by which the loss on the queries seen must stay below the tolerance (95 %, one-sided)."""
-
-FEWEST = 10
-"""Queries; the halves of fewer say nothing."""
 
 _CUTOFF, _FREQUENT = 10, 1000
 _WORD = re.compile(r"\w+")
@@ -114,8 +111,7 @@ def fit_depth(queries: Sequence[DepthQuery], *, tolerance: float, draws: int = 1
     :param draws: How many times the queries are halved at random.
     :raises ValueError: If there are fewer than ten queries, or a value is out of range.
     """
-    if len(queries) < FEWEST:
-        raise ValueError(f"a depth needs at least {FEWEST} judged queries to be fitted, but got {len(queries)}.")
+    require_queries("a depth", len(queries))
     tolerance = number("tolerance", tolerance, least=0.0)
     traces = [_trace(query) for query in queries]
     stops = [[_stop(trace, risk) for risk in RISKS] for trace in traces]

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from haystack_ce_ranker.cli import app
 from haystack_ce_ranker.data.collections import load_collection
+from haystack_ce_ranker.evaluation.commands import tune_joiner
 from haystack_ce_ranker.evaluation.commands.tune_joiner import collect, find_joiner, setting_of
 from haystack_ce_ranker.evaluation.running.graphs import PipelineError
 from haystack_ce_ranker.evaluation.running.pipelines import MeasuredPipeline, load_pipeline
@@ -236,6 +237,33 @@ def test_a_depth_without_candidates_is_refused(pipeline: Path, collection: Path)
     answer = tune(collection, "--pipeline", pipeline, "--depth", "5")
     assert answer.exit_code == 2
     assert "depth 5 is of the fixed candidates" in answer.output
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(("--output", "FILE"), "output must be a folder"), (("--queries", "1"), "tuning needs at least 2 judged queries")],
+)
+def test_what_cannot_be_tuned_or_written_is_told_before_any_query_runs(
+    options: tuple[str, str], told: str, pipeline: Path, collection: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(tune_joiner, "load_pipeline", None)
+    (tmp_path / "file").write_text("")
+    given = [str(tmp_path / "file") if one == "FILE" else one for one in options]
+    answer = tune(collection, "--pipeline", pipeline, *given)
+    assert answer.exit_code == 2
+    assert told in answer.output
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(10.0, "bm25"), (0.05, None)])
+def test_cosines_out_of_a_file_are_not_taken_for_bm25(scale: float, expected: str | None, collection: Path) -> None:
+    loaded = load_collection(collection)
+    built = Pipeline()
+    built.add_component("joiner", HybridScoreJoiner({"first_stage": 1.0}))
+    fed = (("joiner", "first_stage"),)
+    measured = MeasuredPipeline("p", built, (), fed, (("joiner", "documents"),), ("joiner",))
+    run = {query_id: {f"d{place}": scale * (9 - place) for place in range(9)} for query_id in loaded.queries}
+    judged = collect(measured, loaded, "joiner", candidates=run)
+    assert judged[0].lists["first_stage"].scale == expected
 
 
 def test_what_is_collected_is_what_the_joiner_joins(pipeline: Path, collection: Path) -> None:

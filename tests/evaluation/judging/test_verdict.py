@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fake_results import BM25, altered, by_name, cross_encoders, figures, made, memory, rejudged, sweep
 from haystack_ce_ranker.data.left_out import LeftOut
 from haystack_ce_ranker.evaluation.judging.choosing import Limits, WorthIt
+from haystack_ce_ranker.evaluation.judging.comparison import Versus
 from haystack_ce_ranker.evaluation.judging.results import to_plain
 from haystack_ce_ranker.evaluation.judging.segments import judge
 from haystack_ce_ranker.evaluation.judging.systems import WORTH
@@ -28,6 +29,35 @@ def hybrids(curve, **others):
 HELPFUL = BM25 | cross_encoders({10: 0.6, 20: 0.66, 50: 0.695, 100: 0.7}) | hybrids({10: 0.59, 50: 0.69})
 HARMFUL = BM25 | cross_encoders({10: 0.47, 50: 0.44}) | hybrids({10: 0.5, 50: 0.49})
 JOINED = BM25 | cross_encoders({10: 0.48, 50: 0.45}) | hybrids({10: 0.57, 50: 0.575})
+
+
+UNSURE = Versus(0.3, -0.01, 0.6, 0.2, 5, 1, 2, p_corrected=0.4)
+
+
+def test_the_best_that_is_significantly_better_is_not_called_the_best():
+    """A system with more on average may owe it to chance; then it is not chosen, and the sentences say so."""
+    names = ("cross-encoder small@10", "cross-encoder small@20")
+    systems = BM25 | cross_encoders({10: 0.65, 20: 0.7})
+    found = altered(sweep(systems), names[1], versus=UNSURE).verdict
+    assert found.choice == names[0]
+    assert f"The best cross-encoder alone that is significantly better, {names[0]}" in answer(found, "worth_it").reason
+    assert "10 is the best that is significantly better" in answer(found, "depth").reason
+    sure = sweep(systems).verdict
+    assert f"The best cross-encoder alone, {names[1]}" in answer(sure, "worth_it").reason
+
+
+def test_a_setting_is_called_as_good_and_cheaper_only_if_it_is_so():
+    fast = cross_encoders({50: 0.69}, backend="onnx", ms_each=1.0)
+    slow = {f"{name} torch": one for name, one in cross_encoders({50: 0.7}, backend="torch", ms_each=9.0).items()}
+    found = sweep(BM25 | fast | slow)
+    told = answer(found.verdict, "backend").reason
+    assert "onnx int8 is as good as" in told
+    assert "and cheaper." in told
+    (name,) = slow
+    higher = sweep(BM25 | fast | {name: {**slow[name], "quality": 0.8}})
+    found = altered(higher, name, versus=UNSURE).verdict
+    assert found.choice == "cross-encoder small@50"
+    assert "is the choice, though it has less than" in answer(found, "backend").reason
 
 
 def test_where_it_helps_the_smallest_depth_that_is_as_good_is_chosen():

@@ -1,6 +1,7 @@
 """Experiments: what systems did becomes figures, an interrupted run goes on, slices give what a whole list gives."""
 
 import json
+import math
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
@@ -402,6 +403,16 @@ def test_a_given_run_stands_for_the_first_stage_at_no_cost(collection, tiny_bert
     assert found["run.mine"].observations["q0"].ranking == [("d0-1", 3.0), ("d1-1", 2.0), ("d2-1", 1.0)]
     assert found["run.mine"].observations["q0"].seconds == 0
     assert [name for name, _ in found["cross-encoder@2"].observations["q0"].ranking][2] == "d2-1"
+
+
+def test_a_run_with_infinite_scores_counts_by_its_order(collection, tiny_bert, tmp_path):
+    scores = {"d0-1": math.inf, "d1-1": 2.0, "d2-1": -math.inf}
+    run = GivenRun("run.mine", dict.fromkeys(collection.queries, scores))
+    planned = sweep.plan(collection, models=[tiny_bert], backends=["torch"], depths=(2,), run=run)
+    with Journal(tmp_path) as journal:
+        found = measure(planned.groups, collection, journal=journal)
+    seen = found.systems[0].observations["q0"].ranking
+    assert [name for name, _ in seen] == ["d0-1", "d1-1", "d2-1"]
 
 
 def test_a_gate_is_fitted_on_as_many_documents_as_are_reranked(collection, tiny_bert):

@@ -82,6 +82,22 @@ def test_a_run_takes_the_place_of_every_first_stage():
         sweep.plan(collection(), bi_encoder="b", run=run)
 
 
+@pytest.mark.parametrize(
+    ("name", "scores", "given_as", "stage"),
+    [
+        ("run.bm25", [12.5, 3.0], "bm25", "bm25"),
+        ("run.mine", [12.5, 0.3], "first_stage", "bm25"),
+        ("run.mine", [0.9, 0.3], "first_stage", "dense"),
+        ("run.mine", [7.0, -0.3], "first_stage", "dense"),
+    ],
+)
+def test_a_runs_scores_are_bm25s_only_if_they_can_be(name, scores, given_as, stage):
+    run = GivenRun(name, {"q": {f"d{place}": score for place, score in enumerate(scores)}})
+    planned = sweep.plan(collection(), models=["m"], backends=["torch"], depths=(5,), run=run)
+    assert run.noted_as == planned.groups[1]._stage == stage
+    assert planned.groups[1]._given_as == sweep.given_as_of(name) == given_as
+
+
 def test_a_rerankers_key_changes_with_the_documents_behind_a_run():
     run = GivenRun("run.mine", {"q": {"d0": 1.0}})
     options = {"models": ["m"], "backends": ["torch"], "depths": (5,), "run": run}

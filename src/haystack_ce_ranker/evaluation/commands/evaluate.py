@@ -72,6 +72,9 @@ def run_evaluation(settings: Evaluation, console: Console) -> bool:
     :raises ValueError: If a setting does not fit the others or the collection.
     """
     collection = load_collection(settings.collection, split=settings.split).sample(settings.queries)
+    for what, tolerance in (("a gate", settings.gate_tolerance), ("a depth", settings.depth_tolerance)):
+        if tolerance is not None:
+            checks.require_queries(what, len(collection.queries))
     measured, found = _measured(settings, collection, console)
     if found.verdict.do_not_rerank is not None:
         console.print(found.verdict.do_not_rerank, style="bold red", markup=False, highlight=False)

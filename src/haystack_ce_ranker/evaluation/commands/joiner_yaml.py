@@ -37,8 +37,8 @@ def write_into(path: Path, joiner: str, setting: Setting) -> None:
     try:
         described = yaml.safe_load(text)
         own = described["components"][joiner]["init_parameters"]
-        if "adapt_weights" in own:
-            changes.setdefault("adapt_weights", False)
+        if "adapt_weights" not in own and not changes["adapt_weights"]:
+            del changes["adapt_weights"]
         expected = {**described, "components": {**described["components"]}}
         expected["components"][joiner] = {**described["components"][joiner], "init_parameters": {**own, **changes}}
     except (KeyError, TypeError, yaml.YAMLError) as error:

@@ -24,6 +24,7 @@ from haystack_ce_ranker.fusion.advice import TuningResult, tune_on
 from haystack_ce_ranker.fusion.judged import Frame, JudgedQuery, Setting
 from haystack_ce_ranker.fusion.plain import as_plain
 from haystack_ce_ranker.fusion.tuning_pictures import draw
+from haystack_ce_ranker.provenance import stage_of
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 
 
@@ -127,9 +128,10 @@ def collect(
         raise PipelineError(f"nothing is connected to the joiner {joiner!r}")
     judged: list[JudgedQuery] = []
     found: set[str] = set()
+    stage = stage_of(candidates or {})
     for query_id, text in collection.queries.items():
         scores = None if candidates is None else candidates.get(query_id, {})
-        first = None if scores is None else candidates_of(collection, scores, title=title)
+        first = None if scores is None else candidates_of(collection, scores, title=title, stage=stage)
         outputs = measured.run(text, first).outputs
         arrived = {socket: outputs.get(sender, {}).get(output) for socket, (sender, output) in feeds.items()}
         arrived |= dict.fromkeys(given, first)

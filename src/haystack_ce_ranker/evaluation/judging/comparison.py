@@ -13,7 +13,7 @@ from pydantic import Field
 
 from haystack_ce_ranker import checks
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10
-from haystack_ce_ranker.significance import SAME, bootstrap, holm, randomisation_test
+from haystack_ce_ranker.significance import SAME, bootstrap, differences_of, holm, randomisation_test
 
 LEVEL = 0.05  # the corrected p below which a difference is no chance
 TOP = 10  # documents of a ranking that are shown for a query that was helped or hurt: those that nDCG@10 sees
@@ -131,8 +131,8 @@ def compare(
     if baseline.keys() != other.keys():
         odd = sorted(baseline.keys() ^ other.keys())
         raise ValueError(f"both systems must have values of the same queries, but {odd[0]!r} is in one only")
-    differences = np.array([other[query_id] - baseline[query_id] for query_id in sorted(baseline)], dtype=np.float64)
-    differences[np.abs(differences) < SAME] = 0.0
+    before, after = (np.array([one[name] for name in sorted(baseline)], np.float64) for one in (baseline, other))
+    differences = differences_of(after, before)
     losses, ties, wins = (int((np.sign(differences) == sign).sum()) for sign in (-1, 0, 1))
     p = randomisation_test(differences, seed=seed, samples=samples)
     return Comparison(*bootstrap(differences, seed=seed), p=p, wins=wins, ties=ties, losses=losses)

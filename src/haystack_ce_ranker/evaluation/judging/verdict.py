@@ -257,13 +257,19 @@ def _answer_worth_it(judge: Judge) -> Answer:
     shown = [foremost_of(judge.rerankers, kind) for kind in labels]
     for one in shown if any(shown) else [judge.foremost]:
         if one is not None:
-            lines.append(f"{labels.get(one.kind, 'The best other')}, {one.name}, {_against(one, judge)}")
+            rest = _rest(one, [other for other in judge.rerankers if other.kind == one.kind])
+            lines.append(f"{labels.get(one.kind, 'The best other')}{rest}, {one.name}, {_against(one, judge)}")
     if judge.worth_it == WorthIt.UNCERTAIN:
         lines.append("What is better on average may be chance; more judged queries would tell.")
     if judge.worth_it == WorthIt.TOO_SMALL:
         lines.append(f"Less than {WORTH} is too little to pay for.")
     about = None if judge.foremost is None else judge.foremost.name
     return Answer("worth_it", question, answer, " ".join(lines), about)
+
+
+def _rest(best: System, pool: Sequence[System]) -> str:
+    """Return what "the best" goes on with where another has more on average, which may be chance."""
+    return " that is significantly better" if any(one.quality > best.quality for one in pool) else ""
 
 
 def _against(one: System, judge: Judge) -> str:
@@ -302,8 +308,8 @@ def _answer_choice(judge: Judge, limits: Sequence[Limit], key: ChoiceKey) -> Ans
     if gains and judge.baseline is not None:
         lines.append(f"Against {judge.baseline.name} that is {' and '.join(gains)}.")
     if best is not None and best is not choice:
-        rule = f"It is the cheapest that is within {WORTH} of the best and not significantly worse"
-        lines.append(f"{rule}; the best, {best.name}, has {best.quality:.3f} and takes {_costs(best)}.")
+        rule = f"within {WORTH} of the best and not significantly worse; the best{_rest(best, pool)}"
+        lines.append(f"It is the cheapest {rule}, {best.name}, has {best.quality:.3f} and takes {_costs(best)}.")
     elif choice is judge.baseline:
         where = " within that" if limits else ""
         lines.append(f"Nothing{where} is both significantly better and better by {WORTH} at least.")
@@ -355,11 +361,12 @@ def _answer_depth(judge: Judge) -> Answer | None:
     told = ("kind", "model", "backend", "strategy", "weights")
     family = ", ".join(_said(chosen, key) for key in told if chosen.setting(key) is not None)
     lines = [f"{NDCG_AT_10} by depth ({family}): {curve}."]
+    best_there = f"the best{_rest(best, found.curve)}"
     if chosen is best:
-        lines.append(f"{chosen.depth} is the best; no smaller one is as good to within {WORTH}.")
+        lines.append(f"{chosen.depth} is {best_there}; no smaller one is as good to within {WORTH}.")
     else:
         named = f"{best.depth}" if best in found.curve else best.name
-        rule = f"within {WORTH} of the best ({named}, {best.quality:.3f}) and not significantly worse"
+        rule = f"within {WORTH} of {best_there} ({named}, {best.quality:.3f}) and not significantly worse"
         lines.append(f"{chosen.depth} is the smallest that is {rule}.")
     if chosen is deepest:
         lines.append("It is the deepest that was measured; deeper may be better still.")
@@ -385,7 +392,9 @@ def _answer_setting(judge: Judge, key: SettingKey) -> Answer | None:
     if chosen is not best:
         found = judge.direct(best, chosen)
         tested = "" if found is None else f" ({signed(found.difference)}, {p_phrase(found.p)})"
-        lines.append(f"{named[chosen.name]} is as good as {named[best.name]}{tested} and cheaper.")
+        how = "is as good as" if judge.as_good(chosen, best) else "is the choice, though it has less than"
+        cheaper = " and cheaper" if judge.as_good(chosen, best) and cheapest_of([chosen, best]) is chosen else ""
+        lines.append(f"{named[chosen.name]} {how} {named[best.name]}{tested}{cheaper}.")
     else:
         lines.append(f"Nothing cheaper is within {WORTH} of {named[best.name]} and as good.")
     same = [_said(best, other) for other in IDENTITY if other != key and best.setting(other) is not None]

@@ -17,7 +17,7 @@ from haystack_ce_ranker.checks import choice
 from haystack_ce_ranker.data.collections import Collection, Text
 from haystack_ce_ranker.evaluation.running.graphs import PipelineError, one_line
 from haystack_ce_ranker.evaluation.running.parts import document_stores, held_by, is_component, parts_of, sockets_of
-from haystack_ce_ranker.provenance import with_record
+from haystack_ce_ranker.provenance import BM25, with_record
 
 TITLES = ("content", "meta", "ignore")
 """Where a document's title goes: before the text, under `meta["title"]`, or nowhere."""
@@ -88,7 +88,7 @@ def documents_of(collection: Collection, *, title: str = "content") -> list[Docu
 
 
 def candidates_of(
-    collection: Collection, scores: Mapping[str, float], *, title: str = "content", stage: str = "bm25"
+    collection: Collection, scores: Mapping[str, float], *, title: str = "content", stage: str = BM25
 ) -> list[Document]:
     """
     Return one query's candidates as a first stage would: documents with scores, best first.

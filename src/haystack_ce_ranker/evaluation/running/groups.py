@@ -23,13 +23,13 @@ from haystack_ce_ranker.evaluation.running.filling import candidates_of
 from haystack_ce_ranker.evaluation.running.parts import devices_of, remote_parts
 from haystack_ce_ranker.evaluation.running.pipelines import MeasuredPipeline, PipelineOutput
 from haystack_ce_ranker.machine.energy import UNCOUNTED, EnergyMeter, meter_for
-from haystack_ce_ranker.provenance import records
+from haystack_ce_ranker.provenance import BM25, DENSE, records, stage_of
 from haystack_integrations.components.joiners.ce_ranker import HybridScoreJoiner
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 
 SHARES = (0.8, 0.2)  # the default blend: the cross-encoder's weight and the first stage's
 RERANKED_INPUT = "cross_encoder"
-BM25_INPUT, DENSE_INPUT = "bm25", "dense"
+BM25_INPUT, DENSE_INPUT = BM25, DENSE
 """The joiner's inputs; that of a first stage says what its scores are."""
 
 _WARM_UP = "which text is this"
@@ -79,7 +79,7 @@ class GivenRun(SystemGroup):
     def __init__(self, name: str, run: Run, notes: Sequence[str] = ()) -> None:
         self.names, self.notes = (name,), tuple(notes)
         self.key = key_of("run", run)
-        self._run = run
+        self._run, self.noted_as = run, stage_of(run)
 
     def prepare(self) -> None:
         self._meter = meter_for()
@@ -88,7 +88,7 @@ class GivenRun(SystemGroup):
         return [Description(Kind.FIRST_STAGE, self.names[0], self.meter.source)]
 
     def observe(self, query_id: str, _found: Found) -> list[Observation]:
-        return [Observation(list(self._run.get(query_id, {}).items()), {}, 0.0)]
+        return [Observation([(name, _plain(score)) for name, score in self._run.get(query_id, {}).items()], {}, 0.0)]
 
 
 class PipelineGroup(SystemGroup):
@@ -151,7 +151,8 @@ class PipelineGroup(SystemGroup):
         if self._candidates is None:
             return self._measured.run(query)
         ranking = self._candidates.observe(query_id, {})[0].ranking
-        return self._measured.run(query, candidates_of(self._collection, _scores(ranking)))
+        stage = self._candidates.noted_as
+        return self._measured.run(query, candidates_of(self._collection, _scores(ranking), stage=stage))
 
     def _observation(self, stage: str, output: PipelineOutput, joules: float, own: str | None) -> Observation:
         seen = Observation([], {}, 0.0)
@@ -181,6 +182,7 @@ class RerankGroup(SystemGroup):
     :param key: Names the collection and the first stage.
     :param joins: How both are joined.
     :param given_as: The joiner's input for the first stage.
+    :param stage: By which its scores are noted; None for one of the input's name.
     """
 
     def __init__(
@@ -194,20 +196,21 @@ class RerankGroup(SystemGroup):
         key: str,
         joins: Sequence[Weights] = tuple(Weights),
         given_as: str = BM25_INPUT,
+        stage: str | None = None,
     ) -> None:
         self.names = tuple(names)
         self.needs = self._first = first
         self._ranker = ranker
         self._depths = tuple(depths)
         self._collection = collection
-        self._given_as = given_as
+        self._given_as, self._stage = given_as, given_as if stage is None else stage
         self._joiners = {how: joiner(given_as, how) for how in joins}
         joined = [
             part
             for one in self._joiners.values()
             for part in (one.to_dict(), {name: scale.spec() for name, scale in one.normalizations.items()})
         ]
-        self.key = system_key("rerank", key, ranker.to_dict(), *joined, list(depths))
+        self.key = system_key("rerank", key, ranker.to_dict(), *joined, list(depths), self._stage)
         self._report: dict[str, Any] = {}
 
     @property
@@ -233,7 +236,7 @@ class RerankGroup(SystemGroup):
     def observe(self, query_id: str, found: Found) -> list[Observation]:
         before = found[self._first]
         query = self._collection.queries[query_id]
-        candidates = candidates_of(self._collection, _scores(before.ranking), stage=self._given_as)
+        candidates = candidates_of(self._collection, _scores(before.ranking), stage=self._stage)
         places = {document.id: place for place, document in enumerate(candidates)}
         seen: list[Observation] = []
         scored: list[Document] = []

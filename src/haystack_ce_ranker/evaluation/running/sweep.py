@@ -256,12 +256,13 @@ def _reranker(
     names = [f"{' '.join([kind, *marks])}@{depth}" for depth in depths for kind in kinds]
     ranker = CrossEncoderRanker(model=variant.model, backend=variant.backend, long_documents=variant.strategy)
     given_as, key = given_as_of(first.names[0]), f"{key} {first.key}"
-    return RerankGroup(first.names[0], ranker, depths, names, collection, key=key, given_as=given_as)
+    stage = first.noted_as if isinstance(first, GivenRun) else given_as
+    return RerankGroup(first.names[0], ranker, depths, names, collection, key=key, given_as=given_as, stage=stage)
 
 
 def given_as_of(first_stage: str) -> str:
-    """Return the joiner's input for a first stage of the sweep."""
-    return DENSE_INPUT if first_stage == BI_ENCODER else BM25_INPUT
+    """Return the joiner's input for a first stage of the sweep. What a given run comes from, its name may tell."""
+    return DENSE_INPUT if first_stage == BI_ENCODER else BM25_INPUT if "bm25" in first_stage.lower() else "first_stage"
 
 
 def _cascades(

@@ -236,7 +236,7 @@ class HybridScoreJoiner:
         copies: dict[str, list[tuple[str, Document]]] = {}
         for given in heaviest_first:
             documents = inputs[given].documents
-            if given in fused.duplicates:  # of two documents with one id, the one whose score counts goes first
+            if inputs[given].repeated:  # of two documents with one id, the one whose score counts goes first
                 documents = sorted(documents, key=partial(_worse, given=given))
             for document in documents:
                 copies.setdefault(document.id, []).append((given, document))
@@ -293,7 +293,7 @@ def _report(fused: Fused, inputs: Mapping[str, Input]) -> dict[str, dict[str, An
             "documents": len(inputs[given].documents),
             "known": known,
             "lacking": int((fused.ranks[row] == 0).sum()),
-            "duplicates": fused.duplicates.get(given, 0),
+            "duplicates": inputs[given].repeated,
             "unusable": fused.unusable.get(given, 0),
             "weight": fused.weights[given],
             "assumed": "no scores" if not known else assumed and assumed.scale,

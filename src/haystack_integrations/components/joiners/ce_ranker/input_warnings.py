@@ -115,8 +115,8 @@ class InputWarnings:
         scores = _finite(inputs[name].scores)
         if len(scores) < _ENOUGH_TO_JUDGE or min(scores) < -1.0 or max(scores) > 1.0 or min(scores) == max(scores):
             return
-        for other, (_, listed, _) in inputs.items():
-            theirs = _finite(listed)
+        for other, given in inputs.items():
+            theirs = _finite(given.scores)
             if other == name or not theirs or self._normalizations[other].name not in ("none", AUTO.name):
                 continue
             if max(theirs) - min(theirs) > _FAR_WIDER * (max(scores) - min(scores)):
@@ -139,10 +139,10 @@ class InputWarnings:
         if self._missing in ("drop", "zero") or key in self._warned or not inputs[name].documents:
             return
         ids = {document.id for document in inputs[name].documents}
-        for other, (documents, _, _) in inputs.items():
-            if other == name or weights[name] < weights[other] or len(documents) <= len(ids):
+        for other, given in inputs.items():
+            if other == name or weights[name] < weights[other] or len(given.documents) <= len(ids):
                 continue
-            if ids < {document.id for document in documents}:
+            if ids < {document.id for document in given.documents}:
                 # A cut list has the same length every time. A list that is short because little matched does not.
                 if self._lengths.setdefault(key, len(ids)) != len(ids):
                     self._warned.add(key)
@@ -158,7 +158,7 @@ class InputWarnings:
                     "list. (A CrossEncoderRanker notes what it cut, if the input has its name.)",
                     count=len(ids),
                     given=name,
-                    others=len(documents),
+                    others=len(given.documents),
                     other=other,
                 )
                 return

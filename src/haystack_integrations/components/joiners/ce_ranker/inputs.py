@@ -28,11 +28,13 @@ class Input(NamedTuple):
     :param documents: The documents; none if only a ranker's report arrived.
     :param scores: Their ids and scores. With a report, also those of the documents that the ranker's `top_k` cut.
     :param noted: Whether a stage of ours noted the scores. Otherwise they come from `Document.score`.
+    :param repeated: How many documents have the id of an earlier one.
     """
 
     documents: list[Document]
     scores: ScoredList
     noted: bool
+    repeated: int
 
 
 def check_input_name(name: object, *, own: str) -> None:
@@ -97,6 +99,7 @@ def number_or_none(score: object) -> float | None:
 
 def _input(name: str, documents: list[Document], report: Mapping[str, Any] | None) -> Input:
     ids = [document.id for document in documents]
+    repeated = len(ids) - len(set(ids))
     given = [number_or_none(document.score) for document in documents]
     noted = noted_scores(given, [document.meta for document in documents], name)
     if report is not None:
@@ -106,11 +109,11 @@ def _input(name: str, documents: list[Document], report: Mapping[str, Any] | Non
         listed = ScoredList(
             list(known), list(known.values()), reranked=True, scale="logits", scored_by=scored_by(report)
         )
-        return Input(documents, listed, True)
+        return Input(documents, listed, True, repeated)
     if noted is None:
-        return Input(documents, ScoredList(ids, given), False)
+        return Input(documents, ScoredList(ids, given), False, repeated)
     floors = [record["lowest"] for record in noted.records if "lowest" in record]
     lowest = min((float(floor) for floor in floors if is_finite(floor)), default=None)
     logits = noted.logits
     scale: Scale | None = "logits" if logits else _SCALES.get(noted.stage)
-    return Input(documents, ScoredList(ids, noted.scores, lowest, logits, scale), True)
+    return Input(documents, ScoredList(ids, noted.scores, lowest, logits, scale), True, repeated)

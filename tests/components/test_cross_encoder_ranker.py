@@ -24,6 +24,8 @@ from haystack.utils import ComponentDevice, Secret
 from fakes import REPOSITORY, calls, import_torch
 from haystack_ce_ranker import CrossEncoderRanker
 from haystack_ce_ranker.backends import loading
+from haystack_integrations.components.rankers.ce_ranker import documents as ranker_documents
+from haystack_integrations.components.rankers.ce_ranker import loading as ranker_loading
 
 try:
     from haystack import AsyncPipeline
@@ -406,6 +408,39 @@ def test_truncation_can_warn_or_be_refused(tiny_bert, caplog):
     assert len(strict.run("the hut", documents(["a"]))["documents"]) == 1
 
 
+def test_what_a_budget_would_cut_is_refused_before_any_scoring(tiny_bert):
+    given = documents(["a hut in the snow", "a car", ""])
+    tokens = CrossEncoderRanker(model=tiny_bert).run("the hut", given)["report"]["tokens"]
+    strict = CrossEncoderRanker(model=tiny_bert, on_truncation="error", max_tokens_per_query=tokens)
+    assert strict.run("the hut", given)["report"]["documents_cut"] == 0
+    strict = CrossEncoderRanker(model=tiny_bert, on_truncation="error", max_tokens_per_query=tokens - 1)
+    with pytest.raises(ValueError, match=f"have {tokens} tokens, more than max_tokens_per_query={tokens - 1}"):
+        strict.run("the hut", given)
+
+
+def test_dictionaries_are_read_as_documents_and_stay_as_they_are(tiny_bert, monkeypatch):
+    """Haystack before 2.31 takes the meta out of the dictionary that it reads."""
+
+    def taking(data):
+        return Document(content=data["content"], meta=data.pop("meta"))
+
+    monkeypatch.setattr(ranker_documents.Document, "from_dict", staticmethod(taking))
+    given = [{"content": "a hut", "meta": {"title": "snow"}}]
+    before = copy.deepcopy(given)
+    made = CrossEncoderRanker(model=tiny_bert, meta_fields_to_embed=["title"])
+    assert made.run("snow", given)["documents"][0].meta["title"] == "snow"
+    assert given == before
+
+
+def test_an_array_without_a_dimension_is_a_value_like_others(tiny_bert):
+    made = CrossEncoderRanker(model=tiny_bert, meta_fields_to_embed=["year"])
+    scores = [
+        made.run("dogs", [Document(content="dogs", meta={"year": year})])["documents"][0].score
+        for year in (np.array(5), 5)
+    ]
+    assert scores[0] == scores[1]
+
+
 def test_embedded_fields_that_leave_no_room_keep_their_document_from_being_scored(tiny_bert):
     made = CrossEncoderRanker(model=tiny_bert, meta_fields_to_embed=["title"])
     found = made.run("q", [Document(content="a", meta={"title": "the car " * 90}), Document(content="a")])
@@ -541,6 +576,33 @@ def test_a_closed_ranker_releases_its_model_and_loads_it_again(tiny_bert):
     gc.collect()
     assert loaded() is None
     assert made.run("hut", documents)["documents"] == before
+
+
+def test_closing_waits_for_a_load_without_blocking_the_event_loop(tiny_bert):
+    made = CrossEncoderRanker(model=tiny_bert)
+
+    async def live():
+        with ranker_loading.loading():  # as while a ranker loads
+            closing = asyncio.ensure_future(made.close_async())
+            await asyncio.sleep(0.05)
+            assert not closing.done()
+        await closing
+
+    asyncio.run(live())
+
+
+def test_a_system_without_a_thread_left_does_not_stop_later_runs(tiny_bert, monkeypatch):
+    made = CrossEncoderRanker(model=tiny_bert, deadline_ms=60_000)
+    given = documents(["a hut"])
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", _no_thread)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            made.run("hut", given)
+    assert made.run("hut", given)["documents"][0].score is not None
+
+
+def _no_thread(_):
+    raise RuntimeError("can't start new thread")
 
 
 def test_the_async_lifecycle_does_what_the_other_does(tiny_bert):

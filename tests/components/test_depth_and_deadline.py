@@ -247,6 +247,8 @@ def test_more_than_200_candidates_without_a_depth_warn_once(clock, caplog):
     with caplog.at_level(logging.WARNING):
         made_ranker(SlowBackend(clock), depth=201).run("the hut", given)
         made_ranker(SlowBackend(clock)).run("the hut", given[:200])
+        made_ranker(SlowBackend(clock), max_tokens_per_query=900).run("the hut", given)
+        made_ranker(SlowBackend(clock), deadline_ms=900).run("the hut", given)
         assert caplog.text == ""
         unlimited = made_ranker(SlowBackend(clock))
         unlimited.run("the hut", given)

@@ -51,6 +51,13 @@ def test_between_two_decisions_are_as_many_candidates_as_suit_the_device(on_cpu,
     assert [len(one) for one in walk(found, FALLING)][:2] == [10, expected]
 
 
+@pytest.mark.parametrize(
+    ("count", "rule"), [(1, DepthRule(risk=2.0)), (30, DepthRule(risk=6.0)), (30, DepthRule(risk=2.0, top=1))]
+)
+def test_the_first_are_scored_whatever_the_risk(count, rule):
+    assert depth_of(search(count, Depth(rule=rule)), FALLING) == min(count, max(rule.first, rule.top))
+
+
 def test_less_risk_goes_deeper_and_logits_that_rise_are_followed_to_the_end():
     depths = [depth_of(search(100, Depth(rule=DepthRule(risk=risk))), FALLING) for risk in (2.0, 0.3, 0.01)]
     assert depths == sorted(depths)

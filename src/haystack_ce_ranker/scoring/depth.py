@@ -152,7 +152,7 @@ class DepthSearch:
         if self._rule is not None:
             self.missing = self._prospects.missing(self._rule.top)
             size = min(size if self._named else max(self._rule.first, self._rule.top), len(waiting))
-            size = 0 if self.missing < self._rule.risk else size
+            size = 0 if self._named and self.missing < self._rule.risk else size
         if self._most is not None:
             size = min(size, self._most - self._named)
         if size == 0:

@@ -339,8 +339,8 @@ class CrossEncoderRanker:
             give_back_reserve(device)
 
     async def close_async(self) -> None:
-        """Do what `close` does."""
-        self.close()
+        """Do what `close` does, in a thread, since a model that is being loaded is waited for."""
+        await in_thread(self.close, Visit(), self._server)
 
     @observed("rank", lambda _, output: tags_of(output["report"]))
     def run(
@@ -453,7 +453,8 @@ class CrossEncoderRanker:
         else:
             full_query = "" if is_blank(query) else self.query_prefix + query + self.query_suffix
             texts = [shown(document, vars(self)) for document in candidates]
-            if self.depth is None and len(texts) > _MANY_CANDIDATES and self._is_first("candidates"):
+            bound = (self.depth, self.max_tokens_per_query, self.deadline_ms) != (None, None, None)
+            if not bound and len(texts) > _MANY_CANDIDATES and self._is_first("candidates"):
                 warn_of_many(self.name, len(texts))
             if self.on_truncation == "error":
                 considered = depth if isinstance(depth, int) and not self.screen else None

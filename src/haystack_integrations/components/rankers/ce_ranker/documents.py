@@ -25,7 +25,8 @@ def read_documents(given: object) -> list[Document]:
     """
     if not isinstance(given, list | tuple):
         raise TypeError(f"documents must be a list of Documents, but got {given!r:.100}")
-    documents = [Document.from_dict(one) if isinstance(one, dict) else one for one in given]
+    # a copy, from which Haystack before 2.31 takes the meta away
+    documents = [Document.from_dict({**one}) if isinstance(one, dict) else one for one in given]
     for document in documents:
         if not isinstance(document, Document):
             raise TypeError(f"documents must be a list of Documents, but one of them is {document!r:.100}")
@@ -53,12 +54,19 @@ def embedded(value: object) -> str:
 
     It is empty also for a value that has no text. That is said once for each type.
     """
-    if value is None or (isinstance(value, Sized) and not len(value)):
+    if value is None or _is_empty(value):
         return ""
     found = text_or_none(value)
     if found is None:
         _warn_of_no_text(type(value).__name__)
     return "" if found is None else found
+
+
+def _is_empty(value: object) -> bool:
+    try:
+        return isinstance(value, Sized) and not len(value)
+    except Exception:  # an array of no dimension has no length
+        return False
 
 
 @lru_cache(maxsize=64)

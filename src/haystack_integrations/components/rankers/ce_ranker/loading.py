@@ -74,7 +74,11 @@ def loaded_in_time(load: Load, visit: Visit) -> CrossEncoderScorer | None:
     lock, result = loading(), Future[CrossEncoderScorer]()
     if not lock.acquire(timeout=left):
         return None
-    threading.Thread(target=_load, args=(load, lock, result), name="ce-ranker-load", daemon=True).start()
+    try:
+        threading.Thread(target=_load, args=(load, lock, result), name="ce-ranker-load", daemon=True).start()
+    except BaseException:  # the system has no thread left
+        lock.release()
+        raise
     try:
         return result.result(visit.left)
     except TimeoutError:

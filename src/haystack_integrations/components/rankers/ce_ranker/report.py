@@ -203,7 +203,8 @@ def refuse_truncation(
     """
     Raise before any scoring if a text would not be read whole.
 
-    :raises ValueError: If a document does not fit. The error names the first five.
+    :raises ValueError: If a document does not fit, of which the error names the first five, or if all of them together
+        do not fit into the query's budget.
     """
     limit = scorer.pair_limit(query)
     lengths = scorer.document_lengths(texts)
@@ -214,6 +215,13 @@ def refuse_truncation(
             f"on_truncation='error': {len(too_long)} of {len(documents)} documents do not fit into the {limit} tokens "
             f"that a pair of max_length {scorer.max_length} leaves beside the query: {shown}. "
             "Split them, or set on_truncation='report'."
+        )
+    budget, beside = scorer.policy.max_tokens_per_query, scorer.max_length - limit
+    whole = sum(length + beside for length in lengths if length)
+    if budget is not None and whole > budget:
+        raise ValueError(
+            f"on_truncation='error': the pairs of {len(documents)} documents have {whole} tokens, more than "
+            f"max_tokens_per_query={budget}. Raise that, set a depth, or set on_truncation='report'."
         )
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fakes import FakeBackend
 from haystack_ce_ranker.reading.policy import ReadingPolicy
-from haystack_ce_ranker.reading.queries import REDUCTIONS, EncodedQuery
+from haystack_ce_ranker.reading.queries import REDUCTIONS, EncodedQuery, QueryText
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.tokenizing.tokens import Tokens
 
@@ -36,6 +36,34 @@ def test_a_reduced_query_keeps_its_order_and_takes_all_the_room(length, room, re
     assert (kept.tokens.starts == 2 * kept.tokens.ids).all()
     if length <= room:
         assert kept is query
+
+
+def around(prefix, content, suffix, prompt=""):
+    """A query whose every letter is a token, by the letter's number."""
+    text = prompt + prefix + content + suffix
+    places = np.arange(len(text))
+    return EncodedQuery.of(
+        QueryText(content, prefix, suffix), Tokens(np.array(list(map(ord, text))), places, places + 1), prompt=prompt
+    )
+
+
+def test_what_stands_around_every_query_asks_nothing():
+    query = around("in: ", "dog", " ?", prompt="say ")
+    assert query.text == "say in: dog ?"
+    assert query.asked.tolist() == list(map(ord, "dog"))
+    assert query.has_text
+    assert not around("in: ", " ", "?").has_text
+    assert query_of(TOKENS).asked.tolist() == TOKENS.tolist()
+    assert EncodedQuery.of("dog", query.tokens).own is None
+
+
+@pytest.mark.parametrize(
+    ("tokens", "left", "asked"),
+    [(11, "in: dogs a?", "dogs a"), (8, "in: dogs", "dogs"), (4, "indo", "do"), (1, "d", "d")],
+)
+def test_a_query_is_cut_before_what_stands_around_it_but_keeps_half_of_the_room(tokens, left, asked):
+    kept = around("in: ", "dogs and", "?").reduced(tokens, "head")
+    assert ["".join(map(chr, ids.tolist())) for ids in (kept.tokens.ids, kept.asked)] == [left, asked]
 
 
 def test_a_query_shows_its_text_or_the_runs_of_tokens_that_stayed():

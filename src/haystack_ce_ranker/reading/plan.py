@@ -137,7 +137,7 @@ class Planner:
         if tokens <= room:
             pieces = [Piece((Span(0, tokens),))]
         else:
-            pieces = STRATEGIES[policy.long_documents](document, query.tokens.ids, room, self._windows)
+            pieces = STRATEGIES[policy.long_documents](document, query.asked, room, self._windows)
         plan = ReadingPlan(text, document, kept, tuple(pieces), self._tokenizer.format)
         if tokens <= room or self._slices:
             return plan

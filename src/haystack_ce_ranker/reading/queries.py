@@ -5,7 +5,8 @@ A query as tokens, and the part of it to keep when it does not fit.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,24 @@ from haystack_ce_ranker.tokenizing.tokens import Ids, Tokens
 Places = NDArray[np.intp]
 
 
+class QueryText(NamedTuple):
+    """
+    A query as it is shown to the model: what is asked, between texts that stand around every query.
+
+    :ivar content: What is asked.
+    :ivar prefix: Text before it, such as an instruction.
+    :ivar suffix: Text behind it.
+    """
+
+    content: str
+    prefix: str = ""
+    suffix: str = ""
+
+    def whole(self) -> str:
+        """Return the three as one text."""
+        return self.prefix + self.content + self.suffix
+
+
 @dataclass(frozen=True, eq=False)
 class EncodedQuery:
     """
@@ -24,23 +43,40 @@ class EncodedQuery:
     :ivar text: The text that the tokens were made of.
     :ivar tokens: Token ids with their places in `text`, without special tokens.
     :ivar kept: Which tokens of the whole query these are, ascending; None for all.
-    :ivar has_text: Whether there is anything to ask: not if only a prompt of the model has tokens.
+    :ivar has_text: Whether there is anything to ask: not if only what stands around every query has tokens.
+    :ivar own: Where in `text` the content begins and ends, between what stands around every query; None for all of it.
     """
 
     text: str
     tokens: Tokens
     kept: Places | None = None
     has_text: bool = True
+    own: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, query: str, tokens: Tokens, *, prompt: str = "") -> "EncodedQuery":
+    def of(cls, query: str | QueryText, tokens: Tokens, *, prompt: str = "") -> "EncodedQuery":
         """
-        Return a query with the tokens of `prompt + query`.
+        Return a query with the tokens of `prompt` and the query.
 
         :param prompt: What the model was saved with, to go before every query.
         """
-        has_text = not is_blank(query) and bool((tokens.ends > len(prompt)).any())
-        return cls(prompt + query, tokens, has_text=has_text)
+        query = query if isinstance(query, QueryText) else QueryText(query)
+        start = len(prompt) + len(query.prefix)
+        own = (start, start + len(query.content)) if start or query.suffix else None
+        found = cls(prompt + query.whole(), tokens, own=own)
+        return replace(found, has_text=not is_blank(query.content) and bool(found.asks.any()))
+
+    @property
+    def asks(self) -> NDArray[np.bool_]:
+        """Which tokens are of the content. The others are those of every query, and say nothing of what is asked."""
+        if self.own is None:
+            return np.ones(len(self), np.bool_)
+        return (self.tokens.ends > self.own[0]) & (self.tokens.starts < self.own[1])
+
+    @property
+    def asked(self) -> Ids:
+        """The ids of the tokens of the content."""
+        return self.tokens.ids[self.asks]
 
     def __len__(self) -> int:
         """Return how many tokens it has."""
@@ -50,13 +86,18 @@ class EncodedQuery:
         """
         Return the query with at most `tokens` tokens, in their order. A query that fits is returned itself.
 
+        What stands around every query stays as long as it leaves half of them to the content.
+
         :param tokens: How many tokens may stay, at least 1.
         :param reduction: A name in `REDUCTIONS`.
         """
         if len(self) <= tokens:
             return self
-        kept = REDUCTIONS[reduction](self.tokens.ids, tokens)
-        return EncodedQuery(self.text, Tokens(*(part[kept] for part in self.tokens)), kept)
+        own, around = np.flatnonzero(self.asks), np.flatnonzero(~self.asks)
+        room = min(len(own), max(tokens - len(around), (tokens + 1) // 2))
+        chosen = own if room == len(own) else own[REDUCTIONS[reduction](self.tokens.ids[own], room)]
+        kept = np.sort(np.concatenate([chosen, around[: tokens - room]]))
+        return replace(self, tokens=Tokens(*(part[kept] for part in self.tokens)), kept=kept)
 
     def shown(self) -> str:
         """Return the text of the tokens: the whole text, or each run of kept tokens, with a space between runs."""

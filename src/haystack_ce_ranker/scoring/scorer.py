@@ -18,7 +18,7 @@ from haystack_ce_ranker.backends.protocol import Backend
 from haystack_ce_ranker.reading.documents import DocumentEncoder, DocumentText, content_key
 from haystack_ce_ranker.reading.plan import Planner
 from haystack_ce_ranker.reading.policy import EXACT, SOFT, ReadingPolicy
-from haystack_ce_ranker.reading.queries import EncodedQuery
+from haystack_ce_ranker.reading.queries import EncodedQuery, QueryText
 from haystack_ce_ranker.reading.soft_matches import soft_matches_of
 from haystack_ce_ranker.scoring.cache import ScoreCache
 from haystack_ce_ranker.scoring.depth import Depth, DepthRule, DepthSearch
@@ -126,7 +126,7 @@ class CrossEncoderScorer:
 
     def score(
         self,
-        query: str,
+        query: str | QueryText,
         documents: Sequence[str | DocumentText],
         *,
         top_k: int | None = None,
@@ -142,6 +142,7 @@ class CrossEncoderScorer:
         by step, where logits decide on the next documents; in the order they came, until a deadline; only the documents
         without a kept score; all documents, slice by slice.
 
+        :param query: What is asked; a `QueryText` if something stands around every query.
         :param documents: Texts, or texts with what is embedded around them.
         :param top_k: How many of the best the caller wants. A shared token budget is spent where it can change those.
         :param depth: Score only the first `depth` documents, or as many as a rule decides; None for all.
@@ -243,20 +244,21 @@ class CrossEncoderScorer:
         """Return the tokens of each document with what is embedded around it, without special tokens."""
         return [len(document) for document in self._documents.encode(documents)]
 
-    def pair_limit(self, query: str) -> int:
+    def pair_limit(self, query: str | QueryText) -> int:
         """Return the most tokens a document may have to be read whole with `query`; 0 if the query itself is cut."""
         return self._planner.document_limit(self._encode_queries([query], ScoringCost())[0])
 
-    def _encode_queries(self, queries: Sequence[str], cost: ScoringCost) -> list[EncodedQuery]:
+    def _encode_queries(self, queries: Sequence[str | QueryText], cost: ScoringCost) -> list[EncodedQuery]:
         started = time.perf_counter()
-        different = list(dict.fromkeys(checks.text("query", query) for query in queries))
-        unique = [self.backend.query_prompt + query for query in different]
+        asked = [one if isinstance(one, QueryText) else QueryText(checks.text("query", one)) for one in queries]
+        different = list(dict.fromkeys(asked))
+        unique = [self.backend.query_prompt + query.whole() for query in different]
         encode = partial(EncodedQuery.of, prompt=self.backend.query_prompt)
         by_text = dict(
             zip(different, map(encode, different, self.backend.tokenizer.encode_queries(unique)), strict=True)
         )
         cost.tokenise += time.perf_counter() - started
-        return [by_text[query] for query in queries]
+        return [by_text[query] for query in asked]
 
     def _score_all(
         self, requests: Sequence[Request], work: Work, progress: Progress | None = None
@@ -357,7 +359,8 @@ class CrossEncoderScorer:
 
     def _keys(self, request: Request) -> list[tuple[object, object]]:
         """Return for each text what its score is kept under."""
-        return [(self._identity, content_key(request.query.text, *text)) for text in request.texts]
+        query = (request.query.text, repr(request.query.own))
+        return [(self._identity, content_key(*query, *text)) for text in request.texts]
 
     def _score_in_order(self, request: Request, work: Work, deadline: float) -> QueryScores:
         """Tokenise and score texts in the order they came, about one batch at a time, until the time is up."""
@@ -418,7 +421,7 @@ class CrossEncoderScorer:
         """Return the search among some candidates, and why those are not scored that it leaves."""
         started = time.perf_counter()
         plans = [candidate.plan for candidate in candidates]
-        search = depth.search(plans, request.query.tokens.ids, on_cpu=self.runner.on_cpu)
+        search = depth.search(plans, request.query.asked, on_cpu=self.runner.on_cpu)
         cost.select += time.perf_counter() - started
         return search, SCREENED if depth.screen else BEYOND_DEPTH
 

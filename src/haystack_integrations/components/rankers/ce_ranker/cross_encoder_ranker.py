@@ -22,6 +22,7 @@ from haystack_ce_ranker.backends.devices import give_back_reserve
 from haystack_ce_ranker.observing import observed
 from haystack_ce_ranker.reading.blank import is_blank
 from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.reading.queries import QueryText
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.scoring.scores import OUT_OF_TIME, OVERLOAD, DocumentScore, ScoringCost, unscored
 from haystack_ce_ranker.scoring.visits import Visit, visitors_of
@@ -451,10 +452,10 @@ class CrossEncoderRanker:
         elif scorer is None or visit.left == 0.0:
             scores, cost = unscored(len(candidates), OUT_OF_TIME), ScoringCost()
         else:
-            full_query = "" if is_blank(query) else self.query_prefix + query + self.query_suffix
+            full_query = QueryText("") if is_blank(query) else QueryText(query, self.query_prefix, self.query_suffix)
             texts = [shown(document, vars(self)) for document in candidates]
-            bound = (self.depth, self.max_tokens_per_query, self.deadline_ms) != (None, None, None)
-            if not bound and len(texts) > _MANY_CANDIDATES and self._is_first("candidates"):
+            free = self.depth is self.max_tokens_per_query is self.deadline_ms is None
+            if free and len(texts) > _MANY_CANDIDATES and self._is_first("candidates"):
                 warn_of_many(self.name, len(texts))
             if self.on_truncation == "error":
                 considered = depth if isinstance(depth, int) and not self.screen else None

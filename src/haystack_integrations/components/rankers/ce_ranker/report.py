@@ -10,6 +10,7 @@ from haystack import Document, logging
 
 from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.reading.policy import ReadingPolicy
+from haystack_ce_ranker.reading.queries import QueryText
 from haystack_ce_ranker.reading.readability import UNREADABLE_SHARE
 from haystack_ce_ranker.scoring.depth import DepthRule
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
@@ -198,7 +199,7 @@ def warn_of_unreadable(report: dict[str, Any]) -> None:
 
 
 def refuse_truncation(
-    scorer: CrossEncoderScorer, query: str, documents: Sequence[Document], texts: Sequence[DocumentText]
+    scorer: CrossEncoderScorer, query: QueryText, documents: Sequence[Document], texts: Sequence[DocumentText]
 ) -> None:
     """
     Raise before any scoring if a text would not be read whole.

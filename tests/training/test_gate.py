@@ -92,6 +92,12 @@ def test_without_a_base_that_ranks_the_first_stage_is_what_to_beat():
     assert not found.decision.met  # the relevant document comes first in the first stage as well
 
 
+def test_a_share_of_nothing_is_reached_by_nobody():
+    found = ShareOf().decide({TRAINED: 0.0, TEACHER: 0.0}, {})
+    assert not found.met
+    assert "the test tells nothing" in found.reason
+
+
 @pytest.mark.parametrize(("place", "met"), [(0, True), (1, False)])
 def test_a_share_of_a_teachers_quality_can_be_asked_for(place, met):
     test = held_out(20)

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from haystack_ce_ranker.machine.facts import machine
+from haystack_ce_ranker.training import saving
 from haystack_ce_ranker.training.saving import save_model, save_refusal, work_folder
 
 VERSUS = {
@@ -62,6 +63,44 @@ def test_a_model_stands_with_its_card_and_its_facts_and_without_the_work_folder(
     assert saved["machine"] == machine()
 
 
+def test_a_folder_that_somebody_else_made_stays_as_it_is(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name / "work").mkdir(parents=True)
+    (tmp_path / "a" / "work" / "thesis.txt").write_text("x")
+    (tmp_path / "b" / "README.md").write_text("# my notes")
+    work_folder(tmp_path / "d")
+    (tmp_path / "d" / "notes.txt").write_text("x")
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "work").symlink_to(tmp_path / "d" / "work")
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    for name in "abcde":
+        for fresh in (False, True):
+            with pytest.raises(ValueError, match="output must be a folder that is not there yet"):
+                work_folder(tmp_path / name, fresh=fresh)
+    assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+
+
+def test_a_kill_while_the_model_is_written_leaves_what_can_go_on(model, tmp_path, monkeypatch):
+    (model / "1_Pooling").mkdir()
+    (model / "1_Pooling" / "config.json").write_text("{}")
+    output = tmp_path / "output"
+
+    def killed(file, target):
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(saving.shutil, "copy2", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_model(output, model, FACTS)
+    assert not (output / "model.safetensors").exists()
+    assert work_folder(output) == output / "work"
+    save_model(output, model, FACTS)
+    held = {file.relative_to(output).as_posix() for file in output.rglob("*") if file.is_file()}
+    assert held == {"model.safetensors", "config.json", "README.md", "training.json", "1_Pooling/config.json"}
+    assert (output / "model.safetensors").read_bytes() == b"weights"
+
+
 def test_the_card_says_data_settings_measures_and_cost(model, tmp_path):
     save_model(tmp_path / "output", model, FACTS)
     text = (tmp_path / "output" / "README.md").read_text()
@@ -114,5 +153,5 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
 def test_a_run_goes_on_in_its_work_folder_or_begins_anew(tmp_path):
     work = work_folder(tmp_path / "output")
     (work / "left").touch()
-    assert [file.name for file in work_folder(tmp_path / "output").iterdir()] == ["left"]
+    assert (work_folder(tmp_path / "output") / "left").is_file()
     assert list(work_folder(tmp_path / "output", fresh=True).iterdir()) == []

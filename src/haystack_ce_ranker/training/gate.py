@@ -99,9 +99,10 @@ class ShareOf:
     def decide(self, quality: Mapping[str, float], versus: Mapping[str, Versus]) -> Decision:  # noqa: ARG002
         """Return the decision."""
         ours, theirs = quality[TRAINED], quality[self.of]
+        if not theirs:
+            return Decision(False, f"the test tells nothing: nDCG@10 of the {self.of} is {theirs:.4f}, too")
         met = ours >= self.share * theirs - _TOLERANCE
-        reached = f"{ours / theirs:.1%}" if theirs else "all"
-        figures = f"nDCG@10 {ours:.4f} is {reached} of the {self.of}'s {theirs:.4f}"
+        figures = f"nDCG@10 {ours:.4f} is {ours / theirs:.1%} of the {self.of}'s {theirs:.4f}"
         return Decision(met, f"{figures}, and {'' if met else 'at least '}{self.share:.1%} is asked for")
 
 

@@ -15,6 +15,8 @@ from haystack_ce_ranker.machine.facts import machine
 from haystack_ce_ranker.training.card import card
 
 WORK, REPORT, SETTINGS, CARD = "work", "report.json", "training.json", "README.md"
+_MARK = "of-haystack-ce-ranker.json"
+"""Stands in a work folder of ours, and names the files that are being written beside it."""
 
 
 def work_folder(output: Path, *, fresh: bool = False) -> Path:
@@ -25,17 +27,26 @@ def work_folder(output: Path, *, fresh: bool = False) -> Path:
     :param fresh: Whether to throw away what an interrupted run left.
     :raises ValueError: If `output` holds something else.
     """
-    held = {one.name for one in output.iterdir()} if output.is_dir() else {output.name} if output.exists() else set()
-    if held and WORK not in held and held != {REPORT}:
-        raise ValueError(
-            "output must be a folder that is not there yet, or empty, or holds a run to go on with, but got "
-            f"{str(output)!r}."
-        )
     work = output / WORK
+    held = {one.name for one in output.iterdir()} if output.is_dir() else {output.name} if output.exists() else set()
+    if not held <= {REPORT, *_of_ours(work)}:
+        raise ValueError(
+            "output must be a folder that is not there yet, or empty, or holds a run to go on with and nothing else, "
+            f"but got {str(output)!r}."
+        )
     if fresh:
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
+    if not (work / _MARK).is_file():
+        write_text(work / _MARK, "[]")
     return work
+
+
+def _of_ours(work: Path) -> list[str]:
+    """Return what may stand in an output folder because of its work folder: nothing if that is none of ours."""
+    if work.is_symlink() or not (work / _MARK).is_file():
+        return []
+    return [WORK, *map(str, json.loads((work / _MARK).read_text(encoding="utf-8")))]
 
 
 def save_model(output: Path, model: Path, facts: Mapping[str, Any]) -> None:
@@ -46,15 +57,25 @@ def save_model(output: Path, model: Path, facts: Mapping[str, Any]) -> None:
     :param facts: Plain values, see `card`.
     """
     facts = {**facts, "machine": machine()}
+    files = sorted(model.iterdir(), key=lambda one: one.suffix == ".safetensors")  # the weights come last
+    write_text(output / WORK / _MARK, json.dumps([SETTINGS, CARD, *(file.name for file in files)]))
     write_text(output / SETTINGS, json.dumps(facts, indent=2, allow_nan=False))
     write_text(output / CARD, card(facts))
-    for file in sorted(model.iterdir(), key=lambda one: one.suffix == ".safetensors"):  # the weights come last
-        if file.is_dir():
-            shutil.copytree(file, output / file.name)
-        else:
-            shutil.copy2(file, output / file.name)
+    for file in files:
+        _put(file, output / file.name, output / WORK / "part")
     (output / REPORT).unlink(missing_ok=True)
     shutil.rmtree(output / WORK)
+
+
+def _put(file: Path, target: Path, part: Path) -> None:
+    """Copy a file or a folder at once or not at all, by way of another place on the same disk."""
+    for old in (part, target):
+        shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+    if file.is_dir():
+        shutil.copytree(file, part)
+    else:
+        shutil.copy2(file, part)
+    part.replace(target)
 
 
 def save_refusal(output: Path, facts: Mapping[str, Any]) -> Path:

@@ -25,8 +25,10 @@ from haystack_ce_ranker.training.commands import distil
 from haystack_ce_ranker.training.commands.adapt import AdaptRun
 from haystack_ce_ranker.training.commands.distil import DistilRun, run_distilling
 from haystack_ce_ranker.training.fitting import Recipe
+from haystack_ce_ranker.training.gate import BASE
 from haystack_ce_ranker.training.held_out import HeldOut, rank
 from haystack_ce_ranker.training.passages import PassageReader
+from haystack_ce_ranker.training.run_folder import OtherSettingsError
 from haystack_ce_ranker.training.runs import Interrupted
 from haystack_ce_ranker.training.teachers import Teacher
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
@@ -334,6 +336,38 @@ def test_a_run_that_was_stopped_cuts_and_asks_nothing_again(corpus, tiny_bert, t
     assert found.means == whole.means
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "student")]
     assert weights[0] == weights[1]
+
+
+def test_a_student_that_was_cut_otherwise_is_not_gone_on_with(corpus, tiny_bert, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distil, "gather_lessons", stopped)
+    given = (corpus, tmp_path / "student", tiny_bert)
+    run(*given, layers=1, share=0.0)
+    for keep in ("last", "1"):
+        with pytest.raises(OtherSettingsError, match="--fresh"):
+            run(*given, layers=1, keep=keep, share=0.0)
+    _, told = run(*given, layers=1, keep="1", share=0.0, lessons={"fresh": True})
+    assert "student: layers 1 of 2" in told
+
+
+def test_a_student_with_a_new_head_has_no_row_of_what_it_was(corpus, tiny_bert, encoder, tmp_path):
+    found, told = run(corpus, tmp_path / "student", tiny_bert, student=ModelOptions(str(encoder)), share=0.0)
+    assert "drawn at random" in told
+    assert found.decision.met
+    assert BASE not in found.means
+
+
+def test_queries_of_a_log_may_have_the_ids_of_the_judged_ones(judged, tiny_bert, tmp_path):
+    log = tmp_path / "log.jsonl"
+    texts = [f"snow hut car {number}" for number in range(20)]
+    rows = [json.dumps({"_id": f"q{number}", "text": text}) for number, text in enumerate(texts)]
+    log.write_text("\n".join(rows), encoding="utf-8")
+    run(judged, tmp_path / "student", tiny_bert, layers=1, share=0.0, own=0.5, lessons={"log": log})
+    facts = json.loads((tmp_path / "student" / "training.json").read_text(encoding="utf-8"))["data"]
+    count = sum(int(one.split()[0]) for one in facts["queries"])
+    assert sum(value for key, value in facts.items() if key in ("train queries", "dev queries")) == count
 
 
 @pytest.mark.parametrize(

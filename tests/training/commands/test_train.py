@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 from haystack import Document
+from rich.console import Console
 from typer.testing import CliRunner
 
+from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.cli import app
 from haystack_ce_ranker.data.collections import load_collection
-from haystack_ce_ranker.training.commands.train import TrainingRun, without_leaks
+from haystack_ce_ranker.training.commands.train import TrainingRun, _groups, part, without_leaks
+from haystack_ce_ranker.training.fitting import Recipe
 from haystack_ce_ranker.training.groups import Candidate, Group, write_groups
+from haystack_ce_ranker.training.teachers import Teacher
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 from small_tasks import write_small_collection
 from zoo import ZOO
@@ -216,6 +220,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_with_the_same_weights(tra
         (("--dev-share", "0.6", "--test-share", "0.5"), "must leave queries to train on"),
         (("--learn-from", "teacher"), "name it with --teacher"),
         (("--loss", "hinge"), "loss must be one of"),
+        (("--groups", "g.jsonl", "--teacher", "a"), "groups hold their teacher's logits"),
+        (("--threads", "0"), "threads must be a whole number"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(given, error, huts, learner, tmp_path):
@@ -223,6 +229,21 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(given, error, h
     assert done.exit_code == 2
     assert error in said(done)
     assert not (tmp_path / "output").exists()
+
+
+def test_a_model_with_less_room_learns_the_windows_that_it_will_read(learner, tmp_path):
+    folder = write_small_collection(tmp_path / "long", queries=30)
+    texts = [json.loads(line) for line in (folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
+    long = [{**one, "text": "the city is in the snow . " * 12 + one["text"]} for one in texts]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(one) + "\n" for one in long), encoding="utf-8")
+    options = ModelOptions(str(learner), device="cpu")
+    asked = TrainingRun(folder, tmp_path / "output", options, recipe=Recipe(max_length=40), threads=1)
+    parts = part(asked, Console(quiet=True))
+    groups = _groups(asked, parts, tmp_path, has_head=True, console=Console(quiet=True))
+    tokenizer = Teacher.load(options).reader.scorer.backend.tokenizer
+    shown = [one.text for group in groups for one in group.candidates]
+    assert len(shown) > 20
+    assert max(len(tokens.ids) for tokens in tokenizer.encode_documents(shown)) < 40
 
 
 def test_a_folder_that_holds_a_model_is_not_written_over(trained, huts, learner):

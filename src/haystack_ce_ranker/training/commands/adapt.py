@@ -97,6 +97,7 @@ class AdaptRun:
         """Check what would otherwise be found out only after hours."""
         choice("save", self.save, SAVE)
         whole_number("queries", self.queries)
+        whole_number("threads", self.threads, optional=True)
         if self.recipe.learns != "teacher" and self.recipe.loss != CONTRASTIVE:
             raise ValueError(
                 f"recipe must learn from the teacher with the loss {self.recipe.loss!r}, but learns from "
@@ -171,7 +172,8 @@ def gather_queries(run: AdaptRun, collection: Collection, index: BM25Index, cons
     say(console, f"{len(made.queries)} queries made of {len(collection.documents):,} documents: {told or 'none'}")
     for reason, count in made.left_out.items():
         say(console, f"left out: {count} ({reason})")
-    given = [] if run.log is None else given_queries(load_queries(run.log))
+    log = {} if run.log is None else load_queries(run.log)
+    given = given_queries({f"log-{name}": text for name, text in log.items()})  # others may have the same ids
     if given:
         say(console, f"{len(given)} queries of {run.log}")
     kept = unlike([*given, *made.queries], collection.queries)

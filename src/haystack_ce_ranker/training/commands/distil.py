@@ -49,7 +49,8 @@ from haystack_ce_ranker.training.groups import Group
 from haystack_ce_ranker.training.held_out import HeldOut, Run, graded_by_order, rank
 from haystack_ce_ranker.training.losses import LOSSES
 from haystack_ce_ranker.training.made_queries import MadeQuery
-from haystack_ce_ranker.training.runs import Fitted, require_packages
+from haystack_ce_ranker.training.run_folder import claim
+from haystack_ce_ranker.training.runs import Fitted, key_of, require_packages
 from haystack_ce_ranker.training.saving import work_folder
 from haystack_ce_ranker.training.showing import bar_on, say, shown_by
 from haystack_ce_ranker.training.splits import split_queries
@@ -183,6 +184,7 @@ def _student(run: DistilRun, work: Path, console: Console) -> ModelOptions:
             how = {name: getattr(run.lessons.recipe, name) for name in ("seed", "max_length", "interpolate")}
             load_base(run.student, **how)
         return run.student
+    claim(work / "cut", key_of(run.teacher, run.layers, run.keep), resume=True)
     folder, unfinished = work / "student", work / "student.part"
     if not folder.is_dir():
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -308,7 +310,8 @@ def _judged(
 ) -> GateResult:
     """Compare the student with its teacher and with what it was before."""
     share = ShareOf(TEACHER, float(run.share or 0.0))
-    rule: Rule = share if run.student is None else _All((share, Better(BASE)))  # a cut student could not rank before
+    untaught = run.student is None or fitted.fresh_head  # what could not rank before
+    rule: Rule = share if untaught else _All((share, Better(BASE)))
     test, teachers_run = _teachers_test(run, lessons, policy, console)
     known: dict[str, Run] = {TEACHER: teachers_run}
     if run.into == BI_ENCODER:
@@ -317,7 +320,7 @@ def _judged(
     before, trained = (
         replace(one, dtype="float32", threads=run.lessons.threads) for one in (student, ModelOptions(str(fitted.model)))
     )
-    base = before if BASE not in known else None
+    base = None if BASE in known or fitted.fresh_head else before
     return judged(base, trained, test, console, rule=rule, policy=policy, known=known)
 
 

@@ -18,6 +18,7 @@ from haystack_ce_ranker.data.collections import Collection, load_collection
 from haystack_ce_ranker.data.left_out import lines
 from haystack_ce_ranker.evaluation.judging.formats import short_name
 from haystack_ce_ranker.evaluation.running.journal import Journal
+from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.training.bases import load_base
 from haystack_ce_ranker.training.candidates import BM25, first_stage
 from haystack_ce_ranker.training.commands.ending import conclude, judged, or_stopped
@@ -92,6 +93,9 @@ class TrainingRun:
             )
         if self.recipe.learns == "teacher" and self.teacher is None and self.groups is None:
             raise ValueError("learning from a teacher needs one: name it with --teacher, or use groups with logits.")
+        if self.teacher is not None and self.groups is not None:
+            raise ValueError("groups hold their teacher's logits: leave --teacher out, or give it to `mine`.")
+        whole_number("threads", self.threads, optional=True)
 
 
 @dataclass(frozen=True)
@@ -214,7 +218,7 @@ def _groups(run: TrainingRun, parts: Parts, work: Path, *, has_head: bool, conso
     settings = settings if run.teacher is not None else replace(settings, false_negatives=KEEP)
     with Journal(work / "teacher") as journal, bar_on(console) as (bars, bar):
         asked = KeptJudge(
-            Teacher.load(replace(options, threads=run.threads)),
+            Teacher.load(replace(options, threads=run.threads), ReadingPolicy(max_length=run.recipe.max_length)),
             journal,
             progress=lambda done, total: bars.update(bar, description="reading", completed=done, total=total),
         )

@@ -90,6 +90,13 @@ def test_screening_finds_what_stands_far_behind_for_the_same_number():
     assert found["report"]["unscored"] == sorted(found["report"]["unscored"], key=lambda one: int(one[1:]))
 
 
+def test_what_stands_around_every_query_screens_nothing():
+    given = candidates(good=lambda place: place >= 48)
+    plain = ranker(depth=20, screen=True).run("snow", given)["report"]
+    around = ranker(depth=20, screen=True, query_prefix=f"{BAD} {BAD}: ").run("snow", given)["report"]
+    assert around["unscored"] == plain["unscored"]
+
+
 def test_auto_with_screening_needs_fewer_for_the_same_top():
     given = candidates(100, good=lambda place: place % 8 == 0)
     whole = [document.id for document in ranker().run("the hut", given)["documents"]]

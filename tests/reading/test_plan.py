@@ -9,7 +9,7 @@ from haystack_ce_ranker.reading.documents import DocumentEncoder, DocumentText
 from haystack_ce_ranker.reading.passages import STRATEGIES
 from haystack_ce_ranker.reading.plan import Planner
 from haystack_ce_ranker.reading.policy import ReadingPolicy
-from haystack_ce_ranker.reading.queries import EncodedQuery
+from haystack_ce_ranker.reading.queries import EncodedQuery, QueryText
 from haystack_ce_ranker.tokenizing.pair_tokenizer import PairTokenizer
 from haystack_ce_ranker.tokenizing.pairs import PackedPair
 
@@ -22,6 +22,20 @@ def planned(query, text, **policy):
     [tokens] = TOKENIZER.encode([query])
     [document] = DocumentEncoder(TOKENIZER).encode([text])
     return planner.plan(EncodedQuery(query, tokens), text, document, place=0)
+
+
+@pytest.mark.parametrize("around", [QueryText("hut", "snow snow "), QueryText("hut", suffix=" snow snow")])
+def test_windows_are_chosen_by_what_is_asked_and_not_by_what_stands_around(around):
+    content = "the city. " * 40 + "snow snow snow. " + "the city. " * 40 + "hut hut hut. " + "the city. " * 40
+    planner = Planner(
+        ReadingPolicy(passage_tokens=12, passage_stride=6, passages_per_document=1), MAX_LENGTH, TOKENIZER
+    )
+    [tokens] = TOKENIZER.encode([around.whole()])
+    [document] = DocumentEncoder(TOKENIZER).encode([DocumentText(content)])
+    plan = planner.plan(EncodedQuery.of(around, tokens), DocumentText(content), document, place=0)
+    read = plan.texts(plan.pieces[0]).document
+    assert "hut" in read
+    assert "snow" not in read
 
 
 def encoded_pair(texts):

@@ -370,8 +370,7 @@ class CrossEncoderRanker:
         :returns: `documents`, best first, and `report`, whose keys docs/report.md explains: what ran, what it cost,
             what was not read, and the logit of every scored document. With `return_passages` also `passages`.
         :raises ValueError: If `top_k` is not positive, `score_threshold` not a number, `query` not a text, a text does
-            not fit and `on_truncation` is `error`, or `document_prefix` and `document_suffix` leave no room for a
-            text.
+            not fit and `on_truncation` is `error`, or `document_prefix` and `document_suffix` leave no room for one.
         :raises TypeError: If `documents` is not a list of documents.
         :raises OverloadError: If `on_overload` is `error`, and too many requests wait or the deadline leaves no time.
         """

@@ -60,7 +60,7 @@ def test_words_are_those_of_the_manual(text, expected):
         ("english", "the D's, a t 'd' 'quoted'", ["a", "t", "d", "quot"]),
         ("english", "rock 'n' roll", ["rock", "n", "roll"]),
         ("english", "it's.b.c 1a.b.c x_a.b.c a.bb.c.d", ["bc", "1a", "bc", "x", "abc", "a", "bb", "cd"]),
-        ("english", "\u0130zmir", ["izmir"]),
+        ("english", "\u0130zmir I\u0307zmir i\u0307zmir", ["izmir"] * 3),
         (
             "turkish",
             "\u0130STANBUL Istanbul \u0131rmak IRMAK",

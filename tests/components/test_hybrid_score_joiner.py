@@ -224,6 +224,13 @@ def test_of_two_documents_with_one_id_in_a_list_the_higher_counts_and_its_conten
     assert result["report"]["inputs"]["bm25"]["duplicates"] == 1
 
 
+def test_every_copy_is_counted() -> None:
+    pairs = [
+        Document(id=name, content=name, score=score) for name, score in zip("xyxy", (1.0, 2.0, 3.0, None), strict=True)
+    ]
+    assert HybridScoreJoiner({"a": 1.0}).run(a=pairs)["report"]["inputs"]["a"]["duplicates"] == 2
+
+
 def test_copies_are_counted_where_the_scores_come_from_a_report() -> None:
     twice = [Document(id=name, content=name, score=0.5) for name in "aba"]
     report = {"scored": {"a": 2.0, "b": 1.0, "c": -3.0}}

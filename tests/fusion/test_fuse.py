@@ -145,7 +145,7 @@ def test_zero_is_a_score_and_not_a_missing_one() -> None:
 
 def test_a_repeated_document_counts_once_with_its_highest_score() -> None:
     fused = fuse({"a": listed(("x", 1.0), ("y", 2.0), ("x", 3.0), ("y", None))}, {"a": 1.0})
-    assert (fused.ids, fused.scores, fused.duplicates) == (["x", "y"], [3.0, 2.0], {"a": 2})
+    assert (fused.ids, fused.scores) == (["x", "y"], [3.0, 2.0])
 
 
 @pytest.mark.parametrize("silent", [listed(), listed(("x", None), ("y", math.nan))])

@@ -61,8 +61,12 @@ def adopt(pipeline: Pipeline, *, model: str | None = None, backend: str | None =
 
 
 def _keep_store(pipeline: Pipeline, name: str, _: type, parameters: dict[str, Any]) -> None:
-    """Give a component that is being made the store of its namesake in a pipeline, which may hold documents itself."""
+    """
+    Give a component that is being made the store of its namesake in a pipeline, which may hold documents itself.
+
+    Haystack calls the components inside of another one by that one's name, so the stores' descriptions must agree, too.
+    """
     if name in pipeline.graph.nodes:
-        store = getattr(pipeline.get_component(name), "document_store", None)
-        if store is not None and type(parameters.get("document_store")) is type(store):
+        store, made = getattr(pipeline.get_component(name), "document_store", None), parameters.get("document_store")
+        if made is not None and type(made) is type(store) and made.to_dict() == store.to_dict():
             parameters["document_store"] = store

@@ -161,8 +161,7 @@ class Analysis:
     def words(self, text: str) -> list[str]:
         """Return the words of `text` in order, before stop words and stems; some may be empty if the pattern is."""
         if (reader := self.reader) is not None:
-            dotless = text.replace("I", "\u0131") if self.language == "turkish" else text  # the small letter is no i
-            return reader.words(reading.fold(dotless))
+            return reader.words(reading.fold(text, dotless=self.language == "turkish"))
         text = reading.normalize(text)
         if self.tokenization_regex == DEFAULT_TOKENIZATION_REGEX:
             return reading.plain_words(text)

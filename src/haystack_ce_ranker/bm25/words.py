@@ -47,17 +47,23 @@ def normalize(text: str) -> str:
     return unicodedata.normalize("NFC", text.lower())
 
 
-def fold(text: str) -> str:
+def fold(text: str, *, dotless: bool = False) -> str:
     """
     Return `text` in the normal form in which words are compared where a language is given.
 
     That is `normalize`, but letters and digits that differ only in how they are drawn are one: ligatures, full-width
     and mathematical letters, small digits as in CO₂. Accents stay. Typographic apostrophes become plain ones. Soft
-    hyphens go: texts from PDF files hold them inside words. A capital I with a dot becomes an i, not an i and a mark.
+    hyphens go: texts from PDF files hold them inside words. An I with a dot becomes an i, not an i and a mark.
+
+    :param dotless: Whether the small letter of I is the one without a dot, as in Turkish.
     """
+    for dotted in ("\u0130", "I\u0307", "i\u0307"):
+        text = text.replace(dotted, "i")
+    if dotless:
+        text = text.replace("I", "\u0131")
     if text.isascii():
         return text.lower()
-    text = text.replace("\u2019", "'").replace("\xad", "").replace("\u0130", "i")
+    text = text.replace("\u2019", "'").replace("\xad", "")
     for sub in _drawn_otherwise():
         text = sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
     return normalize(text)

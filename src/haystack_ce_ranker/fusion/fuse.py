@@ -64,7 +64,6 @@ class Aligned:
     reranked: tuple[bool, ...]
     scales: tuple[Scale | None, ...]
     unusable: dict[str, int] = field(default_factory=dict)
-    duplicates: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,6 @@ class Fused:
         documents but no finite score.
     :param dropped: Ids that the rule `drop` omitted.
     :param unusable: How many scores of an input were None, NaN or infinite.
-    :param duplicates: How many entries of an input repeated an id.
     :param assumed: What each input's scores were taken for, and how they were counted; empty if ranks were joined.
     :param decision: How the weights were adapted to the query; None if they were not to be.
     """
@@ -94,7 +92,6 @@ class Fused:
     weights: dict[str, float]
     dropped: list[str]
     unusable: dict[str, int]
-    duplicates: dict[str, int]
     assumed: dict[str, Assumed]
     decision: Decision | None = None
 
@@ -166,7 +163,6 @@ def align(lists: Mapping[str, ScoredList], candidates: Sequence[str] | None = No
     ranks = np.zeros((len(names), len(ids)), dtype=np.int64)
     known: list[FloatArray] = []
     unusable: dict[str, int] = {}
-    duplicates: dict[str, int] = {}
     for row, name in enumerate(names):
         listed = lists[name]
         members, scores = list(listed.ids), np.asarray(listed.scores, dtype=np.float64).reshape(-1)
@@ -177,7 +173,6 @@ def align(lists: Mapping[str, ScoredList], candidates: Sequence[str] | None = No
             unusable[name] = odd
             scores = _without_infinities(scores, listed.floor)
         if len(set(members)) < len(members):
-            duplicates[name] = len(members) - len(set(members))
             members, scores = _highest_of_each(members, scores)
         places = np.array([column.get(identifier, -1) for identifier in members], dtype=np.int64)
         order = np.argsort(-scores, kind="stable")  # NaN comes last, in the order it came
@@ -192,7 +187,7 @@ def align(lists: Mapping[str, ScoredList], candidates: Sequence[str] | None = No
         known.append(finite)
     reranked = tuple(lists[name].reranked for name in names)
     scales = tuple(lists[name].scale for name in names)
-    return Aligned(names, ids, raw, ranks, tuple(known), reranked, scales, unusable, duplicates)
+    return Aligned(names, ids, raw, ranks, tuple(known), reranked, scales, unusable)
 
 
 def normalize(
@@ -313,7 +308,6 @@ def fuse(
         weights=used,
         dropped=[identifier for identifier, kept in zip(aligned.ids, keep.tolist(), strict=True) if not kept],
         unusable=aligned.unusable,
-        duplicates=aligned.duplicates,
         assumed=assumed,
         decision=decision,
     )

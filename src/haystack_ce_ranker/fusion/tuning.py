@@ -37,8 +37,6 @@ from haystack_ce_ranker.significance import Interval, bootstrap, differences_of
 
 _FRAME_MARGIN = 1.64  # standard errors by which another frame must be better; see `tune`
 _BLEND_MARGIN = 1.0
-
-
 FEWEST = 2  # queries: one to choose by and one to try the choice on
 
 

@@ -68,8 +68,8 @@ class Probe(NamedTuple):
         unchanged.
     :ivar needs: Methods that the store's class must have. A class of another release, without them, gets the probe for
         any store.
-    :ivar view: Given the store and a state, returns an object whose `filter_documents` is the store's, but over the
-        documents of that state, so that a filter sees the same documents as the index. None if there is no such object;
+    :ivar view: Given the store and documents, returns an object whose `filter_documents` is the store's, but over these
+        alone, so that a filter sees the same documents as the index. None if there is no such object;
         then the filter asks the store as it is at that time.
     """
 

@@ -1,6 +1,7 @@
 """A file is moved at once or not at all, and what is wrong with it is told in one line."""
 
 import json
+from subprocess import CompletedProcess
 
 import pytest
 from typer.testing import CliRunner
@@ -173,6 +174,16 @@ def test_nothing_of_the_current_folder_runs_and_no_file_lifts_haystacks_distrust
     asked = f"components: {{a: {{type: placeholder.Thing, init_parameters: {{key: {secret}}}}}}}\nconnections: []\n"
     assert loading_fault(asked) is not None
     assert not (tmp_path / "it-ran").exists()
+
+
+@pytest.mark.parametrize("name", ["HAYSTACK_DESERIALIZATION_ALLOWLIST", "PYTHONPATH", "ld_preload", "A_KEY_OF_OURS"])
+def test_no_placeholder_stands_for_what_says_which_code_runs(name, monkeypatch):
+    given = {}
+    monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(files.subprocess, "run", lambda *_, env, **__: given.update(env) or CompletedProcess([], 0))
+    secret = {"type": "env_var", "env_vars": [name], "strict": True}
+    loading_fault(json.dumps({"components": {"a": {"type": "a.B", "init_parameters": {"key": secret}}}}))
+    assert (given.get(name) == "placeholder") is (name == "A_KEY_OF_OURS")
 
 
 def test_a_name_cannot_write_to_the_terminal(tmp_path, loads):

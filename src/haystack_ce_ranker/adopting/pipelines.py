@@ -67,7 +67,7 @@ def _keep_store(pipeline: Pipeline, name: str, _: type, parameters: dict[str, An
     Haystack calls the components inside of another one by that one's name, so the stores' descriptions must agree, too.
     """
     if name in pipeline.graph.nodes:
-        store: Any = getattr(pipeline.get_component(name), "document_store", None)
-        made = parameters.get("document_store")
+        store = getattr(pipeline.get_component(name), "document_store", None)
+        made: Any = parameters.get("document_store")
         if store is not None and type(made) is type(store) and made.to_dict() == store.to_dict():
             parameters["document_store"] = store

@@ -201,11 +201,22 @@ def test_a_failed_save_raises_and_keeps_the_old_index(tmp_path, monkeypatch):
     assert len(BM25Index.open(tmp_path)) == len(TEXTS)
 
 
-def test_a_file_that_another_process_removed_meanwhile_is_written_again(tmp_path):
+@pytest.mark.parametrize("when", ["before", "while the manifest is written"])
+def test_a_file_that_another_process_removed_meanwhile_is_written_again(tmp_path, monkeypatch, when):
     saved(tmp_path)
     ours, theirs = (BM25Index.open(tmp_path) for _ in range(2))
-    theirs.update([-1], ["another collection"]).save(tmp_path)  # removes all files that ours has open
     changed = ours.update([*range(len(TEXTS)), -1], ["a new car"])
+    others = [theirs.update([-1], ["another collection"])]  # saving it removes all files that ours has open
+    write = files._write_synced
+
+    def after_the_others(path, data):
+        if path.name.startswith(files.MANIFEST) and others:
+            others.pop().save(tmp_path)
+        write(path, data)
+
+    if when == "before":
+        others.pop().save(tmp_path)
+    monkeypatch.setattr(files, "_write_synced", after_the_others)
     changed.save(tmp_path)
     assert_finds_alike(BM25Index.open(tmp_path), [*TEXTS, "a new car"], ["car", "new"])
 

@@ -580,15 +580,28 @@ def test_a_closed_ranker_releases_its_model_and_loads_it_again(tiny_bert):
 
 def test_closing_waits_for_a_load_without_blocking_the_event_loop(tiny_bert):
     made = CrossEncoderRanker(model=tiny_bert)
+    lock, seen = ranker_loading.loading(), threading.Event()
+
+    def load():
+        with lock:
+            held.set()
+            seen.wait(10)  # or, if the loop is blocked, until it must see that nothing is held any longer
+
+    held = threading.Event()
+    loads = threading.Thread(target=load)
+    loads.start()
+    held.wait()
 
     async def live():
-        with ranker_loading.loading():  # as while a ranker loads
-            closing = asyncio.ensure_future(made.close_async())
-            await asyncio.sleep(0.05)
-            assert not closing.done()
+        closing = asyncio.ensure_future(made.close_async())
+        await asyncio.sleep(0.05)
+        waits = lock.locked()
+        seen.set()
         await closing
+        return waits
 
-    asyncio.run(live())
+    assert asyncio.run(live())
+    loads.join()
 
 
 def test_a_system_without_a_thread_left_does_not_stop_later_runs(tiny_bert, monkeypatch):

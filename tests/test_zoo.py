@@ -4,7 +4,7 @@ import os
 import unicodedata
 from bisect import bisect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -240,6 +240,18 @@ def test_a_window_scores_as_its_text_alone(animal):
         assert all(len(pair.ids) <= LIMIT for pair in pairs)
         logits = np.array([animal.expected(pair.texts().document) for pair in pairs])
         assert animal.found([document]) == pytest.approx([AGGREGATES["logsumexp"](logits)], abs=1e-4)
+
+
+def test_a_piece_that_a_shared_budget_shortened_scores_as_its_text_alone(animal):
+    documents = [LONG, SCRIPTS, SHORT[0], SCRIPTS[5:], LONG[3:]]
+    policy = ReadingPolicy(passage_tokens=48, passage_stride=24, passages_per_document=1)
+    free, _ = CrossEncoderScorer(animal.scorer.backend, policy).score(QUERY, documents)
+    policy = replace(policy, max_tokens_per_query=free.tokens - 60)
+    bound, _ = CrossEncoderScorer(animal.scorer.backend, policy).score(QUERY, documents)
+    assert bound.tokens <= free.tokens - 60
+    assert bound.documents[0].tokens_read < free.documents[0].tokens_read
+    read = [text[one.read[0].start : one.read[0].end] for text, one in zip(documents, bound.documents, strict=True)]
+    assert [one.logit for one in bound.documents] == pytest.approx([animal.expected(text) for text in read], abs=1e-4)
 
 
 @pytest.mark.parametrize("form", FLOAT)

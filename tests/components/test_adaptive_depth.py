@@ -193,9 +193,11 @@ def stopped_clock(monkeypatch):
 
 def test_a_deadline_between_two_steps_leaves_the_rest_in_its_order(monkeypatch):
     clock = stopped_clock(monkeypatch)
-    made = ranker(StoppingBackend(clock, 15), depth={"risk": 1e-9}, deadline_ms=1000.0)
+    made = ranker(StoppingBackend(clock, 15), depth={"risk": 1e-9, "step": 50}, deadline_ms=1000.0)
+    made._scorer.runner.batch_tokens = 64
     report = made.run("the hut", candidates())["report"]
     assert report["depth_stopped"] == "deadline"
+    assert report["depth_missing"] > 0.0
     assert report["depth_used"] == len(report["scored"]) < 60
     assert report["unscored"] == [f"d{place}" for place in range(report["depth_used"], 60)]
     assert set(report["why_unscored"]) == {"deadline"}
@@ -208,9 +210,44 @@ def test_a_shared_budget_is_kept_and_its_rest_goes_to_the_best():
     assert report["depth_used"] < 60
     assert report["tokens"] < whole["tokens"]
     assert report["why_unscored"] == {"beyond_depth": 60 - report["depth_used"]}
-    tight = ranker(max_tokens_per_query=400, depth="auto", screen=True).run("the hut", given)["report"]
-    assert tight["tokens"] <= 400
-    assert tight["why_unscored"]["budget"] > 0
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"depth": "auto"}, {"depth": "auto", "screen": True}, {"depth": 9, "screen": True}]
+)
+def test_a_shared_budget_that_the_scored_ones_do_not_need_whole_changes_nothing(parameters):
+    given = candidates(good=lambda place: place % 5 == 4)
+    free = ranker(**parameters).run("the hut", given)
+    bound = ranker(**parameters, max_tokens_per_query=free["report"]["tokens"]).run("the hut", given)
+    assert bound["report"]["tokens"] == free["report"]["tokens"] < ranker().run("the hut", given)["report"]["tokens"]
+    assert bound["documents"] == free["documents"]
+    for key in ("why_unscored", "depth_missing", "depth_used", "depth_stopped", "documents_cut", "tokens_unread"):
+        assert bound["report"][key] == free["report"][key]
+
+
+def test_a_budget_that_ends_before_the_rule_does_is_told():
+    given = candidates()
+    free = ranker(depth="auto", screen=True).run("the hut", given)["report"]
+    report = ranker(max_tokens_per_query=150, depth="auto", screen=True).run("the hut", given)["report"]
+    assert report["tokens"] <= 150
+    assert report["depth_stopped"] == "budget"
+    assert report["depth_missing"] >= report["depth_rule"]["risk"] > free["depth_missing"]
+    assert report["depth_used"] == len(report["scored"]) < free["depth_used"]
+    over = report["why_unscored"]["budget"]
+    assert report["documents_cut"] >= over > 0
+    assert over + len(report["scored"]) + report["screened"] == 60
+
+
+def test_a_number_of_screened_candidates_shares_a_budget_equally():
+    long = [Document(id=f"d{place}", content=f"{GOOD} {place} . " * 12) for place in range(30)]
+    report = ranker(max_tokens_per_query=12 * 24, depth=12, screen=True, passage_tokens=32).run("the hut", long)[
+        "report"
+    ]
+    assert len(report["scored"]) == 12
+    assert 0.9 * 12 * 24 < report["tokens"] <= 12 * 24
+    tight = ranker(max_tokens_per_query=6 * 24, depth=12, screen=True, passage_tokens=32).run("the hut", long)["report"]
+    assert tight["why_unscored"] == {"budget": 12 - len(tight["scored"]), "screened": 18}
+    assert tight["tokens"] <= 6 * 24
 
 
 @pytest.mark.parametrize("budget", [1500, 2000])

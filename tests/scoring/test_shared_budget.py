@@ -34,6 +34,27 @@ def test_the_first_pieces_stay_within_the_budget_and_in_order(lengths, budget):
         assert [one.piece.tokens for one in chosen] == lengths
 
 
+@given(st.lists(st.integers(0, 80), min_size=1, max_size=12), st.integers(0, 900), st.integers(1, 4))
+def test_in_steps_no_fewer_documents_get_a_window_than_at_once(lengths, budget, step):
+    plans = [plan(length) for length in lengths]
+    left, read = budget, []
+    for start in range(0, len(plans), step):
+        chosen = first_pieces(plans[start : start + step], left, to_come=max(len(plans) - start - step, 0))
+        left -= spent(plans[start : start + step], chosen)
+        read += [one.piece.tokens for one in chosen]
+    assert left >= 0
+    assert len(read) >= len(first_pieces(plans, budget))
+    if budget >= sum(OVERHEAD + max(lengths) for _ in lengths):
+        assert read == lengths
+
+
+def test_a_step_leaves_the_later_ones_their_share():
+    plans = [plan(60), plan(60)]
+    assert [one.piece.tokens for one in first_pieces(plans, 4 * (OVERHEAD + 30), to_come=2)] == [30, 30]
+    assert [one.piece.tokens for one in first_pieces(plans, 2 * (OVERHEAD + 53))] == [53, 53]
+    assert [one.piece.tokens for one in first_pieces(plans, 60, to_come=9)] == [MIN_SHARED_WINDOW] * 2
+
+
 def test_documents_are_cut_to_equal_shares_and_short_ones_stay_whole():
     plans = [plan(60), plan(20), plan(60)]
     budget = 3 * OVERHEAD + 100

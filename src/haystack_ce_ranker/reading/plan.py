@@ -143,6 +143,19 @@ class Planner:
             return plan
         return self._as_texts(plan, room + document.embedded)
 
+    def showing(self, plan: ReadingPlan, piece: Piece) -> tuple[ReadingPlan, Piece]:
+        """
+        Return a plan that can show its first piece as a shared budget shortened it, and that piece.
+
+        Where texts are encoded anew, it is shortened further until its pair has no more tokens than it saved.
+        """
+        if self._slices or piece in plan.pieces:
+            return plan, piece
+        whole = plan.pieces[0]
+        room = plan.cost(whole) - self._tokenizer.format.special_tokens - len(plan.query)
+        alone = self._as_texts(replace(plan, pieces=(piece,)), max(room - (whole.tokens - piece.tokens), 1))
+        return replace(plan, encoded={**plan.encoded, **alone.encoded}), alone.pieces[0]
+
     def _as_texts(self, plan: ReadingPlan, room: int) -> ReadingPlan:
         """Return a plan whose pieces are encoded anew, each shortened at its end until it fits into `room` tokens."""
         encoded: dict[Piece, Ids] = {}

@@ -127,7 +127,6 @@ class DepthSearch:
     :param prospects: What can be expected of the candidates.
     :param depth: When to stop, and in which order to go on.
     :param step: Candidates between two decisions.
-    :ivar missing: How many of the best documents can be expected among those not named; None without a rule.
     """
 
     def __init__(self, prospects: Prospects, depth: Depth, *, step: int) -> None:
@@ -135,7 +134,6 @@ class DepthSearch:
         self._rule, self._most, self._screen = depth.rule, depth.most, depth.screen
         self._step = step
         self._named = 0
-        self.missing: float | None = None
 
     def __iter__(self) -> "DepthSearch":
         """Return itself."""
@@ -149,10 +147,10 @@ class DepthSearch:
         """
         waiting = self._prospects.waiting
         size = min(self._step, len(waiting))
-        if self._rule is not None:
-            self.missing = self._prospects.missing(self._rule.top)
-            size = min(size if self._named else max(self._rule.first, self._rule.top), len(waiting))
-            size = 0 if self._named and self.missing < self._rule.risk else size
+        if self._rule is not None and not self._named:
+            size = min(max(self._rule.first, self._rule.top), len(waiting))
+        elif self._rule is not None and self._prospects.missing(self._rule.top) < self._rule.risk:
+            size = 0
         if self._most is not None:
             size = min(size, self._most - self._named)
         if size == 0:
@@ -160,8 +158,18 @@ class DepthSearch:
         self._named += size
         return sorted(self._prospects.best(size)) if self._screen else waiting[:size].tolist()
 
+    @property
+    def missing(self) -> float | None:
+        """How many of the best documents can be expected among those that `see` was not given; None without a rule."""
+        return None if self._rule is None else self._prospects.missing(self._rule.top)
+
+    @property
+    def to_come(self) -> int:
+        """How many candidates will still be named; 0 if the logits decide on that."""
+        return 0 if self._most is None else min(self._most - self._named, len(self._prospects.waiting))
+
     def see(self, places: Sequence[int], logits: Sequence[float | None]) -> None:
-        """Take the logits of candidates that were named; None for one that has none."""
+        """Take the logits of candidates that were named; None for one that gets none."""
         self._prospects.see(places, logits)
 
 

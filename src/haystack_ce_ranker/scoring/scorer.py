@@ -409,8 +409,9 @@ class CrossEncoderScorer:
             scores = kept_or_scored(places)
             for place, one in zip(places, scores, strict=True):
                 found[place] = one
-            search.see(places, [one.logit for one in scores])
-            if any(one.why_unscored == OUT_OF_TIME for one in scores):
+            reached = [place for place in places if found[place].why_unscored != OUT_OF_TIME]
+            search.see(reached, [found[place].logit for place in reached])
+            if len(reached) < len(places):
                 found = [skipped(OUT_OF_TIME) if one.why_unscored == left else one for one in found]
                 return request.scores(found, fresh=fresh, out_of_time=True, missing=search.missing)
         return request.scores(found, fresh=fresh, missing=search.missing)
@@ -431,35 +432,43 @@ class CrossEncoderScorer:
         if budget is None:
             raise ValueError("max_tokens_per_query must be a number where texts share it, but got None.")
         candidates = self._plan(request, range(len(request.texts)), work.cost)
-        plans = [candidate.plan for candidate in candidates]
-        first = {place: Pair.of(candidates[place], piece) for place, piece in first_pieces(plans, budget)}
-        search, left = None, OUT_OF_TIME
-        if depth.stepwise:
-            search, left = self._search(request, candidates, depth, work.cost)
-        in_time, spent = True, 0
-        for places in [list(first)] if search is None else search:
-            pairs = [first[place] for place in places if place in first]
+        search, left = self._search(request, candidates, depth, work.cost) if depth.stepwise else (None, OUT_OF_TIME)
+        in_time, over = True, set[int]()
+        missing = None
+        for places in [range(len(candidates))] if search is None else search:
+            named = [candidates[place] for place in places]
+            pairs = self._first_pairs(named, budget, 0 if search is None else search.to_come)
+            budget -= sum(len(pair.packed.ids) for pair in pairs)
             in_time = self._run(pairs, work)
-            spent += sum(len(pair.packed.ids) for pair in pairs)
+            paid = {id(pair.candidate) for pair in pairs}
+            over |= {place for place in places if id(candidates[place]) not in paid}
             if search is not None:
-                search.see(places, [_first_logit(candidates[place]) for place in places])
+                seen = [place for place in places if candidates[place].scored]
+                search.see(seen, [candidates[place].scored[0].logit for place in seen])
+                missing = search.missing if missing is None and (over or not in_time) else missing
+                search.see([place for place in places if place in over], [None] * len(over.intersection(places)))
             if not in_time:
                 left = OUT_OF_TIME
                 break
-        further = further_pieces(plans, list(map(_first_logit, candidates)), budget - spent, top_k=top_k)
+        plans = [candidate.plan for candidate in candidates]
+        logits = [candidate.scored[0].logit if candidate.scored else None for candidate in candidates]
+        further = further_pieces(plans, logits, budget, top_k=top_k)
         in_time = in_time and self._run([Pair.of(candidates[place], piece) for place, piece in further], work)
         found = [
-            self._document_score(candidate, OUT_OF_TIME if place in first else OVER_BUDGET)
-            if search is None or place not in first
-            else self._if_scored(candidate, left)
+            self._document_score(candidate, OVER_BUDGET) if place in over else self._if_scored(candidate, left)
             for place, candidate in enumerate(candidates)
         ]
-        missing = None if search is None else search.missing
+        missing = search.missing if missing is None and search is not None else missing
         return request.scores(found, out_of_time=not in_time, missing=missing)
 
-
-def _first_logit(candidate: Candidate) -> float | None:
-    return candidate.scored[0].logit if candidate.scored else None
+    def _first_pairs(self, candidates: Sequence[Candidate], budget: int, to_come: int) -> list[Pair]:
+        """Return a pair of each candidate that has its share of a budget; their plans may change with it."""
+        pairs = []
+        for place, piece in first_pieces([candidate.plan for candidate in candidates], budget, to_come=to_come):
+            candidate = candidates[place]
+            candidate.plan, piece = self._planner.showing(candidate.plan, piece)
+            pairs.append(Pair.of(candidate, piece))
+        return pairs
 
 
 def _model_limit(backend: Backend) -> int | None:

@@ -17,6 +17,7 @@ from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.scoring.scores import (
     BEYOND_DEPTH,
     OUT_OF_TIME,
+    OVER_BUDGET,
     OVERLOAD,
     SCREENED,
     QueryScores,
@@ -123,11 +124,11 @@ def _depth(scores: QueryScores, depth: int | DepthRule | None) -> dict[str, Any]
     why = Counter(score.why_unscored for score in scores.documents)
     left = why[BEYOND_DEPTH] + why[SCREENED]
     rule = depth.plain() if isinstance(depth, DepthRule) else None
-    stopped = "all" if not left else "depth" if rule is None else "risk"
+    stopped = "budget" if why[OVER_BUDGET] else "all" if not left else "depth" if rule is None else "risk"
     return {
         "beyond_depth": why[BEYOND_DEPTH],
         "screened": why[SCREENED],
-        "depth_used": len(scores.documents) - left - why[OUT_OF_TIME] - why[OVERLOAD],
+        "depth_used": len(scores.documents) - left - why[OUT_OF_TIME] - why[OVER_BUDGET] - why[OVERLOAD],
         "depth_stopped": "deadline" if scores.out_of_time else "overload" if why[OVERLOAD] else stopped,
         "depth_rule": rule,
         "depth_missing": scores.missing,

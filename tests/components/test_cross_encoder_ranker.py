@@ -240,6 +240,24 @@ def test_passages_hold_only_what_the_model_liked_best(tiny_bert):
     assert len({p.id for p in [*again, *given]}) == 4
 
 
+@pytest.mark.parametrize(
+    ("content", "passage"),
+    [
+        ("A hut. It is in the snow, which is deep. " * 9, "A hut. It is in the snow, which is deep. A hut. "),
+        ("the hut of berlin is in the deep snow of a mountain of germany " * 9,
+         "the hut of berlin is in the deep snow of a mountain of germany "),
+        ("x" * 900, "x" * 64),
+        ("the hut", "the hut"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_the_passage_of_a_document_without_a_score_is_its_beginning(tiny_bert, content, passage):
+    made = CrossEncoderRanker(model=tiny_bert, return_passages=True, passage_tokens=16, passage_stride=8, depth=1)
+    found = made.run("the hut of berlin", [Document(id="first", content="a hut"), Document(id="x", content=content)])
+    [one] = [one for one in found["passages"] if one.meta["parent_id"] == "x"]
+    assert (one.content, one.meta["passage_start"], one.meta["passage_end"]) == (passage, 0, len(passage))
+
+
 def test_top_k_threshold_and_scale_at_run_time(ranker):
     given = documents()
     raw = ranker.run("the hut", given, scale_score=False)["documents"]

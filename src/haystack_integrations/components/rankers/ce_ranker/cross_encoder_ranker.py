@@ -139,7 +139,7 @@ class CrossEncoderRanker:
     :param on_truncation: When a query or a document is not read whole: `report` it, `warn` in the log once a run,
         or raise an `error` before any scoring.
     :param return_passages: Whether the run also returns `passages`: one document per ranked document, with only
-        the passage that the model scored highest, and the parent's id in its meta.
+        the passage that the model scored highest (its beginning without a score), and the parent's id in its meta.
     :param depth: Score only the first `depth` candidates, in the order they come. The others stand below them in that
         order, with a score of None (so a `score_threshold` omits them). `"auto"`: score some at a time, and stop when
         the rest can no longer be expected to change the top; a dictionary of `DepthRule`'s values changes that rule.
@@ -436,7 +436,7 @@ class CrossEncoderRanker:
                 best.append((ranked(candidates[place], found[place], self.name, score, record), found[place]))
         output: dict[str, Any] = {"documents": [document for document, _ in best], "report": report}
         if self.return_passages:
-            output["passages"] = [best_passage(document, score, self.name) for document, score in best]
+            output["passages"] = [best_passage(*one, self.name, self.passage_tokens) for one in best]
         return output
 
     def _score(

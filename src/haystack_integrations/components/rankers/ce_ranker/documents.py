@@ -11,8 +11,9 @@ from haystack import Document, logging
 from haystack_ce_ranker.checks import is_number, text_or_none
 from haystack_ce_ranker.provenance import KEY, with_record
 from haystack_ce_ranker.reading.blank import is_blank
-from haystack_ce_ranker.reading.documents import DocumentText
+from haystack_ce_ranker.reading.documents import SENTENCE_END, DocumentText
 from haystack_ce_ranker.scoring.scores import DocumentScore
+from haystack_ce_ranker.scoring.slices import CHARACTERS_PER_TOKEN
 
 logger = logging.getLogger(__name__)
 
@@ -97,11 +98,15 @@ def ranked(
     return replace(document, score=score, meta=with_record(document.meta, name, {**found.plain(), **extra}))
 
 
-def best_passage(document: Document, found: DocumentScore, name: str) -> Document:
-    """Return a document with only the passage that the model scored highest, and the parent's id in its meta."""
+def best_passage(document: Document, found: DocumentScore, name: str, tokens: int) -> Document:
+    """
+    Return a document with only the passage that the model scored highest, and the parent's id in its meta.
+
+    Of a document that it did not score, that is the beginning, of about so many tokens.
+    """
     content = content_of(document)
     best = found.read[0] if found.read else None
-    start, end = (best.start, best.end) if best is not None else (0, len(content))
+    start, end = (best.start, best.end) if best is not None else (0, _beginning(content, tokens * CHARACTERS_PER_TOKEN))
     meta = {key: value for key, value in document.meta.items() if key != KEY}
     meta.update({"parent_id": document.id, "passage_start": start, "passage_end": end})
     return Document(
@@ -110,6 +115,14 @@ def best_passage(document: Document, found: DocumentScore, name: str) -> Documen
         meta=with_record(meta, name, {"logit": found.logit}),
         score=document.score,
     )
+
+
+def _beginning(content: str, most: int) -> int:
+    """Return where the last sentence ends within so many characters, or else the last word."""
+    if len(content) <= most:
+        return len(content)
+    ends = [match.end() for match in SENTENCE_END.finditer(content, 0, most)]
+    return ends[-1] if ends else content.rfind(" ", 1, most) + 1 or most
 
 
 def _height(document: Document) -> float:

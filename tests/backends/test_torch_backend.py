@@ -183,6 +183,13 @@ def test_torch_says_when_the_gpu_that_was_named_is_not_there(tiny_bert, monkeypa
         loading.load("torch", ModelOptions(tiny_bert, device="cuda:0"))
 
 
+@pytest.mark.parametrize("device", ["gpu", "GPU:0", ""])
+def test_a_device_that_there_is_not_is_an_error_before_anything_is_loaded(tiny_bert, device):
+    for place in (tiny_bert, "no/model"):
+        with pytest.raises(ValueError, match=f"device must be one that torch can use here, but got '{device}'"):
+            loading.load("torch", ModelOptions(place, device=device))
+
+
 def test_a_model_with_two_labels_is_an_error(two_label_bert):
     with pytest.raises(ValueError, match="2 output labels"):
         loading.load("torch", ModelOptions(two_label_bert))

@@ -189,6 +189,7 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_read(scored, tmp
         ({"name": "scored.tsv"}, r"output must end in .run or .parquet, but got "),
         ({"engine": "spark"}, "engine must be one of 'local', 'ray', but got 'spark'"),
         ({"shard": 0}, "shard must be a whole number >= 1, but got 0"),
+        ({"model": Model(ModelOptions(str(tmp_path)))}, "output must lie outside the folder of model"),
     ]:
         with pytest.raises(ValueError, match=error):
             scored(**{"collection": tmp_path / "nowhere", **values})
@@ -223,7 +224,7 @@ def test_a_journal_that_holds_something_else_is_refused_and_fresh_begins_anew(sc
     damage(entry["value"])
     path.write_text("\n".join([json.dumps(entry), *others]) + "\n", encoding="utf-8")
     with pytest.raises(
-        ValueError, match=r"progress\.jsonl: what it holds for .* has another form .*; --fresh begins anew"
+        ValueError, match=r"progress\.jsonl: what it holds for .* has another form .*; delete it to begin anew"
     ):
         scored(force=True)
     scored(force=True, fresh=True)

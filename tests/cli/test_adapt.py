@@ -38,9 +38,8 @@ def test_the_defaults_learn_from_the_base_and_the_evidence(monkeypatch):
 
 def test_options_that_may_be_repeated_are_all_taken(monkeypatch):
     options = ["--base", "model", "--teacher", "a", "--teacher", "b", "--recipe", "title", "--recipe", "rare_terms"]
-    run, _ = asked_for(
-        monkeypatch, *options, "--queries", "log.txt", "--made", "7", "--seed", "3", "--bi-encoder", "bi"
-    )
+    more = ["--queries", "log.txt", "--made", "7", "--seed", "3", "--bi-encoder", "bi", "--blend"]
+    run, _ = asked_for(monkeypatch, *options, *more)
     assert [teacher.model for teacher in run.teachers] == ["a", "b"]
     assert list(run.mix) == ["title", "rare_terms"]
     assert (str(run.log), run.queries, run.bi_encoder) == ("log.txt", 7, "bi")

@@ -71,6 +71,21 @@ def test_no_epoch_has_more_evaluations_than_are_asked_for(evaluations, steps, le
     assert [one.step for one in found.evaluations] == steps
 
 
+@pytest.mark.parametrize(("most", "cut"), [(40, 3), (128, 0)])
+def test_what_the_model_does_not_read_to_its_end_is_told(most, cut, learner, task, tmp_path):
+    told = io.StringIO()
+    [first, *others] = [
+        replace(group, candidates=tuple(replace(one, text=one.text[:8]) for one in group.candidates))
+        for group in task.groups
+    ]
+    longer = [replace(one, text="the hut in the snow " * 12) for one in first.candidates[:3]]
+    groups = [replace(first, candidates=(*longer, *first.candidates[3:])), *others]
+    recipe = replace(RECIPE, epochs=1, evaluations=1, max_length=most)
+    fit(on_cpu(learner), groups, task.dev, tmp_path, recipe, threads=1, console=Console(file=told, width=200))
+    note = f"note: the model reads only the beginning of {cut} of {sum(len(one.candidates) for one in groups)} texts"
+    assert (note in told.getvalue()) == bool(cut)
+
+
 def test_the_folder_holds_safetensors_and_nothing_that_is_pickled(unbroken):
     held = {file.name for file in unbroken.model.rglob("*")}
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= held

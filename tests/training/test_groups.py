@@ -28,7 +28,7 @@ GROUPS = [
             Candidate("d4", "no judgment", None, 1e-300, "dense"),
         ),
     ),
-    Group("q2", "nothing found", ()),
+    Group("q2", "nothing found", (), ("d 2", "d9")),
 ]
 ROW = json.loads(EXPECTED_GROUPS[0])
 

@@ -1,7 +1,9 @@
 import math
+from dataclasses import replace
 
 import pytest
 
+from haystack_ce_ranker.training.adapting import in_pairs
 from haystack_ce_ranker.training.groups import Candidate, Group
 from haystack_ce_ranker.training.losses import (
     LABEL_MARGIN,
@@ -130,7 +132,19 @@ def test_many_other_documents_make_several_rows_and_each_is_in_one():
 def test_what_is_or_may_be_relevant_for_a_query_must_not_come_into_its_batch():
     [one] = rows_for("contrastive", [labelled("a", 1.0, 0.0, None)]).apart
     assert (one.brought, one.spared) == ({"a0", "a1"}, {"a0", "a2"})
+    [one] = rows_for("contrastive", [replace(labelled("a", 1.0, 0.0), also_relevant=("c", "a1"))]).apart
+    assert (one.brought, one.spared) == ({"a0", "a1"}, {"a0", "c"})
     assert rows_for("bce", [labelled("a", 1.0, 0.0, None)]).apart == ()
+
+
+def test_parts_of_one_query_are_counted_once():
+    parts = in_pairs([GROUP, replace(GROUP, query_id="other")], seed=0)
+    assert len(parts) > 2
+    found = rows_for("margin_mse", parts, learns="teacher")
+    assert (found.queries, found.unused_queries) == (2, 0)
+    level = replace(labelled("a", 1.0), candidates=labelled("a", 0.0, 0.0).candidates)
+    found = rows_for("bce", [level, labelled("a", 0.0, 1.0), labelled("b", 1.0), labelled("b", 0.0)])
+    assert (found.queries, found.unused_queries) == (1, 1)
 
 
 def test_relevant_documents_alone_teach_no_contrast():

@@ -91,6 +91,7 @@ def test_what_the_teacher_scores_like_a_positive_is_dropped_and_replaced():
     assert [one.teacher for one in mined.groups[0].candidates] == [5.0, 3.0, 1.0, 2.5, 0.0]
     assert mined.groups[0].candidates[2].text == "text 3!"
     assert mined.false_negatives == 2
+    assert mined.groups[0].also_relevant == ("d2", "d4")
     assert asked == [[["text 0", "text 1", "text 2", "text 3", "text 4"]], [["text 5", "text 6"]]]
     assert mined.above == pytest.approx([1.0, -2.0, 0.0])
 
@@ -175,6 +176,7 @@ def test_what_is_relevant_for_an_equal_or_near_equal_query_is_no_negative():
         ["d0", "d3"],
         ["d1", "d2", "d3"],
     ]
+    assert [group.also_relevant for group in mined.groups] == [("d1", "d2"), ("d0",)]
     assert mined.left_out == {mining.OF_NEAR_QUERY: 3, mining.NO_CONTRAST: 2}
 
 
@@ -225,6 +227,7 @@ def test_a_positive_that_was_not_drawn_is_no_negative():
     known = collection({"d0": "one", "d1": "two", "d2": "Two", "d3": "three"}, {"q1": {"d0": 2, "d1": 1}})
     mined = mine(known, {"q1": listed("d1", "d2", "d3")}, Mining(positives=1))
     assert [one.document_id for one in mined.groups[0].candidates] == ["d0", "d3"]
+    assert mined.groups[0].also_relevant == ("d1", "d2")
 
 
 def test_what_the_teacher_cannot_read_is_left_out_and_replaced():

@@ -9,6 +9,7 @@ from haystack_ce_ranker.training import resources as module
 from haystack_ce_ranker.training.resources import Memory, expected_memory, resources
 
 torch = pytest.importorskip("torch")
+UNUSABLE = ("gpu", "", "xpu", "cpu:x")
 
 
 def test_threads_are_set_and_put_back():
@@ -32,7 +33,12 @@ def test_on_this_machine_the_cpu_is_chosen_with_no_more_threads_than_it_may_use(
 
 @pytest.mark.parametrize(
     ("given", "error"),
-    [({"threads": 0}, "threads must be"), ({"device": "cuda"}, "no GPU"), ({"dtype": "float16"}, "dtype must be")],
+    [
+        ({"threads": 0}, "threads must be"),
+        ({"dtype": "float16"}, "dtype must be"),
+        ({"device": "cuda"}, "device must be .* got 'cuda': .* sees no GPU"),
+        *(({"device": one}, f"device must be one that torch can use here, but got '{one}': ") for one in UNUSABLE),
+    ],
 )
 def test_what_cannot_be_is_refused(given, error):
     if torch.cuda.is_available():

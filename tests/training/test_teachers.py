@@ -39,6 +39,20 @@ def killing(reader, after):
     return scored
 
 
+@pytest.mark.parametrize(("asked", "most", "read"), [(None, 40, 40), (64, 40, 40), (40, 64, 40), (None, None, 128)])
+def test_a_teacher_reads_no_more_than_who_learns_from_it(tiny_bert, asked, most, read):
+    made = Teacher.load(ModelOptions(tiny_bert, device="cpu"), ReadingPolicy(max_length=asked), most=most)
+    assert made.reader.scorer.max_length == read
+    shown = made.reader.best("the hut", [LONG])
+    assert len(made.reader.scorer.backend.tokenizer.encode([shown[0].text])[0].ids) < read
+
+
+def test_a_part_that_was_noted_as_nothing_is_asked_again(teacher, tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.note(teacher.key, "part", None)
+        assert KeptJudge(teacher, journal)(REQUESTS) == teacher.reader.best_of_many(REQUESTS)
+
+
 def test_what_the_teacher_said_is_not_asked_again(teacher, backend, tmp_path):
     with Journal(tmp_path) as journal:
         judge = KeptJudge(teacher, journal)

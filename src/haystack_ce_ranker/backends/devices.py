@@ -1,4 +1,4 @@
-"""The devices of this machine: how many CPUs the process may use, the locks of devices, and their reserved memory."""
+"""The devices of this machine: which torch can use, how many CPUs the process may, their locks and reserved memory."""
 
 import os
 import sys
@@ -25,6 +25,26 @@ def require_process_of(device: str, process: int) -> None:
             f"the model was loaded on {device} before this process was forked, and a forked process cannot use "
             "what its parent has there: load the model after the fork, or start workers with 'spawn'."
         )
+
+
+def require_device(parameter: str, device: str) -> None:
+    """
+    Check that torch can use a device here.
+
+    :param parameter: What named it, for the error.
+    :raises ValueError: If it cannot.
+    """
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        why = f"torch {torch.__version__} sees no GPU; set it to 'cpu', or install a torch that is built for CUDA"
+    else:
+        try:
+            torch.empty(0, device=device)
+            return
+        except (RuntimeError, AssertionError) as error:  # what it says depends on the kind of device
+            why = f"{str(error).strip().splitlines()[0]:.200}"
+    raise ValueError(f"{parameter} must be one that torch can use here, but got {device!r}: {why}.")
 
 
 def allowed_cpus() -> int:

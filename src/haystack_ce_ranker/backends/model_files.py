@@ -6,7 +6,7 @@ This module finds the files, and the backends load them. Pickled weights are nev
 
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -93,6 +93,21 @@ def locate(model: str) -> str:
     if path.is_absolute() or model.startswith((".", "~")) or len(path.parts) > 2:
         raise ModelNotFoundError(f"model {model!r} was not found: there is no folder {path.absolute()}.")
     return model
+
+
+def require_outside(output: Path, models: Iterable[ModelOptions]) -> None:
+    """
+    Check that what is written does not lie in the folder of a model that is read, which would become another one by it.
+
+    :raises ValueError: If it does.
+    """
+    for one in models:
+        try:
+            folder = Path(locate(one.model))
+        except ModelNotFoundError:  # which is said when it is loaded; a server has an address
+            continue
+        if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"output must lie outside the folder of model {one.model!r}, but got {str(output)!r}.")
 
 
 def check_dtype(dtype: str | None) -> None:

@@ -26,7 +26,7 @@ from haystack_ce_ranker import forking
 from haystack_ce_ranker.backends import cross_encoders, labels, token_embeddings
 from haystack_ce_ranker.backends.batching import CPU_PASS_TOKENS, plan_batches
 from haystack_ce_ranker.backends.configuration import position_limit, require_useful_tokenizer_kwargs, stores_quantised
-from haystack_ce_ranker.backends.devices import pass_lock, require_process_of
+from haystack_ce_ranker.backends.devices import pass_lock, require_device, require_process_of
 from haystack_ce_ranker.backends.first_token import first_tokens_only, part_behind_the_last_attention
 from haystack_ce_ranker.backends.float32_head import keep_head_in_float32, keep_stack_in_float32
 from haystack_ce_ranker.backends.loading import BACKENDS
@@ -311,7 +311,7 @@ def load(options: ModelOptions) -> TorchBackend:
     :raises ModelNotFoundError: If there is no such folder, the model cannot be fetched from the hub, or the folder
         holds no safetensors.
     :raises ValueError: If the model has several labels and none is named, no trained head, or pairs that cannot be
-        packed, its weights are not safetensors, `device` is a GPU and there is none, or packed batches were asked for
+        packed, its weights are not safetensors, torch cannot use `device` here, or packed batches were asked for
         and are impossible.
     """
     model_kwargs = dict(options.model_kwargs)
@@ -353,12 +353,10 @@ def _require_devices(options: ModelOptions) -> None:
             f"device={options.device!r} and model_kwargs['device_map']={mapped!r} both say where the model runs; give "
             "one of them."
         )
-    for parameter, device in (("device", options.device), ("model_kwargs['device_map']", mapped)):
-        if isinstance(device, str) and device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(
-                f"{parameter} must be one that torch can use here, but got {device!r}, and torch {torch.__version__} "
-                "sees no GPU; set it to 'cpu', or install a torch that is built for CUDA."
-            )
+    if options.device is not None:
+        require_device("device", options.device)
+    if isinstance(mapped, str) and mapped.startswith("cuda"):  # others are no devices, such as "auto"
+        require_device("model_kwargs['device_map']", mapped)
 
 
 _NOT_TORCH = ({*INSTEAD} - {*HUB_KWARGS}) | {"file_name", "export", "ov_config"}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from haystack_ce_ranker.backends.model_files import require_outside
 from haystack_ce_ranker.bulk.asking import ToScore, read_asked
 from haystack_ce_ranker.bulk.engines import ENGINES, Workers
 from haystack_ce_ranker.bulk.outputs import check_path, write_scores
@@ -64,6 +65,7 @@ class BulkScoring:
         choice("engine", self.engine, ENGINES)
         whole_number("shard", self.shard)
         check_path(self.output, force=self.force)
+        require_outside(self.output, [self.model.options])
 
     @property
     def journal(self) -> Path:

@@ -250,7 +250,7 @@ def learnt_documents(asked: Asked, settings: Adapting) -> dict[str, str]:
 
 def in_pairs(groups: Iterable[Group], *, seed: int) -> list[Group]:
     """
-    Part each group's candidates at random into pairs; of an odd number one is left out.
+    Part each group's candidates at random into pairs, which keep its id; of an odd number one is left out.
 
     MarginMSE learns from pairs. All pairs of eight documents would have each of them read seven times, and say little
     more than four pairs that read each once.
@@ -259,10 +259,8 @@ def in_pairs(groups: Iterable[Group], *, seed: int) -> list[Group]:
     for group in groups:
         shuffled = list(group.candidates)
         random.Random(f"{seed} {group.query_id}").shuffle(shuffled)
-        for start in range(0, len(shuffled) - 1, 2):
-            paired.append(
-                replace(group, query_id=f"{group.query_id}-{start // 2}", candidates=tuple(shuffled[start : start + 2]))
-            )
+        pairs = (tuple(shuffled[start : start + 2]) for start in range(0, len(shuffled) - 1, 2))
+        paired += [replace(group, candidates=pair) for pair in pairs]
     return paired
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from haystack_ce_ranker.backends.devices import require_device
 from haystack_ce_ranker.backends.model_files import ModelNotFoundError, ModelOptions, locate, not_found
 
 ONE_LABEL = {"num_labels": 1}
@@ -57,7 +58,8 @@ def load_whole(options: ModelOptions, *, seed: int) -> Base:
 
     :param seed: What a fresh head is drawn by.
     :raises ModelNotFoundError: If the model is nowhere, or its weights are no safetensors.
-    :raises ValueError: If it does not give one score that weights of transformers can learn.
+    :raises ValueError: If it does not give one score that weights of transformers can learn, or torch cannot use the
+        device.
     """
     from sentence_transformers import CrossEncoder
     from torch import nn
@@ -66,6 +68,8 @@ def load_whole(options: ModelOptions, *, seed: int) -> Base:
     from haystack_ce_ranker.backends import cross_encoders
 
     place = locate(options.model)
+    if options.device is not None:
+        require_device("device", options.device)
     set_seed(seed)
     try:
         cross_encoder = CrossEncoder(

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.checks import choice, number, whole_number
+from haystack_ce_ranker.reading.documents import DocumentText
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.scoring.scorer import CrossEncoderScorer
 from haystack_ce_ranker.training.bases import Base, load_base
@@ -122,7 +123,7 @@ def fit(
 
     def lesson() -> Lesson:
         loaded = load_base(options, seed=recipe.seed, max_length=max_length, interpolate=recipe.interpolate)
-        whole = _lesson(loaded, options, rows, dev, recipe, policy, used)
+        whole = _lesson(loaded, options, groups, rows, dev, recipe, policy, used)
         return whole if teacher is None or not recipe.states else _with_states(whole, teacher, recipe.states, used)
 
     return run_to_the_end(folder, key, lesson, recipe, used, resume=resume, console=console)
@@ -131,6 +132,7 @@ def fit(
 def _lesson(
     base: Base,
     options: ModelOptions,
+    groups: Sequence[Group],
     rows: Rows,
     dev: DevSet,
     recipe: Recipe,
@@ -154,7 +156,7 @@ def _lesson(
         pairs=rows.pairs,
         queries=rows.queries,
         unused_queries=rows.unused_queries,
-        told=_announced(rows, recipe, used, base.fresh_head),
+        told=[*_announced(rows, recipe, used, base.fresh_head), *_cut(groups, scorer)],
         fresh_head=bool(base.fresh_head),
         more={"prompts": backend.prompt} if backend.prompt else {},  # or it would learn to read without it
         apart=rows.apart,
@@ -166,6 +168,17 @@ def _with_states(lesson: Lesson, teacher: ModelOptions, weight: float, used: Res
 
     options = replace(teacher, device=used.device, threads=used.threads, dtype="float32")
     return replace(lesson, loss=AlsoStates(lesson.loss, lesson.model, options, weight, bf16=used.bf16))
+
+
+def _cut(groups: Sequence[Group], scorer: CrossEncoderScorer) -> list[str]:
+    """Say how many texts the model does not read to their end, as a text that another model reads may be longer."""
+    cut = texts = 0
+    for group in groups:
+        limit = scorer.pair_limit(group.query)
+        lengths = scorer.document_lengths([DocumentText(one.text) for one in group.candidates])
+        cut += sum(length > limit for length in lengths)
+        texts += len(lengths)
+    return [f"note: the model reads only the beginning of {cut:,} of {texts:,} texts"] if cut else []
 
 
 def _announced(rows: Rows, recipe: Recipe, used: Resources, fresh_head: Sequence[str]) -> list[str]:

@@ -28,7 +28,7 @@ EXPECTED_GROUPS = (
     (
         '{"query_id": "q1", "query": "how do I send something back", "document_ids": ["d1", "d7"], '
         '"documents": ["Goods can be sent back.", "Parcels leave at noon."], "labels": [1.0, 0.0], '
-        '"teacher_logits": [4.2, -3.1], "sources": ["judged", "bm25"]}'
+        '"teacher_logits": [4.2, -3.1], "sources": ["judged", "bm25"], "also_relevant": ["d4"]}'
     ),
 )
 
@@ -40,6 +40,7 @@ _COLUMNS = {
     "labels": "[double]",
     "teacher_logits": "[double]",
     "sources": "[string]",
+    "also_relevant": "[string]",
 }
 """The columns of a Parquet file with what they hold; see `parquet.write_rows`."""
 
@@ -78,11 +79,14 @@ class Group:
     A query with documents to learn from.
 
     :ivar candidates: The positives first, then the negatives by their rank.
+    :ivar also_relevant: The ids of other documents that are relevant for the query, or may be. What is learnt of other
+        queries in its batch must not be one of them.
     """
 
     query_id: str
     query: str
     candidates: tuple[Candidate, ...]
+    also_relevant: tuple[str, ...] = ()
 
 
 def row_of(group: Group) -> dict[str, Any]:
@@ -96,6 +100,7 @@ def row_of(group: Group) -> dict[str, Any]:
         "labels": [one.label for one in candidates],
         "teacher_logits": [one.teacher for one in candidates],
         "sources": [one.source for one in candidates],
+        "also_relevant": list(group.also_relevant),
     }
 
 
@@ -140,8 +145,8 @@ def read_groups(path: str | Path) -> list[Group]:
     """
     Read a file of groups: of `write_groups`, or made by others in that form.
 
-    `labels`, `teacher_logits` and `sources` may be missing as a whole or hold nulls. JSON Lines may be packed (`.gz`,
-    `.zst`).
+    `labels`, `teacher_logits` and `sources` may be missing as a whole or hold nulls, and `also_relevant` may be
+    missing. JSON Lines may be packed (`.gz`, `.zst`).
 
     :raises CollectionError: If the file is missing or has another form. The error names the line and shows the form.
     """
@@ -198,14 +203,17 @@ def _group_of(source: Source, row: Mapping[str, Any]) -> Group:
         )
     except ValueError as error:
         raise source.error(str(error).rstrip(".")) from None
-    return Group(source.identity("query_id", row["query_id"]), query, candidates)
+    also = [source.identity("also_relevant", one) for one in _list(source, row, "also_relevant", None, optional=True)]
+    return Group(source.identity("query_id", row["query_id"]), query, candidates, tuple(also))
 
 
-def _list(source: Source, row: Mapping[str, Any], key: str, length: int | None = None) -> Sequence[Any]:
-    """Return the list under a key; as many nulls if there is none."""
+def _list(
+    source: Source, row: Mapping[str, Any], key: str, length: int | None = None, *, optional: bool = False
+) -> Sequence[Any]:
+    """Return the list under a key; as many nulls if there is none, or with `optional` an empty one."""
     value = row.get(key)
-    if value is None and length is not None and key != "documents":
-        return [None] * length
+    if value is None and (optional or (length is not None and key != "documents")):
+        return [None] * (length or 0)
     if not isinstance(value, list):
         raise source.error(f"{key!r} must be a list, but got {value!r}")
     if length is not None and len(value) != length:

@@ -94,7 +94,7 @@ class Rows:
     What a loss learns from.
 
     :ivar rows: Of all queries, in their order.
-    :ivar queries: How many queries have rows.
+    :ivar queries: How many queries have rows; those of one id are one.
     :ivar pairs: How many pairs of a query and a text the rows hold, each time that one stands there.
     :ivar unused_queries: Queries without rows: they have no two documents with different targets.
     :ivar unused_documents: Documents without a target.
@@ -197,13 +197,14 @@ def rows_for(loss: str, groups: Sequence[Group], *, learns: str = "labels") -> R
     choice("learns", learns, LEARNS)
     rows: list[Row] = []
     apart: list[Apart] = []
-    used = missing = 0
+    missing = 0
+    used: set[str] = set()
     for group in groups:
         targets = _targets(loss, group, learns)
         missing += len(group.candidates) - len(targets)
         made = list(used_loss.rows(group.query, targets)) if len({one.value for one in targets}) > 1 else []
         rows += made
-        used += bool(made)
+        used |= {group.query_id} if made else set()
         if used_loss.in_batch:
             apart += [_apart(group, targets)] * len(made)
     if not rows:
@@ -213,7 +214,8 @@ def rows_for(loss: str, groups: Sequence[Group], *, learns: str = "labels") -> R
         )
     whole = _filled(rows) if used_loss.in_batch else rows
     pairs = sum(map(pairs_of, whole)) + used_loss.in_batch * len(whole)
-    return Rows(tuple(whole), used, pairs, len(groups) - used, missing, tuple(apart))
+    unused = {group.query_id for group in groups} - used
+    return Rows(tuple(whole), len(used), pairs, len(unused), missing, tuple(apart))
 
 
 def pairs_of(row: Row) -> int:
@@ -250,7 +252,7 @@ def _targets(loss: str, group: Group, learns: str) -> list[Target]:
 def _apart(group: Group, targets: Sequence[Target]) -> Apart:
     """Return which documents a query's rows bring into a batch, and which must not count against the query."""
     others = {one.document_id for one in targets if one.value == 0}
-    spared = {one.document_id for one in group.candidates} - others
+    spared = {*group.also_relevant, *(one.document_id for one in group.candidates)} - others
     return Apart(frozenset(one.document_id for one in targets), frozenset(spared))
 
 

@@ -132,6 +132,8 @@ class _Query:
 
     :ivar positives: Relevant documents that are still to be judged by the teacher.
     :ivar waiting: Documents that may become negatives, in the order in which they are taken.
+    :ivar relevant: The ids of all documents that are relevant for it or for a near-equal query, of copies that the
+        first stage found, and of what the teacher takes for relevant.
     :ivar taken: Those of them that are to be judged next.
     :ivar found: The relevant documents that can be read.
     :ivar negatives: With their ranks.
@@ -142,6 +144,7 @@ class _Query:
     query: str
     positives: list[_Drawn]
     waiting: list[_Drawn]
+    relevant: set[str]
     taken: list[_Drawn] = field(default_factory=list)
     found: list[Candidate] = field(default_factory=list)
     relabelled: list[Candidate] = field(default_factory=list)
@@ -170,7 +173,9 @@ class _Query:
     def group(self) -> Group:
         """Return what was found: the relevant documents, the relabelled ones, and the negatives by rank."""
         negatives = (one for _, one in sorted(self.negatives, key=lambda ranked: ranked[0]))
-        return Group(self.query_id, self.query, (*self.found, *self.relabelled, *negatives))
+        candidates = (*self.found, *self.relabelled, *negatives)
+        others = self.relevant.difference(one.document_id for one in candidates)
+        return Group(self.query_id, self.query, candidates, tuple(sorted(others)))
 
 
 def mine(
@@ -247,7 +252,8 @@ def _pools(
         waiting = _negatives(collection, found, grades, texts, others, counts)
         if settings.sampling == RANDOM:
             draw.shuffle(waiting)
-        pools.append(_Query(query_id, query, positives, waiting))
+        copies = {one.document_id for one in found if _plain(collection.documents[one.document_id].content) in texts}
+        pools.append(_Query(query_id, query, positives, waiting, relevant[query_id] | near[query_id] | copies))
     return pools
 
 
@@ -349,6 +355,7 @@ def _settle_taken(one: _Query, reading: _Reading, settings: Mining, counts: Coun
             above.append(shown.logit - one.reference)
             if settings.false_negatives != KEEP and above[-1] >= -settings.margin:
                 counts[_FALSE_NEGATIVES] += 1
+                one.relevant.add(drawn.document_id)
                 if settings.false_negatives == RELABEL:
                     one.relabelled.append(drawn.candidate(shown, one.label_near(shown.logit)))
                 continue

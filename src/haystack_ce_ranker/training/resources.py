@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from haystack_ce_ranker.backends.devices import allowed_cpus
+from haystack_ce_ranker.backends.devices import allowed_cpus, require_device
 from haystack_ce_ranker.backends.torch_backend import cpu_has_bfloat16
 from haystack_ce_ranker.checks import choice, whole_number
 
@@ -47,13 +47,12 @@ def resources(device: str | None = None, threads: int | None = None, dtype: str 
     :param device: A torch device, such as `cpu` or `cuda:0`; None chooses.
     :param threads: None for torch's own number, within the CPUs that this process may use.
     :param dtype: One of `DTYPES`: what it multiplies in; None chooses.
-    :raises ValueError: If `threads` is no whole number, `dtype` is unknown, or the device is a GPU and there is none.
+    :raises ValueError: If `threads` is no whole number, `dtype` is unknown, or torch cannot use the device.
     """
     threads = whole_number("threads", threads, optional=True)
-    has_gpu = torch.cuda.is_available()
-    if (device or "").startswith("cuda") and not has_gpu:
-        raise ValueError(f"device must be one that torch can use here, but got {device!r}, and torch sees no GPU.")
-    chosen = device if device is not None else "cuda:0" if has_gpu else "cpu"
+    if device is not None:
+        require_device("device", device)
+    chosen = device if device is not None else "cuda:0" if torch.cuda.is_available() else "cpu"
     if choice("dtype", dtype, DTYPES, optional=True) is not None:
         bf16 = dtype == BFLOAT16
     else:

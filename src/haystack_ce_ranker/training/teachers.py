@@ -50,16 +50,26 @@ class Teacher:
     reader: PassageReader
 
     @classmethod
-    def load(cls, options: ModelOptions, policy: ReadingPolicy | None = None, *, backend: str = "torch") -> "Teacher":
+    def load(
+        cls,
+        options: ModelOptions,
+        policy: ReadingPolicy | None = None,
+        *,
+        backend: str = "torch",
+        most: int | None = None,
+    ) -> "Teacher":
         """
         Load a cross-encoder as a teacher.
 
         :param policy: How it reads long documents; None for the ranker's defaults.
+        :param most: The most tokens of a pair that it reads in any case; None for what the policy says.
         :raises ValueError: If it is no model that gives one logit.
         :raises OSError: If it is not there.
         """
         loaded = loading.load(backend, options)
         scorer = CrossEncoderScorer(loaded, policy)
+        if most is not None and scorer.max_length > most:
+            scorer = CrossEncoderScorer(loaded, replace(scorer.policy, max_length=most))
         how = (loaded.name, loaded.dtype, loaded.device, loaded.prompt, loaded.query_prompt, str(options.label))
         read = (str(scorer.max_length), repr(scorer.policy))
         is_remote = loading.BACKENDS[backend].takes_key
@@ -91,7 +101,7 @@ class KeptJudge:
     def _known(self) -> dict[str, Noted]:
         """What the journal holds of this teacher, by the key of query and document."""
         parts = self._journal.values(self.teacher.key, _part)
-        return {key: noted for part in parts for key, noted in part.items()}
+        return {key: noted for part in parts if part is not None for key, noted in part.items()}
 
     def __call__(self, requests: Sequence[Request]) -> list[list[Shown]]:
         """

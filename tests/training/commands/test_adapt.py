@@ -368,12 +368,43 @@ def test_an_interruption_is_told_and_keeps_what_was_done(folder, learner, monkey
         ({"settings": Adapting(blend=None)}, "learns nothing from its own logits"),
         ({"recipe": replace(RECIPE, learns="labels")}, "must learn from the teacher"),
         ({"queries": 0}, "queries must be"),
+        ({"base": ModelOptions("a", device="gpu")}, "device must be one that torch can use here, but got 'gpu'"),
+        ({"bi_encoder": "b", "settings": Adapting(blend=None)}, "bi_encoder is evidence for a blend, .* got 'b'"),
         ({"save": "never"}, "save must be"),
     ],
 )
 def test_settings_that_cannot_work_are_told_at_once(folder, learner, changes, says):
     with pytest.raises(ValueError, match=says):
-        run_of(folder, learner, **changes)
+        replace(run_of(folder, learner), **changes)
+
+
+def narrow(model, folder, tokens=40):
+    """A copy of a model that reads less."""
+    shutil.copytree(model, folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": tokens}))
+    return str(folder)
+
+
+def test_a_base_that_reads_less_than_its_teacher_learns_what_it_can_read(folder, learner, tiny_bert, fits, tmp_path):
+    rows = [json.loads(line) for line in (folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
+    long = "".join(json.dumps({**row, "text": f"{row['text']} {row['text']} " * 9}) + "\n" for row in rows)
+    (folder / "corpus.jsonl").write_text(long, encoding="utf-8")
+    adapted(run_of(folder, narrow(learner, tmp_path / "narrow"), teachers=(ModelOptions(tiny_bert),)))
+    texts = [one.text for group in fits[0]["groups"] for one in group.candidates]
+    lengths = [len(text.replace(".", " .").split()) for text in texts]
+    assert len(lengths) > 50
+    assert 20 < max(lengths) < 40
+
+
+@pytest.mark.parametrize("teachers", [(), ("tiny",)])
+def test_nothing_is_written_into_the_folder_of_a_model_that_is_read(folder, learner, tiny_bert, teachers, tmp_path):
+    base = str(shutil.copytree(learner, tmp_path / "base"))
+    models = {"base": ModelOptions(tiny_bert), "teachers": (ModelOptions(base),)} if teachers else {}
+    run = replace(run_of(folder, base), output=tmp_path / "base" / "new", **models)
+    with pytest.raises(ValueError, match="output must lie outside the folder of model"):
+        run_adapting(run, Console(quiet=True))
+    assert not run.output.exists()
 
 
 def test_a_corpus_that_gives_no_queries_is_told(folder, learner):

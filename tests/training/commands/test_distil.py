@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -112,6 +113,8 @@ def test_a_cut_student_learns_from_the_corpus_alone_and_runs_in_the_ranker(corpu
     assert facts["gate"]["judged_by"] == TEACHERS_ORDER
     card = (output / "README.md").read_text(encoding="utf-8")
     assert "tiny-bert with 1 layers" in card
+    assert tiny_bert not in card
+    assert facts["data"]["teachers"] == ["tiny-bert"]
     assert not (output / "work").exists()
 
 
@@ -308,6 +311,31 @@ def test_a_bi_encoder_learns_on_whole_documents_and_a_cross_encoder_on_windows(
     assert seen
     is_whole = [len(shown) > 0.8 * min(map(len, texts)) for shown in seen]  # what a query copies is taken out
     assert all(is_whole) if into == "bi-encoder" else not any(is_whole)
+
+
+def test_a_student_that_reads_less_than_its_teacher_learns_what_it_can_read(corpus, tiny_bert, tmp_path, monkeypatch):
+    student = shutil.copytree(tiny_bert, tmp_path / "narrow")
+    settings = json.loads((student / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (student / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": 40}), encoding="utf-8")
+    asked = []
+
+    def stop(*_, most, **__):
+        asked.append(most)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distil, "gather_lessons", stop)
+    for name, given in (("a", {"student": ModelOptions(str(student))}), ("b", {"layers": 1})):
+        assert run(corpus, tmp_path / name, tiny_bert, **given)[0] is None
+    assert asked == [40, None]
+
+
+@pytest.mark.parametrize("of", ["teacher", "student"])
+def test_nothing_is_written_into_the_folder_of_a_model_that_is_read(of, corpus, tiny_bert, tmp_path):
+    model = str(shutil.copytree(tiny_bert, tmp_path / "model"))
+    teacher, student = (model, tiny_bert) if of == "teacher" else (tiny_bert, model)
+    with pytest.raises(ValueError, match="output must lie outside the folder of model"):
+        run(corpus, tmp_path / "model" / "new", teacher, student=ModelOptions(student))
+    assert not (tmp_path / "model" / "new").exists()
 
 
 def test_a_named_student_must_also_become_better(corpus, tiny_bert, tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import pytest
 from rich.console import Console
@@ -224,6 +225,14 @@ def test_what_cannot_be_done_is_one_line(collection, tmp_path, extra, told):
     assert done.exit_code == 2
     assert told in done.output
     assert "Traceback" not in done.output
+
+
+def test_the_file_is_not_written_into_its_teachers_folder(collection, tiny_bert, tmp_path):
+    teacher = shutil.copytree(tiny_bert, tmp_path / "teacher")
+    arguments = ["mine", str(collection), str(teacher / "mined.jsonl"), "--teacher", str(teacher)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert "output must lie outside the folder of model" in " ".join(done.output.split())
 
 
 def test_an_interrupted_command_exits_as_interrupted(collection, tiny_bert, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -222,24 +223,38 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_with_the_same_weights(tra
         (("--loss", "hinge"), "loss must be one of"),
         (("--groups", "g.jsonl", "--teacher", "a"), "groups hold their teacher's logits"),
         (("--threads", "0"), "threads must be a whole number"),
+        (("--device", "gpu"), "device must be one that torch can use here, but got 'gpu'"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(given, error, huts, learner, tmp_path):
     done = train(huts, tmp_path / "output", "--base", learner, *given)
     assert done.exit_code == 2
     assert error in said(done)
+    assert "Traceback" not in done.output
     assert not (tmp_path / "output").exists()
 
 
-def test_a_model_with_less_room_learns_the_windows_that_it_will_read(learner, tmp_path):
+@pytest.mark.parametrize("where", ["new", "new/one", "../base/new"])
+def test_nothing_is_written_into_the_folder_of_a_model_that_is_read(where, huts, learner, tmp_path):
+    base = shutil.copytree(learner, tmp_path / "base")
+    for models in (("--base", base), ("--base", learner, "--teacher", base)):
+        done = train(huts, base / where, *models)
+        assert done.exit_code == 2
+        assert "output must lie outside the folder of model" in said(done)
+    assert not (base / "new").exists()
+
+
+@pytest.mark.parametrize(("asked", "taught"), [(40, False), (None, True)])
+def test_a_model_with_less_room_learns_the_windows_that_it_will_read(asked, taught, learner, tiny_bert, tmp_path):
     folder = write_small_collection(tmp_path / "long", queries=30)
     texts = [json.loads(line) for line in (folder / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
     long = [{**one, "text": "the city is in the snow . " * 12 + one["text"]} for one in texts]
     (folder / "corpus.jsonl").write_text("".join(json.dumps(one) + "\n" for one in long), encoding="utf-8")
     options = ModelOptions(str(learner), device="cpu")
-    asked = TrainingRun(folder, tmp_path / "output", options, recipe=Recipe(max_length=40), threads=1)
-    parts = part(asked, Console(quiet=True))
-    groups = _groups(asked, parts, tmp_path, has_head=True, console=Console(quiet=True))
+    teacher = ModelOptions(tiny_bert, device="cpu") if taught else None
+    run = TrainingRun(folder, tmp_path / "output", options, recipe=Recipe(max_length=asked), teacher=teacher, threads=1)
+    parts = part(run, Console(quiet=True))
+    groups = _groups(run, parts, tmp_path, has_head=True, most=40, console=Console(quiet=True))
     tokenizer = Teacher.load(options).reader.scorer.backend.tokenizer
     shown = [one.text for group in groups for one in group.candidates]
     assert len(shown) > 20

@@ -61,11 +61,13 @@ class Journal:
             return None if plain is None else form(plain)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             why = " ".join(str(error).split())
-            message = f"{self._path}: what it holds for {name!r:.80} has another form ({why:.200}); --fresh begins anew"
+            message = (
+                f"{self._path}: what it holds for {name!r:.80} has another form ({why:.200}); delete it to begin anew"
+            )
             raise ValueError(message) from error
 
     def values(self, key: str, form: Callable[[Any], Any] = lambda plain: plain) -> list[Any]:
-        """Return what `form` makes of all that was noted under a key, in the order of the file; see `restore`."""
+        """Return what `form` makes of all that was noted under a key, in its order, or None; see `restore`."""
         return [self.restore(own, name, form) for own, name in self._entries if own == key]
 
     def taken_over(self) -> list[str]:

@@ -12,7 +12,8 @@ from typing import Any
 
 from rich.console import Console
 
-from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.backends.devices import require_device
+from haystack_ce_ranker.backends.model_files import ModelOptions, require_outside
 from haystack_ce_ranker.bm25.index import BM25Index
 from haystack_ce_ranker.checks import choice, whole_number
 from haystack_ce_ranker.data.collections import Collection, load_queries, load_unjudged
@@ -98,10 +99,17 @@ class AdaptRun:
         choice("save", self.save, SAVE)
         whole_number("queries", self.queries)
         whole_number("threads", self.threads, optional=True)
+        if self.base.device is not None:
+            require_device("device", self.base.device)
         if self.recipe.learns != "teacher" and self.recipe.loss != CONTRASTIVE:
             raise ValueError(
                 f"recipe must learn from the teacher with the loss {self.recipe.loss!r}, but learns from "
                 f"{self.recipe.learns!r}: the labels of made queries are for the loss {CONTRASTIVE!r} alone."
+            )
+        if self.bi_encoder is not None and self.settings.blend is None:
+            raise ValueError(
+                f"bi_encoder is evidence for a blend, which is off where teachers are named, but got "
+                f"{self.bi_encoder!r}: leave it out, or add --blend."
             )
         if not self.teachers and self.settings.blend is None and not self.by_origin:
             raise ValueError(
@@ -126,22 +134,23 @@ def run_adapting(run: AdaptRun, console: Console) -> GateResult | None:
     :raises ImportError: If a package is missing.
     """
     require_packages()
+    require_outside(run.output, [run.base, *run.teachers])
     work = work_folder(run.output, fresh=run.fresh)
     return or_stopped(lambda: _run(run, work, console), console)
 
 
 def _run(run: AdaptRun, work: Path, console: Console) -> GateResult:
     how = {name: getattr(run.recipe, name) for name in ("seed", "max_length", "interpolate")}
-    load_base(run.base, **how)  # what cannot be trained is told first
+    most = load_base(run.base, **how).cross_encoder.max_seq_length  # what cannot be trained is told first
     collection = load_unjudged(run.collection, split=run.split).sample(run.test_queries, seed=run.settings.seed)
     for line in (*lines(collection.all_left_out, "test"), *(f"note: {note}" for note in collection.notes)):
         say(console, line)
     policy = ReadingPolicy(max_length=run.recipe.max_length)
     index = BM25Index.build([document.content for document in collection.documents.values()])
     queries = gather_queries(run, collection, index, console)
-    bi_encoder = None if run.bi_encoder is None or run.settings.blend is None else BiEncoder.load(run.bi_encoder)
+    bi_encoder = None if run.bi_encoder is None else BiEncoder.load(run.bi_encoder)
     asked = gather_asked(run, collection, index, queries, console, bi_encoder)
-    groups = gather_lessons(run, asked, policy, work, console)
+    groups = gather_lessons(run, asked, policy, work, console, most=most)
     if run.by_origin:
         groups = _by_origin(run, groups, queries, console)
     unseen = origins_sought if run.by_origin else taught_order
@@ -183,11 +192,19 @@ def gather_queries(run: AdaptRun, collection: Collection, index: BM25Index, cons
 
 
 def gather_lessons(
-    run: AdaptRun, asked: Sequence[Asked], policy: ReadingPolicy, work: Path, console: Console, *, windows: bool = False
+    run: AdaptRun,
+    asked: Sequence[Asked],
+    policy: ReadingPolicy,
+    work: Path,
+    console: Console,
+    *,
+    most: int | None = None,
+    windows: bool = False,
 ) -> list[Group]:
     """
     Ask the teachers for what some queries found.
 
+    :param most: The most tokens of a pair that who learns can read; the teachers read no more.
     :param windows: Whether each window that they read of a document is learnt, and not the best one alone.
     """
     options = run.teachers if run.teachers else (run.base,)
@@ -195,7 +212,7 @@ def gather_lessons(
     with Journal(work / "teachers") as journal, bar_on(console) as (bars, bar):
         judges = [
             KeptJudge(
-                Teacher.load(replace(one, threads=run.threads), policy, backend=run.backend),
+                Teacher.load(replace(one, threads=run.threads), policy, backend=run.backend, most=most),
                 journal,
                 progress=shown_by(bars, bar, f"asking {short_name(one.model)}"),
             )
@@ -299,7 +316,7 @@ def _facts(
     made = Counter(query.recipe for query in queries)
     teachers = [short_name(one.model) for one in run.teachers]
     blend, base = run.settings.blend, short_name(run.base.model)
-    bi_encoder = None if blend is None or run.bi_encoder is None else short_name(run.bi_encoder)
+    bi_encoder = None if run.bi_encoder is None else short_name(run.bi_encoder)
     return {
         "title": f"{base}, adapted to {collection.name} without labels",
         "base": base,

@@ -9,12 +9,13 @@ from typing import Any
 
 from rich.console import Console
 
-from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.backends.model_files import ModelOptions, require_outside
 from haystack_ce_ranker.bm25.index import BM25Index
 from haystack_ce_ranker.checks import choice, number
 from haystack_ce_ranker.data.collections import Collection, load_unjudged
 from haystack_ce_ranker.data.left_out import lines
 from haystack_ce_ranker.evaluation.judging.comparison import Versus
+from haystack_ce_ranker.evaluation.judging.formats import short_name
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.reading.documents import content_key
 from haystack_ce_ranker.reading.policy import ReadingPolicy
@@ -162,14 +163,16 @@ def run_distilling(run: DistilRun, console: Console) -> GateResult | None:
     :raises ImportError: If a package is missing.
     """
     require_packages()
+    models = [run.teacher, *run.lessons.teachers, *([run.student] if run.student is not None else [])]
+    require_outside(run.lessons.output, models)
     work = work_folder(run.lessons.output, fresh=run.lessons.fresh)
     return or_stopped(lambda: _run(run, work, console), console)
 
 
 def _run(run: DistilRun, work: Path, console: Console) -> GateResult:
-    student = _student(run, work, console)
+    student, most = _student(run, work, console)
     policy = ReadingPolicy(max_length=run.lessons.recipe.max_length)
-    lessons = _lessons(run, policy, work, console)
+    lessons = _lessons(run, policy, most, work, console)
     fitted = _taught(run, student, lessons, policy, work, console)
     found = _judged(run, student, fitted, lessons, policy, console)
     facts = _facts(run, student, lessons, fitted, found)
@@ -177,13 +180,18 @@ def _run(run: DistilRun, work: Path, console: Console) -> GateResult:
     return found
 
 
-def _student(run: DistilRun, work: Path, console: Console) -> ModelOptions:
-    """Return the student that was named, or cut one, unless an interrupted run has."""
+def _student(run: DistilRun, work: Path, console: Console) -> tuple[ModelOptions, int | None]:
+    """
+    Return the student that was named, or cut one, unless an interrupted run has.
+
+    :returns: With it, the most tokens of a pair that it reads; None where that bounds nothing.
+    """
     if run.student is not None:
-        if run.into == CROSS_ENCODER:  # what cannot be trained is told first
-            how = {name: getattr(run.lessons.recipe, name) for name in ("seed", "max_length", "interpolate")}
-            load_base(run.student, **how)
-        return run.student
+        if run.into == BI_ENCODER:
+            return run.student, None
+        how = {name: getattr(run.lessons.recipe, name) for name in ("seed", "max_length", "interpolate")}
+        base = load_base(run.student, **how)  # what cannot be trained is told first
+        return run.student, base.cross_encoder.max_seq_length
     claim(work / "cut", key_of(run.teacher, run.layers, run.keep), resume=True)
     folder, unfinished = work / "student", work / "student.part"
     if not folder.is_dir():
@@ -191,10 +199,10 @@ def _student(run: DistilRun, work: Path, console: Console) -> ModelOptions:
         made = cut(run.teacher, unfinished, layers=run.layers or 0, keep=run.keep)
         unfinished.rename(folder)
         say(console, f"student: {made}")
-    return ModelOptions(str(folder))
+    return ModelOptions(str(folder)), None  # it reads as much as its teacher
 
 
-def _lessons(run: DistilRun, policy: ReadingPolicy, work: Path, console: Console) -> _Lessons:
+def _lessons(run: DistilRun, policy: ReadingPolicy, most: int | None, work: Path, console: Console) -> _Lessons:
     asking = run.lessons
     whole = load_unjudged(asking.collection, split=asking.split)
     for line in (*lines(whole.all_left_out, "test"), *(f"note: {note}" for note in whole.notes)):
@@ -208,7 +216,7 @@ def _lessons(run: DistilRun, policy: ReadingPolicy, work: Path, console: Console
     found = gather_asked(asking, collection, index, queries, console, bi_encoder, searches=bi_encoder is not None)
     # a contrast with the batch tells documents apart, and two windows of one document would count as two of them
     windows = run.into == CROSS_ENCODER and not LOSSES[asking.recipe.loss].in_batch
-    groups = gather_lessons(asking, found, policy, work, console, windows=windows)
+    groups = gather_lessons(asking, found, policy, work, console, most=most, windows=windows)
     asked = {one.query.id: one for one in found}
     texts = {name: dict(zip(one.document_ids, one.texts, strict=True)) for name, one in asked.items()}
     if run.into == BI_ENCODER:
@@ -329,23 +337,23 @@ def _facts(
 ) -> dict[str, Any]:
     collection, asking = lessons.collection, run.lessons
     recipes = dict.fromkeys(query.recipe for query in lessons.queries)
-    name = Path(run.teacher.model).name
+    name = short_name(run.teacher.model)
     title = (
-        f"{name} with {run.layers} layers" if run.student is None else f"{Path(student.model).name} taught by {name}"
+        f"{name} with {run.layers} layers" if run.student is None else f"{short_name(student.model)} taught by {name}"
     )
     blend = asking.settings.blend
     recipe = asdict(run.similar) if run.into == BI_ENCODER else {**asdict(asking.recipe), "states": run.states}
     return {
         "title": f"{title}, on {collection.name}",
         "kind": run.into,
-        "base": run.teacher.model if run.student is None else student.model,
+        "base": short_name(run.teacher.model if run.student is None else student.model),
         "data": {
             "collection": collection.name,
             "documents": len(collection.documents),
             "fingerprint": collection.fingerprint(),
             "queries": [f"{sum(one.recipe == kind for one in lessons.queries)} by {kind}" for kind in recipes],
             **{f"{part} queries": len(some) for part, some in lessons.parts.items()},
-            "teachers": [one.model for one in asking.teachers],
+            "teachers": [short_name(one.model) for one in asking.teachers],
         },
         "settings": {
             "layers": run.layers,

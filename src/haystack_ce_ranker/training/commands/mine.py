@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.backends.model_files import ModelOptions, require_outside
 from haystack_ce_ranker.bm25.analysis import Analysis
 from haystack_ce_ranker.data.collections import Collection, load_collection
 from haystack_ce_ranker.data.left_out import lines
@@ -73,6 +73,7 @@ def run_mining(run: MiningRun, console: Console) -> Mined | None:
     :raises OSError: If a model is not there, or the file cannot be written.
     """
     check_path(run.output)
+    require_outside(run.output, [] if run.teacher is None else [run.teacher])
     _ = run.analysis  # an unknown language is an error before anything is read
     if run.output.exists() and not run.overwrite:
         raise ValueError(f"output {str(run.output)!r} is there already: name another file, or use --overwrite.")

@@ -12,7 +12,8 @@ from typing import Any
 
 from rich.console import Console
 
-from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.backends.devices import require_device
+from haystack_ce_ranker.backends.model_files import ModelOptions, require_outside
 from haystack_ce_ranker.checks import choice, number, whole_number
 from haystack_ce_ranker.data.collections import Collection, load_collection
 from haystack_ce_ranker.data.left_out import lines
@@ -96,6 +97,8 @@ class TrainingRun:
         if self.teacher is not None and self.groups is not None:
             raise ValueError("groups hold their teacher's logits: leave --teacher out, or give it to `mine`.")
         whole_number("threads", self.threads, optional=True)
+        if self.base.device is not None:
+            require_device("device", self.base.device)
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ def run_training(run: TrainingRun, console: Console) -> bool | None:
     :raises ImportError: If a package is missing.
     """
     require_packages()
+    require_outside(run.output, [run.base, *([run.teacher] if run.teacher is not None else [])])
     work = work_folder(run.output, fresh=run.fresh)
     return or_stopped(lambda: _run(run, work, console), console)
 
@@ -148,8 +152,9 @@ def learn(
     :param known: Rankings of the test queries that are known already, see `gate.judge`.
     :raises Interrupted: If Ctrl-C ended it while it learnt.
     """
-    fresh_head = load_base(run.base, seed=run.recipe.seed).fresh_head
-    groups = _groups(run, parts, work, has_head=not fresh_head, console=console)
+    base = load_base(run.base, seed=run.recipe.seed, max_length=run.recipe.max_length)
+    fresh_head, most = base.fresh_head, base.cross_encoder.max_seq_length
+    groups = _groups(run, parts, work, has_head=not fresh_head, most=most, console=console)
     chooses = run.usual_loss and not fresh_head  # what knows nothing yet is to be moved far
     recipe = replace(run.recipe, loss=usual_loss(len(groups))) if chooses else run.recipe
     fitted = fit(run.base, groups, parts.dev, work / "run", recipe, threads=run.threads, console=console)
@@ -202,7 +207,7 @@ def without_leaks(groups: Sequence[Group], held: Mapping[str, str]) -> list[Grou
     return [group for group in groups if group.query_id not in leaking]
 
 
-def _groups(run: TrainingRun, parts: Parts, work: Path, *, has_head: bool, console: Console) -> list[Group]:
+def _groups(run: TrainingRun, parts: Parts, work: Path, *, has_head: bool, most: int, console: Console) -> list[Group]:
     if run.groups is not None:
         read = read_groups(run.groups)
         kept = without_leaks(read, {**parts.dev.queries, **parts.test.queries})
@@ -217,8 +222,9 @@ def _groups(run: TrainingRun, parts: Parts, work: Path, *, has_head: bool, conso
     settings = replace(run.mining, seed=run.recipe.seed)
     settings = settings if run.teacher is not None else replace(settings, false_negatives=KEEP)
     with Journal(work / "teacher") as journal, bar_on(console) as (bars, bar):
+        policy = ReadingPolicy(max_length=run.recipe.max_length)
         asked = KeptJudge(
-            Teacher.load(replace(options, threads=run.threads), ReadingPolicy(max_length=run.recipe.max_length)),
+            Teacher.load(replace(options, threads=run.threads), policy, most=most),
             journal,
             progress=lambda done, total: bars.update(bar, description="reading", completed=done, total=total),
         )

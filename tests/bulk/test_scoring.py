@@ -224,7 +224,7 @@ def test_a_journal_that_holds_something_else_is_refused_and_fresh_begins_anew(sc
     damage(entry["value"])
     path.write_text("\n".join([json.dumps(entry), *others]) + "\n", encoding="utf-8")
     with pytest.raises(
-        ValueError, match=r"progress\.jsonl: what it holds for .* has another form .*; delete it to begin anew"
+        ValueError, match=r"progress\.jsonl: what it holds for .* has another form .*; delete that file"
     ):
         scored(force=True)
     scored(force=True, fresh=True)

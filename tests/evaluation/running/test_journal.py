@@ -103,7 +103,7 @@ def test_a_fresh_journal_begins_anew(tmp_path):
 def test_an_entry_of_another_form_is_an_error_that_names_the_file_and_what_to_do(tmp_path, value):
     entry = {"key": "k", "name": "q1", "at": "now", "value": value}
     (tmp_path / NAME).write_text(json.dumps(entry) + "\n", encoding="utf-8")
-    message = rf"{NAME}: what it holds for 'q1' has another form .*; delete it to begin anew"
+    message = rf"{NAME}: what it holds for 'q1' has another form .*; delete that file"
     with pytest.raises(ValueError, match=message) as told:
         Journal(tmp_path).restore("k", "q1", partial(_named, ("a",)))
     assert "\n" not in str(told.value)

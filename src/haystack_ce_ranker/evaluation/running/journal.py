@@ -61,9 +61,7 @@ class Journal:
             return None if plain is None else form(plain)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             why = " ".join(str(error).split())
-            message = (
-                f"{self._path}: what it holds for {name!r:.80} has another form ({why:.200}); delete it to begin anew"
-            )
+            message = f"{self._path}: what it holds for {name!r:.80} has another form ({why:.200}); delete that file"
             raise ValueError(message) from error
 
     def values(self, key: str, form: Callable[[Any], Any] = lambda plain: plain) -> list[Any]:

@@ -73,13 +73,32 @@ def test_the_grid_measures_what_fuse_ranks(
             normalizations=frame.normalizations,
             missing=missing,
         )
-        if any(abs(a - b) < 1e-9 for a, b in zip(fused.scores, fused.scores[1:], strict=False)):
-            continue  # sums of different rounding may order what is all but equal
         run = {"q": {identifier: float(len(fused.ids) - i) for i, identifier in enumerate(fused.ids)}}
         expected = 0.0
         if any(judged.values()) and fused.ids:
             expected = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], {"q": judged}, run)[ir_measures.nDCG @ 10]
         assert found == pytest.approx(expected, abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from("abcdefghijkl"), st.sampled_from([0.1, 0.2, 0.3, 0.7, 1.1]), max_size=12),
+        min_size=2,
+        max_size=4,
+    ),
+    st.sampled_from(["none", "min_max", "z_score"]),
+    st.sampled_from(["a", "f", "l"]),
+)
+def test_ties_of_sums_are_the_same_as_where_fuse_sums(found: list[dict[str, float]], norm: str, wanted: str) -> None:
+    names = [f"list {number}" for number in range(len(found))]
+    lists = {name: ScoredList(list(one), list(one.values())) for name, one in zip(names, found, strict=True)}
+    frame = Frame(norm, dict.fromkeys(names, Normalization(norm, {})))
+    weights = np.vstack([simplex(len(names), 10), np.full(len(names), 0.7), 0.1 + np.arange(len(names)) / 7])
+    ours = ndcg([JudgedQuery("q", lists, {wanted: 1})], names, frame, weights)[:, 0]
+    for row, value in zip(weights.tolist(), ours.tolist(), strict=True):
+        ids = fuse(lists, dict(zip(names, row, strict=True)), normalizations=frame.normalizations).ids[:10]
+        assert value == pytest.approx(1.0 / math.log2(ids.index(wanted) + 2) if wanted in ids else 0.0)
 
 
 def test_queries_without_relevant_documents_or_lists_count_as_zero() -> None:

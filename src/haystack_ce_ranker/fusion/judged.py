@@ -226,8 +226,30 @@ class _Prepared:
     gains: FloatArray
 
     def dcg(self, weights: FloatArray, discounts: FloatArray) -> FloatArray:
-        order = np.argsort(-(weights @ self.values), axis=1, kind="stable")[:, : discounts.size]
+        order = np.argsort(-_joined(weights, self.values), axis=1, kind="stable")[:, : discounts.size]
         return np.asarray(self.gains[order] @ discounts[: order.shape[1]], dtype=np.float64)
+
+
+def _joined(weights: FloatArray, values: FloatArray) -> FloatArray:
+    """
+    Return the scores that `fuse` gives under many weights, with its rounding, so that ties are the same.
+
+    A matrix product rounds otherwise. What a sum loses is added up beside it (Ogita, Rump and Oishi, "Accurate sum and
+    dot product", SIAM J. Sci. Comput. 2005).
+
+    :param weights: Shape `[weights, inputs]`.
+    :param values: Shape `[inputs, documents]`.
+    :returns: Shape `[weights, documents]`.
+    """
+    shares = weights / np.array([[math.fsum(row)] for row in weights.tolist()])
+    total = lost = np.zeros((len(weights), values.shape[1]))
+    for share, value in zip(shares.T, values, strict=True):
+        term = share[:, None] * value
+        longer = total + term
+        taken = longer - total
+        lost = lost + ((total - (longer - taken)) + (term - taken))
+        total = longer
+    return np.asarray(total + lost, dtype=np.float64)
 
 
 def _prepare(query: JudgedQuery, heard: Sequence[str], silent: Sequence[str], frame: Frame) -> _Prepared:

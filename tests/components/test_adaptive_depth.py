@@ -212,17 +212,101 @@ def test_a_shared_budget_is_kept_and_its_rest_goes_to_the_best():
     assert report["why_unscored"] == {"beyond_depth": 60 - report["depth_used"]}
 
 
+def uneven(count=60):
+    """Candidates of very different lengths, some of them in windows."""
+    return [
+        Document(id=one.id, content=f"{one.content} {'is ' * (place * 37 % 90)}")
+        for place, one in enumerate(candidates(count, good=lambda place: place % 5 == 4))
+    ]
+
+
 @pytest.mark.parametrize(
-    "parameters", [{"depth": "auto"}, {"depth": "auto", "screen": True}, {"depth": 9, "screen": True}]
+    "parameters",
+    [
+        {"depth": "auto"},
+        {"depth": "auto", "screen": True},
+        *({"depth": depth, "screen": True} for depth in (1, 9, 20, 59, 60, 70)),
+    ],
 )
-def test_a_shared_budget_that_the_scored_ones_do_not_need_whole_changes_nothing(parameters):
-    given = candidates(good=lambda place: place % 5 == 4)
-    free = ranker(**parameters).run("the hut", given)
-    bound = ranker(**parameters, max_tokens_per_query=free["report"]["tokens"]).run("the hut", given)
-    assert bound["report"]["tokens"] == free["report"]["tokens"] < ranker().run("the hut", given)["report"]["tokens"]
+def test_a_shared_budget_that_pays_for_all_that_may_be_scored_changes_nothing(parameters):
+    given = uneven()
+    free = ranker(**parameters, passages_per_document=1).run("the hut", given)
+    alone = [ranker(passages_per_document=1).run("the hut", [one])["report"]["tokens"] for one in given]
+    dearest = sum(sorted(alone)[-free["report"]["depth_used"] :])
+    enough = free["report"]["tokens"] if parameters["depth"] == "auto" else dearest
+    bound = ranker(**parameters, passages_per_document=1, max_tokens_per_query=enough).run("the hut", given)
     assert bound["documents"] == free["documents"]
-    for key in ("why_unscored", "depth_missing", "depth_used", "depth_stopped", "documents_cut", "tokens_unread"):
+    for key in ("tokens", "why_unscored", "depth_missing", "depth_used", "depth_stopped", "documents_cut"):
         assert bound["report"][key] == free["report"][key]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+@pytest.mark.parametrize("depth", [9, 20])
+def test_where_all_candidates_are_scored_screening_shares_a_budget_as_no_screening_does(count, depth):
+    long = [Document(id=f"d{place}", content=f"the hut in the snow {'is ' * 50}{place}") for place in range(count)]
+    wide = {"passage_tokens": 64, "passage_stride": 32}
+    for part in (1.0, 0.8):
+        budget = int(part * ranker(**wide).run("the hut", long)["report"]["tokens"])
+        reports = [
+            ranker(max_tokens_per_query=budget, depth=depth, screen=screen, **wide).run("the hut", long)["report"]
+            for screen in (False, True)
+        ]
+        assert len(reports[1]["scored"]) == count
+        assert reports[0]["documents_cut"] == reports[1]["documents_cut"] == (0 if part == 1.0 else count)
+        assert reports[1]["tokens"] == pytest.approx(reports[0]["tokens"], abs=count)
+
+
+def test_few_long_candidates_are_not_cut_where_those_to_come_are_short():
+    given = [
+        Document(id=f"d{place}", content=f"the hut in the snow {'is ' * (50 if place < 3 else 1)}{place}")
+        for place in range(40)
+    ]
+    wide = {"passage_tokens": 64, "passage_stride": 32, "depth": 12, "screen": True}
+    free = ranker(**wide).run("the hut", given)["report"]
+    bound = ranker(max_tokens_per_query=free["tokens"] + 20, **wide).run("the hut", given)["report"]
+    assert (bound["documents_cut"], bound["scored"]) == (0, free["scored"])
+    whole = ranker(**wide).run("the hut", given[:12])["report"]["tokens"]
+    strict = ranker(max_tokens_per_query=whole, on_truncation="error", **wide)
+    assert strict.run("the hut", given[:12])["report"]["documents_cut"] == 0
+
+
+def test_as_many_as_are_to_come_are_taken_for_the_dearest_that_there_are():
+    """Or the first three of five long ones would take what short ones, which are never chosen, leave."""
+    given = [
+        Document(id=f"d{place}", content=f"{GOOD if place < 12 else BAD} {'is ' * (50 if place < 12 else 1)}{place}")
+        for place in range(40)
+    ]
+    wide = {"passage_tokens": 64, "passage_stride": 32, "depth": 5, "screen": True}
+    report = ranker(max_tokens_per_query=5 * 45, **wide).run("the hut", given)["report"]
+    read = [report["coverage"][name] for name in report["scored"]]
+    assert len(read) == 5
+    assert max(read) - min(read) < 0.1
+
+
+def test_the_budget_ends_a_rule_at_the_first_candidate_that_it_cannot_pay():
+    given = [
+        Document(
+            id=f"d{place}", content=f"{GOOD if place < 4 else BAD} {place}", meta={"t": "is " * (35 * (place == 10))}
+        )
+        for place in range(30)
+    ]
+    wide = {"passage_tokens": 32, "passage_stride": 16, "meta_fields_to_embed": ["t"]}
+    report = ranker(depth={"risk": 0.35}, max_tokens_per_query=150, **wide).run("the hut", given)["report"]
+    assert list(report["scored"]) == [f"d{place}" for place in range(10)]
+    assert set(report["why_unscored"]) <= {"budget", "beyond_depth"}
+    assert report["depth_stopped"] == "budget"
+    assert 0.35 <= report["depth_missing"] <= 5
+
+
+def test_no_more_are_missing_than_are_asked_for(monkeypatch):
+    clock = stopped_clock(monkeypatch)
+    made = ranker(StoppingBackend(clock, 3), deadline_ms=1000.0, depth="auto", max_tokens_per_query=400)
+    made._scorer.runner.batch_tokens = 64
+    report = made.run("the hut", candidates())["report"]
+    assert 0 < len(report["scored"]) < 10
+    assert report["depth_missing"] == 5.0
+    late = ranker(depth="auto", deadline_ms=1e-6).run("the hut", candidates(3))["report"]
+    assert (late["scored"], late["depth_missing"]) == ({}, 3.0)
 
 
 def test_a_budget_that_ends_before_the_rule_does_is_told():

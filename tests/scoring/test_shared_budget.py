@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haystack_ce_ranker.reading.passages import Piece, Span
-from haystack_ce_ranker.scoring.shared_budget import MIN_SHARED_WINDOW, first_pieces, further_pieces
+from haystack_ce_ranker.scoring.shared_budget import MIN_SHARED_WINDOW, dearest, first_pieces, further_pieces
 
 OVERHEAD = 7
 
@@ -34,25 +34,30 @@ def test_the_first_pieces_stay_within_the_budget_and_in_order(lengths, budget):
         assert [one.piece.tokens for one in chosen] == lengths
 
 
-@given(st.lists(st.integers(0, 80), min_size=1, max_size=12), st.integers(0, 900), st.integers(1, 4))
-def test_in_steps_no_fewer_documents_get_a_window_than_at_once(lengths, budget, step):
-    plans = [plan(length) for length in lengths]
+@given(st.lists(st.integers(0, 80), min_size=1, max_size=12), st.integers(0, 900), st.integers(1, 4), st.data())
+def test_in_steps_all_that_fits_at_once_is_read_whole(lengths, budget, step, data):
+    """The later ones of each step are the dearest that may come, as where it is not known which ones will."""
+    others = data.draw(st.lists(st.integers(0, max(lengths)), max_size=5))
+    plans, never = [plan(length) for length in lengths], [plan(length) for length in others]
     left, read = budget, []
     for start in range(0, len(plans), step):
-        chosen = first_pieces(plans[start : start + step], left, to_come=max(len(plans) - start - step, 0))
-        left -= spent(plans[start : start + step], chosen)
+        named, later = plans[start : start + step], plans[start + step :]
+        chosen = first_pieces([*named, *dearest([*later, *never], len(later))], left)
+        chosen = [one for one in chosen if one.place < len(named)]
+        left -= spent(named, chosen)
         read += [one.piece.tokens for one in chosen]
     assert left >= 0
-    assert len(read) >= len(first_pieces(plans, budget))
     if budget >= sum(OVERHEAD + max(lengths) for _ in lengths):
+        assert read == lengths
+    if not others and budget >= sum(OVERHEAD + length for length in lengths):
         assert read == lengths
 
 
-def test_a_step_leaves_the_later_ones_their_share():
-    plans = [plan(60), plan(60)]
-    assert [one.piece.tokens for one in first_pieces(plans, 4 * (OVERHEAD + 30), to_come=2)] == [30, 30]
-    assert [one.piece.tokens for one in first_pieces(plans, 2 * (OVERHEAD + 53))] == [53, 53]
-    assert [one.piece.tokens for one in first_pieces(plans, 60, to_come=9)] == [MIN_SHARED_WINDOW] * 2
+def test_the_dearest_are_those_whose_first_pieces_cost_most():
+    plans = [plan(5), plan(), plan(60), plan(20, 90), plan(60, 1)]
+    assert dearest(plans, 3) == [plans[2], plans[4], plans[3]]
+    assert dearest(plans, 9) == [plans[2], plans[4], plans[3], plans[0], plans[1]]
+    assert dearest([], 2) == []
 
 
 def test_documents_are_cut_to_equal_shares_and_short_ones_stay_whole():

@@ -83,7 +83,7 @@ def test_what_the_model_does_not_read_to_its_end_is_told(most, cut, learner, tas
     recipe = replace(RECIPE, epochs=1, evaluations=1, max_length=most)
     fit(on_cpu(learner), groups, task.dev, tmp_path, recipe, threads=1, console=Console(file=told, width=200))
     note = f"note: the model reads only the beginning of {cut} of {sum(len(one.candidates) for one in groups)} texts"
-    assert (note in told.getvalue()) == bool(cut)
+    assert told.getvalue().count("reads only the beginning") == told.getvalue().count(note) == bool(cut)
 
 
 def test_the_folder_holds_safetensors_and_nothing_that_is_pickled(unbroken):

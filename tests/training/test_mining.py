@@ -230,6 +230,15 @@ def test_a_positive_that_was_not_drawn_is_no_negative():
     assert mined.groups[0].also_relevant == ("d1", "d2")
 
 
+def test_copies_of_what_is_relevant_or_may_be_are_spared_wherever_they_stand():
+    documents = {"d0": "zero", "d1": "one", "d2": "same text", "d3": "Same  TEXT", "d4": "four", "d9": "Zero"}
+    known = collection(documents, {"q1": {"d0": 1}, "q2": {"d3": 1}, "q3": {"d9": 1}})
+    logits = {"zero": 1.0, "Zero": 1.0, "one": -3.0, "same text": 5.0, "Same  TEXT": 5.0, "four": -4.0}
+    found = {"q1": listed("d2", "d3", "d1"), "q2": listed("d4"), "q3": listed("d4")}
+    mined = mine(known, found, DROPPED, judge_of(logits))
+    assert [group.also_relevant for group in mined.groups] == [("d2", "d3", "d9"), ("d2",), ("d0",)]
+
+
 def test_what_the_teacher_cannot_read_is_left_out_and_replaced():
     known = collection(numbered(9), {"q1": {"d0": 1, "d1": 1}, "q2": {"d8": 1}})
     logits = {text: 1.0 - place for place, text in enumerate(numbered(9).values()) if text not in ("text 1", "text 8")}

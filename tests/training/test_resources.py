@@ -9,7 +9,7 @@ from haystack_ce_ranker.training import resources as module
 from haystack_ce_ranker.training.resources import Memory, expected_memory, resources
 
 torch = pytest.importorskip("torch")
-UNUSABLE = ("gpu", "", "xpu", "cpu:x")
+UNUSABLE = ("gpu", "", "xpu", "cpu:x", "hpu", "meta")
 
 
 def test_threads_are_set_and_put_back():

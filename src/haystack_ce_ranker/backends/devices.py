@@ -40,10 +40,11 @@ def require_device(parameter: str, device: str) -> None:
         why = f"torch {torch.__version__} sees no GPU; set it to 'cpu', or install a torch that is built for CUDA"
     else:
         try:
-            torch.empty(0, device=device)
-            return
-        except (RuntimeError, AssertionError) as error:  # what it says depends on the kind of device
-            why = f"{str(error).strip().splitlines()[0]:.200}"
+            if torch.empty(0, device=device).device.type != "meta":
+                return
+            why = "it holds no values"
+        except (RuntimeError, AssertionError, ImportError) as error:  # what it says depends on the kind of device
+            why = f"{next(iter(str(error).strip().splitlines()), type(error).__name__):.200}"
     raise ValueError(f"{parameter} must be one that torch can use here, but got {device!r}: {why}.")
 
 

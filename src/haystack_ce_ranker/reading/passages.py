@@ -232,9 +232,14 @@ def characters(document: EncodedDocument, content: str, span: Span) -> tuple[int
     end = int(document.body.ends[span.stop - 1])
     while 0 < start < len(content) and _joined(content, start):
         start -= 1
+    return start, whole_characters(content, end)
+
+
+def whole_characters(content: str, end: int) -> int:
+    """Return the first place from `end` on where a reader sees one character end and another begin."""
     while 0 < end < len(content) and _joined(content, end):
         end += 1
-    return start, end
+    return end
 
 
 def _joined(content: str, place: int) -> bool:

@@ -147,7 +147,8 @@ class Planner:
         """
         Return a plan that can show its first piece as a shared budget shortened it, and that piece.
 
-        Where texts are encoded anew, it is shortened further until its pair has no more tokens than it saved.
+        Where texts are encoded anew, it is shortened further until its pair has the tokens of the whole one's at most,
+        less those of the content that were taken from it.
         """
         if self._slices or piece in plan.pieces:
             return plan, piece

@@ -134,6 +134,7 @@ class DepthSearch:
         self._rule, self._most, self._screen = depth.rule, depth.most, depth.screen
         self._step = step
         self._named = 0
+        self._unseen: set[int] = set()
 
     def __iter__(self) -> "DepthSearch":
         """Return itself."""
@@ -156,21 +157,35 @@ class DepthSearch:
         if size == 0:
             raise StopIteration
         self._named += size
-        return sorted(self._prospects.best(size)) if self._screen else waiting[:size].tolist()
+        named: list[int] = sorted(self._prospects.best(size)) if self._screen else waiting[:size].tolist()
+        self._unseen.update(named)
+        return named
 
     @property
     def missing(self) -> float | None:
         """How many of the best documents can be expected among those that `see` was not given; None without a rule."""
-        return None if self._rule is None else self._prospects.missing(self._rule.top)
+        if self._rule is None:
+            return None
+        return min(self._prospects.missing(self._rule.top), float(self._rule.top))
 
-    @property
-    def to_come(self) -> int:
-        """How many candidates will still be named; 0 if the logits decide on that."""
-        return 0 if self._most is None else min(self._most - self._named, len(self._prospects.waiting))
+    def to_come(self) -> tuple[int, list[int]]:
+        """Return how many candidates will still be named, 0 if the logits decide on that, and which ones may be."""
+        open_ones = [place for place in self._prospects.waiting.tolist() if place not in self._unseen]
+        return (0 if self._most is None else min(self._most - self._named, len(open_ones))), open_ones
 
     def see(self, places: Sequence[int], logits: Sequence[float | None]) -> None:
         """Take the logits of candidates that were named; None for one that gets none."""
+        self._unseen.difference_update(places)
         self._prospects.see(places, logits)
+
+    def rest(self) -> list[int]:
+        """Return which candidates would still be named if none of them, and of those named before, had a logit."""
+        self.see(unseen := sorted(self._unseen), [None] * len(unseen))
+        rest = []
+        for places in self:
+            self.see(places, [None] * len(places))
+            rest += places
+        return unseen + rest
 
 
 def _shown(plan: ReadingPlan) -> Ids:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from haystack_ce_ranker import checks
 from haystack_ce_ranker.backends.protocol import Backend
 from haystack_ce_ranker.reading.documents import DocumentEncoder, DocumentText, content_key
-from haystack_ce_ranker.reading.plan import Planner
+from haystack_ce_ranker.reading.plan import Planner, ReadingPlan
 from haystack_ce_ranker.reading.policy import EXACT, SOFT, ReadingPolicy
 from haystack_ce_ranker.reading.queries import EncodedQuery, QueryText
 from haystack_ce_ranker.reading.soft_matches import soft_matches_of
@@ -45,7 +45,7 @@ from haystack_ce_ranker.scoring.scores import (
     document_score,
     skipped,
 )
-from haystack_ce_ranker.scoring.shared_budget import first_pieces, further_pieces
+from haystack_ce_ranker.scoring.shared_budget import dearest, first_pieces, further_pieces
 from haystack_ce_ranker.scoring.slices import CHARACTERS_PER_TOKEN, SlicePart, plan_slices, prepared
 from haystack_ce_ranker.scoring.visits import Visit
 
@@ -434,22 +434,23 @@ class CrossEncoderScorer:
         candidates = self._plan(request, range(len(request.texts)), work.cost)
         search, left = self._search(request, candidates, depth, work.cost) if depth.stepwise else (None, OUT_OF_TIME)
         in_time, over = True, set[int]()
-        missing = None
         for places in [range(len(candidates))] if search is None else search:
-            named = [candidates[place] for place in places]
-            pairs = self._first_pairs(named, budget, 0 if search is None else search.to_come)
+            later = [] if search is None else self._dearest_to_come(search, candidates)
+            pairs = self._first_pairs([candidates[place] for place in places], later, budget)
             budget -= sum(len(pair.packed.ids) for pair in pairs)
             in_time = self._run(pairs, work)
             paid = {id(pair.candidate) for pair in pairs}
-            over |= {place for place in places if id(candidates[place]) not in paid}
+            over = {place for place in places if id(candidates[place]) not in paid}
             if search is not None:
                 seen = [place for place in places if candidates[place].scored]
                 search.see(seen, [candidates[place].scored[0].logit for place in seen])
-                missing = search.missing if missing is None and (over or not in_time) else missing
-                search.see([place for place in places if place in over], [None] * len(over.intersection(places)))
-            if not in_time:
-                left = OUT_OF_TIME
+            if over or not in_time:
                 break
+        missing = None if search is None else search.missing
+        if not in_time:
+            left = OUT_OF_TIME
+        elif over and search is not None:
+            over.update(search.rest())
         plans = [candidate.plan for candidate in candidates]
         logits = [candidate.scored[0].logit if candidate.scored else None for candidate in candidates]
         further = further_pieces(plans, logits, budget, top_k=top_k)
@@ -458,17 +459,22 @@ class CrossEncoderScorer:
             self._document_score(candidate, OVER_BUDGET) if place in over else self._if_scored(candidate, left)
             for place, candidate in enumerate(candidates)
         ]
-        missing = search.missing if missing is None and search is not None else missing
         return request.scores(found, out_of_time=not in_time, missing=missing)
 
-    def _first_pairs(self, candidates: Sequence[Candidate], budget: int, to_come: int) -> list[Pair]:
-        """Return a pair of each candidate that has its share of a budget; their plans may change with it."""
+    def _first_pairs(self, candidates: Sequence[Candidate], later: Sequence[ReadingPlan], budget: int) -> list[Pair]:
+        """Return a pair of each candidate that a budget has a share for beside `later`; their plans may change."""
         pairs = []
-        for place, piece in first_pieces([candidate.plan for candidate in candidates], budget, to_come=to_come):
-            candidate = candidates[place]
-            candidate.plan, piece = self._planner.showing(candidate.plan, piece)
-            pairs.append(Pair.of(candidate, piece))
+        for place, piece in first_pieces([*(candidate.plan for candidate in candidates), *later], budget):
+            if place < len(candidates):
+                candidate = candidates[place]
+                candidate.plan, piece = self._planner.showing(candidate.plan, piece)
+                pairs.append(Pair.of(candidate, piece))
         return pairs
+
+    def _dearest_to_come(self, search: DepthSearch, candidates: Sequence[Candidate]) -> list[ReadingPlan]:
+        """Return what the candidates that a number of a search leaves room for may cost at most."""
+        count, places = search.to_come()
+        return dearest([candidates[place].plan for place in places], count)
 
 
 def _model_limit(backend: Backend) -> int | None:

@@ -23,7 +23,7 @@ class Chosen(NamedTuple):
     piece: Piece
 
 
-def first_pieces(plans: Sequence[ReadingPlan], budget: int, *, to_come: int = 0) -> list[Chosen]:
+def first_pieces(plans: Sequence[ReadingPlan], budget: int) -> list[Chosen]:
     """
     Choose one piece of each document in the order they came, while the budget can show a window worth reading.
 
@@ -32,20 +32,23 @@ def first_pieces(plans: Sequence[ReadingPlan], budget: int, *, to_come: int = 0)
     The pieces are cut to equal shares if they do not all fit.
 
     :param budget: The most tokens of all pairs together, special tokens among them.
-    :param to_come: How many further documents are to have their share of the budget later.
     """
     places = [place for place, plan in enumerate(plans) if plan.pieces]
     pieces = [plans[place].pieces[0] for place in places]
     overheads = [plans[place].cost(piece) - piece.tokens for place, piece in zip(places, pieces, strict=True)]
-    own = budget * len(pieces) // max(len(pieces) + to_come, 1)
-    if sum(overheads) + sum(piece.tokens for piece in pieces) <= own:
+    if sum(overheads) + sum(piece.tokens for piece in pieces) <= budget:
         return [Chosen(place, piece) for place, piece in zip(places, pieces, strict=True)]
     least = [over + min(MIN_SHARED_WINDOW, piece.tokens) for over, piece in zip(overheads, pieces, strict=True)]
     affordable = int(np.searchsorted(np.cumsum(least), budget, side="right"))
     pieces, overheads = pieces[:affordable], overheads[:affordable]
-    own = max(own, sum(least[:affordable]))
-    share = _equal_share([piece.tokens for piece in pieces], own - sum(overheads))
+    share = _equal_share([piece.tokens for piece in pieces], budget - sum(overheads))
     return [Chosen(place, _shortened(piece, share)) for place, piece in zip(places, pieces, strict=False)]
+
+
+def dearest(plans: Sequence[ReadingPlan], count: int) -> list[ReadingPlan]:
+    """Return so many of some documents, those whose first pieces cost most; documents without one cost nothing."""
+    costs = [plan.cost(plan.pieces[0]) if plan.pieces else 0 for plan in plans]
+    return [plans[place] for place in sorted(range(len(plans)), key=lambda place: -costs[place])[:count]]
 
 
 def further_pieces(

@@ -79,8 +79,8 @@ class Group:
     A query with documents to learn from.
 
     :ivar candidates: The positives first, then the negatives by their rank.
-    :ivar also_relevant: The ids of other documents that are relevant for the query, or may be. What is learnt of other
-        queries in its batch must not be one of them.
+    :ivar also_relevant: The ids of other documents that are relevant for the query, or may be. They are kept out of its
+        batches where there is room elsewhere.
     """
 
     query_id: str

@@ -132,8 +132,8 @@ class _Query:
 
     :ivar positives: Relevant documents that are still to be judged by the teacher.
     :ivar waiting: Documents that may become negatives, in the order in which they are taken.
-    :ivar relevant: The ids of all documents that are relevant for it or for a near-equal query, of copies that the
-        first stage found, and of what the teacher takes for relevant.
+    :ivar relevant: The ids of all documents that are relevant for it or for a near-equal query, and of those that the
+        teacher takes for relevant.
     :ivar taken: Those of them that are to be judged next.
     :ivar found: The relevant documents that can be read.
     :ivar negatives: With their ranks.
@@ -170,11 +170,16 @@ class _Query:
         )
         return near[1]
 
-    def group(self) -> Group:
-        """Return what was found: the relevant documents, the relabelled ones, and the negatives by rank."""
+    def group(self, copies: Mapping[str, Sequence[str]]) -> Group:
+        """
+        Return what was found: the relevant documents, the relabelled ones, and the negatives by rank.
+
+        :param copies: The ids of all documents with the text of one, by its id; documents without a copy may lack.
+        """
         negatives = (one for _, one in sorted(self.negatives, key=lambda ranked: ranked[0]))
         candidates = (*self.found, *self.relabelled, *negatives)
-        others = self.relevant.difference(one.document_id for one in candidates)
+        same = (other for one in self.relevant for other in copies.get(one, ()))
+        others = self.relevant.union(same).difference(one.document_id for one in candidates)
         return Group(self.query_id, self.query, candidates, tuple(sorted(others)))
 
 
@@ -215,7 +220,7 @@ def mine(
             margins = _settle_taken(one, readable, settings, counts)
             above += margins if number_of_round == 1 else ()
         todo = [one for one in todo if one.lacks(settings.negatives)]
-    groups = list(_finished(pools, counts))
+    groups = list(_finished(pools, _copies(collection, candidates), counts))
     false_negatives = counts.pop(_FALSE_NEGATIVES, 0)
     return Mined(groups, dict(counts), false_negatives, above)
 
@@ -252,8 +257,7 @@ def _pools(
         waiting = _negatives(collection, found, grades, texts, others, counts)
         if settings.sampling == RANDOM:
             draw.shuffle(waiting)
-        copies = {one.document_id for one in found if _plain(collection.documents[one.document_id].content) in texts}
-        pools.append(_Query(query_id, query, positives, waiting, relevant[query_id] | near[query_id] | copies))
+        pools.append(_Query(query_id, query, positives, waiting, relevant[query_id] | near[query_id]))
     return pools
 
 
@@ -364,12 +368,22 @@ def _settle_taken(one: _Query, reading: _Reading, settings: Mining, counts: Coun
     return above
 
 
-def _finished(pools: Sequence[_Query], counts: Counter[str]) -> Iterator[Group]:
+def _copies(collection: Collection, candidates: Mapping[str, Sequence[Found]]) -> dict[str, list[str]]:
+    """Return of each document that another query may bring, and that has copies, the ids of those."""
+    named = {one.document_id for found in candidates.values() for one in found}
+    named |= {document_id for grades in collection.judgments.values() for document_id in grades}
+    same: dict[str, list[str]] = {}
+    for document_id in sorted(named & collection.documents.keys()):
+        same.setdefault(_plain(collection.documents[document_id].content), []).append(document_id)
+    return {one: ids for ids in same.values() if len(ids) > 1 for one in ids}
+
+
+def _finished(pools: Sequence[_Query], copies: Mapping[str, Sequence[str]], counts: Counter[str]) -> Iterator[Group]:
     for one in pools:
         if not one.found:
             counts[NO_POSITIVE] += 1
             continue
-        group = one.group()
+        group = one.group(copies)
         if len({candidate.label for candidate in group.candidates}) > 1:
             yield group
         else:

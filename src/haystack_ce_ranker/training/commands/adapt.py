@@ -134,7 +134,8 @@ def run_adapting(run: AdaptRun, console: Console) -> GateResult | None:
     :raises ImportError: If a package is missing.
     """
     require_packages()
-    require_outside(run.output, [run.base, *run.teachers])
+    beside = [] if run.bi_encoder is None else [ModelOptions(run.bi_encoder)]
+    require_outside(run.output, [run.base, *run.teachers, *beside])
     work = work_folder(run.output, fresh=run.fresh)
     return or_stopped(lambda: _run(run, work, console), console)
 

@@ -184,7 +184,7 @@ def _student(run: DistilRun, work: Path, console: Console) -> tuple[ModelOptions
     """
     Return the student that was named, or cut one, unless an interrupted run has.
 
-    :returns: With it, the most tokens of a pair that it reads; None where that bounds nothing.
+    :returns: With it, the most tokens of a pair that it reads; None for a bi-encoder.
     """
     if run.student is not None:
         if run.into == BI_ENCODER:
@@ -199,7 +199,9 @@ def _student(run: DistilRun, work: Path, console: Console) -> tuple[ModelOptions
         made = cut(run.teacher, unfinished, layers=run.layers or 0, keep=run.keep)
         unfinished.rename(folder)
         say(console, f"student: {made}")
-    return ModelOptions(str(folder)), None  # it reads as much as its teacher
+    cut_student = ModelOptions(str(folder), device=run.teacher.device)
+    base = load_base(cut_student, seed=run.lessons.recipe.seed, max_length=run.lessons.recipe.max_length)
+    return ModelOptions(str(folder)), base.cross_encoder.max_seq_length
 
 
 def _lessons(run: DistilRun, policy: ReadingPolicy, most: int | None, work: Path, console: Console) -> _Lessons:

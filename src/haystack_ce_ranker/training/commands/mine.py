@@ -73,7 +73,8 @@ def run_mining(run: MiningRun, console: Console) -> Mined | None:
     :raises OSError: If a model is not there, or the file cannot be written.
     """
     check_path(run.output)
-    require_outside(run.output, [] if run.teacher is None else [run.teacher])
+    bi_encoders = [] if run.bi_encoder is None else [ModelOptions(run.bi_encoder)]
+    require_outside(run.output, [*([] if run.teacher is None else [run.teacher]), *bi_encoders])
     _ = run.analysis  # an unknown language is an error before anything is read
     if run.output.exists() and not run.overwrite:
         raise ValueError(f"output {str(run.output)!r} is there already: name another file, or use --overwrite.")

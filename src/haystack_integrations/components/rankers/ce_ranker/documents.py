@@ -1,6 +1,7 @@
 """Documents as the ranker takes and gives them: read and deduplicated, shown to the model, ranked, cut to a passage."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
 from functools import lru_cache
@@ -12,10 +13,12 @@ from haystack_ce_ranker.checks import is_number, text_or_none
 from haystack_ce_ranker.provenance import KEY, with_record
 from haystack_ce_ranker.reading.blank import is_blank
 from haystack_ce_ranker.reading.documents import SENTENCE_END, DocumentText
+from haystack_ce_ranker.reading.passages import whole_characters
 from haystack_ce_ranker.scoring.scores import DocumentScore
 from haystack_ce_ranker.scoring.slices import CHARACTERS_PER_TOKEN
 
 logger = logging.getLogger(__name__)
+_SPACE = re.compile(r"\s+")
 
 
 def read_documents(given: object) -> list[Document]:
@@ -106,7 +109,7 @@ def best_passage(document: Document, found: DocumentScore, name: str, tokens: in
     """
     content = content_of(document)
     best = found.read[0] if found.read else None
-    start, end = (best.start, best.end) if best is not None else (0, _beginning(content, tokens * CHARACTERS_PER_TOKEN))
+    start, end = (best.start, best.end) if best is not None else _beginning(content, tokens * CHARACTERS_PER_TOKEN)
     meta = {key: value for key, value in document.meta.items() if key != KEY}
     meta.update({"parent_id": document.id, "passage_start": start, "passage_end": end})
     return Document(
@@ -117,12 +120,21 @@ def best_passage(document: Document, found: DocumentScore, name: str, tokens: in
     )
 
 
-def _beginning(content: str, most: int) -> int:
-    """Return where the last sentence ends within so many characters, or else the last word."""
-    if len(content) <= most:
-        return len(content)
-    ends = [match.end() for match in SENTENCE_END.finditer(content, 0, most)]
-    return ends[-1] if ends else content.rfind(" ", 1, most) + 1 or most
+def _beginning(content: str, most: int) -> tuple[int, int]:
+    """
+    Return where a text begins, and where its last sentence ends within so many characters.
+
+    Else the last word ends there, if half of these characters held no sentence, or the last character.
+    """
+    start = len(content) - len(content.lstrip())
+    limit = start + most
+    if len(content) <= limit:
+        return (start, len(content)) if start < len(content) else (0, len(content))
+    for pattern in (SENTENCE_END, _SPACE):
+        ends = [match.end() for match in pattern.finditer(content, start, limit)]
+        if ends and ends[-1] - start > most // 2:
+            return start, ends[-1]
+    return start, whole_characters(content, limit)
 
 
 def _height(document: Document) -> float:

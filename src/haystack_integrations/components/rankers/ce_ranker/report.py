@@ -123,7 +123,11 @@ def _depth(scores: QueryScores, depth: int | DepthRule | None) -> dict[str, Any]
     """Return how deep the run went, and why it stopped there."""
     why = Counter(score.why_unscored for score in scores.documents)
     left = why[BEYOND_DEPTH] + why[SCREENED]
-    rule = depth.plain() if isinstance(depth, DepthRule) else None
+    rule, missing = None, scores.missing
+    if isinstance(depth, DepthRule):
+        rule = depth.plain()
+        if missing is None:  # the run was over before a candidate was looked at
+            missing = float(min(depth.top, len(scores.documents)))
     stopped = "budget" if why[OVER_BUDGET] else "all" if not left else "depth" if rule is None else "risk"
     return {
         "beyond_depth": why[BEYOND_DEPTH],
@@ -131,7 +135,7 @@ def _depth(scores: QueryScores, depth: int | DepthRule | None) -> dict[str, Any]
         "depth_used": len(scores.documents) - left - why[OUT_OF_TIME] - why[OVER_BUDGET] - why[OVERLOAD],
         "depth_stopped": "deadline" if scores.out_of_time else "overload" if why[OVERLOAD] else stopped,
         "depth_rule": rule,
-        "depth_missing": scores.missing,
+        "depth_missing": missing,
     }
 
 

@@ -29,7 +29,7 @@ def write_onnx(exact: Any, folder: Path) -> None:
     :raises ValueError: If the model is too large for one ONNX file.
     """
     try:
-        import onnx  # noqa: F401
+        import onnx
 
         onnxruntime = onnx_backend.import_onnxruntime()
         from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -50,10 +50,20 @@ def write_onnx(exact: Any, folder: Path) -> None:
         optimised,
         folder / "model.onnx",
         op_types_to_quantize=list(_QUANTIZED_OPERATORS),
-        weight_type=QuantType.QInt8,
+        # Where a CPU has no instructions for int8 times uint8, onnxruntime makes an uint8 weight of each int8 one, and
+        # fails where several products take the same one.
+        weight_type=QuantType.QUInt8 if _shares_weights(onnx.load(optimised)) else QuantType.QInt8,
     )
     exported.unlink()
     optimised.unlink()
+
+
+def _shares_weights(model: Any) -> bool:
+    """Tell whether several products of an ONNX model take one weight, as in ALBERT, whose layers are all the same."""
+    weights = {one.name for one in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
+    taken = [node.input[1] for node in products if node.input[1] in weights]
+    return len(set(taken)) < len(taken)
 
 
 def write_openvino(exact: Any, folder: Path) -> None:

@@ -27,13 +27,16 @@ def require_process_of(device: str, process: int) -> None:
         )
 
 
-def require_device(parameter: str, device: str) -> None:
+def require_device(parameter: str, device: str | None) -> None:
     """
     Check that torch can use a device here.
 
     :param parameter: What named it, for the error.
+    :param device: A torch device; None for whichever is chosen later.
     :raises ValueError: If it cannot.
     """
+    if device is None:
+        return
     import torch
 
     if device.startswith("cuda") and not torch.cuda.is_available():

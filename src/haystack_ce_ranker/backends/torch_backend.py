@@ -353,8 +353,7 @@ def _require_devices(options: ModelOptions) -> None:
             f"device={options.device!r} and model_kwargs['device_map']={mapped!r} both say where the model runs; give "
             "one of them."
         )
-    if options.device is not None:
-        require_device("device", options.device)
+    require_device("device", options.device)
     if isinstance(mapped, str) and mapped.startswith("cuda"):  # others are no devices, such as "auto"
         require_device("model_kwargs['device_map']", mapped)
 

@@ -169,9 +169,11 @@ class DepthSearch:
         return min(self._prospects.missing(self._rule.top), float(self._rule.top))
 
     def to_come(self) -> tuple[int, list[int]]:
-        """Return how many candidates will still be named, 0 if the logits decide on that, and which ones may be."""
+        """Return how many candidates will still be named, and which ones may be; none if the logits decide on that."""
+        if self._most is None:
+            return 0, []
         open_ones = [place for place in self._prospects.waiting.tolist() if place not in self._unseen]
-        return (0 if self._most is None else min(self._most - self._named, len(open_ones))), open_ones
+        return min(self._most - self._named, len(open_ones)), open_ones
 
     def see(self, places: Sequence[int], logits: Sequence[float | None]) -> None:
         """Take the logits of candidates that were named; None for one that gets none."""

@@ -68,8 +68,7 @@ def load_whole(options: ModelOptions, *, seed: int) -> Base:
     from haystack_ce_ranker.backends import cross_encoders
 
     place = locate(options.model)
-    if options.device is not None:
-        require_device("device", options.device)
+    require_device("device", options.device)
     set_seed(seed)
     try:
         cross_encoder = CrossEncoder(

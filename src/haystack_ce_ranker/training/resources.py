@@ -50,8 +50,7 @@ def resources(device: str | None = None, threads: int | None = None, dtype: str 
     :raises ValueError: If `threads` is no whole number, `dtype` is unknown, or torch cannot use the device.
     """
     threads = whole_number("threads", threads, optional=True)
-    if device is not None:
-        require_device("device", device)
+    require_device("device", device)
     chosen = device if device is not None else "cuda:0" if torch.cuda.is_available() else "cpu"
     if choice("dtype", dtype, DTYPES, optional=True) is not None:
         bf16 = dtype == BFLOAT16

@@ -397,11 +397,11 @@ def test_a_base_that_reads_less_than_its_teacher_learns_what_it_can_read(folder,
     assert 20 < max(lengths) < 40
 
 
-@pytest.mark.parametrize("teachers", [(), ("tiny",)])
-def test_nothing_is_written_into_the_folder_of_a_model_that_is_read(folder, learner, tiny_bert, teachers, tmp_path):
-    base = str(shutil.copytree(learner, tmp_path / "base"))
-    models = {"base": ModelOptions(tiny_bert), "teachers": (ModelOptions(base),)} if teachers else {}
-    run = replace(run_of(folder, base), output=tmp_path / "base" / "new", **models)
+@pytest.mark.parametrize("what", ["base", "teachers", "bi_encoder"])
+def test_nothing_is_written_into_the_folder_of_a_model_that_is_read(folder, learner, what, tmp_path):
+    model = str(shutil.copytree(learner, tmp_path / "model"))
+    models = {"base": ModelOptions(model), "teachers": (ModelOptions(model),), "bi_encoder": model}
+    run = replace(run_of(folder, learner), output=tmp_path / "model" / "new", **{what: models[what]})
     with pytest.raises(ValueError, match="output must lie outside the folder of model"):
         run_adapting(run, Console(quiet=True))
     assert not run.output.exists()

@@ -227,9 +227,10 @@ def test_what_cannot_be_done_is_one_line(collection, tmp_path, extra, told):
     assert "Traceback" not in done.output
 
 
-def test_the_file_is_not_written_into_its_teachers_folder(collection, tiny_bert, tmp_path):
-    teacher = shutil.copytree(tiny_bert, tmp_path / "teacher")
-    arguments = ["mine", str(collection), str(teacher / "mined.jsonl"), "--teacher", str(teacher)]
+@pytest.mark.parametrize("option", ["--teacher", "--bi-encoder"])
+def test_the_file_is_not_written_into_the_folder_of_a_model_that_is_read(option, collection, tiny_bert, tmp_path):
+    model = shutil.copytree(tiny_bert, tmp_path / "model")
+    arguments = ["mine", str(collection), str(model / "mined.jsonl"), option, str(model)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 2
     assert "output must lie outside the folder of model" in " ".join(done.output.split())

@@ -1,6 +1,8 @@
+import gc
 import json
 import random
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +14,11 @@ from typer.testing import CliRunner
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.cli import app
 from haystack_ce_ranker.data.collections import load_collection
+from haystack_ce_ranker.training.commands import train as command
 from haystack_ce_ranker.training.commands.train import TrainingRun, _groups, part, without_leaks
 from haystack_ce_ranker.training.fitting import Recipe
 from haystack_ce_ranker.training.groups import Candidate, Group, write_groups
+from haystack_ce_ranker.training.runs import Interrupted
 from haystack_ce_ranker.training.teachers import Teacher
 from haystack_integrations.components.rankers.ce_ranker import CrossEncoderRanker
 from small_tasks import write_small_collection
@@ -259,6 +263,27 @@ def test_a_model_with_less_room_learns_the_windows_that_it_will_read(asked, taug
     shown = [one.text for group in groups for one in group.candidates]
     assert len(shown) > 20
     assert max(len(tokens.ids) for tokens in tokenizer.encode_documents(shown)) < 40
+
+
+def test_no_other_copy_of_the_base_is_held_while_it_learns(huts, learner, tmp_path, monkeypatch):
+    loaded, held, real = [], [], command.load_base
+
+    def load(*given, **how):
+        base = real(*given, **how)
+        loaded.append(weakref.ref(base.cross_encoder))
+        return base
+
+    def stop(*_, **__):
+        gc.collect()
+        held.extend(one() for one in loaded)
+        raise Interrupted("enough")
+
+    monkeypatch.setattr(command, "load_base", load)
+    monkeypatch.setattr(command, "fit", stop)
+    run = TrainingRun(huts, tmp_path / "output", ModelOptions(str(learner), device="cpu"), threads=1)
+    assert command.run_training(run, Console(quiet=True)) is None
+    assert held
+    assert held == [None] * len(held)
 
 
 def test_a_folder_that_holds_a_model_is_not_written_over(trained, huts, learner):

@@ -99,8 +99,7 @@ class AdaptRun:
         choice("save", self.save, SAVE)
         whole_number("queries", self.queries)
         whole_number("threads", self.threads, optional=True)
-        if self.base.device is not None:
-            require_device("device", self.base.device)
+        require_device("device", self.base.device)
         if self.recipe.learns != "teacher" and self.recipe.loss != CONTRASTIVE:
             raise ValueError(
                 f"recipe must learn from the teacher with the loss {self.recipe.loss!r}, but learns from "
@@ -108,8 +107,8 @@ class AdaptRun:
             )
         if self.bi_encoder is not None and self.settings.blend is None:
             raise ValueError(
-                f"bi_encoder is evidence for a blend, which is off where teachers are named, but got "
-                f"{self.bi_encoder!r}: leave it out, or add --blend."
+                f"bi_encoder is evidence for a blend, and there is none, but got {self.bi_encoder!r}: leave it out, or "
+                "ask for a blend (--blend)."
             )
         if not self.teachers and self.settings.blend is None and not self.by_origin:
             raise ValueError(

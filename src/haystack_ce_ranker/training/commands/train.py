@@ -97,8 +97,7 @@ class TrainingRun:
         if self.teacher is not None and self.groups is not None:
             raise ValueError("groups hold their teacher's logits: leave --teacher out, or give it to `mine`.")
         whole_number("threads", self.threads, optional=True)
-        if self.base.device is not None:
-            require_device("device", self.base.device)
+        require_device("device", self.base.device)
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,7 @@ def learn(
     :param known: Rankings of the test queries that are known already, see `gate.judge`.
     :raises Interrupted: If Ctrl-C ended it while it learnt.
     """
-    base = load_base(run.base, seed=run.recipe.seed, max_length=run.recipe.max_length)
-    fresh_head, most = base.fresh_head, base.cross_encoder.max_seq_length
+    fresh_head, most = _head_and_room(run)
     groups = _groups(run, parts, work, has_head=not fresh_head, most=most, console=console)
     chooses = run.usual_loss and not fresh_head  # what knows nothing yet is to be moved far
     recipe = replace(run.recipe, loss=usual_loss(len(groups))) if chooses else run.recipe
@@ -162,6 +160,12 @@ def learn(
     trained = ModelOptions(str(fitted.model), device=run.base.device, dtype="float32", threads=run.threads)
     found = judged(None if fresh_head else options, trained, parts.test, console, known=known)
     return Learnt(parts, groups, recipe, fitted, found)
+
+
+def _head_and_room(run: TrainingRun) -> tuple[tuple[str, ...], int]:
+    """Return which weights of the base are new, and the most tokens of a pair that it reads, without keeping it."""
+    base = load_base(run.base, seed=run.recipe.seed, max_length=run.recipe.max_length)
+    return base.fresh_head, base.cross_encoder.max_seq_length
 
 
 def part(run: TrainingRun, console: Console) -> Parts:

@@ -5,6 +5,7 @@ import yaml
 
 from haystack_ce_ranker.machine.facts import machine
 from haystack_ce_ranker.training import saving
+from haystack_ce_ranker.training.card import model_name
 from haystack_ce_ranker.training.saving import save_model, save_refusal, work_folder
 
 VERSUS = {
@@ -155,3 +156,12 @@ def test_a_run_goes_on_in_its_work_folder_or_begins_anew(tmp_path):
     (work / "left").touch()
     assert (work_folder(tmp_path / "output") / "left").is_file()
     assert not (work_folder(tmp_path / "output", fresh=True) / "left").exists()
+
+
+def test_a_card_names_a_folder_by_its_end_whichever_way_it_is_named(tmp_path, monkeypatch):
+    (tmp_path / "models" / "small").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for name in ("models/small", "./models/small", str(tmp_path / "models" / "small")):
+        assert model_name(name) == "small"
+    for other in ("models/other", "x" * 5000, "a\0b", "\udcff"):
+        assert model_name(other) == other

@@ -130,7 +130,7 @@ def _package_folder(model: str) -> Path:
     if parts.anchor or ".." in parts.parts or Path(inside).is_absolute():
         raise ModelNotFoundError(f"model {model!r} was not found: the path must stay inside the package.")
     for location, folder in zip(locations, tried, strict=True):
-        if not _is_folder(folder):
+        if not is_folder(folder):
             continue
         if not folder.resolve().is_relative_to(location.resolve()):
             raise ModelNotFoundError(
@@ -150,7 +150,8 @@ def _package_locations(package: str) -> list[Path]:
     return [] if spec is None else [Path(location) for location in spec.submodule_search_locations or ()]
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
+    """Tell whether a path is a folder; one that no folder can have is none."""
     try:
         return path.is_dir()
     except OSError:  # a name that is too long

@@ -5,9 +5,11 @@ Both are written from the same plain values, which stand beside the model as `tr
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from haystack_ce_ranker.evaluation.judging.formats import p_value
+from haystack_ce_ranker.backends.model_files import is_folder
+from haystack_ce_ranker.evaluation.judging.formats import p_value, short_name
 from haystack_ce_ranker.training.gate import SHOWN, TRAINED
 
 _CROSS_ENCODER = """\
@@ -49,6 +51,11 @@ _KINDS = {
         "sentence-similarity", ("feature-extraction",), "A bi-encoder that finds documents by embeddings", _BI_ENCODER
     ),
 }
+
+
+def model_name(model: str) -> str:
+    """Return how a card names a model: a folder by its end, whichever way it is named, and a hub id as it is."""
+    return Path(model).name if is_folder(Path(model)) else short_name(model)
 
 
 def card(facts: Mapping[str, Any]) -> str:

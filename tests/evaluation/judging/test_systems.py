@@ -84,9 +84,3 @@ def test_precision_belongs_to_the_backend_and_a_first_stage_tells_systems_apart(
 )
 def test_a_folder_is_shown_by_its_end_and_a_hub_id_as_it_is(name, shown):
     assert short_name(name) == shown
-
-
-def test_a_folder_is_shown_by_its_end_whichever_way_it_is_named(tmp_path, monkeypatch):
-    (tmp_path / "models" / "small").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    assert (short_name("models/small"), short_name("models/other")) == ("small", "models/other")

@@ -1,6 +1,6 @@
 """How figures are written, in the verdict, in the terminal and on the page alike."""
 
-from pathlib import Path
+from pathlib import PurePath
 
 
 def number(value: float | None, form: str, missing: str = "–") -> str:
@@ -32,4 +32,4 @@ def short_name(name: str | None) -> str:
     """Return how a setting is shown: a model's folder, or one in a package, by its end, anything else as it is."""
     if name is None:
         return "-"
-    return Path(name).name if name.startswith(("/", ".", "~", "package:")) or Path(name).is_dir() else name
+    return PurePath(name).name if name.startswith(("/", ".", "~", "package:")) else name

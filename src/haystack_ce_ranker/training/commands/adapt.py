@@ -18,7 +18,6 @@ from haystack_ce_ranker.bm25.index import BM25Index
 from haystack_ce_ranker.checks import choice, whole_number
 from haystack_ce_ranker.data.collections import Collection, load_queries, load_unjudged
 from haystack_ce_ranker.data.left_out import lines
-from haystack_ce_ranker.evaluation.judging.formats import short_name
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.training.adapting import (
@@ -33,6 +32,7 @@ from haystack_ce_ranker.training.adapting import (
 )
 from haystack_ce_ranker.training.bases import load_base
 from haystack_ce_ranker.training.candidates import BM25, BOTH, BiEncoder, Progress, first_stage
+from haystack_ce_ranker.training.card import model_name
 from haystack_ce_ranker.training.commands.ending import conclude, judged, or_stopped
 from haystack_ce_ranker.training.fitting import Fitted, Recipe, fit, require_packages
 from haystack_ce_ranker.training.gate import SAVE, GateResult
@@ -214,7 +214,7 @@ def gather_lessons(
             KeptJudge(
                 Teacher.load(replace(one, threads=run.threads), policy, backend=run.backend, most=most),
                 journal,
-                progress=shown_by(bars, bar, f"asking {short_name(one.model)}"),
+                progress=shown_by(bars, bar, f"asking {model_name(one.model)}"),
             )
             for one in options
         ]
@@ -314,9 +314,9 @@ def _facts(
     found: GateResult,
 ) -> dict[str, Any]:
     made = Counter(query.recipe for query in queries)
-    teachers = [short_name(one.model) for one in run.teachers]
-    blend, base = run.settings.blend, short_name(run.base.model)
-    bi_encoder = None if run.bi_encoder is None else short_name(run.bi_encoder)
+    teachers = [model_name(one.model) for one in run.teachers]
+    blend, base = run.settings.blend, model_name(run.base.model)
+    bi_encoder = None if run.bi_encoder is None else model_name(run.bi_encoder)
     return {
         "title": f"{base}, adapted to {collection.name} without labels",
         "base": base,

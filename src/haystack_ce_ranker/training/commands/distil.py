@@ -15,7 +15,6 @@ from haystack_ce_ranker.checks import choice, number
 from haystack_ce_ranker.data.collections import Collection, load_unjudged
 from haystack_ce_ranker.data.left_out import lines
 from haystack_ce_ranker.evaluation.judging.comparison import Versus
-from haystack_ce_ranker.evaluation.judging.formats import short_name
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.reading.documents import content_key
 from haystack_ce_ranker.reading.policy import ReadingPolicy
@@ -34,6 +33,7 @@ from haystack_ce_ranker.training.adapting import (
 from haystack_ce_ranker.training.bases import load_base
 from haystack_ce_ranker.training.bi_encoders import BiEncoderRecipe, load_bi_encoder, rank_by_similarity, teach
 from haystack_ce_ranker.training.candidates import BM25, BOTH, BiEncoder, Progress
+from haystack_ce_ranker.training.card import model_name
 from haystack_ce_ranker.training.commands.adapt import (
     AdaptRun,
     gather_asked,
@@ -339,23 +339,23 @@ def _facts(
 ) -> dict[str, Any]:
     collection, asking = lessons.collection, run.lessons
     recipes = dict.fromkeys(query.recipe for query in lessons.queries)
-    name = short_name(run.teacher.model)
+    name = model_name(run.teacher.model)
     title = (
-        f"{name} with {run.layers} layers" if run.student is None else f"{short_name(student.model)} taught by {name}"
+        f"{name} with {run.layers} layers" if run.student is None else f"{model_name(student.model)} taught by {name}"
     )
     blend = asking.settings.blend
     recipe = asdict(run.similar) if run.into == BI_ENCODER else {**asdict(asking.recipe), "states": run.states}
     return {
         "title": f"{title}, on {collection.name}",
         "kind": run.into,
-        "base": short_name(run.teacher.model if run.student is None else student.model),
+        "base": model_name(run.teacher.model if run.student is None else student.model),
         "data": {
             "collection": collection.name,
             "documents": len(collection.documents),
             "fingerprint": collection.fingerprint(),
             "queries": [f"{sum(one.recipe == kind for one in lessons.queries)} by {kind}" for kind in recipes],
             **{f"{part} queries": len(some) for part, some in lessons.parts.items()},
-            "teachers": [short_name(one.model) for one in asking.teachers],
+            "teachers": [model_name(one.model) for one in asking.teachers],
         },
         "settings": {
             "layers": run.layers,

@@ -17,11 +17,11 @@ from haystack_ce_ranker.backends.model_files import ModelOptions, require_outsid
 from haystack_ce_ranker.checks import choice, number, whole_number
 from haystack_ce_ranker.data.collections import Collection, load_collection
 from haystack_ce_ranker.data.left_out import lines
-from haystack_ce_ranker.evaluation.judging.formats import short_name
 from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.reading.policy import ReadingPolicy
 from haystack_ce_ranker.training.bases import load_base
 from haystack_ce_ranker.training.candidates import BM25, first_stage
+from haystack_ce_ranker.training.card import model_name
 from haystack_ce_ranker.training.commands.ending import conclude, judged, or_stopped
 from haystack_ce_ranker.training.fitting import Fitted, Recipe, fit, require_packages
 from haystack_ce_ranker.training.gate import SAVE, GateResult
@@ -240,7 +240,7 @@ def _groups(run: TrainingRun, parts: Parts, work: Path, *, has_head: bool, most:
 
 def _facts(run: TrainingRun, learnt: Learnt) -> dict[str, Any]:
     parts, groups = learnt.parts, learnt.groups
-    base = short_name(run.base.model)
+    base = model_name(run.base.model)
     candidates = [one for group in groups for one in group.candidates]
     data = {
         "collection": parts.train.name,
@@ -249,7 +249,7 @@ def _facts(run: TrainingRun, learnt: Learnt) -> dict[str, Any]:
         "relevant_documents": sum((one.label or 0) > 0 for one in candidates),
         "negatives": sum(one.label == 0 for one in candidates),
         "groups": None if run.groups is None else run.groups.name,
-        "teacher": None if run.teacher is None else short_name(run.teacher.model),
+        "teacher": None if run.teacher is None else model_name(run.teacher.model),
         "dev_queries": len(parts.dev.queries),
         "test_queries": len(parts.test.queries),
         "candidates": f"BM25's first {run.depth}",

@@ -66,7 +66,7 @@ def test_requests_that_come_by_themselves_do_not_wait_for_each_other():
         return await load_clients.open_loop(ask, TASKS, [0.0, 0.0, 0.001, 0.002], patience=30)
 
     assert [one.status for one in asyncio.run(run())] == [200] * 4
-    assert asked == ["a", "b", "c", "a"]
+    assert sorted(asked) == ["a", "a", "b", "c"]  # who comes first where both are late is the machine's to say
 
 
 def test_a_client_that_gets_no_answer_gives_up_and_says_so():

@@ -1,6 +1,6 @@
 """The energy meter: counters where there are any, idle draw taken off, and an estimate that says so elsewhere."""
 
-import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,62 +9,74 @@ from haystack_ce_ranker.machine import energy
 pytest.importorskip("codecarbon", reason="needs the extra 'evaluate'")
 
 
+class Clock:
+    """Time that passes when a test says so, and how long the threads of this process were busy in it."""
+
+    def __init__(self):
+        self.now = self.busy = 1000.0
+        self.module = SimpleNamespace(
+            perf_counter=lambda: self.now, process_time=lambda: self.busy, sleep=lambda seconds: self.passes(seconds)
+        )
+
+    def passes(self, seconds, *, threads=0):
+        self.now += seconds
+        self.busy += threads * seconds
+
+    def drawing(self, watts):
+        """A counter of a device that draws so many watts all the time."""
+        return lambda: watts * self.now
+
+
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch):
-    """No meter of an earlier test, no second of waiting for the idle draw, and a machine that nobody else uses."""
+def clock(monkeypatch):
+    """No meter of an earlier test, and a machine that nobody else uses, whose time stands still."""
+    made = Clock()
     energy.meter_for.cache_clear()
-    monkeypatch.setattr(energy, "_use_of", lambda counter, device, seconds: time.sleep(seconds) or 0.0)
-    monkeypatch.setattr(energy, "IDLE_SECONDS", 0.05)
-    yield
+    monkeypatch.setattr(energy, "time", made.module)
+    monkeypatch.setattr(energy, "_use_of", lambda counter, device, seconds: made.passes(seconds) or 0.0)
+    yield made
     energy.meter_for.cache_clear()
 
 
-def drawing(watts):
-    """A counter of a device that draws so many watts all the time."""
-    return lambda: watts * time.perf_counter()
-
-
-def test_without_counters_the_busy_time_of_all_threads_is_multiplied_by_a_cpus_watts(monkeypatch):
+def test_without_counters_the_busy_time_of_all_threads_is_multiplied_by_a_cpus_watts(monkeypatch, clock):
     monkeypatch.setattr(energy, "_rapl", lambda: None)
     monkeypatch.setattr(energy, "_watts_per_cpu", lambda: 10.0)
     meter = energy.meter_for("cpu")
     assert meter.source == "estimated: 10.0 W for each busy CPU"
     with meter.measure() as asleep:
-        time.sleep(0.2)
-    started = time.process_time()
+        clock.passes(0.25)
     with meter.measure() as busy:
-        while time.process_time() - started < 0.1:
-            pass
-    assert asleep.seconds >= 0.2
-    assert asleep.joules < 0.5
-    assert busy.joules == pytest.approx(1.0, rel=0.2)
+        clock.passes(0.5, threads=3)
+    assert (asleep.seconds, asleep.joules) == (0.25, 0.0)
+    assert (busy.seconds, busy.joules) == (0.5, 15.0)
 
 
-def test_measured_energy_is_what_comes_on_top_of_the_idle_draw(monkeypatch):
-    draw = drawing(5.0)
+def test_measured_energy_is_what_comes_on_top_of_the_idle_draw(monkeypatch, clock):
+    draw = clock.drawing(5.0)
     worked = 0.0
     monkeypatch.setattr(energy, "_rapl", lambda: lambda: draw() + worked)
     meter = energy.meter_for("cpu")
     assert meter.source == "measured: RAPL, 5.0 W idle taken off"
     with meter.measure() as spent:
-        time.sleep(0.1)
+        clock.passes(0.25)
         worked = 3.0
-    assert spent.joules == pytest.approx(3.0, abs=0.05)
+    assert (spent.seconds, spent.joules) == (0.25, 3.0)
 
 
-def test_a_gpu_is_measured_with_its_processor_where_both_can_be_read(monkeypatch):
-    monkeypatch.setattr(energy, "_rapl", lambda: drawing(2.0))
-    monkeypatch.setattr(energy, "_nvml", lambda device: drawing(3.0))
+def test_a_gpu_is_measured_with_its_processor_where_both_can_be_read(monkeypatch, clock):
+    monkeypatch.setattr(energy, "_rapl", lambda: clock.drawing(2.0))
+    monkeypatch.setattr(energy, "_nvml", lambda device: clock.drawing(3.0))
     assert energy.meter_for("cuda:0").source == "measured: RAPL and NVML, 5.0 W idle taken off"
 
 
 @pytest.mark.parametrize("busy", ["RAPL", "NVML"])
-def test_nothing_is_taken_off_where_others_were_at_work_when_idle_draw_was_to_be_measured(busy, monkeypatch):
+def test_nothing_is_taken_off_where_others_were_at_work_when_idle_draw_was_to_be_measured(busy, monkeypatch, clock):
     joules = 0.0
 
     def use(counter, device, seconds):
         nonlocal joules
         joules += 100.0  # what the others draw meanwhile
+        clock.passes(seconds)
         return 0.4 if counter == busy else 0.0
 
     monkeypatch.setattr(energy, "_rapl", lambda: lambda: joules)
@@ -96,17 +108,17 @@ def test_figures_less_idle_draw_say_so():
 
 
 @pytest.mark.parametrize("device", ["cuda:0", "mps", "GPU.0"])
-def test_a_gpu_without_a_counter_is_never_called_measured(monkeypatch, device):
-    monkeypatch.setattr(energy, "_rapl", lambda: drawing(2.0))
+def test_a_gpu_without_a_counter_is_never_called_measured(monkeypatch, clock, device):
+    monkeypatch.setattr(energy, "_rapl", lambda: clock.drawing(2.0))
     monkeypatch.setattr(energy, "_nvml", lambda device: None)
     source = energy.meter_for(device).source
     assert source.startswith("estimated: ")
     assert f"{device} not covered" in source
 
 
-def test_a_gpu_alone_says_that_the_processor_is_not_covered(monkeypatch):
+def test_a_gpu_alone_says_that_the_processor_is_not_covered(monkeypatch, clock):
     monkeypatch.setattr(energy, "_rapl", lambda: None)
-    monkeypatch.setattr(energy, "_nvml", lambda device: drawing(3.0))
+    monkeypatch.setattr(energy, "_nvml", lambda device: clock.drawing(3.0))
     assert energy.meter_for("cuda").source.endswith("processor not covered")
 
 

@@ -43,6 +43,20 @@ def random_texts(size, seed=0, words=200):
     return [" ".join(f"w{word}" for word in random.choice(words, n, p=share / share.sum())) for n in lengths]
 
 
+def with_time_enough(call, came_far_enough):
+    """
+    What a call gives under a deadline that ends its waiting, however slow the machine: with twice as much time again
+    and again, until it came as far as it should before the deadline passed.
+
+    :param call: Takes the seconds until its deadline.
+    """
+    for doublings in range(11):
+        found = call(0.05 * 2**doublings)
+        if came_far_enough(found):
+            return found
+    raise AssertionError("the call did not come so far in 51 seconds")
+
+
 def assert_finds_alike(index, texts, queries=("a", "b c", "c d e f", "abcdef", "ff")):
     """Assert that a BM25 index finds the same, with the same scores, as one that is built from the texts."""
     from haystack_ce_ranker.bm25.index import BM25Index

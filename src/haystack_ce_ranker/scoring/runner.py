@@ -102,7 +102,8 @@ class PairRunner:
     :param model_name: The model's name, under which a learnt batch size is remembered.
     :param batch_sizes: Where learnt batch sizes are kept; None for a memory of its own.
     :param max_wait: Seconds that a batch with room waits for pairs of other requests before it begins, where they may
-        share one (`backends.protocol.Independent`). 0: requests share none, which is as fast where pairs run alone.
+        share one (`backends.protocol.Independent`), but at most half of the time that a deadline leaves. 0: requests
+        share none, which is as fast where pairs run alone.
     :raises ValueError: If a value is out of range.
     """
 
@@ -321,7 +322,8 @@ class PairRunner:
             self.affordable_batch_tokens,
             self.batch_size,
             self._shares,
-            max_wait=self._max_wait if patience is None else min(self._max_wait, patience),
+            # Half of the time: at its end, chance would say whether the pass begins or the patience ends first.
+            max_wait=self._max_wait if patience is None else min(self._max_wait, patience / 2),
             deadline=deadline,
             seconds_per_token=slow,
         )

@@ -149,8 +149,8 @@ class CrossEncoderRanker:
     :param deadline_ms: Score candidates in the order they come until so many milliseconds have passed since the run was
         called, loading and waiting included. The others stand below them in that order, with a score of None. The
         next batch begins only if it should end in time, by the speed so far, and is then finished.
-    :param max_wait_ms: So many milliseconds a batch with room waits for pairs of other requests. These share batches
-        only where that changes no score (onnx and openvino on a CPU). 0: requests share no batch.
+    :param max_wait_ms: So many milliseconds, at most half of what a deadline leaves, a batch with room waits for pairs
+        of other requests, where that changes no score (onnx and openvino on a CPU). 0: requests share no batch.
     :param max_waiting: How many requests may wait for the model beside the one whose turn it is, those of other
         rankers with the same model included. One more is refused: nothing of it is scored. None: no limit.
     :param on_overload: What a run returns that was refused, or whose deadline passed before anything was scored:

@@ -181,10 +181,13 @@ def states(arguments: argparse.Namespace, report: Report) -> None:
 
 def changed(how: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     """Return how a student is made, with what the options say."""
-    steps = {name: getattr(arguments, name) for name in ("epochs", "batch", "learning_rate", "interpolate")}
-    asked = {name: value for name, value in steps.items() if value is not None}
-    made = how["made"] if arguments.made is None else arguments.made
-    return {**how, "made": made, "recipe": {**how["recipe"], **asked}}
+
+    def asked(*names: str) -> dict[str, Any]:
+        return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+    settings = {**how["settings"], **asked("depth", "candidates")}
+    recipe = {**how["recipe"], **asked("epochs", "batch", "learning_rate", "interpolate")}
+    return {**how, **asked("made"), "settings": settings, "recipe": recipe}
 
 
 def _of_passages(arguments: argparse.Namespace, seed: int, how: Mapping[str, Any]) -> dict[str, Any]:
@@ -309,7 +312,7 @@ def bi_encoder(arguments: argparse.Namespace, report: Report) -> None:
     how = changed(TAUGHT, arguments)
     how["settings"] = {**how["settings"], "blend": Blend()}
     given = {"into": "bi-encoder", "student": ModelOptions(base, device=arguments.device), "own": 0.0}
-    given["similar"] = BiEncoderRecipe(**how["recipe"])
+    given["similar"] = BiEncoderRecipe(contrast=arguments.contrast, **how["recipe"])
     collection = load_collection(common.collection_folder(arguments, "vaswani"))
     before = _retrieval(collection, base)
     report.table("A bi-encoder as the first stage, vaswani", "seed", "undistilled", "distilled", "better", "worse", "p")
@@ -356,6 +359,9 @@ def options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--epochs", type=int, help="for the same: the most passes over these queries")
     made.add_argument("--batch", type=int, help="for the same: pairs of a step, or texts of a bi-encoder's")
     made.add_argument("--learning-rate", type=float, help="for the same: the highest one")
+    made.add_argument("--depth", type=int, help="for the same: how many documents are found for a query")
+    made.add_argument("--candidates", type=int, help="for the same: how many of them are learnt from")
+    made.add_argument("--contrast", default="teacher", help="for `bi_encoder`: teacher or in_batch, of its second loss")
     made.add_argument(
         "--interpolate", type=float, help="for `student`, `bi_encoder`: how far from the weights before it goes"
     )

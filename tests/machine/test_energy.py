@@ -14,9 +14,7 @@ class Clock:
 
     def __init__(self):
         self.now = self.busy = 1000.0
-        self.module = SimpleNamespace(
-            perf_counter=lambda: self.now, process_time=lambda: self.busy, sleep=lambda seconds: self.passes(seconds)
-        )
+        self.module = SimpleNamespace(perf_counter=lambda: self.now, process_time=lambda: self.busy)
 
     def passes(self, seconds, *, threads=0):
         self.now += seconds

@@ -332,6 +332,20 @@ def test_half_of_the_time_to_a_deadline_ends_the_waiting_for_others(own_line, mo
     assert with_time_enough(run, ended_before_the_deadline)[0] == 1.0
 
 
+def test_a_pass_waits_no_longer_than_any_of_its_batches_may(own_line):
+    model = Model(independent=True, holds=False)
+    patient, hasty = (Turn(model, pairs_of(name, 1), 40, shares=True, max_wait=1e6) for name in (1, 2))
+    hasty.max_wait = 0.01
+    own_line.enter(patient)
+    own_line.enter(hasty)
+    try:
+        assert hasty.result(30).shared
+    finally:
+        own_line.enter(Turn(Model(holds=False), pairs_of(9, 1), 40))  # nobody waits any longer, whatever went wrong
+    assert patient.result(30).shared
+    assert model.passes == [[1, 2]]
+
+
 def test_a_request_whose_deadline_passes_in_the_line_is_answered_then_and_never_run(own_line):
     model = Model()
     runner = PairRunner(model)

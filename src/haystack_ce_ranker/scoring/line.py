@@ -165,7 +165,7 @@ class Line:
                     if room.is_left_for(turn):
                         self._waiting.remove(turn)
                         room.take(turn)
-                left = first.since + first.max_wait - time.monotonic()
+                left = min(turn.since + turn.max_wait for turn in room.taken) - time.monotonic()
                 if left <= 0.0 or self._waiting or room.is_full:
                     break
                 self._changed.wait(left)

@@ -49,6 +49,8 @@ def test_options_change_what_they_name_and_nothing_else():
     smaller = changed(MAKING, BENCHMARK.parse(["passages", *options]))
     recipe = {**MAKING["recipe"], "epochs": 1, "batch": 32, "learning_rate": 1e-3}
     assert smaller == {"made": 7, "settings": MAKING["settings"], "recipe": recipe}
+    deeper = changed(MAKING, BENCHMARK.parse(["passages", "--depth", "50", "--candidates", "9"]))
+    assert deeper == {**MAKING, "settings": {"depth": 50, "candidates": 9}}
 
 
 def test_a_smaller_student_is_another_one_and_none_is_made_twice(folders, runs):
@@ -107,6 +109,8 @@ def test_options_say_how_a_bi_encoder_is_taught(folders, runs, monkeypatch):
     similar = other.similar
     assert (other.lessons.queries, similar.epochs, similar.batch, similar.learning_rate) == (7, 3, 32, 1e-3)
     assert usual.similar.interpolate == other.similar.interpolate == 0.5
+    assert usual.similar.contrast == "teacher"
+    assert ran(runs, monkeypatch, "bi_encoder", *folders, "--contrast", "in_batch").similar.contrast == "in_batch"
     assert ran(runs, monkeypatch, "bi_encoder", *folders, "--interpolate", "1").similar.interpolate == 1
 
 

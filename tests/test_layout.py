@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,12 +71,18 @@ def layer_of(module: str) -> str | None:
 
 def imported(text: str, modules: set[str]) -> Iterator[str]:
     """What a module imports, wherever the import stands; a name imported from a package is the module of that name."""
-    for node in ast.walk(ast.parse(text)):
+    for node in import_statements(text):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             start = "." * node.level + (node.module or "")
             yield from (f"{start}.{a.name}" if f"{start}.{a.name}" in modules else start for a in node.names)
+
+
+@cache  # of the same modules again and again, each time with a fault planted in another
+def import_statements(text: str) -> list[ast.Import | ast.ImportFrom]:
+    """The import statements of a module, wherever they stand."""
+    return [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def faults(texts: dict[str, str]) -> list[str]:

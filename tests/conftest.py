@@ -52,6 +52,12 @@ def pytest_collection_modifyitems(config, items):
     profiles.multiply((item.function for item in items if hasattr(item, "function")), profiles.TIMES[chosen])
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    with profiles.traced_or_not(item.nodeid):
+        return (yield)
+
+
 @pytest.fixture(autouse=True)
 def no_shared_models() -> None:
     """Let no test share a model that another one has loaded, and perhaps not released."""

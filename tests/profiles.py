@@ -1,9 +1,11 @@
 """Which tests are slow, which need real weights, and how many examples hypothesis tries in each profile."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from coverage import Coverage
 from hypothesis import settings
 
 TIMES = {"default": 1, "ci": 1, "long": 20}
@@ -73,6 +75,17 @@ LONGEST = (
 """Files that take minutes: they go first, so that no worker is left alone with one of them at the end."""
 
 
+UNTRACED = (
+    *("tests/test_zoo.py", "tests/stores", "tests/training/test_fitting.py", "tests/test_examples.py", "tests/served"),
+    *("tests/benchmarks/test_engines.py", "tests/benchmarks/test_watts_blend.py"),
+)
+"""
+Folders and files of tests that run without coverage's tracer, which costs them half of their time again.
+
+They run what other tests run, too, with more models and more stores, or longer.
+"""
+
+
 def register_profiles() -> None:
     """Register the profiles, none of which lets the time of an example decide a test."""
     settings.register_profile("default", deadline=None)
@@ -84,7 +97,24 @@ def register_profiles() -> None:
 
 def is_slow(test: str) -> bool:
     """Tell whether the list of slow tests names a test, its file or a folder above it."""
-    return any(test == entry or test.startswith((f"{entry}/", f"{entry}::", f"{entry}[")) for entry in SLOW)
+    return _named(test, SLOW)
+
+
+@contextmanager
+def traced_or_not(test: str) -> Iterator[None]:
+    """Run a test, without coverage's tracer if `UNTRACED` names it."""
+    tracer = Coverage.current() if _named(test, UNTRACED) else None
+    if tracer is not None:
+        tracer.stop()
+    try:
+        yield
+    finally:
+        if tracer is not None:
+            tracer.start()
+
+
+def _named(test: str, entries: Iterable[str]) -> bool:
+    return any(test == entry or test.startswith((f"{entry}/", f"{entry}::", f"{entry}[")) for entry in entries)
 
 
 def order(items: list[pytest.Item]) -> None:

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from importlib.metadata import version as installed_version
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -147,8 +148,8 @@ def test_the_version_can_be_asked_for():
     assert Version(installed_version("ce-ranker-haystack")) >= Version("0.1.dev0")
 
 
-@pytest.mark.parametrize("entry", [*profiles.SLOW, *profiles.LONGEST])
-def test_each_entry_of_the_list_of_slow_tests_is_there(entry):
+@pytest.mark.parametrize("entry", [*profiles.SLOW, *profiles.LONGEST, *profiles.UNTRACED])
+def test_each_entry_of_the_lists_of_tests_is_there(entry):
     file, _, test = entry.partition("::")
     path = REPOSITORY / file
     assert path.exists(), "take it off the list in tests/profiles.py"
@@ -178,3 +179,15 @@ def test_a_profile_multiplies_the_examples_that_a_test_asks_for():
     profiles.multiply([some_test, some_test], 3)  # twice, as a test with parameters is collected
     some_test()
     assert len(tried) == 21
+
+
+@pytest.mark.parametrize(
+    ("test", "expected"), [(profiles.UNTRACED[0], ["stop", "start"]), ("tests/test_habits.py", [])]
+)
+def test_coverage_s_tracer_rests_during_the_tests_that_the_list_names_and_then_goes_on(monkeypatch, test, expected):
+    done = []
+    tracer = SimpleNamespace(stop=lambda: done.append("stop"), start=lambda: done.append("start"))
+    monkeypatch.setattr(profiles.Coverage, "current", lambda: tracer)
+    with profiles.traced_or_not(f"{test}::test_one"):
+        assert done == expected[:1]
+    assert done == expected

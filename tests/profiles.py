@@ -1,4 +1,4 @@
-"""Which tests are slow, which need real weights, and how many examples hypothesis tries in each profile."""
+"""Which tests are slow, need real weights or run untraced, and how many examples hypothesis tries in each profile."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -73,7 +73,6 @@ LONGEST = (
     *("tests/stores/test_conformance.py", "tests/training/test_fitting.py"),
 )
 """Files that take minutes: they go first, so that no worker is left alone with one of them at the end."""
-
 
 UNTRACED = (
     *("tests/test_zoo.py", "tests/stores", "tests/training/test_fitting.py", "tests/test_examples.py", "tests/served"),

@@ -1,5 +1,7 @@
 """A vocabulary knows texts in the languages it was made of, and says of others that it does not."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -104,4 +106,25 @@ def test_shares_lie_between_0_and_1(text):
     assert 0 <= found.unknown <= 1
 
 
+PARTS = ["the ", "hut ", "a ", "7", ".", "ж", "é", "山", "\u3000", "\ud800", "ก" * 9]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(PARTS), max_size=30))
+def test_the_shares_are_those_of_all_pieces_looked_at_one_by_one(parts):
+    text = "".join(parts)
+    (tokens,) = read_whole(ENGLISH, [text.replace("\ud800", "?")])
+    pieces = [text[start:end] for start, end in zip(tokens.starts, tokens.ends, strict=True)]
+    unknown = [piece for token, piece in zip(tokens.ids, pieces, strict=True) if token == UNKNOWN_ID]
+    known = [piece for token, piece in zip(tokens.ids, pieces, strict=True) if token != UNKNOWN_ID]
+    telling = [piece for piece in known if len(piece) > 1 or (piece and unicodedata.category(piece)[0] in "LM")]
+    strange = [piece for piece in telling if len(piece) == 1 and not piece.isascii()]
+    share = (len(unknown) + len(strange)) / max(len(unknown) + len(telling), 1)
+    found = readability(text, tokens, Vocabulary(ENGLISH.get_vocab, UNKNOWN_ID))
+    assert found.unreadable == pytest.approx(share) or max(found.unreadable, share) < UNREADABLE_SHARE
+    characters = [character for character in text if not character.isspace()]
+    assert found.unknown == pytest.approx(sum(map(len, unknown)) / max(len(characters), 1))
+
+
 ENGLISH = trained(KNOWN.values(), "words")
+UNKNOWN_ID = ENGLISH.token_to_id("[UNK]")

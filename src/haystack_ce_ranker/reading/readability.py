@@ -54,7 +54,8 @@ class Readability(NamedTuple):
     """
     How well a vocabulary knows a text.
 
-    :ivar unreadable: The share of its pieces that are unknown or a single letter of another script than Latin.
+    :ivar unreadable: The share of its pieces that are unknown or a single letter of another script than Latin; 0 where
+        it is certain to be below `UNREADABLE_SHARE`.
     :ivar unknown: The share of its characters, spaces apart, that stand in unknown tokens: no model can read those.
     """
 
@@ -74,17 +75,20 @@ def readability(text: str, tokens: Tokens, vocabulary: Vocabulary) -> Readabilit
     lengths = tokens.ends - tokens.starts
     unknown = tokens.ids == (-1 if vocabulary.unknown_id is None else vocabulary.unknown_id)
     short = (lengths <= 1) & ~unknown
-    if not unknown.any() and 2 * np.count_nonzero(short) < UNREADABLE_SHARE * len(lengths):
-        return READABLE
+    unread = _share_of_characters(text, int(lengths[unknown].sum()))
+    # Pieces are looked at one by one only if all that are short, being strange letters, would reach the threshold.
+    if np.count_nonzero(unknown | short) < UNREADABLE_SHARE * len(lengths):
+        return Readability(0.0, unread)
     pieces = [text[start:end] for start, end in zip(tokens.starts[short], tokens.ends[short], strict=True)]
     letters = [piece for piece in pieces if any(map(_is_letter, piece))]
     telling = len(lengths) - len(pieces) + len(letters)  # numbers and punctuation tell nothing
     strange = int(np.count_nonzero(unknown)) + sum(not _is_own(piece, vocabulary) for piece in letters)
-    characters = len(text) - sum(map(str.isspace, text))
-    return Readability(
-        strange / telling if telling else 0.0,
-        min(int(lengths[unknown].sum()) / characters, 1.0) if characters else 0.0,
-    )
+    return Readability(strange / telling if telling else 0.0, unread)
+
+
+def _share_of_characters(text: str, count: int) -> float:
+    """Return what share of a text's characters, spaces apart, so many are; at most 1."""
+    return min(count / max(len("".join(text.split())), 1), 1.0) if count else 0.0
 
 
 def _is_own(letter: str, vocabulary: Vocabulary) -> bool:

@@ -227,5 +227,5 @@ def test_the_verdicts_on_the_page_are_those_of_the_kept_results(path):
     assert best_shown == f"{best['nDCG@10']:.3f}"
     assert p_shown == ("< 0.001" if p < 0.001 else f"{p:.3f}")
     assert worth_it == verdict["worth_it"]
-    assert milliseconds_shown == (f"{milliseconds:.0f}" if milliseconds > 10 else f"{milliseconds:.1f}")
+    assert milliseconds_shown == (f"{milliseconds:,.0f}" if milliseconds > 10 else f"{milliseconds:.1f}")
     assert float(joules) == pytest.approx(choice["joules_per_query"], rel=0.15)

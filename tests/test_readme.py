@@ -52,7 +52,7 @@ def expected(name):
         f"{system('hybrid')['nDCG@10']:.3f}",
         "< 0.001" if p < 0.001 else f"{p:.3f}",
         f"{ours['tokens_per_query']:,.0f}",
-        f"{ours['latency_ms']['p50']:.0f}",
+        f"{ours['latency_ms']['p50']:,.0f}",
     ]
 
 

@@ -57,7 +57,7 @@ TAUGHT = {
 }
 """How a bi-encoder is taught; the options change it. Its batch is a number of texts."""
 
-LEARNT = "windows"
+LEARNT = "windows, in drawn pairs"
 """What a student learns of a document. It is changed with the code, so that no student of other lessons is taken."""
 
 STATES = 10.0

@@ -12,7 +12,6 @@ from haystack_ce_ranker.training.adapting import (
     Asked,
     find_documents,
     given_queries,
-    in_pairs,
     learnt_documents,
     lessons,
     moved,
@@ -246,17 +245,6 @@ def test_a_drawn_candidate_is_moved_by_its_own_evidence():
 
 def group_of(*targets, name="q"):
     return Group(name, "hut", tuple(Candidate(f"d{n}", f"text {n}", teacher=one) for n, one in enumerate(targets)))
-
-
-def test_pairs_hold_each_candidate_once():
-    group = group_of(1.0, 2.0, 3.0, 4.0, 5.0)
-    pairs = in_pairs([group], seed=0)
-    assert [one.query_id for one in pairs] == ["q", "q"]
-    held = [candidate for pair in pairs for candidate in pair.candidates]
-    assert len(set(held)) == 4
-    assert set(held) < set(group.candidates)
-    assert pairs == in_pairs([group], seed=0)
-    assert any(pairs != in_pairs([group], seed=seed) for seed in range(1, 5))
 
 
 def test_the_teachers_order_is_the_judgment_where_there_is_no_other():

@@ -1,9 +1,9 @@
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
-from haystack_ce_ranker.training.adapting import in_pairs
 from haystack_ce_ranker.training.groups import Candidate, Group
 from haystack_ce_ranker.training.losses import (
     LABEL_MARGIN,
@@ -44,14 +44,33 @@ def test_pairs_have_the_label_or_the_sigmoid_of_the_teachers_logit():
 
 
 def test_triples_hold_by_how_many_logits_the_better_document_stands_above_the_worse():
-    rows = rows_for("margin_mse", [GROUP]).rows
-    assert [tuple(row.values()) for row in rows] == [
-        ("the hut", "hut", "snow", LABEL_MARGIN / 2),
-        ("the hut", "hut", "train", LABEL_MARGIN),
-        ("the hut", "snow", "train", LABEL_MARGIN / 2),
-    ]
-    taught = rows_for("margin_mse", [GROUP], learns="teacher").rows
-    assert [row["label"] for row in taught] == [5.0, 10.0, 5.0]  # raw logits: a sigmoid would make 0.7 of the first
+    labels, logits = {"hut": 1.0, "snow": 0.5, "train": 0.0}, {"hut": 4.0, "snow": -1.0, "train": -6.0}
+    for learns, of in (("labels", {text: LABEL_MARGIN * label for text, label in labels.items()}), ("teacher", logits)):
+        rows = rows_for("margin_mse", [GROUP], learns=learns).rows
+        assert rows
+        for row in rows:  # raw logits: a sigmoid would make 0.7 of 5.0
+            assert list(row) == ["query", "better", "worse", "label"]
+            assert row["label"] == of[row["better"]] - of[row["worse"]] > 0
+
+
+@pytest.mark.parametrize("grades", [(1, 0), (1, 1, 0, 0, 0, 0, 0), (0, 0, 0, 1), (0, 1, 2, 2, 2, 2), tuple(range(9))])
+@pytest.mark.parametrize("seed", range(3))
+def test_each_document_is_told_apart_from_another_and_few_are_read_twice(grades, seed):
+    group = labelled("a", *(grade / 8 for grade in grades))
+    rows = rows_for("margin_mse", [group], seed=seed).rows
+    read = Counter(row[side] for row in rows for side in ("better", "worse"))
+    assert set(read) == {f"a{n}" for n in range(len(grades))}
+    commonest = max(Counter(grades).values())
+    assert len(rows) <= max(commonest, math.ceil(len(grades) / 2) + 1)
+    most = math.ceil(commonest / (len(grades) - commonest))  # each of the others is read about as often
+    assert max(read.values()) <= max(2, most)
+
+
+def test_the_seed_draws_which_documents_are_told_apart():
+    group = labelled("a", *(grade / 8 for grade in range(8)))
+    found = [rows_for("margin_mse", [group], seed=seed).rows for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    assert [pairs_of(row) for row in found[0]] == [2] * 4
 
 
 @pytest.mark.parametrize("loss", ["lambda", "ranknet"])
@@ -83,7 +102,9 @@ def test_groups_without_targets_are_refused_with_the_reason():
 
 
 def test_a_row_knows_its_pairs_and_the_length_of_its_longest_pair():
-    pair, triple, several = (rows_for(loss, [GROUP]).rows[0] for loss in ("bce", "margin_mse", "lambda"))
+    two = replace(GROUP, candidates=GROUP.candidates[:2])
+    given = (("bce", GROUP), ("margin_mse", two), ("lambda", GROUP))
+    pair, triple, several = (rows_for(loss, [group]).rows[0] for loss, group in given)
     assert [pairs_of(row) for row in (pair, triple, several)] == [1, 2, 3]
     assert [characters_of(row) for row in (pair, triple, several)] == [7 + 3, 7 + 4, 7 + 5]
 
@@ -138,8 +159,7 @@ def test_what_is_or_may_be_relevant_for_a_query_must_not_come_into_its_batch():
 
 
 def test_parts_of_one_query_are_counted_once():
-    parts = in_pairs([GROUP, replace(GROUP, query_id="other")], seed=0)
-    assert len(parts) > 2
+    parts = [GROUP, GROUP, replace(GROUP, query_id="other")]
     found = rows_for("margin_mse", parts, learns="teacher")
     assert (found.queries, found.unused_queries) == (2, 0)
     level = replace(labelled("a", 1.0), candidates=labelled("a", 0.0, 0.0).candidates)

@@ -5,7 +5,7 @@ A target is a teacher's logit, moved by the evidence of `blending` where the tea
 """
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -246,22 +246,6 @@ def _pieces(asked: Asked, places: Sequence[int], reader: PassageReader | None) -
 def learnt_documents(asked: Asked, settings: Adapting) -> dict[str, str]:
     """Return the whole texts of the documents that `lessons` takes for a query, by id, in their order."""
     return {asked.document_ids[place]: asked.texts[place] for place in _chosen(asked, settings, origins=False)}
-
-
-def in_pairs(groups: Iterable[Group], *, seed: int) -> list[Group]:
-    """
-    Part each group's candidates at random into pairs, which keep its id; of an odd number one is left out.
-
-    MarginMSE learns from pairs. All pairs of eight documents would have each of them read seven times, and say little
-    more than four pairs that read each once.
-    """
-    paired = []
-    for group in groups:
-        shuffled = list(group.candidates)
-        random.Random(f"{seed} {group.query_id}").shuffle(shuffled)
-        pairs = (tuple(shuffled[start : start + 2]) for start in range(0, len(shuffled) - 1, 2))
-        paired += [replace(group, candidates=pair) for pair in pairs]
-    return paired
 
 
 def taught_order(groups: Sequence[Group]) -> HeldOut:

@@ -116,7 +116,7 @@ def fit(
     options = base if isinstance(base, ModelOptions) else ModelOptions(base)
     used = resources(options.device, threads if threads is not None else options.threads, recipe.dtype)
     options = replace(options, device=used.device, threads=used.threads, dtype=None)
-    rows = rows_for(recipe.loss, groups, learns=recipe.learns)
+    rows = rows_for(recipe.loss, groups, learns=recipe.learns, seed=recipe.seed)
     max_length = recipe.max_length if recipe.max_length is not None else policy.max_length
     settings = (asdict(recipe), asdict(policy), used.plain())
     key = key_of(options, *settings, dev.plain(), *map(row_of, groups))

@@ -5,9 +5,10 @@ A loss learns from labels, or from a teacher's logits. All of them see raw logit
 """
 
 import math
+import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, NamedTuple
 
 from haystack_ce_ranker.checks import choice
@@ -62,6 +63,7 @@ class Loss:
 
     :ivar library_name: The class in `sentence_transformers.cross_encoder.losses`.
     :ivar rows: Makes the rows of one query.
+    :ivar drawn: Whether chance decides which documents stand in a row together.
     :ivar in_batch: From how many documents of other queries in the batch a document is told apart, drawn at random; 0
         for a loss that looks at each row alone.
     :ivar batch: Pairs of a step, if nothing else is asked for.
@@ -69,6 +71,7 @@ class Loss:
 
     library_name: str
     rows: Callable[[str, Sequence[Target]], Iterator[Row]]
+    drawn: bool = False
     in_batch: int = 0
     batch: int = _BATCH
 
@@ -120,8 +123,19 @@ def _pairs(query: str, targets: Sequence[Target]) -> Iterator[Row]:
 
 
 def _triples(query: str, targets: Sequence[Target]) -> Iterator[Row]:
-    for better, worse in product(targets, repeat=2):
-        if better.value > worse.value:
+    """
+    Yield pairs of documents that have different targets, until each document stands in one.
+
+    All pairs of eight documents would have each of them read seven times, and say little more than four pairs that read
+    each once. A document for which no other is left is told apart from one that was taken before, the least often.
+    """
+    taken: Counter[int] = Counter()
+    for place, one in enumerate(targets):
+        if not taken[place]:
+            unlike = (n for n, other in enumerate(targets) if other.value != one.value)
+            partner = min(unlike, key=lambda n: (taken[n], (n - place) % len(targets)))
+            taken.update((place, partner))
+            worse, better = sorted((one, targets[partner]), key=lambda target: target.value)
             yield {"query": query, "better": better.text, "worse": worse.text, "label": better.value - worse.value}
 
 
@@ -142,7 +156,7 @@ def _contrasts(query: str, targets: Sequence[Target]) -> Iterator[Row]:
 
 LOSSES = {
     "bce": Loss("BinaryCrossEntropyLoss", _pairs),
-    "margin_mse": Loss("MarginMSELoss", _triples),
+    "margin_mse": Loss("MarginMSELoss", _triples, drawn=True),
     "lambda": Loss("LambdaLoss", _lists),
     "ranknet": Loss("RankNetLoss", _lists),
     # it scores the whole batch before it learns from parts of it: a large batch takes no more memory than a part
@@ -179,18 +193,20 @@ def usual_batch(loss: str) -> int:
     return LOSSES[choice("loss", loss, LOSSES)].batch
 
 
-def rows_for(loss: str, groups: Sequence[Group], *, learns: str = "labels") -> Rows:
+def rows_for(loss: str, groups: Sequence[Group], *, learns: str = "labels", seed: int = 0) -> Rows:
     """
     Make the rows that a loss learns from.
 
     The targets of `bce` are labels from 0 to 1, or the sigmoid of the teacher's logits. `margin_mse` learns by how many
-    logits one document stands above another: for labels, the highest grade stands `LABEL_MARGIN` above grade 0.
+    logits one document stands above another: for labels, the highest grade stands `LABEL_MARGIN` above grade 0. Which
+    two documents of a query are a row is drawn, and each stands in one, or in more where there is no other for it.
     `lambda` and `ranknet` learn the order, with the label as gain, or the teacher's logit within the query's range of
     them. `contrastive` learns to tell each document with a label above 0, or the teacher's best one, apart from those
     with the label 0, or the teacher's others. Documents without a target are left out, and so are queries whose
     documents all have the same target.
 
     :param loss: One of `LOSSES`.
+    :param seed: Draws what chance decides.
     :raises ValueError: If there is no such loss, or nothing to learn from.
     """
     used_loss = LOSSES[choice("loss", loss, LOSSES)]
@@ -202,6 +218,8 @@ def rows_for(loss: str, groups: Sequence[Group], *, learns: str = "labels") -> R
     for group in groups:
         targets = _targets(loss, group, learns)
         missing += len(group.candidates) - len(targets)
+        if used_loss.drawn:
+            random.Random(f"{seed} {group.query_id}").shuffle(targets)
         made = list(used_loss.rows(group.query, targets)) if len({one.value for one in targets}) > 1 else []
         rows += made
         used |= {group.query_id} if made else set()

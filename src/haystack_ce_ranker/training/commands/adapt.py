@@ -25,7 +25,6 @@ from haystack_ce_ranker.training.adapting import (
     Asked,
     find_documents,
     given_queries,
-    in_pairs,
     lessons,
     taught_order,
     unlike,
@@ -158,7 +157,7 @@ def _run(run: AdaptRun, work: Path, console: Console) -> GateResult:
     test = judged_queries(collection, run.settings.depth) if collection.queries else unseen(parts["test"])
     fitted = fit(
         run.base,
-        in_pairs(parts["train"], seed=run.recipe.seed) if run.recipe.loss == "margin_mse" else parts["train"],
+        parts["train"],
         unseen(parts["dev"]),
         work / "run",
         run.recipe,

@@ -24,7 +24,6 @@ from haystack_ce_ranker.training.adapting import (
     TEACHERS_ORDER,
     Asked,
     given_queries,
-    in_pairs,
     learnt_documents,
     moved,
     taught_order,
@@ -289,8 +288,7 @@ def _taught(
     how: dict[str, Any] = {"threads": run.lessons.threads, "console": console}
     if run.into == BI_ENCODER:
         return teach(student, train, dev, work / "run", replace(run.similar, seed=recipe.seed), **how)
-    paired = in_pairs(train, seed=recipe.seed) if recipe.loss == "margin_mse" else train
-    return fit(student, paired, dev, work / "run", recipe, policy=policy, teacher=run.teacher, **how)
+    return fit(student, train, dev, work / "run", recipe, policy=policy, teacher=run.teacher, **how)
 
 
 def _teachers_test(run: DistilRun, lessons: _Lessons, policy: ReadingPolicy, console: Console) -> tuple[HeldOut, Run]:

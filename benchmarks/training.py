@@ -17,7 +17,7 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -35,7 +35,7 @@ from haystack_ce_ranker.evaluation.running.journal import Journal
 from haystack_ce_ranker.training.commands.train import DEV, TEST, TRAIN, TrainingRun, learn, with_candidates
 from haystack_ce_ranker.training.fitting import Recipe
 from haystack_ce_ranker.training.gate import BASE, FIRST_STAGE, TRAINED
-from haystack_ce_ranker.training.losses import LOSSES, usual_batch, usual_loss
+from haystack_ce_ranker.training.losses import CONTRASTIVE, LOSSES, usual_batch, usual_loss
 from haystack_ce_ranker.training.mining import Mining
 from haystack_ce_ranker.training.resources import BFLOAT16, DTYPES
 from haystack_ce_ranker.training.splits import split_queries
@@ -47,6 +47,9 @@ FOLDED = ("cacm", "med", "vaswani")
 FOLDS = 5
 DEV_SHARE = 0.12
 LEVEL = 0.05
+USUAL = (usual_loss(0), usual_loss(10**6))
+"""The losses that `train` takes for few queries, and for many."""
+
 PLAIN, PLAIN_GAIN = "bi-minilm-l6", 0.10
 """A plain encoder, and what it is to gain over BM25 on stackfaq."""
 
@@ -206,9 +209,14 @@ def figures(values: Values) -> Figures:
     return Figures(mean(values[FIRST_STAGE]), base, mean(values[TRAINED]), found.p, worse)
 
 
+def chosen(names: Iterable[str], arguments: argparse.Namespace) -> list[str]:
+    """Return the collections that were asked for."""
+    return [name for name in names if arguments.only is None or name in arguments.only]
+
+
 def losses(arguments: argparse.Namespace, report: Report) -> None:
     """Compare the losses: the default is the one with the highest mean over the collections."""
-    names = [name for name in (*HALVES, *FOLDED) if arguments.only in (None, name)]
+    names = chosen((*HALVES, *FOLDED), arguments)
     found: dict[tuple[str, str], list[Figures]] = {}
     for loss in LOSSES:
         for name in names:
@@ -222,7 +230,7 @@ def losses(arguments: argparse.Namespace, report: Report) -> None:
 
 def fine_tuning(arguments: argparse.Namespace, report: Report) -> None:
     """Say what fine-tuning gains on each collection, and whether that is what was aimed for."""
-    names = [name for name in (*HALVES, *FOLDED) if arguments.only in (None, name)]
+    names = chosen((*HALVES, *FOLDED), arguments)
     found = {
         name: [
             figures(
@@ -263,8 +271,17 @@ def fine_tuning(arguments: argparse.Namespace, report: Report) -> None:
 
 def few_queries(arguments: argparse.Namespace, report: Report) -> None:
     """Compare the losses that `train` takes for few and for many queries, where there are few."""
-    names = [name for name in FOLDED if arguments.only in (None, name)]
-    of_loss: dict[str, list[float]] = {loss: [] for loss in (usual_loss(0), usual_loss(10**6))}
+    _compared(USUAL, arguments, report)
+
+
+def other_losses(arguments: argparse.Namespace, report: Report) -> None:
+    """Compare the losses that `train` only takes if it is asked to, where there are few queries to learn from."""
+    _compared([loss for loss in LOSSES if loss not in USUAL and loss != CONTRASTIVE], arguments, report)
+
+
+def _compared(losses: Sequence[str], arguments: argparse.Namespace, report: Report) -> None:
+    names = chosen(FOLDED, arguments)
+    of_loss: dict[str, list[float]] = {loss: [] for loss in losses}
     rows: list[list[Any]] = []
     for name in names:
         for seed in arguments.seeds:
@@ -302,7 +319,7 @@ def plain_encoder(arguments: argparse.Namespace, report: Report) -> None:
 
 def dtypes(arguments: argparse.Namespace, report: Report) -> None:
     """Compare what training multiplies in: what a model is worth then, and what a step costs."""
-    name = arguments.only or next(iter(HALVES))
+    name = chosen((*HALVES, *FOLDED), arguments)[0]
     report.table(f"{name}, trained in float32 and in bfloat16", "seed", *DTYPES, "difference", "p")
     for seed in arguments.seeds:
         setting = setting_of(name, seed, arguments, loss=loss_of(name, arguments), base=arguments.base)
@@ -341,6 +358,7 @@ PARTS = {
     "losses": losses,
     "fine_tuning": fine_tuning,
     "few_queries": few_queries,
+    "other_losses": other_losses,
     "plain_encoder": plain_encoder,
     "dtypes": dtypes,
 }
@@ -349,7 +367,7 @@ PARTS = {
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument("--base", default="ce-minilm-l12", help="a folder below --models")
-    parser.add_argument("--only", choices=(*HALVES, *FOLDED), default=None, help="one collection")
+    parser.add_argument("--only", choices=(*HALVES, *FOLDED), nargs="+", help="some of the collections")
     parser.add_argument("--loss", choices=tuple(LOSSES), help="of parts that compare none; else what `train` takes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run for each")
     parser.add_argument("--device", default="cpu", help="a torch device")

@@ -72,3 +72,22 @@ def test_a_loss_that_is_not_named_is_the_one_that_train_takes_for_as_many_querie
     assert training.loss_of("stackfaq", arguments) == "lambda"
     arguments.loss = "ranknet"
     assert training.loss_of("stackfaq", arguments) == "ranknet"
+
+
+def test_the_losses_that_train_does_not_take_by_itself_are_compared_on_what_was_asked_for(
+    monkeypatch, tmp_path, capsys
+):
+    asked = []
+
+    def values(setting, _arguments, _report):
+        asked.append((setting.collection, setting.recipe.loss))
+        gained = {"ranknet": 0.25, "margin_mse": 0.5}[setting.recipe.loss]
+        return {FIRST_STAGE: {"q": 0.25}, BASE: {"q": 0.25}, TRAINED: {"q": 0.25 + gained}}
+
+    monkeypatch.setattr(training, "values_of", values)
+    arguments = training.BENCHMARK.parse(["other_losses", "--only", "cacm", "med", "--seeds", "0"])
+    report = training.common.Report(tmp_path / "training.py")
+    training.other_losses(arguments, report)
+    assert asked == [(name, loss) for name in ("cacm", "med") for loss in ("margin_mse", "ranknet")]
+    assert "Mean gain: +0.5000 by margin_mse, +0.2500 by ranknet." in capsys.readouterr().out
+    assert training.chosen(("cacm", "vaswani"), training.BENCHMARK.parse([])) == ["cacm", "vaswani"]

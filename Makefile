@@ -104,19 +104,20 @@ test-packages:
 light-requirements: $(VENV)/.installed
 	$(BIN)/python .ci/light_requirements.py --write
 
-# The components' tests again on older releases of Haystack, laid over the installed one. Left out are those that compare
-# with Haystack's own BM25 and its error messages.
+# The components' tests again on older releases of Haystack, laid over the installed one: each in one process, beside the
+# others, and its output at its end. Left out are those that compare with Haystack's own BM25 and its error messages.
 HAYSTACKS ?= 2.24.1 2.31.0
 FORMS := tests/adopting/test_forms.py
 OVERLAID := $(FORMS)::test_all_load_in_a_fresh_process $(FORMS)::test_the_same_documents_come_back tests/components tests/evaluation/running/test_pipelines.py tests/test_examples.py tests/test_readme.py tests/cli
 
 test-oldest-haystack: $(VENV)/.installed
-	for version in $(HAYSTACKS); do \
-	  [ -d .haystack/$$version ] || \
-	    $(BIN)/python -m pip install --quiet --no-deps --target .haystack/$$version haystack-ai==$$version || exit 1; \
-	  PYTHONPATH=.haystack/$$version $(PYTEST) -q $(OVERLAID) \
-	    -k "not haystacks_okapi and not are_haystacks and not refused_alike" || exit 1; \
-	done
+	$(MAKE) --no-print-directory --jobs $(WORKERS) $(addprefix test-haystack-,$(HAYSTACKS))
+
+test-haystack-%: $(VENV)/.installed
+	[ -d .haystack/$* ] || $(BIN)/python -m pip install --quiet --no-deps --target .haystack/$* haystack-ai==$*
+	PYTHONPATH=.haystack/$* OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(OVERLAID) \
+	  -k "not haystacks_okapi and not are_haystacks and not refused_alike" >.haystack/$*.log 2>&1; \
+	  status=$$?; echo "Haystack $*:"; cat .haystack/$*.log; exit $$status
 
 # The example for OpenSearch against a real server: one that CE_RANKER_OPENSEARCH names, or that is started here.
 check-opensearch: $(VENV)/.installed

@@ -28,6 +28,7 @@ from rich.console import Console
 import common
 from common import Report, collection_folder, weights_folder
 from haystack_ce_ranker.backends.model_files import ModelOptions
+from haystack_ce_ranker.backends.torch_backend import cpu_has_bfloat16
 from haystack_ce_ranker.data.collections import Collection, load_collection
 from haystack_ce_ranker.evaluation.judging.comparison import compare
 from haystack_ce_ranker.evaluation.judging.measures import NDCG_AT_10, mean
@@ -55,6 +56,9 @@ PLAIN, PLAIN_GAIN = "bi-minilm-l6", 0.10
 
 BATCH, LENGTH, STEPS = 16, 160, 7
 """Pairs of a step, their tokens, and how many steps are timed."""
+
+LAYERS, LENGTHS = (3, 6, 12), (80, LENGTH)
+"""Of the models whose steps are computed in parts, and the tokens of their pairs."""
 
 QUICK: dict[str, Any] = {"seeds": [0], "train_queries": 12, "test_queries": 10, "depth": 5, "epochs": 1}
 
@@ -337,19 +341,41 @@ def dtypes(arguments: argparse.Namespace, report: Report) -> None:
         report.say(f"A step in bfloat16 takes {bfloat16 / float32:.0%} of that in float32.")
 
 
-def step_seconds(arguments: argparse.Namespace, dtype: str) -> float:
-    """Return the median CPU seconds of a step, forwards and backwards, on random tokens."""
+def at_once(arguments: argparse.Namespace, report: Report) -> None:
+    """What it costs to compute a step in small parts, by the layers of the model."""
+    sizes, dtype = (4, 8, BATCH), DTYPES[cpu_has_bfloat16()]
+    headings = (f"{size} pairs at once" for size in sizes)
+    report.table(f"CPU seconds of a step of {BATCH} pairs, {dtype}", "layers", "tokens", *headings)
+    for layers in LAYERS:
+        for length in LENGTHS:
+            seconds = [step_seconds(arguments, dtype, length, at_once=size, layers=layers) for size in sizes]
+            report.row(layers, length, *(f"{each:.2f}" for each in seconds))
+
+
+def step_seconds(
+    arguments: argparse.Namespace, dtype: str, length: int = LENGTH, *, at_once: int = BATCH, layers: int | None = None
+) -> float:
+    """
+    Return the median CPU seconds of a step, forwards and backwards, on random tokens.
+
+    :param length: Tokens of a pair.
+    :param at_once: In parts of how many pairs.
+    :param layers: How many of the model's layers are computed; None for all.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(weights_folder(arguments, arguments.base)).train()
-    ids = torch.randint(1000, 20000, (BATCH, LENGTH), generator=torch.Generator().manual_seed(0))
+    cut = {} if layers is None else {"num_hidden_layers": layers}
+    folder = weights_folder(arguments, arguments.base)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, **cut).train()
+    ids = torch.randint(1000, 20000, (BATCH, length), generator=torch.Generator().manual_seed(0))
     seconds = []
     for _ in range(STEPS):
         began = time.process_time()
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == BFLOAT16):
-            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-        logits.float().square().mean().backward()
+        for part in ids.split(at_once):
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == BFLOAT16):
+                logits = model(input_ids=part, attention_mask=torch.ones_like(part)).logits
+            logits.float().square().mean().backward()
         seconds.append(time.process_time() - began)
     return statistics.median(seconds)
 
@@ -361,6 +387,7 @@ PARTS = {
     "other_losses": other_losses,
     "plain_encoder": plain_encoder,
     "dtypes": dtypes,
+    "at_once": at_once,
 }
 
 

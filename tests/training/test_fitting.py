@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -491,11 +492,22 @@ def test_the_memory_of_a_contrastive_run_depends_on_what_is_computed_at_once_and
 
 
 def test_a_gpu_computes_a_batch_at_once_or_in_parts_as_large_as_are_asked_for():
-    gpu, cpu = Resources("cuda:0", True, 1), Resources("cpu", False, 1)
-    assert [runs.pairs_at_once(CONTRASTIVE, one, on_gpu=16) for one in (gpu, cpu)] == [4, 4]  # as the recipe says
+    gpu, cpu, model = Resources("cuda:0", True, 1), Resources("cpu", False, 1), of_layers(12)
+    assert [runs.pairs_at_once(CONTRASTIVE, one, model, on_gpu=16) for one in (gpu, cpu)] == [4, 4]  # as it says
     free = replace(CONTRASTIVE, at_once=None)
-    assert [runs.pairs_at_once(free, one, on_gpu=16) for one in (gpu, cpu)] == [16, runs.AT_ONCE]
-    assert [runs.pairs_at_once(free, gpu), runs.pairs_at_once(free, gpu, on_gpu=64)] == [32, 32]
+    assert [runs.pairs_at_once(free, one, model, on_gpu=16) for one in (gpu, cpu)] == [16, runs.AT_ONCE]
+    assert [runs.pairs_at_once(free, gpu, model), runs.pairs_at_once(free, gpu, model, on_gpu=64)] == [32, 32]
+
+
+def of_layers(layers):
+    return SimpleNamespace(config=SimpleNamespace(num_hidden_layers=layers))
+
+
+def test_a_model_of_few_layers_computes_more_pairs_at_once_on_a_cpu_in_no_more_memory():
+    free, cpu = replace(RECIPE, at_once=None), Resources("cpu", False, 1)
+    found = {layers: runs.pairs_at_once(free, cpu, of_layers(layers)) for layers in (1, 2, 3, 6, 12, 24)}
+    assert found == {1: 16, 2: 16, 3: 16, 6: 8, 12: 4, 24: 4}
+    assert [runs.pairs_at_once(free, cpu, one) for one in (of_layers(None), object())] == [4, 4]  # it does not tell
 
 
 def test_states_cannot_be_learnt_beside_a_contrast():

@@ -146,11 +146,12 @@ def _lesson(
 
     backend = TorchBackend(base.cross_encoder, options, packed=False, learns=True)
     scorer = CrossEncoderScorer(backend, policy)
+    at_once = pairs_at_once(recipe, used, base.cross_encoder, on_gpu=_PARTS_ON_GPU)
     return Lesson(
         base.cross_encoder,
         RankingTrainer,
         CrossEncoderTrainingArguments,
-        LOSSES[recipe.loss].make(base.cross_encoder, at_once=pairs_at_once(recipe, used, on_gpu=_PARTS_ON_GPU)),
+        LOSSES[recipe.loss].make(base.cross_encoder, at_once=at_once),
         DevEvaluator(base.cross_encoder, lambda: rank(scorer, dev), dev),
         rows.rows,
         pairs=rows.pairs,

@@ -44,7 +44,15 @@ if TYPE_CHECKING:
     from haystack_ce_ranker.training.trainer import DevEvaluator
 
 AT_ONCE = 4
-"""Pairs that are computed at once on a CPU, which more pairs would not make faster."""
+"""Pairs that a model of `_LAYERS` layers computes at once on a CPU; more would take more memory, and save little."""
+
+_LAYERS, _MOST_AT_ONCE = 12, 16
+"""
+A model of fewer layers computes more pairs at once: in the same memory, and up to so many.
+
+What each part of a batch costs apart from its pairs, such as the gradient of all words, weighs more in a small model.
+`benchmarks/training.py at_once` measures it.
+"""
 
 
 class Interrupted(Exception):  # noqa: N818 - the user's wish is no error
@@ -59,8 +67,8 @@ class Schedule:
     :ivar epochs: The most passes over the rows.
     :ivar learning_rate: The highest rate of AdamW. It falls to 0 in a straight line.
     :ivar batch: Pairs of a query and a text of one step, as nearly as whole rows allow.
-    :ivar at_once: How many of them are computed at once, which the memory depends on; None for `AT_ONCE` on a CPU, and
-        all on a GPU.
+    :ivar at_once: How many of them are computed at once, which the memory depends on; None for `AT_ONCE` on a CPU, more
+        for a model of few layers, and all on a GPU.
     :ivar warmup: The share of the steps in which the rate rises.
     :ivar weight_decay: Of AdamW.
     :ivar evaluations: How often the model is evaluated and saved in one epoch.
@@ -311,16 +319,18 @@ def _train(lesson: Lesson, folder: Path, schedule: Schedule, used: Resources, co
     )
 
 
-def pairs_at_once(schedule: Schedule, used: Resources, *, on_gpu: int | None = None) -> int:
+def pairs_at_once(schedule: Schedule, used: Resources, model: Any, *, on_gpu: int | None = None) -> int:
     """
     Return how many pairs are computed at once, which the memory depends on.
 
+    :param model: A model of sentence-transformers.
     :param on_gpu: How many on a GPU, if the schedule does not say; None for the whole batch.
     """
     if schedule.at_once is not None:
         return schedule.at_once
     if used.device == "cpu":
-        return AT_ONCE
+        layers = getattr(getattr(model, "config", None), "num_hidden_layers", None) or _LAYERS
+        return max(AT_ONCE, min(AT_ONCE * _LAYERS // layers, _MOST_AT_ONCE))
     return schedule.batch if on_gpu is None else min(on_gpu, schedule.batch)
 
 
@@ -333,7 +343,7 @@ def _trainer(lesson: Lesson, folder: Path, schedule: Schedule, used: Resources, 
     if lesson.apart:
         rows_at_once = max(2, round(schedule.batch / pairs_per_row))  # one alone would have none to be told apart from
     else:
-        rows_at_once = max(1, round(min(pairs_at_once(schedule, used), schedule.batch) / pairs_per_row))
+        rows_at_once = max(1, round(min(pairs_at_once(schedule, used, lesson.model), schedule.batch) / pairs_per_row))
     parts = 1 if lesson.apart else max(1, round(schedule.batch / (rows_at_once * pairs_per_row)))
     steps = -(-len(lesson.rows) // (rows_at_once * parts))
     every = -(-steps // schedule.evaluations)  # rounded down, the last but one would come a step or two before the end

@@ -178,8 +178,8 @@ def usual_loss(queries: int) -> str:
     Return the loss that learns labels best, by how many queries there are to learn from.
 
     With hundreds of queries `bce` gains. With a few dozen it was below the untouched model on three collections, and
-    `lambda`, which only looks at the order of a query's documents, above it on one and as `bce` on two. None of these
-    differences is significant; benchmarks/training.md has the figures.
+    `lambda`, which only looks at the order of a query's documents, above it on one and as `bce` on two. On that one the
+    other losses lie between them. None of these differences is significant; benchmarks/training.md has the figures.
     """
     return "lambda" if queries < FEW_QUERIES else "bce"
 

@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 MODELS ?= .models
 EXTRAS := onnx,openvino,train,evaluate,embedders,offline,ray,serve,docs,dev
 
-# How many processes run tests at once, and the Pythons of `make test-pythons`.
-WORKERS ?= 2
+# How many processes run tests at once - one more than cores, as some tests wait - and the Pythons of `make test-pythons`.
+WORKERS ?= 3
 PYTHONS ?= 3.11 3.12 3.13
 
 # The index that torch comes from, if not pip's own: with https://download.pytorch.org/whl/cpu it is a build without CUDA.

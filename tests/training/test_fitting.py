@@ -15,7 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from haystack_ce_ranker.backends.model_files import ModelOptions
-from haystack_ce_ranker.training import runs
+from haystack_ce_ranker.training import fitting, runs
 from haystack_ce_ranker.training.fitting import Recipe, fit
 from haystack_ce_ranker.training.resources import Resources
 from haystack_ce_ranker.training.run_folder import OtherSettingsError
@@ -600,3 +600,16 @@ def test_batches_hold_rows_of_like_lengths_each_once_and_depend_on_seed_and_epoc
     assert sorted(spread)[len(spread) // 2] < 40
     assert batches(0, 0) == first
     assert batches(0, 1) != first != batches(1, 0)
+
+
+def test_the_recipes_seed_draws_which_documents_are_learnt_together(monkeypatch, tmp_path, learner):
+    drawn = []
+
+    def rows_for(loss, _groups, **how):
+        drawn.append((loss, how["seed"]))
+        raise InterruptedError
+
+    monkeypatch.setattr(fitting, "rows_for", rows_for)
+    with pytest.raises(InterruptedError):
+        fit(learner, [], None, tmp_path, replace(RECIPE, loss="margin_mse", seed=7))
+    assert drawn == [("margin_mse", 7)]

@@ -55,7 +55,7 @@ format: $(VENV)/.installed
 models: $(VENV)/.installed
 	if [ -f ../shared/tools/get_models.py ]; then $(BIN)/python ../shared/tools/get_models.py $(MODELS); fi
 
-# One thread per process: a worker computes in one core, and two of them in two. Each takes whole files, the longest first.
+# One thread per process: a worker computes in one core at most. Each takes whole files, the longest first.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # What a change must pass before it is shown to others.

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 import common
-from common import Report, collection_folder, weights_folder
+from common import CannotRun, Report, collection_folder, weights_folder
 from haystack_ce_ranker.backends.model_files import ModelOptions
 from haystack_ce_ranker.backends.torch_backend import cpu_has_bfloat16
 from haystack_ce_ranker.data.collections import Collection, load_collection
@@ -54,13 +54,13 @@ USUAL = (usual_loss(0), usual_loss(10**6))
 PLAIN, PLAIN_GAIN = "bi-minilm-l6", 0.10
 """A plain encoder, and what it is to gain over BM25 on stackfaq."""
 
-BATCH, LENGTH, STEPS = 16, 160, 7
-"""Pairs of a step, their tokens, and how many steps are timed."""
+BATCH, LENGTH = 16, 160
+"""Pairs of a step that is timed, and their tokens."""
 
 LAYERS, LENGTHS = (3, 6, 12), (80, LENGTH)
 """Of the models whose steps are computed in parts, and the tokens of their pairs."""
 
-QUICK: dict[str, Any] = {"seeds": [0], "train_queries": 12, "test_queries": 10, "depth": 5, "epochs": 1}
+QUICK: dict[str, Any] = {"seeds": [0], "train_queries": 12, "test_queries": 10, "depth": 5, "epochs": 1, "steps": 1}
 
 Values = Mapping[str, Mapping[str, float]]
 """For each system, nDCG@10 by query id."""
@@ -214,8 +214,15 @@ def figures(values: Values) -> Figures:
 
 
 def chosen(names: Iterable[str], arguments: argparse.Namespace) -> list[str]:
-    """Return the collections that were asked for."""
-    return [name for name in names if arguments.only is None or name in arguments.only]
+    """
+    Return the collections that were asked for.
+
+    :raises CannotRun: If none of them was.
+    """
+    found = [name for name in names if arguments.only is None or name in arguments.only]
+    if not found:
+        raise CannotRun(f"--only {' '.join(arguments.only)} names no collection of this part")
+    return found
 
 
 def losses(arguments: argparse.Namespace, report: Report) -> None:
@@ -283,9 +290,9 @@ def other_losses(arguments: argparse.Namespace, report: Report) -> None:
     _compared([loss for loss in LOSSES if loss not in USUAL and loss != CONTRASTIVE], arguments, report)
 
 
-def _compared(losses: Sequence[str], arguments: argparse.Namespace, report: Report) -> None:
+def _compared(named: Sequence[str], arguments: argparse.Namespace, report: Report) -> None:
     names = chosen(FOLDED, arguments)
-    of_loss: dict[str, list[float]] = {loss: [] for loss in losses}
+    of_loss: dict[str, list[float]] = {loss: [] for loss in named}
     rows: list[list[Any]] = []
     for name in names:
         for seed in arguments.seeds:
@@ -323,20 +330,20 @@ def plain_encoder(arguments: argparse.Namespace, report: Report) -> None:
 
 def dtypes(arguments: argparse.Namespace, report: Report) -> None:
     """Compare what training multiplies in: what a model is worth then, and what a step costs."""
-    name = chosen((*HALVES, *FOLDED), arguments)[0]
-    report.table(f"{name}, trained in float32 and in bfloat16", "seed", *DTYPES, "difference", "p")
-    for seed in arguments.seeds:
-        setting = setting_of(name, seed, arguments, loss=loss_of(name, arguments), base=arguments.base)
-        single, half = (
-            values_of(replace(setting, recipe=replace(setting.recipe, dtype=dtype)), arguments, report)[TRAINED]
-            for dtype in DTYPES
-        )
-        found = compare(single, half)
-        report.row(seed, f"{mean(single):.4f}", f"{mean(half):.4f}", f"{found.difference:+.4f}", f"{found.p:.4f}")
+    for name in arguments.only or [next(iter(HALVES))]:
+        report.table(f"{name}, trained in float32 and in bfloat16", "seed", *DTYPES, "difference", "p")
+        for seed in arguments.seeds:
+            setting = setting_of(name, seed, arguments, loss=loss_of(name, arguments), base=arguments.base)
+            single, half = (
+                values_of(replace(setting, recipe=replace(setting.recipe, dtype=dtype)), arguments, report)[TRAINED]
+                for dtype in DTYPES
+            )
+            found = compare(single, half)
+            report.row(seed, f"{mean(single):.4f}", f"{mean(half):.4f}", f"{found.difference:+.4f}", f"{found.p:.4f}")
     if arguments.device == "cpu":
         seconds = {dtype: step_seconds(arguments, dtype) for dtype in DTYPES}
         told = ", ".join(f"{each:.2f} in {dtype}" for dtype, each in seconds.items())
-        report.say(f"\nCPU seconds of a step of {BATCH} pairs of {LENGTH} tokens, median of {STEPS}: {told}.")
+        report.say(f"\nCPU seconds of a step of {BATCH} pairs of {LENGTH} tokens, median of {arguments.steps}: {told}.")
         float32, bfloat16 = seconds.values()
         report.say(f"A step in bfloat16 takes {bfloat16 / float32:.0%} of that in float32.")
 
@@ -356,21 +363,21 @@ def step_seconds(
     arguments: argparse.Namespace, dtype: str, length: int = LENGTH, *, at_once: int = BATCH, layers: int | None = None
 ) -> float:
     """
-    Return the median CPU seconds of a step, forwards and backwards, on random tokens.
+    Return the median CPU seconds of a step, forwards and backwards, on random tokens by random weights.
 
     :param length: Tokens of a pair.
     :param at_once: In parts of how many pairs.
     :param layers: How many of the model's layers are computed; None for all.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification
 
     cut = {} if layers is None else {"num_hidden_layers": layers}
     folder = weights_folder(arguments, arguments.base)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, **cut).train()
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(folder, **cut)).train()
     ids = torch.randint(1000, 20000, (BATCH, length), generator=torch.Generator().manual_seed(0))
     seconds = []
-    for _ in range(STEPS):
+    for _ in range(arguments.steps):
         began = time.process_time()
         for part in ids.split(at_once):
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == BFLOAT16):
@@ -401,6 +408,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--interpolate", type=float, default=1.0, help="how far from the base's weights to go")
+    parser.add_argument("--steps", type=int, default=7, help="how many are timed, where steps are")
     parser.add_argument("--negatives", type=int, default=4, help="the most for each query")
     parser.add_argument("--positives", type=int, default=2, help="the most for each query")
     parser.add_argument("--depth", type=int, default=20, help="candidates of a held-out query")

@@ -90,4 +90,11 @@ def test_the_losses_that_train_does_not_take_by_itself_are_compared_on_what_was_
     training.other_losses(arguments, report)
     assert asked == [(name, loss) for name in ("cacm", "med") for loss in ("margin_mse", "ranknet")]
     assert "Mean gain: +0.5000 by margin_mse, +0.2500 by ranknet." in capsys.readouterr().out
+
+
+def test_a_part_without_the_collections_that_were_asked_for_is_left_out_with_the_reason():
     assert training.chosen(("cacm", "vaswani"), training.BENCHMARK.parse([])) == ["cacm", "vaswani"]
+    asked = training.BENCHMARK.parse(["few_queries", "--only", "stackfaq", "cacm"])
+    assert training.chosen(("cacm", "vaswani"), asked) == ["cacm"]
+    with pytest.raises(training.CannotRun, match="--only stackfaq cacm names no collection of this part"):
+        training.chosen(("med",), asked)
